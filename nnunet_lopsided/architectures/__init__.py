@@ -1,0 +1,1 @@
+"""Networks that nnU-Net builds from its plans."""

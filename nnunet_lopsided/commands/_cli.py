@@ -1,0 +1,22 @@
+"""What every command shares: one-line errors with exit code 2, and the way out on Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from nnunet_lopsided.errors import InputError
+
+
+def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
+    """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr and exit code 2."""
+    arguments = parser.parse_args(argv)
+    try:
+        return work(arguments)
+    except InputError as error:
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
+        return 130

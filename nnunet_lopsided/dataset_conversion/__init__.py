@@ -1,0 +1,1 @@
+"""Datasets in nnU-Net layout: procedural, converted, and with censored labels."""

@@ -1,0 +1,1 @@
+"""Lesion-wise evaluation."""

@@ -1,0 +1,129 @@
+"""Reading and writing label maps and images with their geometry, in the formats of nnU-Net's readers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+
+_TIFF = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an image lie.
+
+    Attributes:
+        spacing_mm: voxel size in array order, (z, y, x) or (y, x).
+        origin_mm: physical position of voxel 0, in the file's own axis order (x, y, z).
+        direction: direction cosines, row by row, as SimpleITK gives them.
+    """
+
+    spacing_mm: tuple[float, ...]
+    origin_mm: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    def difference(self, other: Geometry, tolerance: float = 1e-3) -> str | None:
+        """How ``other`` differs from this geometry by more than an absolute ``tolerance``, in words; None if not."""
+        for name in ("spacing_mm", "origin_mm", "direction"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if len(mine) != len(theirs) or not np.allclose(mine, theirs, rtol=0, atol=tolerance):
+                return f"{name} {_short(mine)} versus {_short(theirs)}"
+        return None
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image and its geometry; ``array`` has shape (z, y, x) or (y, x)."""
+
+    array: NDArray[np.generic]
+    geometry: Geometry
+
+
+def read_image(path: str | Path) -> Image:
+    """Read one 2D or 3D image with one value per voxel.
+
+    TIFF carries no geometry: as in nnU-Net, ``NAME.json`` beside it may hold ``{"spacing": [z, y, x]}``; otherwise the
+    spacing is 1, as it is for PNG and BMP.
+
+    Args:
+        path: a file SimpleITK can read (.nii.gz, .nii, .mha, .nrrd, .png, .bmp) or a TIFF.
+
+    Returns:
+        The image, in array order (z, y, x) or (y, x).
+
+    Raises:
+        InputError: the file is missing, unreadable, or not 2D or 3D with one value per voxel.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"image not found: {path}")
+    if path.suffix.lower() in _TIFF:
+        return _read_tiff(path)
+    try:
+        itk = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(itk)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"cannot read image {path}: {reason}") from error
+    if itk.GetNumberOfComponentsPerPixel() != 1 or array.ndim not in (2, 3):
+        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
+    return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
+
+
+def write_image(path: str | Path, image: Image) -> None:
+    """Write an image so that ``path`` either does not exist or is complete.
+
+    The same image always gives the same bytes.
+
+    Args:
+        path: target; its ending chooses the format, as in :func:`read_image`. An existing file is replaced.
+        image: what to write.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    if path.suffix.lower() in _TIFF:
+        import tifffile
+
+        tifffile.imwrite(unfinished, image.array, compression="zlib")
+        if image.array.ndim == 3:
+            _spacing_file(path).write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
+    else:
+        itk = sitk.GetImageFromArray(image.array)
+        itk.SetSpacing(image.geometry.spacing_mm[::-1])
+        itk.SetOrigin(image.geometry.origin_mm)
+        itk.SetDirection(image.geometry.direction)
+        sitk.WriteImage(itk, str(unfinished), useCompression=True)
+    unfinished.replace(path)
+
+
+def _read_tiff(path: Path) -> Image:
+    import tifffile
+
+    try:
+        array = tifffile.imread(path)
+    except (tifffile.TiffFileError, ValueError, OSError) as error:
+        raise InputError(f"cannot read image {path}: {error}") from error
+    if array.ndim not in (2, 3):
+        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
+    spacing = (1.0,) * array.ndim
+    if array.ndim == 3 and _spacing_file(path).is_file():
+        spacing = tuple(float(s) for s in json.loads(_spacing_file(path).read_text())["spacing"])
+    return Image(array, Geometry(spacing, (0.0,) * array.ndim, tuple(np.eye(array.ndim).ravel().tolist())))
+
+
+def _spacing_file(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{v:.6g}" for v in values) + ")"

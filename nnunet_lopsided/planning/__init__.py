@@ -1,0 +1,1 @@
+"""From a dataset to the 2.5d configuration in its plans."""
