@@ -72,9 +72,7 @@ class Lesions:
         return self.voxels[wanted[self.voxel_ids]]
 
 
-def find_lesions(
-    label: NDArray[np.generic], spacing_mm: Sequence[float], connectivity: int | None = None
-) -> Lesions:
+def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connectivity: int | None = None) -> Lesions:
     """Connected components of the nonzero voxels of a 2D or 3D mask.
 
     Only the bounding box of the foreground is labelled, so the cost is one pass over the mask to find it plus work in

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +19,9 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 
 PATH_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+# The longer of two endings that both fit comes first.
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".png", ".bmp", ".tif", ".tiff")
+ARRAY_ENDINGS = (".npz", ".npy")
 
 
 def nnunet_path(variable: str) -> Path:
@@ -42,6 +48,76 @@ class Case:
     name: str
     images: tuple[Path, ...]
     label: Path | None
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """The classes of a dataset and the channels in which nnU-Net predicts them.
+
+    Attributes:
+        foreground: label values of every foreground class or region by name, in the order of dataset.json.
+        ignore: the value that marks voxels without annotation, or None.
+        has_regions: whether any class is a region (a set of label values). Then every foreground class has one sigmoid
+            channel, in the order of ``foreground``, and background has none; otherwise there is one softmax channel
+            per label value, background first.
+    """
+
+    foreground: dict[str, tuple[int, ...]]
+    ignore: int | None
+    has_regions: bool
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Every label value, background included and ignore left out, ascending."""
+        return tuple(sorted({0}.union(*self.foreground.values())))
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the network's output."""
+        return len(self.foreground) if self.has_regions else len(self.label_values)
+
+    def channels_of(self, name: str) -> tuple[int, ...]:
+        """Channels of the class ``name``: one for a region, else the softmax channels whose sum is its probability.
+
+        Source: ``LabelManager`` of nnU-Net 2.8.1: regions keep dataset.json's order without background; softmax
+        channels follow the sorted label values, so that channel and value are the same when values are consecutive.
+
+        Example:
+            >>> regions = LabelScheme({"whole": (1, 2), "core": (2,)}, None, has_regions=True)
+            >>> regions.channels_of("core"), regions.n_channels
+            ((1,), 2)
+            >>> LabelScheme({"a": (1,), "b": (2,)}, None, has_regions=False).channels_of("b")
+            (2,)
+        """
+        if self.has_regions:
+            return (list(self.foreground).index(name),)
+        return tuple(self.label_values.index(value) for value in self.foreground[name])
+
+
+def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
+    """The classes that dataset.json declares.
+
+    Args:
+        dataset_json: its content.
+        source: where it was read from, for error messages.
+
+    Raises:
+        InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round).
+    """
+    labels = dataset_json.get("labels") if isinstance(dataset_json, dict) else None
+    if not isinstance(labels, dict):
+        raise InputError(f"{source}: expected a mapping 'labels' from names to label values, found {labels!r}")
+    foreground = {}
+    try:
+        for name, value in labels.items():
+            values = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+            if name != "ignore" and set(values) != {0}:
+                foreground[name] = values
+        ignore = None if labels.get("ignore") is None else int(labels["ignore"])
+    except (TypeError, ValueError):
+        raise InputError(f"{source}: expected integer label values in 'labels', found {labels!r}") from None
+    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
+    return LabelScheme(foreground, ignore, regions)
 
 
 @dataclass(frozen=True)
@@ -88,28 +164,35 @@ class RawDataset:
         cases = self._cases_in("imagesTs", "labelsTs")
         return [c if c.label is not None and c.label.is_file() else Case(c.name, c.images, None) for c in cases]
 
+    @cached_property
+    def label_scheme(self) -> LabelScheme:
+        """The classes of dataset.json."""
+        return label_scheme(self.json, self.folder / "dataset.json")
+
+    def test_files(self) -> list[Path]:
+        """The files of imagesTs and labelsTs, relative to the dataset folder, sorted; hidden ones left out."""
+        folders = [self.folder / kind for kind in ("imagesTs", "labelsTs")]
+        return [
+            path.relative_to(self.folder)
+            for folder in folders
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            if path.is_file() and not path.name.startswith(".")
+        ]
+
     @property
     def ignore_label(self) -> int | None:
         """The value that marks voxels without annotation, if the dataset has one."""
-        value = self.json["labels"].get("ignore")
-        return None if value is None else int(value)
+        return self.label_scheme.ignore
 
     @property
     def foreground_labels(self) -> dict[str, tuple[int, ...]]:
         """Label values of every foreground class or region by name, without background and ignore."""
-        found = {}
-        for name, value in self.json["labels"].items():
-            values = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
-            if name != "ignore" and values != (0,):
-                found[name] = values
-        return found
+        return self.label_scheme.foreground
 
     @property
     def has_regions(self) -> bool:
         """Whether any class is a region: a set of label values predicted by one sigmoid channel."""
-        return any(
-            isinstance(v, (list, tuple)) and len(v) > 1 for v in self.json["labels"].values()
-        )
+        return self.label_scheme.has_regions
 
     def _cases_in(self, images: str, labels: str) -> list[Case]:
         return [
@@ -142,6 +225,63 @@ def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
         match = pattern.fullmatch(path.name)
         if match and not path.name.startswith("."):
             found.setdefault(match[1], []).append(path)
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The files of one predicted case.
+
+    Attributes:
+        name: the case.
+        image: label map or probability image ``CASE.nii.gz`` (or another image ending), if there is one.
+        array: ``CASE.npz`` or ``CASE.npy`` beside it, if there is one.
+    """
+
+    name: str
+    image: Path | None
+    array: Path | None
+
+
+def label_maps(folder: Path) -> dict[str, Path]:
+    """The images of a folder such as labelsTs, by case name (the file name without its image ending), sorted.
+
+    Raises:
+        InputError: the folder does not exist, or two images belong to one case.
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder not found: {folder}")
+    return _by_case(folder, IMAGE_ENDINGS)
+
+
+def predictions_by_case(folder: Path) -> dict[str, Prediction]:
+    """The predicted cases of a folder that nnUNetv2_predict or another tool wrote, sorted by name.
+
+    Raises:
+        InputError: the folder does not exist, or a case has two images or two arrays.
+    """
+    images, arrays = label_maps(folder), _by_case(folder, ARRAY_ENDINGS)
+    return {name: Prediction(name, images.get(name), arrays.get(name)) for name in sorted({*images, *arrays})}
+
+
+def find_dataset_json(prediction_folder: Path, reference_folder: Path) -> Path | None:
+    """dataset.json of the prediction folder (nnUNetv2_predict copies it there), of the references or their parent."""
+    for folder in (prediction_folder, reference_folder, reference_folder.absolute().parent):
+        if (folder / "dataset.json").is_file():
+            return folder / "dataset.json"
+    return None
+
+
+def _by_case(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((e for e in endings if path.name.lower().endswith(e)), None)
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.name[: -len(ending)]
+        if name in found:
+            raise InputError(f"case {name} has two files in {folder}: {found[name].name} and {path.name}")
+        found[name] = path
     return dict(sorted(found.items()))
 
 
@@ -213,3 +353,99 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".unfinished-{path.name}")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(path)
+
+
+def new_dataset_name(dataset_id: int, name: str) -> str:
+    """The folder name ``DatasetXXX_NAME``.
+
+    Raises:
+        InputError: nnU-Net would not accept the id or the name.
+    """
+    if not 1 <= dataset_id <= 999:
+        raise InputError(f"dataset id must be within 1 to 999, got {dataset_id}")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise InputError(f"dataset name must consist of letters, digits, '_', '-' and '.', got {name!r}")
+    return f"Dataset{dataset_id:03d}_{name}"
+
+
+def reference(path: Path, folder: Path) -> str:
+    """How the dataset in ``folder`` names a file of another dataset, in dataset.json or as a symbolic link.
+
+    Relative where the file lies below the parent of ``folder`` (nnUNet_raw), so that nnUNet_raw may be moved as a
+    whole, otherwise absolute. Environment variables in paths are expanded, as nnU-Net would.
+    """
+    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
+
+
+@contextmanager
+def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to build a raw dataset in; it becomes ``nnUNet_raw/DatasetXXX_NAME`` when the block ends.
+
+    Nothing appears under the final name before that, and nothing is left behind when the block raises. The remains of
+    a run that was killed are removed by the next run for the same dataset. nnU-Net does not see the unfinished folder.
+
+    Args:
+        dataset_id: 1 to 999, carried by no folder below any set nnU-Net path.
+        name: letters, digits, ``_``, ``-`` and ``.``.
+        marker: name of a file every dataset of this kind holds; only a folder with this file is ever replaced.
+        overwrite: allow folders of exactly this id and name. The raw one is replaced when the block ends, what was
+            preprocessed or trained from it is left alone.
+
+    Raises:
+        InputError: id or name are not allowed, the id is in use, or another process is writing this dataset.
+    """
+    root = nnunet_path("nnUNet_raw")
+    final = root / new_dataset_name(dataset_id, name)
+    unfinished, replaced = root / f".unfinished-{final.name}", root / f".replaced-{final.name}"
+    if replaced.is_dir() and not final.exists():  # killed between the two renames below
+        replaced.rename(final)
+    _refuse_existing(dataset_id, final, overwrite)
+    if final.exists() and not (final / marker).is_file():
+        raise InputError(f"{final} is not replaced: it holds no {marker}, so it was not made by this command")
+
+    unfinished.mkdir(exist_ok=True)
+    with _locked(unfinished):
+        try:
+            shutil.rmtree(replaced, ignore_errors=True)
+            for left_over in unfinished.iterdir():
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+            yield unfinished
+            _refuse_existing(dataset_id, final, overwrite)
+            if final.exists():
+                final.rename(replaced)
+            unfinished.rename(final)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _refuse_existing(dataset_id: int, final: Path, overwrite: bool) -> None:
+    for variable in PATH_VARIABLES:
+        for name in names_of_dataset(dataset_id, (variable,)):
+            if overwrite and name == final.name:
+                continue
+            hint = "; --overwrite replaces it" if not overwrite and final.is_dir() and name == final.name else ""
+            raise InputError(f"dataset id {dataset_id} is in use: {Path(os.environ[variable]) / name}{hint}")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on a folder, where the system has such locks; a killed process gives it back."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is writing {folder}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The main job on real MRI: two patients of the Ljubljana MS database, one to train and one to test, both ways round;
+# all lesions and the 50% largest; nnU-Net's own loss and the lopsided loss.
+#   benchmarks/open_ms.sh BLOCKS WORK
+# BLOCKS holds imagesTr and labelsTr with patient07_bNN and patient26_bNN. WORK gets everything, the report in
+# WORK/report. An interrupted run can be repeated: what is finished is skipped.
+set -euo pipefail
+blocks=$(realpath "$1"); mkdir -p "$2"/{raw,preprocessed,results,predictions,report}; work=$(realpath "$2")
+configuration=2d budget=20epochs_25iters
+export nnUNet_raw=$work/raw nnUNet_preprocessed=$work/preprocessed nnUNet_results=$work/results
+export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=2
+
+split() { # ID TRAIN TEST: every block of one patient to train, every block of the other to test
+  local d=$nnUNet_raw/Dataset$1_OpenMS$2to$3
+  [ -f "$d/dataset.json" ] && return
+  mkdir -p "$d"/{imagesTr,labelsTr,imagesTs,labelsTs}
+  ln -sf "$blocks"/imagesTr/patient$2_* "$d/imagesTr/"; ln -sf "$blocks"/labelsTr/patient$2_* "$d/labelsTr/"
+  ln -sf "$blocks"/imagesTr/patient$3_* "$d/imagesTs/"; ln -sf "$blocks"/labelsTr/patient$3_* "$d/labelsTs/"
+  sed 's/"numTraining": 24/"numTraining": 12/' "$blocks/dataset.json" >"$d/dataset.json"
+}
+timed() { # LABEL COMMAND...: run it and add its wall time to the report
+  local start=$SECONDS; "${@:2}"; printf '%s\t%s\n' "$1" $((SECONDS - start)) >>"$work/report/seconds.tsv"
+}
+
+split 601 07 26; split 602 26 07
+for pair in "601 611" "602 612"; do
+  read -r full censored <<<"$pair"
+  compgen -G "$nnUNet_raw/Dataset${censored}_*" >/dev/null ||
+    timed "censor $censored" lopsided-censor -d "$full" -o "$censored" --mode size --rate 0.5 --seed 0
+  for id in $full $censored; do
+    compgen -G "$nnUNet_preprocessed/Dataset${id}_*/nnUNetPlans_$configuration" >/dev/null ||
+      timed "preprocess $id" nnUNetv2_plan_and_preprocess -d "$id" -c $configuration -np 2
+    for trainer in nnUNetTrainer25D_$budget nnUNetTrainerLopsided_$budget; do
+      run=${id}_$trainer
+      compgen -G "$nnUNet_results/Dataset${id}_*/${trainer}__*/fold_all/checkpoint_final.pth" >/dev/null ||
+        timed "train $run" nnUNetv2_train "$id" $configuration all -tr "$trainer" -device cpu --c
+      # The test images are the same for the variant, whose own imagesTs points at them.
+      [ -d "$work/predictions/$run" ] ||
+        timed "predict $run" nnUNetv2_predict -i "$nnUNet_raw"/Dataset"${id}"_*/imagesTs -o "$work/predictions/$run" \
+          -d "$id" -c $configuration -f all -tr "$trainer" -device cpu --save_probabilities -npp 1 -nps 1
+    done
+  done
+done
+for run in "$work"/predictions/*; do
+  run=$(basename "$run")
+  timed "evaluate $run" lopsided-eval -g "$nnUNet_raw"/Dataset"${run%%_*}"_*/labelsTs -p "$work/predictions/$run" \
+    -o "$work/report/$run" --overwrite
+done

@@ -1,0 +1,118 @@
+"""lopsided-doctor: what is installed, found and missing."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from nnunet_lopsided.commands._cli import run
+
+_PACKAGES = (
+    "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "scipy",
+    "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "matplotlib", "tqdm", "setuptools",
+)  # fmt: skip
+_TRAINERS = (
+    "nnUNetTrainerLopsided",
+    "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
+    "nnUNetTrainerClassWeighted",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; a ``missing`` one makes the command exit with 1, a ``note`` does not."""
+
+    state: Literal["ok", "note", "missing"]
+    what: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"[{self.state:^7}] {self.what}: {self.detail}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns 0, or 1 if something needed is missing."""
+    parser = argparse.ArgumentParser(
+        prog="lopsided-doctor",
+        description="Report versions, nnU-Net's paths, whether nnU-Net finds our trainers, and the GPU. Exits with 1 "
+        "if something needed is missing.",
+    )
+    return run(parser, _report, argv)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    findings = [*_versions(), *_paths(), *_trainers(), _gpu()]
+    for finding in findings:
+        print(finding)
+    missing = sum(finding.state == "missing" for finding in findings)
+    print(f"{missing} thing(s) missing" if missing else "nothing missing")
+    return 1 if missing else 0
+
+
+def _versions() -> list[Finding]:
+    findings = [Finding("ok", "Python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            findings.append(Finding("ok", package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            findings.append(Finding("missing", package, f"not installed: pip install {package}"))
+    return findings
+
+
+def _paths() -> list[Finding]:
+    from nnunet_lopsided.nnunet_layout import PATH_VARIABLES
+
+    findings = []
+    for variable in PATH_VARIABLES:
+        value = os.environ.get(variable)
+        if not value:
+            findings.append(Finding("missing", variable, f"not set: export {variable}=/path/to/{variable}"))
+        elif not Path(value).is_dir():
+            findings.append(Finding("missing", variable, f"{value} is not a folder: mkdir -p {value}"))
+        elif not os.access(value, os.W_OK):
+            findings.append(Finding("note", variable, f"{value} is not writable"))
+        else:
+            findings.append(Finding("ok", variable, value))
+    return findings
+
+
+def _trainers() -> list[Finding]:
+    from nnunet_lopsided.startup import PLUGIN_FOLDER, SWITCH_OFF, VARIABLE
+
+    folders = os.environ.get(VARIABLE, "").split(os.pathsep)
+    if PLUGIN_FOLDER not in folders:
+        reason = f"{SWITCH_OFF} is set" if os.environ.get(SWITCH_OFF) else "the start-up hook did not run"
+        return [Finding("missing", "trainers", f'not in {VARIABLE} ({reason}): eval "$(lopsided-env)"')]
+    return [_trainer(name) for name in _TRAINERS]
+
+
+def _trainer(name: str) -> Finding:
+    """Whether nnU-Net's own look-up gives the very class that an import gives."""
+    try:
+        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+        from nnunet_lopsided import trainers
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = recursive_find_trainer_class_by_name(name)
+        if found is not getattr(trainers, name):
+            return Finding("missing", name, f"another class of that name is found first: {found}")
+    except Exception as error:  # whatever breaks the look-up is what the user needs to read
+        return Finding("missing", name, f"nnU-Net does not find it: {error}")
+    return Finding("ok", name, "found by nnU-Net")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("note", "GPU", "none; train and predict with -device cpu, slowly")
+    properties = torch.cuda.get_device_properties(0)
+    return Finding("ok", "GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")

@@ -1,0 +1,27 @@
+"""lopsided-env: the explicit way to tell nnU-Net where our trainers are."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+
+from nnunet_lopsided.commands._cli import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="lopsided-env",
+        description="Print the line that makes nnU-Net find the trainers of nnunet-lopsided, for those who have "
+        'switched the automatic way off: eval "$(lopsided-env)"',
+    )
+    return run(parser, _print_line, argv)
+
+
+def _print_line(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.startup import PLUGIN_FOLDER, VARIABLE
+
+    others = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder not in ("", PLUGIN_FOLDER)]
+    print(f"export {VARIABLE}={shlex.quote(os.pathsep.join([*others, PLUGIN_FOLDER]))}")
+    return 0

@@ -1,0 +1,121 @@
+"""Precision-recall and FROC curves over candidates of all cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """Counts when every candidate with a confidence of at least ``threshold`` is accepted.
+
+    One point per distinct confidence, from the strictest: candidates of equal confidence come in together.
+
+    Attributes:
+        threshold: descending, shape (T,).
+        n_detected: lesions detected, shape (T,).
+        n_true: accepted true positives, shape (T,). Equal to ``n_detected`` unless duplicates count as true positives
+            or one candidate may detect several lesions.
+        n_false: accepted false positives, shape (T,).
+        n_lesions: reference lesions, detected or not.
+        n_cases: cases, with lesions or not.
+    """
+
+    threshold: NDArray[np.float64]
+    n_detected: NDArray[np.int64]
+    n_true: NDArray[np.int64]
+    n_false: NDArray[np.int64]
+    n_lesions: int
+    n_cases: int
+
+    @property
+    def sensitivity(self) -> NDArray[np.float64]:
+        """Recall: detected share of the lesions (NaN without lesions), shape (T,)."""
+        return self.n_detected / self.n_lesions if self.n_lesions else np.full(len(self.threshold), np.nan)
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """True share of the accepted candidates, shape (T,)."""
+        return self.n_true / (self.n_true + self.n_false)
+
+    @property
+    def false_positives_per_case(self) -> NDArray[np.float64]:
+        """Shape (T,)."""
+        return self.n_false / self.n_cases
+
+    def corners(self) -> OperatingPoints:
+        """Only the points needed to draw both curves exactly.
+
+        Where several points in a row detect the same lesions and accept the same true positives, both curves run
+        straight, and only the first and the last point of the run are kept.
+        """
+        new = np.ones(len(self.threshold) + 1, bool)
+        new[1:-1] = (np.diff(self.n_detected) != 0) | (np.diff(self.n_true) != 0)
+        keep = new[:-1] | new[1:]
+        return OperatingPoints(
+            self.threshold[keep],
+            self.n_detected[keep],
+            self.n_true[keep],
+            self.n_false[keep],
+            self.n_lesions,
+            self.n_cases,
+        )
+
+
+def operating_points(
+    lesion_confidence: NDArray[np.float64],
+    true_confidence: NDArray[np.float64],
+    false_confidence: NDArray[np.float64],
+    n_lesions: int,
+    n_cases: int,
+) -> OperatingPoints:
+    """Sweep the confidence over all candidates.
+
+    Args:
+        lesion_confidence: confidence of the candidate that detects it, for every detected lesion.
+        true_confidence: confidence of every candidate counted as true positive.
+        false_confidence: confidence of every candidate counted as false positive.
+        n_lesions: reference lesions, missed ones included.
+        n_cases: cases.
+
+    Returns:
+        The points; none (T = 0) without candidates.
+
+    Example:
+        >>> hit = np.array([0.9, 0.4])
+        >>> points = operating_points(hit, hit, np.array([0.4]), n_lesions=4, n_cases=1)
+        >>> points.threshold.tolist(), points.sensitivity.tolist(), points.n_false.tolist()
+        ([0.9, 0.4], [0.25, 0.5], [0, 1])
+    """
+    threshold = np.unique(np.concatenate([true_confidence, false_confidence]))[::-1]
+
+    def at_least(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+        return len(confidence) - np.searchsorted(np.sort(confidence), threshold, side="left")
+
+    return OperatingPoints(
+        threshold,
+        at_least(lesion_confidence),
+        at_least(true_confidence),
+        at_least(false_confidence),
+        n_lesions,
+        n_cases,
+    )
+
+
+def average_precision(points: OperatingPoints) -> float | None:
+    """Area under the precision-recall curve by steps: the sum of each rise in recall times the precision reached.
+
+    Within [0, 1]; at most the maximum sensitivity, since no precision is credited beyond it. 0 when there are lesions
+    and nothing was found; None when there are no lesions. The same as scikit-learn's ``average_precision_score`` when
+    every lesion is detected.
+
+    Source:
+        "mAP" of Yi et al. (2020), section 3.4, which does not say how the area is taken.
+    """
+    if not points.n_lesions:
+        return None
+    rise = np.diff(points.n_detected, prepend=0)
+    return float((rise * points.precision).sum() / points.n_lesions)

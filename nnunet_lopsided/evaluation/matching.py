@@ -1,0 +1,211 @@
+"""Which candidate detects which lesion: the one place that decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.lesions import Lesions
+
+# Distances are compared to this precision, so that rounding decides neither the tolerance nor a tie.
+RESOLUTION_MM = 1e-6
+
+
+class Status(IntEnum):
+    """What a candidate is."""
+
+    FALSE_POSITIVE = 0
+    TRUE_POSITIVE = 1
+    DUPLICATE = 2
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Voxels that candidates and lesions share: one row per pair that shares any, ordered by candidate, then lesion."""
+
+    candidate_ids: NDArray[np.int64]
+    lesion_ids: NDArray[np.int64]
+    n_voxels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The outcome of matching M candidates to K lesions; ids count from 1, and 0 means none.
+
+    Attributes:
+        status: :class:`Status` per candidate; int8, (M,).
+        lesion_of_candidate: the lesion a candidate matches (with ``overlap`` the one it shares most voxels with), also
+            for duplicates; int64, (M,).
+        distance_mm: distance of a candidate's centroid to that lesion; NaN without one and with ``overlap``; (M,).
+        overlap_voxels: reference voxels inside a candidate, of whatever lesion and whatever its status; int64, (M,).
+        candidate_of_lesion: the candidate that detects a lesion, 0 when it is missed; int64, (K,).
+        dice: Dice between a lesion and that candidate, within [0, 1]; NaN when missed; (K,).
+    """
+
+    status: NDArray[np.int8]
+    lesion_of_candidate: NDArray[np.int64]
+    distance_mm: NDArray[np.float64]
+    overlap_voxels: NDArray[np.int64]
+    candidate_of_lesion: NDArray[np.int64]
+    dice: NDArray[np.float64]
+
+
+def match(
+    lesions: Lesions, candidates: Lesions, confidence: NDArray[np.float64], rules: EvaluationRules | None = None
+) -> Matches:
+    """Match candidates to lesions.
+
+    With ``rules.match == "centroid"`` a candidate matches the lesion nearest to its centroid if that is within the
+    tolerance (ties: the nearer voxel centre, then the lower lesion id). With ``"overlap"`` it matches every lesion it
+    shares a voxel with. Of the candidates of a lesion the most confident one detects it (ties: the one sharing more
+    voxels with it, then the lower id). A candidate that detects a lesion is a true positive, one that only matches
+    lesions detected by others a duplicate, one without a match a false positive.
+
+    Args:
+        lesions: components of the reference.
+        candidates: components of the prediction, of the same shape and spacing.
+        confidence: one number per candidate, shape (M,).
+        rules: default :class:`EvaluationRules`.
+
+    Returns:
+        The matches; empty arrays where there are no candidates or no lesions.
+
+    Raises:
+        ValueError: shapes or spacings differ, or ``confidence`` does not fit ``candidates``.
+
+    Source:
+        Yi et al. (2020), section 3.4: a component is a true positive when its centroid lies within 1 mm of an
+        annotation. Nearest lesion, duplicates and the distance to voxel boxes are this package's rules.
+
+    Example:
+        >>> from nnunet_lopsided.lesions import find_lesions
+        >>> mask = np.zeros((1, 5, 5), bool)
+        >>> mask[0, 1:4, 1:4] = True
+        >>> lesions = find_lesions(mask, (1, 1, 1))
+        >>> matches = match(lesions, lesions, np.array([0.9]))
+        >>> matches.candidate_of_lesion.tolist(), matches.dice.tolist()
+        ([1], [1.0])
+    """
+    rules = rules or EvaluationRules()
+    if lesions.shape != candidates.shape or lesions.spacing_mm != candidates.spacing_mm:
+        raise ValueError("lesions and candidates must have one shape and spacing")
+    if confidence.shape != (len(candidates),):
+        raise ValueError(f"confidence must have shape ({len(candidates)},), got {confidence.shape}")
+    shared = shared_voxels(lesions, candidates)
+    distance: NDArray[np.float64] = np.full(len(candidates), np.nan)
+    if rules.match == "centroid":
+        nearest, distance = nearest_lesions(lesions, candidates.centroids, rules)
+        pair_candidates = np.flatnonzero(nearest) + 1
+        pair_lesions = nearest[pair_candidates - 1]
+    else:
+        pair_candidates, pair_lesions = shared.candidate_ids, shared.lesion_ids
+        nearest = _most_shared(shared, len(candidates))
+
+    n_shared = _lookup(shared, pair_candidates, pair_lesions, len(lesions))
+    order = np.lexsort((pair_candidates, -n_shared, -confidence[pair_candidates - 1], pair_lesions))
+    detected, first = np.unique(pair_lesions[order], return_index=True)
+    best = order[first]
+    candidate_of_lesion = np.zeros(len(lesions), np.int64)
+    candidate_of_lesion[detected - 1] = pair_candidates[best]
+    dice = np.full(len(lesions), np.nan)
+    sizes = lesions.n_voxels[detected - 1] + candidates.n_voxels[pair_candidates[best] - 1]
+    dice[detected - 1] = 2 * n_shared[best] / sizes
+
+    status = np.full(len(candidates), Status.FALSE_POSITIVE, np.int8)
+    status[pair_candidates - 1] = Status.DUPLICATE
+    status[pair_candidates[best] - 1] = Status.TRUE_POSITIVE
+    overlap = np.bincount(shared.candidate_ids, weights=shared.n_voxels, minlength=len(candidates) + 1)[1:]
+    return Matches(status, nearest, distance, overlap.astype(np.int64), candidate_of_lesion, dice)
+
+
+def shared_voxels(lesions: Lesions, candidates: Lesions) -> Shared:
+    """Count the voxels of every pair of candidate and lesion, from their sorted voxel lists."""
+    few, many = sorted((lesions, candidates), key=lambda c: len(c.voxels))
+    if not len(few.voxels):
+        nothing = np.zeros(0, np.int64)
+        return Shared(nothing, nothing, nothing)
+    position = np.minimum(np.searchsorted(many.voxels, few.voxels), len(many.voxels) - 1)
+    common = many.voxels[position] == few.voxels
+    ids = {id(few): few.voxel_ids[common], id(many): many.voxel_ids[position[common]]}
+    keys = ids[id(candidates)].astype(np.int64) * (len(lesions) + 1) + ids[id(lesions)]
+    pairs, n_voxels = np.unique(keys, return_counts=True)
+    return Shared(pairs // (len(lesions) + 1), pairs % (len(lesions) + 1), n_voxels.astype(np.int64))
+
+
+def nearest_lesions(
+    lesions: Lesions, points: NDArray[np.float64], rules: EvaluationRules
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The lesion nearest to each point, among those within the tolerance.
+
+    A k-d tree over the centres of the reference voxels bounds the search: the distance to a voxel's box is at most the
+    one to its centre and at least that minus half the voxel's diagonal, so the nearest box is among the voxels whose
+    centre is within (distance to the box of any voxel) + half a diagonal. Box distances of these are computed exactly.
+
+    Args:
+        lesions: components of the reference.
+        points: in voxel indices, shape (M, ndim).
+        rules: distance and tolerance.
+
+    Returns:
+        Lesion id per point (0: none within the tolerance) and the distance in mm (NaN: none), both of shape (M,).
+    """
+    from scipy.spatial import cKDTree
+
+    nearest, distance = np.zeros(len(points), np.int64), np.full(len(points), np.nan)
+    if not len(points) or not len(lesions):
+        return nearest, distance
+    spacing = np.asarray(lesions.spacing_mm)
+    half = spacing / 2 if rules.distance == "box" else np.zeros_like(spacing)
+    half_diagonal = float(np.linalg.norm(half))
+    centers, positions = lesions.voxel_coordinates() * spacing, points * spacing
+    # Median splits cost more to build than they save on so few queries.
+    tree = cKDTree(centers, balanced_tree=False, compact_nodes=False)
+    reach = rules.tolerance_mm + half_diagonal + 2 * RESOLUTION_MM
+    _, closest = tree.query(positions, distance_upper_bound=reach)
+    near = np.flatnonzero(closest < len(centers))
+    if not len(near):
+        return nearest, distance
+    bound = _box_distance(positions[near], centers[closest[near]], half)
+    radius = np.minimum(bound + half_diagonal + 2 * RESOLUTION_MM, reach)
+    balls = tree.query_ball_point(positions[near], radius, return_sorted=False)
+    point = np.repeat(near, [len(ball) for ball in balls])
+    voxel = np.concatenate([np.asarray(ball, np.int64) for ball in balls])
+    to_box = np.round(_box_distance(positions[point], centers[voxel], half) / RESOLUTION_MM)
+    to_center = np.round(np.linalg.norm(positions[point] - centers[voxel], axis=1) / RESOLUTION_MM)
+    order = np.lexsort((lesions.voxel_ids[voxel], to_center, to_box, point))
+    found, first = np.unique(point[order], return_index=True)
+    best = order[first]
+    within = to_box[best] <= np.round(rules.tolerance_mm / RESOLUTION_MM)
+    nearest[found[within]] = lesions.voxel_ids[voxel[best[within]]]
+    distance[found[within]] = to_box[best[within]] * RESOLUTION_MM
+    return nearest, distance
+
+
+def _box_distance(
+    points: NDArray[np.float64], centers: NDArray[np.float64], half: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return np.linalg.norm(np.maximum(np.abs(points - centers) - half, 0), axis=1)
+
+
+def _most_shared(shared: Shared, n_candidates: int) -> NDArray[np.int64]:
+    order = np.lexsort((shared.lesion_ids, -shared.n_voxels, shared.candidate_ids))
+    found, first = np.unique(shared.candidate_ids[order], return_index=True)
+    lesion = np.zeros(n_candidates, np.int64)
+    lesion[found - 1] = shared.lesion_ids[order[first]]
+    return lesion
+
+
+def _lookup(
+    shared: Shared, candidate_ids: NDArray[np.int64], lesion_ids: NDArray[np.int64], n_lesions: int
+) -> NDArray[np.int64]:
+    """Shared voxels of the given pairs, 0 for a pair that shares none."""
+    keys = shared.candidate_ids * (n_lesions + 1) + shared.lesion_ids
+    wanted = candidate_ids * (n_lesions + 1) + lesion_ids
+    if not len(keys):
+        return np.zeros(len(wanted), np.int64)
+    position = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[position] == wanted, shared.n_voxels[position], 0)

@@ -1,0 +1,35 @@
+"""Our nnU-Net trainers, and by name any of them with hyper-parameters.
+
+``from nnunet_lopsided.trainers import nnUNetTrainerLopsided_a10_b0p5`` gives a class that is made on first use and
+kept: nnU-Net, pickle and an import all see the same object.
+"""
+
+from typing import Any
+
+from nnunet_lopsided.trainers.names import parse_trainer_name
+
+_PREFIX = "nnUNetTrainer"
+
+
+def __getattr__(name: str) -> Any:
+    # Only trainer names cost the import of nnU-Net.
+    if not name.startswith(_PREFIX):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    bases = _bases()
+    parsed = parse_trainer_name(name, {base: trainer.name_options for base, trainer in bases.items()})
+    if name in bases:
+        trainer: Any = bases[name]
+    elif parsed is not None:
+        base, attributes = parsed
+        trainer = type(name, (bases[base],), {"__module__": __name__, **attributes})
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = trainer
+    return trainer
+
+
+def _bases() -> dict[str, Any]:
+    from nnunet_lopsided.trainers.lopsided import nnUNetTrainerClassWeighted, nnUNetTrainerLopsided
+    from nnunet_lopsided.trainers.stock import nnUNetTrainer25D
+
+    return {base.__name__: base for base in (nnUNetTrainer25D, nnUNetTrainerClassWeighted, nnUNetTrainerLopsided)}

@@ -1,0 +1,220 @@
+"""What all our trainers share: hyper-parameters as class attributes, the 2.5d configuration, the foreground prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from tqdm import tqdm
+
+import nnunet_lopsided
+from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
+from nnunet_lopsided.trainers.names import NameOption
+
+EPOCHS = NameOption("epochs", "Nepochs", "training epochs", 1, integer=True)
+ITERATIONS = NameOption("iterations_per_epoch", "Niters", "iterations per epoch", 1, integer=True)
+
+
+class LesionTrainer(nnUNetTrainer):
+    """Base of our trainers; a subclass names its hyper-parameters and builds a voxel-wise criterion.
+
+    Hyper-parameters are class attributes, because nnU-Net stores only a trainer's name; ``name_options`` says which of
+    them a name may set.
+
+    Attributes:
+        name_options: what the trainer's name may carry.
+        hyperparameters: names of the class attributes that are logged and stored in every checkpoint.
+        epochs: training epochs.
+        iterations_per_epoch: training iterations per epoch; a fifth as many for the online validation.
+        foreground_prior_bias: start the last layer at the foreground prior of the training labels.
+    """
+
+    name_options: ClassVar[tuple[NameOption, ...]] = (EPOCHS, ITERATIONS)
+    hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias")
+    epochs: int = 1000
+    iterations_per_epoch: int = 250
+    foreground_prior_bias: bool = False
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.epochs
+        self.num_iterations_per_epoch = self.iterations_per_epoch
+        self.num_val_iterations_per_epoch = max(1, self.iterations_per_epoch // 5)
+        self._resumed = False
+        # nnU-Net's predictor and its --c read single keys of init_args; further ones travel along.
+        self.my_init_kwargs["lopsided"] = self._describe_hyperparameters()
+        if self._is_25d:
+            self.enable_deep_supervision = False
+
+    # ---- the loss
+
+    def _build_criterion(self) -> nn.Module:
+        """The loss at one resolution: (logits, nnU-Net target) -> scalar."""
+        raise NotImplementedError
+
+    def _build_loss(self) -> nn.Module:
+        self.criterion = self._build_criterion()
+        if not self.enable_deep_supervision:
+            return self.criterion
+        # nnU-Net's weights: halved at each coarser output, the coarsest unused.
+        weights = np.array([0.5**i for i in range(len(self._get_deep_supervision_scales()))])
+        if len(weights) > 1:
+            # DDP without compile complains about parameters without a gradient.
+            weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
+        return DeepSupervisionWrapper(self.criterion, weights / weights.sum())
+
+    # ---- start of training
+
+    def initialize(self) -> None:
+        super().initialize()
+        described = self._describe_hyperparameters()
+        self.print_to_log_file("nnunet-lopsided:", ", ".join(f"{k}={v}" for k, v in described.items()))
+        self.logger.update_config({"lopsided": described})
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.foreground_prior_bias and not self._resumed:
+            self._start_at_foreground_prior()
+        if self._is_25d:
+            self._bare_network.centre_slice_only = True
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        self._resumed = True
+
+    def _start_at_foreground_prior(self) -> None:
+        training_cases, _ = self.do_split()
+        counts, total = self._count_labels(training_cases)
+        if self.label_manager.has_regions:
+            groups = [r if isinstance(r, (tuple, list)) else (r,) for r in self.label_manager.foreground_regions]
+        else:
+            groups = [(label,) for label in self.label_manager.foreground_labels]
+        # Half a voxel where a class has none, so that the bias stays finite.
+        voxels = [max(sum(counts.get(int(v), 0) for v in group), 0.5) for group in groups]
+        priors = [n / max(total, 1.0) for n in voxels]
+        if self.label_manager.has_regions:
+            bias = [math.log(p / max(1 - p, 1e-6)) for p in priors]
+        else:
+            rest = math.log(max(1 - sum(priors), 1e-6))
+            bias = [0.0] + [math.log(p) - rest for p in priors]
+        for layer in last_layers(self._bare_network):
+            with torch.no_grad():
+                layer.bias.copy_(torch.tensor(bias))
+        self.my_init_kwargs["lopsided"]["foreground_prior"] = priors
+        self.print_to_log_file(
+            f"last-layer bias set to {np.round(bias, 3).tolist()}: foreground prior "
+            f"{', '.join(f'{p:.3g}' for p in priors)} of {len(training_cases)} training labels"
+        )
+
+    def _count_labels(self, cases: list[str]) -> tuple[dict[int, int], float]:
+        """Voxels per label value over the preprocessed labels of ``cases``, and all annotated voxels."""
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, list(cases))
+        counts: dict[int, int] = {}
+        for case in tqdm(dataset.identifiers, desc="foreground prior", disable=self.local_rank != 0):
+            values, n = np.unique(dataset.load_case(case)[1][0], return_counts=True)
+            for value, count in zip(values.tolist(), n.tolist(), strict=True):
+                # -1 marks voxels outside the nonzero mask: nnU-Net trains on them as background.
+                counts[max(int(value), 0)] = counts.get(max(int(value), 0), 0) + count
+        counts.pop(self.label_manager.ignore_label, None)
+        return counts, float(sum(counts.values()))
+
+    def _describe_hyperparameters(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.hyperparameters}
+        return {"version": nnunet_lopsided.__version__, "trainer": type(self).__name__, **values}
+
+    # ---- the 2.5d configuration
+
+    @property
+    def _is_25d(self) -> bool:
+        return self.configuration_manager.network_arch_class_name == NETWORK_CLASS_NAME
+
+    @property
+    def _bare_network(self) -> Any:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        return None if self._is_25d else super()._get_deep_supervision_scales()
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        if not self._is_25d:
+            super().set_deep_supervision_enabled(enabled)
+
+    def get_dataloaders(self) -> Any:
+        with self._training_patch():
+            return super().get_dataloaders()
+
+    @contextmanager
+    def _training_patch(self) -> Iterator[None]:
+        """In 2.5d, patches of exactly the slices one prediction sees; the plans' depth is the predictor's."""
+        planned = self.configuration_manager
+        if self._is_25d:
+            training = deepcopy(planned.configuration)
+            training["patch_size"][0] = planned.network_arch_init_kwargs["n_slices"]
+            self.configuration_manager = ConfigurationManager(training)
+        try:
+            yield
+        finally:
+            self.configuration_manager = planned
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
+        rotation, in_plane_only, initial_patch_size, mirror_axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if self._is_25d:
+            in_plane_only, mirror_axes = True, (1, 2)
+            initial_patch_size[0] = self.configuration_manager.patch_size[0]
+            self.inference_allowed_mirroring_axes = mirror_axes
+        return rotation, in_plane_only, initial_patch_size, mirror_axes
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return super().train_step(self._supervised(batch))
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return super().validation_step(self._supervised(batch))
+
+    def _supervised(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the part of the target that the network predicts: in 2.5d the centre slice."""
+        return {**batch, "target": centre_slice(batch["target"])} if self._is_25d else batch
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        if self._is_25d:
+            self._bare_network.centre_slice_only = False
+        super().perform_actual_validation(save_probabilities)
+
+
+def last_layers(network: nn.Module) -> list[Any]:
+    """The layers whose outputs are logits: one, or one per resolution with deep supervision.
+
+    Raises:
+        ValueError: the network is of a kind whose last layer we do not know, or has no bias there.
+    """
+    if hasattr(network, "last_layers"):
+        layers = list(network.last_layers())
+    elif hasattr(network, "decoder") and hasattr(network.decoder, "seg_layers"):
+        layers = list(network.decoder.seg_layers)
+    else:
+        raise ValueError(
+            f"foreground_prior_bias needs a network with decoder.seg_layers or last_layers(), got {type(network)}"
+        )
+    if any(layer.bias is None for layer in layers):
+        raise ValueError(f"foreground_prior_bias needs a bias in the last layer of {type(network)}")
+    return layers

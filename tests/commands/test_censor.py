@@ -1,0 +1,89 @@
+"""The lopsided-censor command: what it prints, its exit codes, and that it starts fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.commands.censor import main
+from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    write_phantom_dataset(501, n_train=2, n_test=1, shape=(8, 32, 32), spacing_mm=(5, 4, 4), seed=2)
+    return tmp_path / "nnUNet_raw"
+
+
+def test_it_writes_and_says_what(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "1", "-np", "1"]) == 0
+    folder = raw / "Dataset511_PhantomCensored"
+    n = (folder / "censored_lesions.csv").read_text().count(",censored\n")
+    assert n >= 4
+    assert capsys.readouterr().out == f"{folder}: {n} of {n} lesions censored\n"
+
+
+def test_name_seed_and_overwrite(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["-d", "Dataset501_Phantom", "-o", "511", "--mode", "stochastic", "--rate", "0.5", "--name", "Half"]
+    assert main([*command, "--seed", "4"]) == 0
+    assert '"seed": 4' in (raw / "Dataset511_Half" / "censoring.json").read_text()
+    assert main(command) == 2
+    assert "; --overwrite replaces it" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert '"seed": 0' in (raw / "Dataset511_Half" / "censoring.json").read_text()
+    assert "note:" not in capsys.readouterr().err
+
+    (raw.parent / "nnUNet_preprocessed" / "Dataset511_Half").mkdir()
+    assert main([*command, "--overwrite"]) == 0
+    assert "note: Dataset511_Half was preprocessed or trained before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"-d": "77"}, "dataset 77 not found below nnUNet_raw="),
+        ({"-o": "501"}, "output id 501 is the id of the source, Dataset501_Phantom"),
+        ({"-o": "1000"}, "dataset id must be within 1 to 999, got 1000"),
+        ({"--rate": "1.01"}, "rate must be within [0, 1], got 1.01"),
+        ({"--rate": "nan"}, "rate must be within [0, 1], got nan"),
+        ({"--name": "no spaces"}, "dataset name must consist of"),
+        ({"-np": "0"}, "number of processes must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    raw: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str], message: str
+) -> None:
+    capsys.readouterr()
+    options = {"-d": "501", "-o": "511", "--mode": "size", "--rate": "0.5"} | change
+    assert main([text for pair in options.items() for text in pair]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"lopsided-censor: error: {message}")
+    assert [p.name for p in raw.iterdir()] == ["Dataset501_Phantom"]
+
+
+def test_a_missing_path_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]) == 2
+    assert capsys.readouterr().err.startswith("lopsided-censor: error: nnUNet_raw is not set")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom nnunet_lopsided.commands.censor import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print([m for m in ('numpy', 'SimpleITK', 'torch', 'nnunetv2') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("usage: lopsided-censor")
+    assert out.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,81 @@
+"""nnunet_lopsided.evaluation.intervals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunet_lopsided.evaluation.curves import average_precision, operating_points
+from nnunet_lopsided.evaluation.intervals import (
+    Detections,
+    hanley_mcneil,
+    patient_weights,
+    percentile_interval,
+    resampled_average_precision,
+    resampled_ratio,
+    wilson,
+)
+
+
+def test_hanley_mcneil_by_hand():
+    # A = .8, n1 = n2 = 10: Q1 = .8 / 1.2 = 2/3, Q2 = 1.28 / 1.8 = .71111;
+    # variance = (.16 + 9 (.66667 - .64) + 9 (.71111 - .64)) / 100 = (.16 + .24 + .64) / 100 = .0104.
+    interval = hanley_mcneil(0.8, 10, 10)
+    assert interval.low == pytest.approx(0.8 - 1.959964 * 0.0104**0.5)
+    assert interval.high == pytest.approx(min(1, 0.8 + 1.959964 * 0.0104**0.5))
+
+
+def test_hanley_mcneil_is_clipped_and_undefined_without_lesions_or_false_positives():
+    assert hanley_mcneil(0.95, 3, 3).high == 1.0
+    assert (hanley_mcneil(1.0, 5, 4).low, hanley_mcneil(1.0, 5, 4).high) == (1.0, 1.0)
+    assert (hanley_mcneil(0.0, 5, 4).low, hanley_mcneil(0.0, 5, 4).high) == (0.0, 0.0)
+    for interval, word in ((hanley_mcneil(1.0, 5, 0), "false positives"), (hanley_mcneil(0.0, 0, 5), "lesions")):
+        assert (interval.low, interval.high) == (None, None)
+        assert word in (interval.undefined or "")
+    with pytest.raises(ValueError, match="area must be within"):
+        hanley_mcneil(float("nan"), 1, 1)
+
+
+@pytest.mark.parametrize(("k", "n", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (5, 5, 0.5655, 1.0)])
+def test_wilson(k, n, low, high):
+    assert (wilson(k, n).low, wilson(k, n).high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_wilson_of_nothing():
+    assert wilson(0, 0).low is None
+
+
+def test_weights_are_seeded_and_draw_every_replicate_in_full():
+    weights = patient_weights(7, 50, seed=3)
+    assert weights.shape == (50, 7)
+    assert (weights.sum(axis=1) == 7).all()
+    np.testing.assert_array_equal(weights, patient_weights(7, 50, seed=3))
+    assert (weights != patient_weights(7, 50, seed=4)).any()
+
+
+def test_percentiles_leave_out_undefined_replicates():
+    interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 41)]))
+    assert (interval.low, interval.high) == (pytest.approx(0.025), pytest.approx(0.975))
+    assert percentile_interval(np.array([np.nan])).low is None
+
+
+def test_resampled_ratio():
+    ratios = resampled_ratio(np.array([[1, 1], [2, 0], [0, 2]]), np.array([1.0, 0.0]), np.array([2.0, 0.0]))
+    np.testing.assert_array_equal(ratios, [0.5, 0.5, np.nan])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.sampled_from([1, 7, 10**6]))
+def test_resampled_average_precision_is_that_of_the_replicated_cases(seed, n_patients, max_cells):
+    rng = np.random.default_rng(seed)
+    lesions = rng.integers(0, 5, n_patients)
+    true_patient = np.repeat(np.arange(n_patients), [rng.integers(0, n + 1) for n in lesions])
+    false_patient = rng.integers(0, n_patients, rng.integers(0, 15))
+    true, false = rng.integers(0, 6, len(true_patient)) / 5, rng.integers(0, 6, len(false_patient)) / 5
+    detections = Detections(true, true_patient, true, true_patient, false, false_patient, lesions)
+    weights = np.vstack([np.ones((1, n_patients), int), patient_weights(n_patients, 6, seed)])
+    fast = resampled_average_precision(detections, weights, max_cells)
+    for row, value in zip(weights, fast, strict=True):
+        t, f = np.repeat(true, row[true_patient]), np.repeat(false, row[false_patient])
+        slow = average_precision(operating_points(t, t, f, int(lesions @ row), 1))
+        assert (np.isnan(value) and slow is None) or value == pytest.approx(slow)

@@ -1,0 +1,76 @@
+"""nnunet_lopsided.lesions."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from nnunet_lopsided.lesions import find_lesions
+
+
+def test_literal_volume():
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[0, 0, 0] = 3
+    mask[2:4, 3:5, 4:6] = 1
+    lesions = find_lesions(mask, spacing_mm=(2, 1, 0.5))
+    assert len(lesions) == 2
+    assert lesions.n_voxels.tolist() == [1, 8]
+    assert lesions.volume_mm3.tolist() == [1.0, 8.0]
+    assert lesions.centroids.tolist() == [[0, 0, 0], [2.5, 3.5, 4.5]]
+    assert lesions.centroids_mm.tolist() == [[0, 0, 0], [5.0, 3.5, 2.25]]
+    assert lesions.boxes[1].tolist() == [[2, 4], [3, 5], [4, 6]]
+    assert lesions.diameter_mm[1] == pytest.approx((6 * 8 / math.pi) ** (1 / 3))
+    assert lesions.select([1]).tolist() == [0]
+    assert lesions.instances()[3, 4, 5] == 2
+    assert lesions.voxel_coordinates()[0].tolist() == [0, 0, 0]
+
+
+def test_connectivity_is_an_explicit_choice():
+    mask = np.zeros((2, 2, 2), bool)
+    mask[0, 0, 0] = mask[1, 1, 1] = True
+    assert [len(find_lesions(mask, (1, 1, 1), c)) for c in (None, 26, 18, 6)] == [1, 1, 2, 2]
+    diagonal = np.eye(2, dtype=bool)
+    assert [len(find_lesions(diagonal, (1, 1), c)) for c in (None, 8, 4)] == [1, 1, 2]
+
+
+def test_empty_and_2d():
+    assert len(find_lesions(np.zeros((3, 3, 3)), (1, 1, 1))) == 0
+    square = find_lesions(np.ones((2, 2), bool), (0.5, 0.5))
+    assert square.volume_mm3.tolist() == [1.0]
+    assert square.diameter_mm[0] == pytest.approx(2 / math.sqrt(math.pi))
+
+
+@pytest.mark.parametrize(
+    ("label", "spacing", "connectivity", "message"),
+    [
+        (np.zeros(3), (1,), None, "2 or 3 dimensions"),
+        (np.zeros((3, 3)), (1, 1, 1), None, "2 positive numbers"),
+        (np.zeros((3, 3)), (1, 0), None, "2 positive numbers"),
+        (np.zeros((3, 3)), (1, 1), 26, "one of"),
+        (np.zeros((3, 3, 3)), (1, 1, 1), 8, "one of"),
+    ],
+)
+def test_refuses(label, spacing, connectivity, message):
+    with pytest.raises(ValueError, match=message):
+        find_lesions(label, spacing, connectivity)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(26, 3), (18, 2), (6, 1)]), st.floats(0.02, 0.5))
+def test_agrees_with_scipy(seed, connectivity, density):
+    mask = np.random.default_rng(seed).random((5, 6, 7)) < density
+    structure = ndimage.generate_binary_structure(3, connectivity[1])
+    labels, n = ndimage.label(mask, structure)
+    lesions = find_lesions(mask, (1, 2, 3), connectivity[0])
+    mine = lesions.instances()
+    assert len(lesions) == n
+    # The same partition: a one-to-one map between the two numberings.
+    assert len(set(zip(mine[mask].tolist(), labels[mask].tolist(), strict=True))) == n
+    first_voxels = [int(np.flatnonzero(mine == i + 1)[0]) for i in range(n)]
+    assert first_voxels == sorted(first_voxels)
+    for i in range(n):
+        assert lesions.n_voxels[i] == (mine == i + 1).sum()
+        np.testing.assert_allclose(lesions.centroids[i], ndimage.center_of_mass(mine == i + 1))
