@@ -52,15 +52,15 @@ def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.
 
 def naive(reference: np.ndarray, probability: np.ndarray) -> int:
     """Candidates whose centroid lies within 1 mm of a voxel center, densely."""
-    labels, n = ndimage.label(probability >= 0.1, np.ones((3, 3, 3)))
-    lesions, n_lesions = ndimage.label(reference, np.ones((3, 3, 3)))
+    labels, _ = ndimage.label(probability >= 0.1, np.ones((3, 3, 3)))
+    lesions, _ = ndimage.label(reference, np.ones((3, 3, 3)))
     distance, nearest = ndimage.distance_transform_edt(~reference, sampling=SPACING_MM, return_indices=True)
     detected = set()
     for i, box in enumerate(ndimage.find_objects(labels), start=1):
         mask = labels[box] == i
         probability[box][mask].mean()
         centroid = [c.mean() + s.start for c, s in zip(np.nonzero(mask), box, strict=True)]
-        at = tuple(int(round(c)) for c in centroid)
+        at = tuple(round(c) for c in centroid)
         if distance[at] <= 1.0:
             detected.add(int(lesions[tuple(nearest[(slice(None), *at)])]))
     return len(detected)
@@ -137,7 +137,8 @@ def time_folders(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
             print(f"{title:<52}{times[0]:>9.3f}{times[1]:>10.3f}")
         start = time.perf_counter()
         evaluate_folder(references, npy, n_replicates=2000, n_workers=2)
-        print(f"with 2000 bootstrap replicates (.npy, 2 threads): {(time.perf_counter() - start) / len(cases):.3f} s per case")
+        per_case = (time.perf_counter() - start) / len(cases)
+        print(f"{'.npy with 2000 bootstrap replicates':<52}{'':>9}{per_case:>10.3f}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
         )
     coordinates = np.unravel_index(voxels, label.shape)
     low = [int(c.min()) for c in coordinates]
-    cropped = np.zeros([int(c.max()) + 1 - lo for c, lo in zip(coordinates, low, strict=True)], bool)
+    # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill a box of odd sides.
+    cropped = np.zeros([int(c.max()) + 2 - lo for c, lo in zip(coordinates, low, strict=True)], bool)
     inside = tuple(c - lo for c, lo in zip(coordinates, low, strict=True))
     cropped[inside] = True
     raw_ids = cc3d.connected_components(cropped, connectivity=connectivity)[inside]

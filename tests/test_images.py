@@ -15,7 +15,8 @@ OBLIQUE = (math.cos(0.3), -math.sin(0.3), 0.0, math.sin(0.3), math.cos(0.3), 0.0
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
 def test_round_trip_keeps_values_and_geometry(tmp_path, ending):
-    image = Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), Geometry((3.0, 2.0, 0.5), (10.0, -20.0, 5.5), OBLIQUE))
+    geometry = Geometry((3.0, 2.0, 0.5), (10.0, -20.0, 5.5), OBLIQUE)
+    image = Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), geometry)
     path = tmp_path / f"case{ending}"
     write_image(path, image)
     read = read_image(path)
@@ -37,7 +38,8 @@ def test_array_order_is_z_y_x(tmp_path):
 
 
 def test_png_is_2d_with_spacing_1(tmp_path):
-    write_image(tmp_path / "a.png", Image(np.eye(3, dtype=np.uint8), Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0, 0, 1.0))))
+    geometry = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+    write_image(tmp_path / "a.png", Image(np.eye(3, dtype=np.uint8), geometry))
     read = read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(read.array, np.eye(3))
     assert read.geometry.spacing_mm == (1.0, 1.0)

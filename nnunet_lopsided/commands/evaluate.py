@@ -27,13 +27,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-g", "--references", required=True, type=Path, metavar="FOLDER", help="reference label maps")
     parser.add_argument(
-        "-p", "--predictions", required=True, type=Path, metavar="FOLDER",
+        "-p",
+        "--predictions",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
         help="CASE.npz of nnUNetv2_predict --save_probabilities, CASE.npy, probability images or label maps",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
     parser.add_argument("--label", metavar="NAME", help="class or region of dataset.json (default: all foreground)")
     parser.add_argument(
-        "--dataset-json", type=Path, metavar="FILE",
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
         help="default: dataset.json of the predictions, of the references or of the folder above these",
     )
     rules = parser.add_argument_group("rules")
@@ -41,32 +47,43 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=float, default=0.1, help="a voxel is predicted when p >= this (default: %(default)s)"
     )
     rules.add_argument(
-        "--match", choices=("centroid", "overlap"), default="centroid",
+        "--match",
+        choices=("centroid", "overlap"),
+        default="centroid",
         help="a candidate detects the lesion nearest its centroid, or every lesion it touches (default: %(default)s)",
     )
     rules.add_argument(
-        "--distance", choices=("box", "center"), default="box",
+        "--distance",
+        choices=("box", "center"),
+        default="box",
         help="from the centroid to a voxel's box or to its center (default: %(default)s)",
     )
     rules.add_argument(
         "--tolerance-mm", type=float, default=1.0, metavar="MM", help="greatest such distance (default: %(default)s)"
     )
     rules.add_argument(
-        "--duplicates", choices=("ignore", "fp", "tp"), default="ignore",
+        "--duplicates",
+        choices=("ignore", "fp", "tp"),
+        default="ignore",
         help="further candidates of a detected lesion: left out, false or true positives (default: %(default)s)",
     )
     rules.add_argument(
         "--connectivity", type=int, choices=(26, 18, 6, 8, 4), help="of components (default: 26 in 3D, 8 in 2D)"
     )
     rules.add_argument(
-        "--diameter-edges-mm", type=float, nargs="+", default=[3.0, 6.0, 10.0, 20.0], metavar="MM",
+        "--diameter-edges-mm",
+        type=float,
+        nargs="+",
+        default=[3.0, 6.0, 10.0, 20.0],
+        metavar="MM",
         help="inner edges of the diameter bins (default: 3 6 10 20)",
     )
     rules.add_argument(
         "--hard-labels", action="store_true", help="evaluate the label maps even where probabilities lie beside them"
     )
     rules.add_argument(
-        "--allow-missing", action="store_true",
+        "--allow-missing",
+        action="store_true",
         help="count the lesions of references without prediction as missed instead of refusing them",
     )
     bootstrap = parser.add_argument_group("bootstrap")
@@ -75,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     bootstrap.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     bootstrap.add_argument(
-        "--patients-regex", metavar="REGEX",
+        "--patients-regex",
+        metavar="REGEX",
         help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: the case)",
     )
     parser.add_argument("--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")

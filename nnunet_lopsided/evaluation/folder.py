@@ -197,9 +197,7 @@ def _evaluate(
 ) -> CaseResult:
     loaded = load_case(name, reference, prediction, target, inputs.hard_labels)
     check_connectivity(loaded.reference.ndim, rules.connectivity, name)
-    return evaluate_case(
-        loaded.reference, loaded.prediction, loaded.spacing_mm, rules, loaded.valid, name, patient
-    )
+    return evaluate_case(loaded.reference, loaded.prediction, loaded.spacing_mm, rules, loaded.valid, name, patient)
 
 
 def _in_order(work: Callable[[str], CaseResult], names: Sequence[str], n_workers: int) -> Iterator[CaseResult]:

@@ -203,9 +203,18 @@ def _is_probability(path: Path, array: NDArray[Any]) -> bool:
     if not np.issubdtype(array.dtype, np.floating):
         return False
     found = array[array != 0]
-    if not np.isfinite(found).all():
-        raise InputError(f"expected finite values, found NaN or infinity in {path}")
+    if not (np.isfinite(found).all() and _finite_on_disk(path)):
+        raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
     return bool((found != np.floor(found)).any())
+
+
+def _finite_on_disk(path: Path) -> bool:
+    """Whether a file holds neither NaN nor infinity: ITK silently turns them to 0 when it reads NIfTI."""
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return True
+    import nibabel
+
+    return bool(np.isfinite(np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)).all())
 
 
 def _checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.floating]:

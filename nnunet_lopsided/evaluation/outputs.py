@@ -88,28 +88,35 @@ def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    from nnunet_lopsided.evaluation.report import figure_png, report_html
-
     check_output_folder(folder, overwrite, (result.inputs.references, result.inputs.predictions))
     folder = folder.absolute()
-    unfinished = folder.with_name(f".unfinished-{folder.name}")
+    unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for leftover in (unfinished, former):
+            shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        summary = summary_dict(result)
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        (unfinished / "summary.json").write_text(text + "\n", encoding="utf-8")
-        _write_csv(unfinished / "cases.csv", CASE_COLUMNS, (case_row(case) for case in result.cases))
-        _write_csv(unfinished / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
-        _write_csv(unfinished / "candidates.csv", CANDIDATE_COLUMNS, _rows(candidate_rows, result.cases))
-        (unfinished / "curves.png").write_bytes(figure_png(result.summary))
-        (unfinished / "report.html").write_text(report_html(result, summary), encoding="utf-8")
+        _write_files(result, unfinished)
         if folder.is_dir():
-            shutil.rmtree(folder)
+            folder.rename(former)
         unfinished.rename(folder)
+        shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise InputError(f"cannot write output folder {folder}: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_files(result: FolderResult, folder: Path) -> None:
+    from nnunet_lopsided.evaluation.report import figure_png, report_html
+
+    summary = summary_dict(result)
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    _write_csv(folder / "cases.csv", CASE_COLUMNS, (case_row(case) for case in result.cases))
+    _write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
+    _write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, _rows(candidate_rows, result.cases))
+    (folder / "curves.png").write_bytes(figure_png(result.summary))
+    (folder / "report.html").write_text(report_html(result, summary), encoding="utf-8")
 
 
 def summary_dict(result: FolderResult) -> dict[str, Any]:

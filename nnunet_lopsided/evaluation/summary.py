@@ -107,9 +107,7 @@ class _Pooled:
     cases_per_patient: NDArray[np.int64]
 
 
-def summarize(
-    cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates: int = 2000, seed: int = 0
-) -> Summary:
+def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates: int = 2000, seed: int = 0) -> Summary:
     """Pool the cases and compute every metric.
 
     Candidates of all cases are ranked together, as the paper does; nothing is averaged over cases.

@@ -36,7 +36,9 @@ def test_hanley_mcneil_is_clipped_and_undefined_without_lesions_or_false_positiv
         hanley_mcneil(float("nan"), 1, 1)
 
 
-@pytest.mark.parametrize(("k", "n", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (5, 5, 0.5655, 1.0)])
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"), [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (5, 5, 0.5655, 1.0)]
+)
 def test_wilson(k, n, low, high):
     assert (wilson(k, n).low, wilson(k, n).high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 

@@ -36,7 +36,9 @@ def test_perfect_prediction():
     assert matches.distance_mm.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("reference", "prediction"), [(line(), line((1, 2))), (line((1, 2)), line()), (line(), line())])
+@pytest.mark.parametrize(
+    ("reference", "prediction"), [(line(), line((1, 2))), (line((1, 2)), line()), (line(), line())]
+)
 def test_empty_sides(reference, prediction):
     for rules in (EvaluationRules(), OVERLAP):
         matches = run(reference, prediction, rules=rules)
@@ -111,24 +113,23 @@ def test_overlap_duplicate_detects_nothing_else():
     assert matches.status.tolist() == [TP, DUPLICATE]
 
 
-@pytest.mark.parametrize("gap", [None, slice(0, 4)])
+@pytest.mark.parametrize("gap", [None, slice(3, 5)], ids=["ring", "C"])
 def test_rings_miss_by_centroid_and_are_reported(gap):
-    reference = np.zeros((1, 15, 15), bool)
-    reference[0, 7, 7] = True
-    ring = np.zeros_like(reference)
+    ring = np.zeros((1, 15, 15), bool)
     ring[0, 3:12, 3:12] = True
     ring[0, 5:10, 5:10] = False
     if gap is not None:
-        ring[0, 7, gap] = False  # a C
-    reference |= ring & (np.indices(ring.shape)[2] > 9)  # a second lesion on the ring's right arm
-    matches = run(reference, ring)
-    assert matches.lesion_of_candidate.tolist() == [1 if reference[0, 7, 7] else 0] or gap is not None
-    far = reference.copy()
-    far[0, 7, 7] = False
-    missed = run(far, ring)
+        ring[0, 7, gap] = False
+    arm = ring & (np.indices(ring.shape)[2] >= 10)  # the lesion: 18 voxels, 2.5 mm and more from the ring's centroid
+    missed = run(arm, ring)
     assert missed.status.tolist() == [FP]
-    assert missed.overlap_voxels.tolist() == [int((far & ring).sum())]
-    assert run(far, ring, rules=OVERLAP).status.tolist() == [TP]
+    assert missed.overlap_voxels.tolist() == [18]
+    assert run(arm, ring, rules=OVERLAP).status.tolist() == [TP]
+    # Something small in the hole, which the ring does not touch, is credited: the letter of the centroid rule.
+    center = np.zeros_like(ring)
+    center[0, 7, 7] = True
+    hit = run(center, ring)
+    assert (hit.status.tolist(), hit.overlap_voxels.tolist(), hit.dice.tolist()) == ([TP], [0], [0.0])
 
 
 def test_single_voxels_in_the_corners():
@@ -138,15 +139,14 @@ def test_single_voxels_in_the_corners():
 
 
 def test_exact_tolerance_survives_rounding():
-    # .1 * 3 > .3 in floating point: the centroid must count as 1 mm away all the same.
-    lesions = find_lesions(line((0, 1)), (0.1, 0.1, 0.1))
     for spacing in (0.1, 0.3, 0.7, 1 / 3):
         lesions = find_lesions(line((0, 1)), (1, 1, spacing))
-        points = np.array([[0.0, 0.0, 4.0]])
-        rules = EvaluationRules(distance="center", tolerance_mm=4 * spacing)
+        points = np.array([[0.0, 0.0, 3.0]])
+        just_below = np.nextafter(3 * spacing, 0)  # as where 3 * 0.1 > 0.3
+        rules = EvaluationRules(distance="center", tolerance_mm=just_below)
         nearest, distance = nearest_lesions(lesions, points, rules)
         assert nearest.tolist() == [1]
-        assert distance[0] == pytest.approx(4 * spacing, abs=1e-6)
+        assert distance[0] == pytest.approx(3 * spacing, abs=1e-6)
 
 
 def test_refuses_other_grids():
@@ -165,7 +165,7 @@ def masks(seed, density):
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
-    st.floats(0.01, 0.15),
+    st.floats(0.05, 0.2),
     st.sampled_from([(1, 1, 1), (5, 0.5, 0.5), (0.3, 2, 1)]),
     st.sampled_from(["box", "center"]),
     st.sampled_from([0.0, 0.5, 1.0, 3.0]),
@@ -196,7 +196,7 @@ def test_nearest_lesion_agrees_with_brute_force(seed, density, spacing, distance
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.4))
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.4))
 def test_shared_voxels_and_overlap_rule_agree_with_brute_force(seed, density):
     rng, reference, prediction = masks(seed, density)
     lesions, candidates = find_lesions(reference, (1, 1, 1)), find_lesions(prediction, (1, 1, 1))
@@ -211,5 +211,6 @@ def test_shared_voxels_and_overlap_rule_agree_with_brute_force(seed, density):
         touching = [c for c, hit in expected if hit == lesion]
         best = max(touching, key=lambda c: (confidence[c - 1], expected[c, lesion], -c), default=0)
         assert matches.candidate_of_lesion[lesion - 1] == best
-    assert set(np.flatnonzero(matches.status == TP) + 1) == set(matches.candidate_of_lesion[matches.candidate_of_lesion > 0])
+    detecting = matches.candidate_of_lesion[matches.candidate_of_lesion > 0]
+    assert set(np.flatnonzero(matches.status == TP) + 1) == set(detecting)
     assert set(np.flatnonzero(matches.status != FP) + 1) == {c for c, _ in expected}

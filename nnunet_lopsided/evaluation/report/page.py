@@ -96,8 +96,10 @@ def _numbers(summary: dict[str, Any]) -> str:
     unit = summary["settings"]["bootstrap_unit"]
     for name, title in METRIC_NAMES.items():
         value = summary["metrics"][name]
-        ends = summary["metrics"]["map_ci95_bootstrap"] if name == "map" else summary["intervals"].get(
-            f"{name}_bootstrap_ci95"
+        ends = (
+            summary["metrics"]["map_ci95_bootstrap"]
+            if name == "map"
+            else summary["intervals"].get(f"{name}_bootstrap_ci95")
         )
         key = "map_ci95_bootstrap" if name == "map" else f"{name}_bootstrap"
         why = summary["undefined"].get(name) or summary["undefined"].get(key)

@@ -1,0 +1,178 @@
+"""nnunet_lopsided.evaluation.outputs and report."""
+
+import csv
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
+from nnunet_lopsided.evaluation.outputs import summary_dict, write_results
+from nnunet_lopsided.evaluation.report import curve_figure, figure_png, figure_svg
+
+FILES = ["candidates.csv", "cases.csv", "curves.png", "lesions.csv", "report.html", "summary.json"]
+
+
+@pytest.fixture
+def result(two_cases):
+    return evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=20)
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_file_is_written_and_nothing_else(result, tmp_path):
+    write_results(result, tmp_path / "out" / "deep")
+    assert sorted(p.name for p in (tmp_path / "out" / "deep").iterdir()) == FILES
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["deep"]
+
+
+def test_same_bytes_twice(result, tmp_path):
+    write_results(result, tmp_path / "one")
+    write_results(result, tmp_path / "two")
+    for name in FILES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_summary_keys_and_values(result, tmp_path):
+    write_results(result, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary == summary_dict(result)
+    assert summary["schema_version"] == 1
+    assert list(summary["metrics"]) == [
+        "map",
+        "map_ci95_hanley_mcneil",
+        "map_ci95_bootstrap",
+        "max_sensitivity",
+        "precision_at_max_sensitivity",
+        "false_positives_per_case",
+        "tp_dice",
+        "lesion_entropy_bits",
+    ]
+    assert summary["counts"]["missed_lesions"] == 1
+    # The point at .5 lies on the straight line between its neighbours.
+    assert summary["curves"]["pr"] == {
+        "threshold": pytest.approx([0.8, 0.3]),
+        "true_positives": [1, 1],
+        "false_positives": [0, 2],
+        "recall": [0.5, 0.5],
+        "precision": [1.0, pytest.approx(1 / 3)],
+    }
+    assert summary["curves"]["froc"]["false_positives_per_case"] == [0.0, 1.0]
+    assert summary["settings"]["version"]
+    assert summary["settings"]["connectivity"] == {"3d": 26, "2d": 8}
+    assert [b["lesions"] for b in summary["by_diameter"]] == [1, 1, 0, 0, 0]
+    assert summary["by_diameter"][2]["sensitivity"] is None
+
+
+def test_tables(result, tmp_path):
+    write_results(result, tmp_path / "out")
+    cases, lesions, candidates = (rows(tmp_path / "out" / f"{n}.csv") for n in ("cases", "lesions", "candidates"))
+    assert [(c["case"], c["lesions"], c["false_positives"], c["sensitivity"]) for c in cases] == [
+        ("a", "2", "1", "0.5"),
+        ("b", "0", "1", ""),
+    ]
+    found, missed = lesions
+    outcome = ("detected", "candidate", "confidence", "dice")
+    assert [found[name] for name in outcome] == ["1", "1", "0.800000012", "0.8"]
+    assert [missed[name] for name in outcome] == ["0", "", "", ""]
+    assert (missed["volume_mm3"], missed["centroid_z"], missed["centroid_x"]) == ("1", "6", "6")
+    assert [(c["case"], c["status"], c["lesion"], c["overlap_voxels"]) for c in candidates] == [
+        ("a", "true_positive", "1", "18"),
+        ("a", "false_positive", "", "0"),
+        ("b", "false_positive", "", "0"),
+    ]
+
+
+def test_hard_labels_have_no_confidence_and_no_curves(two_cases, tmp_path):
+    result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=True)
+    write_results(result, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["curves"] == {"pr": None, "froc": None}
+    assert summary["metrics"]["map_ci95_bootstrap"] is None
+    assert {c["confidence"] for c in rows(tmp_path / "out" / "candidates.csv")} == {""}
+    assert "hard labels" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_2d_tables_leave_z_empty(folders, tmp_path):
+    folders.write_reference("a.png", np.eye(4, dtype=np.uint8))
+    folders.write_image("a.png", np.eye(4, dtype=np.uint8))
+    write_results(evaluate_folder(folders.references, folders.predictions), tmp_path / "out")
+    (lesion,) = rows(tmp_path / "out" / "lesions.csv")
+    assert (lesion["centroid_z"], lesion["centroid_y"], lesion["centroid_x"]) == ("", "1.5", "1.5")
+
+
+def test_existing_output_is_refused_or_replaced(result, tmp_path):
+    out = tmp_path / "out"
+    write_results(result, out)
+    (out / "summary.json").write_text("old")
+    with pytest.raises(InputError, match="output folder exists"):
+        write_results(result, out)
+    write_results(result, out, overwrite=True)
+    assert (out / "summary.json").read_text() != "old"
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "me.jpg").touch()
+    with pytest.raises(InputError, match="only an earlier evaluation is replaced"):
+        write_results(result, other, overwrite=True)
+    with pytest.raises(InputError, match="contains the input"):
+        write_results(result, tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        write_results(result, out / "summary.json")
+
+
+def test_nothing_is_left_and_the_former_kept_when_writing_fails(result, tmp_path, monkeypatch):
+    write_results(result, tmp_path / "out")
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("nnunet_lopsided.evaluation.outputs._write_csv", fail)
+    with pytest.raises(InputError, match=r"cannot write output folder .*out: disk full"):
+        write_results(result, tmp_path / "out", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_unwritable_output(result, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write output folder"):
+        write_results(result, tmp_path / "file" / "out")
+
+
+def test_figure_panels():
+    reference = np.zeros((3, 9, 9), bool)
+    reference[1, 1, 1] = reference[1, 7, 7] = True
+    rules = EvaluationRules()
+    summary = summarize([evaluate_case(reference, reference * 0.5, (1, 1, 1), case="a")], rules, 0)
+    pr, froc, diameter = curve_figure(summary).axes
+    assert pr.get_title(loc="left") == "Precision and recall   AP 1.000"
+    assert pr.lines[0].get_xdata().tolist() == [0.0, 1.0]
+    assert froc.lines[0].get_ydata().tolist() == [0.0, 1.0]
+    assert diameter.texts[0].get_text() == "2/2"
+    empty = summarize([evaluate_case(reference * 0, reference * 0.0, (1, 1, 1), case="a")], rules, 0)
+    assert [t.get_text() for t in curve_figure(empty).axes[0].texts] == ["there are no reference lesions"]
+    nothing = summarize([evaluate_case(reference, reference * 0.0, (1, 1, 1), case="a")], rules, 0)
+    assert [t.get_text() for t in curve_figure(nothing).axes[0].texts] == ["there are no candidates"]
+
+
+def test_figure_files(result):
+    assert figure_png(result.summary).startswith(b"\x89PNG")
+    assert ET.fromstring(figure_svg(result.summary)).tag.endswith("svg")
+
+
+def test_report_is_self_contained_and_escapes_names(two_cases, tmp_path):
+    for folder in (two_cases.references, two_cases.predictions):
+        for path in list(folder.glob("b.*")):
+            path.rename(folder / path.name.replace("b.", "<b>&.", 1))
+    write_results(evaluate_folder(two_cases.references, two_cases.predictions), tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    assert "<script" not in page
+    assert "src=" not in page
+    assert 'href="http' not in page.replace('xmlns:xlink="http', "")
