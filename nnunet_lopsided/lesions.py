@@ -41,7 +41,7 @@ class Lesions:
     @property
     def volume_mm3(self) -> NDArray[np.float64]:
         """Volume per component in mm3 (area in mm2 for 2D masks), shape (K,)."""
-        return self.n_voxels * float(np.prod(self.spacing_mm))
+        return self.n_voxels * np.float64(np.prod(self.spacing_mm))
 
     @property
     def diameter_mm(self) -> NDArray[np.float64]:

@@ -132,8 +132,21 @@ class RawDataset:
 
     @cached_property
     def json(self) -> dict[str, Any]:
-        """The content of dataset.json."""
-        return read_json(self.folder / "dataset.json")
+        """The content of dataset.json.
+
+        Raises:
+            InputError: the file is missing, or what nnU-Net needs is missing in it.
+        """
+        path = self.folder / "dataset.json"
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: expected a mapping, found {type(content).__name__}")
+        missing = [key for key in ("labels", "file_ending") if key not in content]
+        if "channel_names" not in content and "modality" not in content:
+            missing.append("channel_names")
+        if missing:
+            raise InputError(f"{path}: missing: {', '.join(missing)}")
+        return content
 
     @property
     def file_ending(self) -> str:

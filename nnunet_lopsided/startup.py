@@ -1,7 +1,8 @@
-"""What the installed ``nnunet_lopsided.pth`` runs when Python starts: tell nnU-Net where our trainers are.
+"""How nnU-Net learns where our trainers are.
 
-It runs in every interpreter of the environment, so it is silent, imports nothing that is not loaded already, and
-does nothing when ``NNUNET_LOPSIDED_NO_HOOK`` is set.
+``nnunet_lopsided.pth`` lies in site-packages, and Python runs its one line at every start: it appends
+:data:`PLUGIN_FOLDER` to :data:`VARIABLE`, once, behind whatever the user has put there. The line runs in every
+interpreter of the environment, so it imports nothing, not even this package, which would cost ten times as much.
 """
 
 import os
@@ -9,12 +10,3 @@ import os
 VARIABLE = "nnUNet_extTrainer"
 SWITCH_OFF = "NNUNET_LOPSIDED_NO_HOOK"
 PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trainers", "plugin")
-
-
-def register() -> None:
-    """Append our plugin folder to ``nnUNet_extTrainer``, once, behind whatever the user has put there."""
-    if os.environ.get(SWITCH_OFF):
-        return
-    folders = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
-    if PLUGIN_FOLDER not in folders:
-        os.environ[VARIABLE] = os.pathsep.join([*folders, PLUGIN_FOLDER])

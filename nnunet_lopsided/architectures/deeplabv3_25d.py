@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
@@ -110,9 +110,10 @@ class DeepLabV3For25D(nn.Module):
             outputs.append(logits[..., :height, :width].reshape(batch, -1, *logits.shape[1:2], height, width))
         return torch.cat(outputs, dim=1).transpose(1, 2)
 
-    def last_layers(self) -> list[nn.Module]:
+    def last_layers(self) -> list[Any]:
         """The layer whose output are the logits."""
-        return [self.network.segmentation_head[0]]
+        head: Any = self.network.segmentation_head
+        return [head[0]]
 
 
 def centre_slice(target: _Batch) -> _Batch:

@@ -56,7 +56,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"{NAME} added to {plans_file}")
     print(f"  network: {network['decoder']}, encoder {network['encoder']}, output stride {network['output_stride']}")
     print(
-        f"  training patch: {network['n_slices']} slices of {height} x {width}, batch size {configuration['batch_size']}"
+        f"  training patch: {network['n_slices']} slices of {height} x {width}, "
+        f"batch size {configuration['batch_size']}"
     )
     print(f"  prediction patch: {depth} slices of {height} x {width}")
     print(

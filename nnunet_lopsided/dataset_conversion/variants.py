@@ -133,9 +133,6 @@ def write_censored_variant(
         raise InputError(f"source must be a folder named DatasetXXX_NAME, got {dataset.name}")
     if int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
-    for key in ("labels", "file_ending", "channel_names"):
-        if key not in dataset.json:
-            raise InputError(f"{dataset.folder / 'dataset.json'}: {key!r} is missing")
     name = name or f"{match[2]}Censored"
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
@@ -163,6 +160,46 @@ def write_censored_variant(
             },
         )
     return CensoredVariant(final, len(table), len(censored))
+
+
+def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> Path:
+    """Link a dataset into nnUNet_raw under another id, with a labelled test set.
+
+    If the dataset has test labels for all of imagesTs, its own test set is linked; otherwise every ``every``-th
+    training case, in the order of names, is a test case instead. Nothing is known of patients here: cases of one
+    patient can end up on both sides.
+
+    Args:
+        dataset: any folder in nnU-Net's raw layout, inside nnUNet_raw or not.
+        output_id: id of the linked dataset, not in use.
+        every: which training cases are held out.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        InputError: the dataset is broken or has too few cases, or the id is in use.
+    """
+    training, test = dataset.training_cases(), dataset.test_cases()
+    if not test or any(case.label is None for case in test):
+        test = training[::every]
+        training = [case for case in training if case not in test]
+    if len(training) < 2:
+        raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
+    name = re.sub(r"^Dataset\d{3}_", "", dataset.name)
+    with new_raw_dataset(output_id, name, marker="dataset.json") as folder:
+        for split, cases in (("Tr", training), ("Ts", test)):
+            for kind in ("images", "labels"):
+                (folder / f"{kind}{split}").mkdir()
+            for case in cases:
+                assert case.label is not None, "both sides have labels"
+                (folder / f"labels{split}" / (case.name + dataset.file_ending)).symlink_to(case.label.resolve())
+                for channel, image in enumerate(case.images):
+                    link = folder / f"images{split}" / f"{case.name}_{channel:04d}{dataset.file_ending}"
+                    link.symlink_to(image.resolve())
+        content = {key: value for key, value in dataset.json.items() if key != "dataset"}
+        write_json(folder / "dataset.json", {**content, "numTraining": len(training)})
+    return nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
 
 def _write_labels(dataset: RawDataset, censored: Iterable[tuple[str, int]], folder: Path, n_processes: int) -> None:

@@ -74,14 +74,16 @@ def lopsided_bootstrap_loss(
                 raise ValueError(
                     f"target must have the shape of logits, {tuple(logits.shape)}, got {tuple(target.shape)}"
                 )
+            if valid is not None:
+                valid = _without_channel(valid, logits, "valid").unsqueeze(1)
             positive = target > 0.5
             loss = _binary(logits, positive, alpha, beta)
         else:
             if logits.ndim < 2 or logits.shape[1] < 2:
                 raise ValueError(f"logits must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
-            target = _without_channel(target, logits)
+            target = _without_channel(target, logits, "target")
             if valid is not None:
-                valid = _without_channel(valid, logits)
+                valid = _without_channel(valid, logits, "valid")
                 target = target.masked_fill(~valid, 0)
             positive = target > 0
             if logits.shape[1] == 2:
@@ -177,20 +179,22 @@ def _reduce(loss: Tensor, positive: Tensor, valid: Tensor | None, alpha: float, 
         return loss.sum()
     if reduction == "mean" and valid is None:
         return loss.mean()
-    weight = torch.ones_like(loss) if reduction == "mean" else torch.where(positive, alpha, 1.0).to(loss.dtype)
+    weight = torch.ones_like(loss)
+    if reduction == "weighted_mean":
+        weight = weight.masked_fill(positive, alpha)
     if valid is not None:
         weight = torch.where(valid, weight, 0.0)
     total = weight.sum()
     return loss.sum() / torch.where(total > 0, total, 1.0)
 
 
-def _without_channel(labels: Tensor, logits: Tensor) -> Tensor:
-    """Labels as (B, ...), from that or (B, 1, ...)."""
+def _without_channel(labels: Tensor, logits: Tensor, name: str) -> Tensor:
+    """A label map or mask as (B, ...), from that or (B, 1, ...)."""
     if labels.ndim == logits.ndim and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(
-            f"target must be (B, ...) or (B, 1, ...) for logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+            f"{name} must be (B, ...) or (B, 1, ...) for logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
         )
     return labels
 

@@ -44,6 +44,7 @@ class LesionTrainer(nnUNetTrainer):
     epochs: int = 1000
     iterations_per_epoch: int = 250
     foreground_prior_bias: bool = False
+    configuration_manager: ConfigurationManager
 
     def __init__(
         self,
@@ -70,11 +71,12 @@ class LesionTrainer(nnUNetTrainer):
         raise NotImplementedError
 
     def _build_loss(self) -> nn.Module:
-        self.criterion = self._build_criterion()
-        if not self.enable_deep_supervision:
+        self.criterion: Any = self._build_criterion()
+        scales = self._get_deep_supervision_scales()
+        if scales is None:
             return self.criterion
         # nnU-Net's weights: halved at each coarser output, the coarsest unused.
-        weights = np.array([0.5**i for i in range(len(self._get_deep_supervision_scales()))])
+        weights = np.array([0.5**i for i in range(len(scales))])
         if len(weights) > 1:
             # DDP without compile complains about parameters without a gradient.
             weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
@@ -201,7 +203,7 @@ class LesionTrainer(nnUNetTrainer):
         super().perform_actual_validation(save_probabilities)
 
 
-def last_layers(network: nn.Module) -> list[Any]:
+def last_layers(network: Any) -> list[Any]:
     """The layers whose outputs are logits: one, or one per resolution with deep supervision.
 
     Raises:

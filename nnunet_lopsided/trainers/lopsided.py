@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from torch import nn
-
 from nnunet_lopsided.losses import LopsidedBootstrapLoss
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.names import NameOption
@@ -27,7 +25,7 @@ class nnUNetTrainerClassWeighted(LesionTrainer):
     alpha: float = 3.0
     foreground_prior_bias: bool = True
 
-    def _build_criterion(self) -> nn.Module:
+    def _build_criterion(self) -> LopsidedBootstrapLoss:
         return LopsidedBootstrapLoss(
             self.alpha, 1.0, sigmoid=self.label_manager.has_regions, ignore_label=self.label_manager.ignore_label
         )
@@ -54,7 +52,7 @@ class nnUNetTrainerLopsided(nnUNetTrainerClassWeighted):
     def _describe_hyperparameters(self) -> dict[str, Any]:
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
 
-    def _build_criterion(self) -> nn.Module:
+    def _build_criterion(self) -> LopsidedBootstrapLoss:
         criterion = super()._build_criterion()
         criterion.beta = self._beta_at(self.current_epoch)
         return criterion

@@ -341,7 +341,7 @@ def test_a_source_without_lesions_or_with_a_broken_label_writes_nothing(raw: Pat
     with pytest.raises(InputError, match="case a: label not found"):
         write_censored_variant(1, 2, "size", 0.5)
     (source / "dataset.json").write_text("{}")
-    with pytest.raises(InputError, match="'labels' is missing"):
+    with pytest.raises(InputError, match="missing: labels"):
         write_censored_variant(1, 2, "size", 0.5)
     assert list(raw.iterdir()) == [source]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.strata import DiameterBin
@@ -65,22 +66,32 @@ def curve_figure(summary: Summary) -> Figure:
 
 
 def figure_png(summary: Summary) -> bytes:
-    """:func:`curve_figure` as PNG, without the version and time stamps that would change its bytes."""
-    return _render(summary, "png", {"Software": None})
+    """:func:`curve_figure` as PNG."""
+    return png(lambda: curve_figure(summary))
 
 
 def figure_svg(summary: Summary) -> str:
     """:func:`curve_figure` as an ``<svg>`` element for a page."""
-    text = _render(summary, "svg", {"Date": None, "Creator": None}).decode("utf-8")
+    return svg(lambda: curve_figure(summary))
+
+
+def png(draw: Callable[[], Figure], dpi: int = 150) -> bytes:
+    """The figure that ``draw`` makes as PNG, without the version and time stamps that would change its bytes."""
+    return _render(draw, "png", {"Software": None}, dpi)
+
+
+def svg(draw: Callable[[], Figure]) -> str:
+    """The figure that ``draw`` makes as an ``<svg>`` element for a page, the same text for the same figure."""
+    text = _render(draw, "svg", {"Date": None, "Creator": None}).decode("utf-8")
     return text[text.index("<svg") :]
 
 
-def _render(summary: Summary, image_format: str, metadata: dict[str, Any]) -> bytes:
+def _render(draw: Callable[[], Figure], image_format: str, metadata: dict[str, Any], dpi: int = 150) -> bytes:
     from matplotlib import rc_context
 
     stream = io.BytesIO()
     with rc_context(STYLE):
-        curve_figure(summary).savefig(stream, format=image_format, dpi=150, metadata=metadata)
+        draw().savefig(stream, format=image_format, dpi=dpi, metadata=metadata)
     return stream.getvalue()
 
 
@@ -89,8 +100,7 @@ def _draw_pr(axes: Axes, points: OperatingPoints) -> None:
         _say(axes, "there are no candidates")
         return
     recall, precision = points.sensitivity, points.precision
-    # Up to each recall the precision reached there counts: a step that falls before it rises.
-    axes.plot(np.r_[0, recall], np.r_[precision[0], precision], drawstyle="steps-pre", color=BLUE, linewidth=1.6)
+    draw_pr_steps(axes, recall, precision, color=BLUE)
     axes.plot(recall[-1], precision[-1], "o", color=BLUE, markersize=5)
     axes.annotate(
         f"all candidates\n{recall[-1]:.2f}, {precision[-1]:.2f}",
@@ -101,6 +111,16 @@ def _draw_pr(axes: Axes, points: OperatingPoints) -> None:
         va="top",
         color=GREY,
     )
+
+
+def draw_pr_steps(
+    axes: Axes,
+    recall: Sequence[float] | NDArray[np.float64],
+    precision: Sequence[float] | NDArray[np.float64],
+    **line: Any,
+) -> None:
+    """Draw a precision-recall curve as its area is taken: up to each recall the precision reached there counts."""
+    axes.plot(np.r_[0, recall], np.r_[precision[0], precision], drawstyle="steps-pre", linewidth=1.6, **line)
 
 
 def _draw_froc(axes: Axes, points: OperatingPoints) -> None:

@@ -1,0 +1,145 @@
+"""A tiny dataset that nnU-Net has planned and preprocessed once, shared by all tests that build trainers."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.images import Image, read_image, write_image
+
+PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+BINARY = {"background": 0, "lesion": 1}
+KINDS = {
+    "binary": BINARY,
+    "multi-class": {"background": 0, "rim": 1, "core": 2},
+    "regions": {"background": 0, "whole": [1, 2], "core": [2]},
+    "ignore": {"background": 0, "rim": 1, "core": 2, "ignore": 3},
+    "regions with ignore": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
+}
+
+
+def set_paths(root: Path, patch: pytest.MonkeyPatch) -> None:
+    for variable in PATHS:
+        (root / variable).mkdir(parents=True, exist_ok=True)
+        patch.setenv(variable, str(root / variable))
+
+
+@pytest.fixture
+def nnunet_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the three nnU-Net paths, empty and set."""
+    set_paths(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class TinyDataset:
+    """Five cases of 12 x 32 x 32, planned and preprocessed; binary or with another set of labels.
+
+    Attributes:
+        root: holds the nnU-Net paths.
+        name: the dataset's folder name.
+        dataset_json: the content of dataset.json.
+    """
+
+    root: Path
+    name: str
+    dataset_json: dict[str, Any]
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "nnUNet_preprocessed" / self.name
+
+    def plans(self, name: str = "nnUNetPlans") -> dict[str, Any]:
+        """A copy of the plans, with batch size 2 everywhere."""
+        plans: dict[str, Any] = json.loads((self.preprocessed / f"{name}.json").read_text())
+        for configuration in plans["configurations"].values():
+            configuration["batch_size"] = 2
+        return plans
+
+
+@pytest.fixture(scope="session")
+def tiny_datasets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TinyDataset]:
+    """One of ``KINDS`` -> a dataset with these labels, made on first use."""
+    root = tmp_path_factory.mktemp("nnunet")
+    made: dict[str, TinyDataset] = {}
+
+    def get(kind: str) -> TinyDataset:
+        if kind not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                set_paths(root, patch)
+                made[kind] = make_dataset(root, kind, patch)
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def tiny(tiny_datasets: Callable[[str], TinyDataset], monkeypatch: pytest.MonkeyPatch) -> TinyDataset:
+    """The binary tiny dataset, with the nnU-Net paths set to it."""
+    dataset = tiny_datasets("binary")
+    set_paths(dataset.root, monkeypatch)
+    return dataset
+
+
+def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDataset:
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
+    from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+        ResEncUNetPlanner,
+    )
+
+    from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
+    from nnunet_lopsided.planning.configuration_25d import add_configuration
+
+    number = 701 + list(KINDS).index(kind)
+    folder = write_phantom_dataset(
+        number, n_train=5, n_test=2 if kind == "binary" else 0, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3
+    )
+    dataset_json = json.loads((folder / "dataset.json").read_text()) | {"labels": KINDS[kind]}
+    if "regions" in kind:
+        dataset_json["regions_class_order"] = [1, 2]
+    (folder / "dataset.json").write_text(json.dumps(dataset_json))
+    for path in (folder / "labelsTr").iterdir() if kind != "binary" else ():
+        label = read_image(path)
+        write_image(path, Image(relabelled(np.asarray(label.array), "ignore" in kind), label.geometry))
+
+    # Threads instead of spawned processes, each of which would import torch again.
+    patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+    patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
+
+    extractor = nnunet.DatasetFingerprintExtractor(number, num_processes=1)
+    extractor.num_foreground_voxels_for_intensitystats = 10_000  # the default, 1e8, would take most of the time
+    extractor.run()
+    nnunet.plan_experiment_dataset(number)
+    nnunet.plan_experiment_dataset(number, ResEncUNetPlanner)
+    nnunet.preprocess_dataset(number, configurations=("2d", "3d_fullres"), num_processes=(1,), show_progress_bar=False)
+    add_configuration(number, encoder="resnet18")
+    return TinyDataset(root, folder.name, deepcopy(dataset_json))
+
+
+def relabelled(label: np.ndarray, with_ignored: bool) -> np.ndarray:
+    """Lesions of two classes, the upper half 2; and with a block to ignore, 3."""
+    lesion = label > 0
+    label = lesion.astype(np.uint8)
+    label[6:][lesion[6:]] = 2
+    if with_ignored:
+        label[:, :, :8] = 3
+    return label
+
+
+@pytest.fixture
+def empty_results(tiny: TinyDataset) -> TinyDataset:
+    """The binary tiny dataset without results of earlier tests."""
+    shutil.rmtree(tiny.root / "nnUNet_results")
+    (tiny.root / "nnUNet_results").mkdir()
+    return tiny
