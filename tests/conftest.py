@@ -61,10 +61,13 @@ class TinyDataset:
         return self.root / "nnUNet_preprocessed" / self.name
 
     def plans(self, name: str = "nnUNetPlans") -> dict[str, Any]:
-        """A copy of the plans, with batch size 2 everywhere."""
+        """A copy of the plans, with batch size 2 and few features everywhere."""
         plans: dict[str, Any] = json.loads((self.preprocessed / f"{name}.json").read_text())
         for configuration in plans["configurations"].values():
             configuration["batch_size"] = 2
+            network = configuration["architecture"]["arch_kwargs"]
+            if "features_per_stage" in network:
+                network["features_per_stage"] = [4 * 2**i for i in range(network["n_stages"])]
         return plans
 
 
@@ -113,6 +116,7 @@ def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDatase
         label = read_image(path)
         write_image(path, Image(relabelled(np.asarray(label.array), "ignore" in kind), label.geometry))
 
+    patch.setenv("nnUNet_n_proc_DA", "2")  # planning crashes at 0, which the tests of trainers set
     # Threads instead of spawned processes, each of which would import torch again.
     patch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
     patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)

@@ -1,0 +1,110 @@
+"""lopsided-doctor."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided import __version__, trainers
+from nnunet_lopsided.commands import doctor
+from nnunet_lopsided.startup import PLUGIN_FOLDER, SWITCH_OFF, VARIABLE
+
+
+@pytest.fixture
+def report(nnunet_paths: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command; gives its exit code and its lines."""
+    monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
+    monkeypatch.delenv(SWITCH_OFF, raising=False)
+
+    def run() -> tuple[int, list[str]]:
+        capsys.readouterr()
+        code = doctor.main([])
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_all_is_well(report, nnunet_paths: Path) -> None:
+    code, lines = report()
+    assert code == 0
+    assert lines[-1] == "nothing missing"
+    assert f"[  ok   ] Python: {platform.python_version()}" in lines
+    assert f"[  ok   ] nnunet-lopsided: {__version__}" in lines
+    for package in ("nnunetv2", "torch", "segmentation-models-pytorch", "setuptools"):
+        assert f"[  ok   ] {package}: {metadata.version(package)}" in lines
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        assert f"[  ok   ] {variable}: {nnunet_paths / variable}" in lines
+    for name in doctor._TRAINERS:
+        assert f"[  ok   ] {name}: found by nnU-Net" in lines
+    assert any("] GPU: " in line for line in lines)
+    # nnU-Net's search does not print into the report.
+    assert all(line.startswith("[") for line in lines[:-1])
+
+
+def test_every_dependency_is_listed() -> None:
+    required = {r.split(">")[0].split("<")[0].split(";")[0].strip() for r in metadata.requires("nnunet-lopsided") or []}
+    extras = {"pytest", "hypothesis", "ruff", "mypy", "build", "hatchling", "nibabel"}
+    assert required - extras <= set(doctor._PACKAGES)
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_a_missing_path(report, variable: str, monkeypatch: pytest.MonkeyPatch, nnunet_paths: Path) -> None:
+    monkeypatch.delenv(variable)
+    code, lines = report()
+    assert code == 1
+    assert f"[missing] {variable}: not set: export {variable}=/path/to/{variable}" in lines
+    assert lines[-1] == "1 thing(s) missing"
+    monkeypatch.setenv(variable, str(nnunet_paths / "nowhere"))
+    code, lines = report()
+    assert code == 1
+    assert f"[missing] {variable}: {nnunet_paths / 'nowhere'} is not a folder: mkdir -p {nnunet_paths / 'nowhere'}" in (
+        lines
+    )
+
+
+def test_the_hook_switched_off(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH_OFF, "1")
+    monkeypatch.setenv(VARIABLE, "/mine")
+    code, lines = report()
+    assert code == 1
+    assert f'[missing] trainers: not in {VARIABLE} ({SWITCH_OFF} is set): eval "$(lopsided-env)"' in lines
+    monkeypatch.delenv(SWITCH_OFF)
+    assert any("the start-up hook did not run" in line for line in report()[1])
+
+
+def test_another_class_of_our_name(report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "copied.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerLopsided(nnUNetTrainer):\n    pass\n"
+    )
+    monkeypatch.setenv(VARIABLE, f"{tmp_path / 'mine'}:{PLUGIN_FOLDER}")
+    code, lines = report()
+    assert code == 1
+    found = [line for line in lines if "another class of that name is found first" in line]
+    assert len(found) == 1
+    assert found[0].startswith("[missing] nnUNetTrainerLopsided: ")
+    assert "copied.nnUNetTrainerLopsided" in found[0]
+
+
+def test_a_look_up_that_breaks_is_reported(report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "broken.py").write_text("raise ImportError('no such thing')")
+    monkeypatch.setenv(VARIABLE, f"{tmp_path / 'mine'}:{PLUGIN_FOLDER}")
+    code, lines = report()
+    assert code == 1
+    assert f"[missing] {doctor._TRAINERS[0]}: nnU-Net does not find it: no such thing" in lines
+
+
+def test_a_missing_package(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PACKAGES", ("torch", "no-such-package"))
+    code, lines = report()
+    assert code == 1
+    assert "[missing] no-such-package: not installed: pip install no-such-package" in lines
+
+
+def test_the_names_it_tries_exist() -> None:
+    assert [getattr(trainers, name).__name__ for name in doctor._TRAINERS] == list(doctor._TRAINERS)

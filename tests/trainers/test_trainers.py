@@ -1,0 +1,385 @@
+"""Our trainers on tiny preprocessed data: prior, warm-up, what is logged and stored, continuing, and single steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+import nnunet_lopsided
+from nnunet_lopsided import trainers
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.losses import lopsided_bootstrap_loss
+from nnunet_lopsided.trainers.base import last_layers
+
+SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
+CONFIGURATIONS = ("2d", "3d_fullres", "2.5d")
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
+
+
+def build(dataset: Any, name: str = SHORT, configuration: str = "2d", fold: int = 0, **options: Any) -> Any:
+    """A trainer as nnUNetv2_train builds it, on the CPU."""
+    plans = dataset.plans(options.pop("plans", "nnUNetPlans")) | {"continue_training": options.pop("resume", False)}
+    dataset_json = options.pop("dataset_json", dataset.dataset_json)
+    assert not options
+    if "2.5d" not in plans["configurations"]:
+        plans["configurations"]["2.5d"] = dataset.plans()["configurations"]["2.5d"]
+    return getattr(trainers, name)(plans, configuration, fold, dataset_json, torch.device("cpu"))
+
+
+def log_of(trainer: Any) -> str:
+    return Path(trainer.log_file).read_text()
+
+
+def run_epoch(trainer: Any) -> None:
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    trainer.on_train_epoch_end([trainer.train_step(next(trainer.dataloader_train))])
+    with torch.no_grad():
+        trainer.on_validation_epoch_start()
+        trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))])
+    trainer.on_epoch_end()
+
+
+# ---- the foreground prior
+
+
+def labels_within_brain(dataset: Any, cases: list[str]) -> list[np.ndarray]:
+    """What nnU-Net trains on, from the raw files: labels cropped to the box of nonzero image voxels."""
+    raw, found = dataset.root / "nnUNet_raw" / dataset.name, []
+    for case in cases:
+        nonzero = np.any([read_image(p).array != 0 for p in (raw / "imagesTr").glob(f"{case}_*.nii.gz")], axis=0)
+        box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(nonzero))
+        found.append(np.asarray(read_image(raw / "labelsTr" / f"{case}.nii.gz").array)[box])
+    return found
+
+
+def training_labels(dataset: Any, fold: int = 0) -> np.ndarray:
+    split = json.loads((dataset.preprocessed / "splits_final.json").read_text())[fold]
+    return np.concatenate([label.ravel() for label in labels_within_brain(dataset, split["train"])])
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerLopsided", "nnUNetTrainerClassWeighted"])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_every_head_starts_at_the_prior_of_the_training_labels(tiny: Any, name: str, configuration: str) -> None:
+    trainer = build(tiny, name, configuration)
+    trainer.on_train_start()
+    prior = np.mean(training_labels(tiny) == 1)
+    layers = last_layers(trainer.network)
+    assert len(layers) == (1 if configuration == "2.5d" else 2)  # one per resolution
+    for layer in layers:
+        np.testing.assert_allclose(layer.bias.detach().numpy(), [0, math.log(prior / (1 - prior))], rtol=1e-6)
+    assert trainer.my_init_kwargs["lopsided"]["foreground_prior"] == pytest.approx([prior])
+    assert f"foreground prior {prior:.3g} of 4 training labels" in log_of(trainer)
+
+
+def test_the_prior_is_that_of_the_fold(tiny: Any) -> None:
+    priors = []
+    for fold in (0, 1):
+        trainer = build(tiny, fold=fold)
+        trainer.on_train_start()
+        priors.append(trainer.my_init_kwargs["lopsided"]["foreground_prior"][0])
+        assert priors[-1] == pytest.approx(np.mean(training_labels(tiny, fold) == 1))
+    assert priors[0] != priors[1]
+
+
+def test_the_prior_of_classes_regions_and_annotated_voxels(tiny: Any, tiny_datasets: Callable[[str], Any]) -> None:
+    for kind in ("multi-class", "regions", "ignore", "regions with ignore"):
+        dataset = tiny_datasets(kind)
+        trainer = build(dataset)
+        trainer.on_train_start()
+        labels = training_labels(dataset)
+        labels = labels[labels != 3]
+        rim, core = np.mean(labels == 1), np.mean(labels == 2)
+        if "regions" in kind:
+            expected = [math.log(p / (1 - p)) for p in (rim + core, core)]
+        else:
+            expected = [0, *(math.log(p / (1 - rim - core)) for p in (rim, core))]
+            softmax = np.exp(expected) / np.exp(expected).sum()
+            np.testing.assert_allclose(softmax[1:], [rim, core])
+        for layer in last_layers(trainer.network):
+            np.testing.assert_allclose(layer.bias.detach().numpy(), expected, rtol=1e-5, err_msg=kind)
+
+
+def test_a_class_without_a_voxel_has_a_finite_bias(tiny_datasets: Callable[[str], Any], tiny: Any) -> None:
+    dataset = tiny_datasets("multi-class")
+    labels = {**dataset.dataset_json["labels"], "nowhere": 3}
+    trainer = build(dataset, dataset_json=dataset.dataset_json | {"labels": labels})
+    trainer.on_train_start()
+    total = training_labels(dataset).size
+    assert trainer.my_init_kwargs["lopsided"]["foreground_prior"][2] == pytest.approx(0.5 / total)
+    assert last_layers(trainer.network)[0].bias.isfinite().all()
+
+
+def test_the_baseline_keeps_its_own_bias(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainer25D_1epochs_1iters")
+    trainer.initialize()
+    before = [layer.bias.detach().clone() for layer in last_layers(trainer.network)]
+    trainer.on_train_start()
+    for layer, bias in zip(last_layers(trainer.network), before, strict=True):
+        assert torch.equal(layer.bias, bias)
+
+
+def test_last_layers_of_an_unknown_network() -> None:
+    with pytest.raises(ValueError, match=r"needs a network with decoder\.seg_layers or last_layers\(\), got .*Conv2d"):
+        last_layers(nn.Conv2d(1, 1, 1))
+
+    class WithoutBias(nn.Module):
+        def last_layers(self) -> list[nn.Module]:
+            return [nn.Conv2d(1, 1, 1, bias=False)]
+
+    with pytest.raises(ValueError, match="needs a bias in the last layer"):
+        last_layers(WithoutBias())
+
+
+# ---- the warm-up of beta
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nnUNetTrainerLopsided_b0p2_w4_20epochs", [1, 0.8, 0.6, 0.4, 0.2, 0.2]),
+        ("nnUNetTrainerLopsided_b0p2_20epochs", [1, 0.6, 0.2, 0.2]),  # a tenth of the epochs
+        ("nnUNetTrainerLopsided_b0p2_11epochs", [1, 0.6, 0.2, 0.2]),  # rounded up
+        ("nnUNetTrainerLopsided_b0p2_w0", [0.2, 0.2]),
+        ("nnUNetTrainerLopsided_b1_w2", [1, 1, 1]),
+        ("nnUNetTrainerLopsided_b0_w1", [1, 0, 0]),
+    ],
+)
+def test_warm_up(tiny: Any, name: str, expected: list[float]) -> None:
+    trainer = build(tiny, name)
+    trainer.initialize()
+    betas = []
+    for epoch in range(len(expected)):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        betas.append(trainer.loss.loss.beta)
+        assert f"Current beta: {betas[-1]:.4g} " in log_of(trainer)
+    assert betas == pytest.approx(expected)
+
+
+def test_the_default_recipe(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided")
+    assert (trainer.alpha, trainer.beta, trainer._warm_up, trainer.foreground_prior_bias) == (3, 0.1, 100, True)
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
+        1000,
+        250,
+        50,
+    )
+    stock = nnUNetTrainer(tiny.plans() | {"continue_training": False}, "2d", 0, tiny.dataset_json, torch.device("cpu"))
+    for attribute in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "initial_lr"):
+        assert getattr(trainer, attribute) == getattr(stock, attribute)
+
+
+def test_the_plain_arm_is_beta_of_one(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainerClassWeighted_a10")
+    trainer.initialize()
+    assert (trainer.criterion.alpha, trainer.criterion.beta) == (10, 1)
+    trainer.current_epoch = 500
+    trainer.on_train_epoch_start()
+    assert trainer.criterion.beta == 1
+
+
+# ---- what is logged and stored
+
+
+def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_path: Path) -> None:
+    name = "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_20iters"
+    trainer = build(tiny, name)
+    trainer.on_train_start()
+    assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (100, 20, 4)
+    expected = {
+        "version": nnunet_lopsided.__version__,
+        "trainer": name,
+        "alpha": 10.0,
+        "beta": 0.5,
+        "warm_up_epochs": 5,
+        "epochs": 100,
+        "iterations_per_epoch": 20,
+        "foreground_prior_bias": True,
+    }
+    for key, value in expected.items():
+        assert f"{key}={value}" in log_of(trainer)
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    checkpoint = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    assert checkpoint["trainer_name"] == name
+    stored = checkpoint["init_args"]["lopsided"]
+    assert stored.pop("foreground_prior") == pytest.approx([np.mean(training_labels(tiny) == 1)])
+    assert stored == expected
+
+
+def test_the_stored_warm_up_is_the_one_used(tiny: Any) -> None:
+    assert build(tiny, "nnUNetTrainerLopsided_30epochs").my_init_kwargs["lopsided"]["warm_up_epochs"] == 3
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2.5d"])
+def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configuration: str) -> None:
+    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)  # slow
+    name = "nnUNetTrainerLopsided_w4_6epochs_1iters"
+    first = build(empty_results, name, configuration)
+    first.on_train_start()
+    at_start = [layer.bias.detach().clone() for layer in last_layers(first.network)]
+    for _ in range(2):
+        run_epoch(first)
+    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
+    first.save_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+
+    second = build(empty_results, name, configuration, resume=True)
+    second.load_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+    second.on_train_start()
+    assert second.current_epoch == 2
+    for before, trained, continued in zip(
+        at_start, last_layers(first.network), last_layers(second.network), strict=True
+    ):
+        assert torch.equal(trained.bias, continued.bias)
+        if trained is last_layers(first.network)[-1]:
+            assert not torch.equal(before, continued.bias)
+    second.on_train_epoch_start()
+    assert second.criterion.beta == pytest.approx(1 - 0.9 * 2 / 4)
+    assert second.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
+    run_epoch(second)
+    assert second.current_epoch == 3
+
+
+# ---- one step of everything
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("kind", ["binary", "multi-class", "regions", "ignore", "regions with ignore"])
+def test_a_step_on_every_kind_of_label(
+    tiny: Any, tiny_datasets: Callable[[str], Any], kind: str, configuration: str
+) -> None:
+    check_a_step(build(tiny_datasets(kind), configuration=configuration), 1 if kind == "binary" else 2)
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerClassWeighted", "nnUNetTrainer25D"])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_a_step_of_the_other_trainers(tiny: Any, name: str, configuration: str) -> None:
+    check_a_step(build(tiny, name, configuration), 1)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_a_step_with_residual_encoder_plans(tiny: Any, configuration: str) -> None:
+    trainer = build(tiny, configuration=configuration, plans="nnUNetResEncUNetPlans")
+    assert trainer.configuration_manager.network_arch_class_name.endswith("ResidualEncoderUNet")
+    check_a_step(trainer, 1)
+
+
+def check_a_step(trainer: Any, n_foreground: int) -> None:
+    trainer.on_train_start()
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.on_train_epoch_start()
+    loss = trainer.train_step(next(trainer.dataloader_train))["loss"]
+    assert np.isfinite(loss)
+    assert loss > 0
+    after = trainer.network.state_dict()
+    changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    # Not all: nnU-Net leaves the coarsest output unused, and residual blocks start at zero.
+    assert len(changed) > len(before) / 2
+    assert next(iter(before)) in changed
+    head = last_layers(trainer.network)[-1]
+    assert any(after[name] is head.bias or torch.equal(after[name], head.bias) for name in changed)
+    assert all(value.isfinite().all() for value in after.values())
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        result = trainer.validation_step(next(trainer.dataloader_val))
+    assert np.isfinite(result["loss"])
+    assert result["tp_hard"].shape == (n_foreground,)
+
+
+# ---- the 2.5d configuration
+
+
+def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
+    trainer = build(tiny, configuration="2.5d")
+    trainer.on_train_start()
+    assert trainer.configuration_manager.patch_size == [12, 32, 32]  # the predictor's
+    trainer.on_train_epoch_start()
+    batch = next(trainer.dataloader_train)
+    assert batch["data"].shape == (2, 4, 5, 32, 32)
+    assert batch["target"].shape == (2, 1, 5, 32, 32)
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        logits = trainer.network(batch["data"])
+        assert logits.shape == (2, 2, 1, 32, 32)
+        expected = lopsided_bootstrap_loss(logits[:, :, 0], batch["target"][:, 0, 2], trainer.alpha, 1.0)
+        assert float(trainer.validation_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
+    assert trainer.inference_allowed_mirroring_axes == (1, 2)
+
+
+def test_25d_supervises_the_slice_in_the_middle(tiny: Any) -> None:
+    trainer = build(tiny, configuration="2.5d")
+    target = torch.arange(5).view(1, 1, 5, 1, 1).expand(2, 1, 5, 3, 3)
+    data = torch.zeros(2, 4, 5, 3, 3)
+    supervised = trainer._supervised({"data": data, "target": target})
+    assert supervised["target"].shape == (2, 1, 1, 3, 3)
+    assert torch.all(supervised["target"] == 2)
+    assert supervised["data"] is data
+    three_d = build(tiny, configuration="3d_fullres")
+    assert three_d._supervised({"target": target})["target"] is target
+
+
+def test_25d_has_one_output_and_no_deep_supervision(tiny: Any) -> None:
+    trainer = build(tiny, configuration="2.5d")
+    trainer.initialize()
+    assert not trainer.enable_deep_supervision
+    assert trainer.loss is trainer.criterion
+    assert isinstance(build_loss(tiny, "nnUNetTrainer25D", "2.5d"), DC_and_CE_loss)
+
+
+def build_loss(tiny: Any, name: str, configuration: str) -> nn.Module:
+    return build(tiny, name, configuration)._build_loss()
+
+
+# ---- deep supervision
+
+
+@pytest.mark.parametrize("is_ddp", [False, True])
+@pytest.mark.parametrize("n_scales", [2, 3, 5])
+def test_weights_of_the_resolutions_are_those_of_nnunet(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, is_ddp: bool, n_scales: int
+) -> None:
+    trainer = build(tiny, configuration="3d_fullres")
+    trainer.is_ddp = is_ddp
+    monkeypatch.setattr(trainer, "_get_deep_supervision_scales", lambda: [[1.0] * 3] * n_scales)
+    ours, stock = trainer._build_loss(), nnUNetTrainer._build_loss(trainer)
+    assert isinstance(ours, DeepSupervisionWrapper)
+    assert ours.loss is trainer.criterion
+    assert ours.weight_factors == pytest.approx(stock.weight_factors)
+    assert sum(ours.weight_factors) == pytest.approx(1)
+
+
+def test_one_resolution_still_counts(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = build(tiny, configuration="3d_fullres")
+    monkeypatch.setattr(trainer, "_get_deep_supervision_scales", lambda: [[1.0] * 3])
+    assert trainer._build_loss().weight_factors == (1.0,)
+
+
+def test_loss_of_a_step_is_that_of_the_weighted_resolutions(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided_w0", "3d_fullres")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    trainer.loss.weight_factors = (0.75, 0.25)
+    batch = next(trainer.dataloader_train)
+    with torch.no_grad():
+        outputs = trainer.network(batch["data"])
+        parts = [lopsided_bootstrap_loss(o, t, 3, 0.1) for o, t in zip(outputs, batch["target"], strict=True)]
+    expected = 0.75 * parts[0] + 0.25 * parts[1]
+    assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-5)
