@@ -17,7 +17,8 @@ h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin: 
 .card span { color: #6b7280; font-size: .86em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 td, th { padding: .28rem .8rem .28rem 0; border-bottom: 1px solid #e5e7eb; text-align: left; vertical-align: top; }
-td.n, th.n { text-align: right; } td.n { white-space: nowrap; } svg, img { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
+td.n, th.n { text-align: right; } td.n { white-space: nowrap; }
+svg, img { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
 code { font-size: .92em; }
 """
 
