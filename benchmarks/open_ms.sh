@@ -46,3 +46,24 @@ for run in "$work"/predictions/*; do
   timed "evaluate $run" lopsided-eval -g "$nnUNet_raw"/Dataset"${run%%_*}"_*/labelsTs -p "$work/predictions/$run" \
     -o "$work/report/$run" --overwrite
 done
+python - "$work/report" <<'PYTHON' | tee "$work/report/table.md"
+"""Every number of every run, as a Markdown table."""
+import json, sys
+from pathlib import Path
+
+def cell(value, ends=None):
+    text = "null" if value is None else f"{value:.3f}"
+    return text if ends is None else f"{text} ({ends[0]:.2f} to {ends[1]:.2f})"
+
+print("| train, labels, trainer | mAP | max sensitivity | precision | FP per case | Dice of TP | entropy | TP / lesions | FP | duplicates |")
+print("|---|---|---|---|---|---|---|---|---|---|")
+patients = {"601": "07 to 26, all", "611": "07 to 26, censored", "602": "26 to 07, all", "612": "26 to 07, censored"}
+for folder in sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir()):
+    s = json.loads((folder / "summary.json").read_text())
+    m, c, i = s["metrics"], s["counts"], s["intervals"]
+    dataset, trainer = folder.name.split("_")[:2]
+    print(f"| {patients[dataset]}, {'lopsided' if 'Lopsided' in trainer else 'stock'} | {cell(m['map'], m['map_ci95_bootstrap'])} | "
+          f"{cell(m['max_sensitivity'], i.get('max_sensitivity_bootstrap_ci95'))} | {cell(m['precision_at_max_sensitivity'])} | "
+          f"{cell(m['false_positives_per_case'])} | {cell(m['tp_dice'])} | {cell(m['lesion_entropy_bits'])} | "
+          f"{c['true_positives']} / {c['reference_lesions']} | {c['false_positives']} | {c['duplicates']} |")
+PYTHON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
@@ -15,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+# Before torch is imported. The tensors of the tests are too small for threads to pay, least of all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nnunet_lopsided.images import Image, read_image, write_image
 

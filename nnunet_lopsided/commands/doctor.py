@@ -15,8 +15,8 @@ from typing import Literal
 from nnunet_lopsided.commands._cli import run
 
 _PACKAGES = (
-    "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "scipy",
-    "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "matplotlib", "tqdm", "setuptools",
+    "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
+    "scipy", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "matplotlib", "tqdm", "setuptools",
 )  # fmt: skip
 _TRAINERS = (
     "nnUNetTrainerLopsided",

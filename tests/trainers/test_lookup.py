@@ -6,9 +6,9 @@ import multiprocessing
 import os
 import pickle
 import shlex
-import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided import startup, trainers
-from nnunet_lopsided.startup import PLUGIN_FOLDER, SWITCH_OFF, VARIABLE, register
+from nnunet_lopsided.startup import PLUGIN_FOLDER, SWITCH_OFF, VARIABLE
 
 PACKAGE = Path(startup.__file__).parent
 NAMES = (
@@ -27,6 +27,19 @@ NAMES = (
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
     "nnUNetTrainerClassWeighted_2iters_a30",
 )
+
+
+def hook_line() -> str:
+    """The line that Python's start-up runs, from the installed environment."""
+    line = (Path(sysconfig.get_path("purelib")) / "nnunet_lopsided.pth").read_text()
+    assert line == (PACKAGE.parent / "nnunet_lopsided.pth").read_text(), "the editable install is older than the line"
+    assert line.count("\n") == 1  # site runs each line on its own
+    assert line.startswith("import ")
+    return line
+
+
+def register() -> None:
+    exec(hook_line(), {})
 
 
 @pytest.fixture
@@ -171,44 +184,37 @@ def test_the_switch_keeps_the_hook_off(tmp_path: Path) -> None:
     assert python(SHOW, cwd=tmp_path, **{SWITCH_OFF: "1"}).stdout == "None\nFalse\n"
 
 
-def hook_line() -> str:
-    line = (PACKAGE.parent / "nnunet_lopsided.pth").read_text()
-    assert line.count("\n") == 1  # site runs each line on its own
-    assert line.startswith("import ")
-    return line
-
-
 @pytest.mark.parametrize(
-    "break_it",
+    ("path", "expected"),
     [
-        lambda package: (package / "startup.py").unlink(),
-        lambda package: (package / "startup.py").write_text("this is no Python"),
-        lambda package: (package / "startup.py").write_text("def register():\n    raise RuntimeError('broken')\n"),
-        lambda package: (package / "__init__.py").write_text("raise ImportError('half removed')"),
-        lambda package: shutil.rmtree(package),
+        ("[ROOT]", "ROOT/nnunet_lopsided/trainers/plugin"),
+        ("['/nowhere', ROOT]", "ROOT/nnunet_lopsided/trainers/plugin"),
+        ("['/nowhere']", None),
+        ("[]", None),
+        ("[None, ROOT]", None),
+        ("None", None),
     ],
 )
-def test_a_broken_package_breaks_no_interpreter(tmp_path: Path, break_it: Callable[[Path], object]) -> None:
-    package = tmp_path / "nnunet_lopsided"
-    package.mkdir()
-    for name in ("__init__.py", "startup.py"):
-        shutil.copy(PACKAGE / name, package)
-    program = f"{hook_line()}import os; print(os.environ.get('{VARIABLE}'))"
+def test_a_removed_or_broken_package_breaks_no_interpreter(tmp_path: Path, path: str, expected: str | None) -> None:
+    (tmp_path / "nnunet_lopsided" / "trainers" / "plugin").mkdir(parents=True)
+    (tmp_path / "nnunet_lopsided" / "__init__.py").write_text("this is no Python")
+    program = (
+        f"import sys; ROOT = {str(tmp_path)!r}; sys.path = {path}\n"
+        f"{hook_line()}import os; print(os.environ.get('{VARIABLE}'))"
+    )
     # -S: no .pth file of the environment runs, only this line.
-    whole = python(program, "-S", cwd=tmp_path)
-    assert (whole.stdout, whole.stderr) == (f"{package / 'trainers' / 'plugin'}\n", "")
-    break_it(package)
-    broken = python(program, "-S", cwd=tmp_path)
-    assert (broken.stdout, broken.stderr, broken.returncode) == ("None\n", "", 0)
+    done = python(program, "-S", cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == (f"{expected}\n".replace("ROOT", str(tmp_path)), "", 0)
 
 
 def test_the_hook_costs_less_than_a_millisecond() -> None:
     # Best of many, in fresh interpreters: the machine may be busy with other things.
     program = (
-        "import sys, time\n"
-        "for name in [m for m in sys.modules if m.startswith('nnunet_lopsided')]: del sys.modules[name]\n"
+        "import os, sys, time\n"
+        f"del os.environ[{VARIABLE!r}]\n"
         f"line = {hook_line()!r}\n"
-        "start = time.perf_counter(); exec(line); print(time.perf_counter() - start)"
+        "start = time.perf_counter(); exec(line); print(time.perf_counter() - start)\n"
+        "assert 'nnunet_lopsided' not in sys.modules"
     )
     start, seconds = time.monotonic(), []
     while len(seconds) < 5 or (min(seconds) >= 1e-3 and time.monotonic() - start < 20):

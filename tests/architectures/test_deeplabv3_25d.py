@@ -1,0 +1,184 @@
+"""The 2.5D network: every slice is what the 2D network says about its stack of neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nnunet_lopsided.architectures import DeepLabV3For25D
+from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
+from nnunet_lopsided.trainers.base import last_layers
+
+
+def build(channels: int = 2, classes: int = 3, **options: Any) -> DeepLabV3For25D:
+    torch.manual_seed(0)
+    return DeepLabV3For25D(channels, classes, **{"encoder": "resnet18"} | options).eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepLabV3For25D:
+    return build()
+
+
+def shallow(n_slices: int) -> DeepLabV3For25D:
+    """With two convolutions in the place of the 2D network: what goes in and out is what is tested."""
+    network = build(n_slices=n_slices)
+    inner = nn.Sequential(nn.Conv2d(2 * n_slices, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 5, padding=2))
+    network.network = inner  # type: ignore[assignment]
+    return network
+
+
+def volume(depth: int, size: tuple[int, int] = (16, 16), batch: int = 1, channels: int = 2) -> torch.Tensor:
+    random = torch.Generator().manual_seed(depth)
+    return torch.randn(batch, channels, depth, *size, generator=random)
+
+
+def stack_around(image: torch.Tensor, z: int, n_slices: int) -> torch.Tensor:
+    """Slices z - r to z + r in one row of channels, all channels of a slice side by side; zero beyond the volume."""
+    rows = []
+    for k in range(z - n_slices // 2, z + n_slices // 2 + 1):
+        inside = 0 <= k < image.shape[2]
+        rows.extend(image[:, c, k] if inside else torch.zeros_like(image[:, c, 0]) for c in range(image.shape[1]))
+    return torch.stack(rows, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_slices", [1, 3, 5])
+def test_a_slice_is_predicted_from_its_neighbours(n_slices: int) -> None:
+    network = shallow(n_slices)
+    for depth in range(1, 10):
+        image = volume(depth, batch=2)
+        expected = [network.network(stack_around(image, z, n_slices)) for z in range(depth)]
+        for network.slices_per_pass in (1, 3, 16):
+            logits = network(image)
+            assert logits.shape == (2, 3, depth, 16, 16)
+            torch.testing.assert_close(logits, torch.stack(expected, 2), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [2, 7])
+def test_the_same_with_deeplab(network: DeepLabV3For25D, depth: int) -> None:
+    image = volume(depth)
+    stacks = torch.cat([stack_around(image, z, 5) for z in range(depth)])
+    expected = network.network(stacks).transpose(0, 1)[None]
+    torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_slices", [1, 3, 5])
+def test_centre_slice_only(n_slices: int) -> None:
+    network = shallow(n_slices)
+    for depth in range(1, 10):
+        image = volume(depth)
+        network.centre_slice_only = False
+        whole = network(image)
+        network.centre_slice_only = True
+        centre = network(image)
+        assert centre.shape == (1, 3, 1, 16, 16)
+        torch.testing.assert_close(centre[:, :, 0], whole[:, :, (depth - 1) // 2], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(centre, centre_slice(whole), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_slice_depends_on_its_neighbours_alone(network: DeepLabV3For25D) -> None:
+    image = volume(9)
+    before = network(image)
+    image[:, :, 8] += 1
+    change = (before - network(image)).abs().amax(dim=(0, 1, 3, 4))
+    assert torch.all(change[:6] < 1e-5)
+    assert torch.all(change[6:] > 1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"output_stride": 16}, {"decoder": "deeplabv3plus"}])
+@pytest.mark.parametrize("size", [(17, 23), (5, 32)])
+def test_odd_in_plane_sizes(options: dict[str, Any], size: tuple[int, int]) -> None:
+    network = build(n_slices=3, **options)
+    image = volume(1, size)
+    logits = network(image)
+    assert logits.shape == (1, 3, 1, *size)
+    stride = options.get("output_stride", 8)
+    padded = nn.functional.pad(image, (0, -size[1] % stride, 0, -size[0] % stride))
+    torch.testing.assert_close(logits, network(padded)[..., : size[0], : size[1]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_one_trains() -> None:
+    network = build(n_slices=3).train()
+    network.centre_slice_only = True
+    logits = network(volume(3))
+    logits.square().mean().backward()
+    missing = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert missing == []
+    assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+
+
+@torch.no_grad()
+def test_the_prediction_of_a_case_does_not_depend_on_the_batch(network: DeepLabV3For25D) -> None:
+    image = volume(1, batch=3)
+    together = network(image)
+    for case in range(3):
+        torch.testing.assert_close(network(image[case : case + 1])[0], together[case], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_state_dict_round_trip() -> None:
+    first, second = build(n_slices=3), DeepLabV3For25D(2, 3, n_slices=3, encoder="resnet18").eval()
+    image = volume(3)
+    assert not torch.equal(first(image), second(image))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(image), second(image))
+
+
+def test_nnunet_builds_it_from_plans() -> None:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    arguments = {"n_slices": 3, "encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
+    network = get_network_from_plans(NETWORK_CLASS_NAME, arguments, [], 4, 2, deep_supervision=True)
+    assert isinstance(network, DeepLabV3For25D)
+    assert (network.n_slices, network.output_stride) == (3, 16)
+    assert network.network.encoder.conv1.in_channels == 12
+
+
+def test_the_last_layer_gives_the_logits() -> None:
+    (layer,) = last_layers(build(classes=3))
+    assert layer.bias.shape == (3,)
+    network = build(n_slices=1)
+    (layer,) = last_layers(network)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        logits = network(volume(2))
+    torch.testing.assert_close(logits, torch.tensor([1.0, -2.0, 3.0]).view(1, 3, 1, 1, 1).expand_as(logits))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 6])
+def test_centre_slice_of_a_target(depth: int) -> None:
+    target = torch.arange(depth).view(1, 1, depth, 1, 1).expand(2, 1, depth, 4, 4)
+    middle = centre_slice(target)
+    assert middle.shape == (2, 1, 1, 4, 4)
+    assert torch.all(middle == (depth - 1) // 2)
+
+
+def test_centre_slice_refuses_deep_supervision() -> None:
+    with pytest.raises(TypeError, match="must be one tensor"):
+        centre_slice([torch.zeros(1, 1, 5, 4, 4)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_slices": 4}, "n_slices must be a positive odd number, got 4"),
+        ({"n_slices": 0}, "n_slices must be a positive odd number, got 0"),
+        ({"n_slices": -1}, "n_slices must be a positive odd number, got -1"),
+        ({"decoder": "unet"}, "decoder must be one of deeplabv3, deeplabv3plus, got unet"),
+        ({"output_stride": 4}, "output_stride must be 8 or 16, got 4"),
+        ({"slices_per_pass": 0}, "slices_per_pass must be at least 1, got 0"),
+        ({"encoder": "resnet19"}, "encoder must be one of segmentation_models_pytorch, got resnet19"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**options)

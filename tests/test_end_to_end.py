@@ -1,0 +1,143 @@
+"""The main job through the console commands: censor, plan, train, predict, evaluate."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
+
+pytestmark = pytest.mark.slow
+
+TRAINER = "nnUNetTrainerLopsided_a10_b0p5_w1_2epochs_2iters"
+MODEL = f"Dataset711_PhantomCensored/{TRAINER}__nnUNetPlans__2.5d"
+
+
+def run(command: str, cwd: Path, **environment: str) -> str:
+    """Output of a console command of this environment; nothing is set but nnU-Net's paths."""
+    name, *arguments = command.split()
+    inherited = {
+        key: value for key, value in os.environ.items() if key not in ("nnUNet_extTrainer", "nnUNet_n_proc_DA")
+    }
+    done = subprocess.run(
+        [Path(sys.executable).parent / name, *arguments],
+        cwd=cwd,
+        env=inherited | {"nnUNet_def_n_proc": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the main job has run once."""
+    root = tmp_path_factory.mktemp("main_job")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (root / variable).mkdir()
+            patch.setenv(variable, str(root / variable))
+        write_phantom_dataset(701, n_train=3, n_test=1, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3)
+        run("lopsided-censor -d 701 -o 711 --mode stochastic --rate 0.5", root)
+        run("nnUNetv2_plan_and_preprocess -d 711 -npfp 1 -np 1 -c 2d 3d_fullres", root)
+        run("lopsided-plan -d 711 --encoder resnet18 --batch-size 2", root)
+        preprocessed = root / "nnUNet_preprocessed" / "Dataset711_PhantomCensored"
+        (preprocessed / "splits_final.json").write_text(
+            json.dumps([{"train": ["phantom_000", "phantom_001"], "val": ["phantom_002"]}])
+        )
+        run(f"nnUNetv2_train 711 2.5d 0 -tr {TRAINER} -device cpu", root, nnUNet_n_proc_DA="0")
+        images = root / "nnUNet_raw" / "Dataset711_PhantomCensored" / "imagesTs"
+        run(
+            f"nnUNetv2_predict -i {images} -o pred -d 711 -c 2.5d -tr {TRAINER} -f 0 "
+            "-device cpu -npp 1 -nps 1 --save_probabilities --disable_tta",
+            root,
+        )
+        run(f"lopsided-eval -g {images.parent / 'labelsTs'} -p pred -o report --bootstrap 0", root)
+    return root
+
+
+def test_training(main_job: Path) -> None:
+    fold = main_job / "nnUNet_results" / MODEL / "fold_0"
+    assert {p.name for p in fold.iterdir()} >= {"checkpoint_final.pth", "progress.png", "validation"}
+    assert (fold / "validation" / "phantom_002.nii.gz").is_file()
+    (log,) = fold.glob("training_log*.txt")
+    text = log.read_text()
+    assert "alpha=10.0, beta=0.5, warm_up_epochs=1, epochs=2, iterations_per_epoch=2" in text
+    assert text.index("last-layer bias set to") < text.index("Current beta: 1 ") < text.index("Current beta: 0.5 ")
+    checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False, map_location="cpu")
+    assert checkpoint["trainer_name"] == TRAINER
+    assert checkpoint["init_args"]["lopsided"]["alpha"] == 10
+    assert checkpoint["inference_allowed_mirroring_axes"] == (1, 2)
+
+
+def test_prediction(main_job: Path) -> None:
+    assert {p.name for p in (main_job / "pred").iterdir()} == {
+        "phantom_test_000.nii.gz",
+        "phantom_test_000.npz",
+        "phantom_test_000.pkl",
+        "dataset.json",
+        "plans.json",
+        "predict_from_raw_data_args.json",
+    }
+    probabilities = np.load(main_job / "pred" / "phantom_test_000.npz")["probabilities"]
+    assert probabilities.shape == (2, 12, 32, 32)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-3)
+
+
+def test_evaluation(main_job: Path) -> None:
+    summary = json.loads((main_job / "report" / "summary.json").read_text())
+    assert summary["counts"]["cases"] == 1
+    # The test labels are whole.
+    with (main_job / "report" / "lesions.csv").open() as file:
+        n_lesions = len(list(csv.DictReader(file)))
+    assert n_lesions == summary["counts"]["reference_lesions"] > 0
+    assert (main_job / "report" / "report.html").is_file()
+
+
+def test_probabilities_are_those_of_the_network(main_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nnUNetv2_predict stored equals one pass of the network over the preprocessed volume."""
+    from acvl_utils.cropping_and_padding.padding import pad_nd_image
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_lopsided import trainers
+
+    monkeypatch.setenv("nnUNet_results", str(main_job / "nnUNet_results"))
+    model = main_job / "nnUNet_results" / MODEL
+    dataset_json = json.loads((model / "dataset.json").read_text())
+    plans = PlansManager(str(model / "plans.json"))
+    configuration = plans.get_configuration("2.5d")
+    images = main_job / "nnUNet_raw" / "Dataset711_PhantomCensored" / "imagesTs"
+    data, _, properties = DefaultPreprocessor(verbose=False).run_case(
+        sorted(str(p) for p in images.iterdir()), None, plans, configuration, dataset_json
+    )
+    assert data.shape[1] <= configuration.patch_size[0], "one window in z"
+    assert all(np.array(data.shape[2:]) <= configuration.patch_size[1:]), "one window in the plane"
+
+    network = getattr(trainers, TRAINER).build_network_architecture(plans, configuration, 4, 2, False).eval()
+    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False, map_location="cpu")
+    network.load_state_dict(checkpoint["network_weights"])
+    # In the plane the predictor pads to its patch, which the network's global pooling sees. In z, where it pads as
+    # well, slices beyond the volume are zero to the network anyway.
+    padded, place = pad_nd_image(
+        torch.as_tensor(data), [data.shape[1], *configuration.patch_size[1:]], return_slicer=True
+    )
+    with torch.no_grad():
+        logits = network(padded[None].float())[0][(slice(None), *place[1:])]
+    expected = torch.softmax(logits, 0).numpy()
+
+    stored = np.load(main_job / "pred" / "phantom_test_000.npz")["probabilities"]
+    assert plans.transpose_forward == [0, 1, 2]
+    box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
+    np.testing.assert_allclose(stored[(slice(None), *box)], expected, atol=2e-3)
+    assert expected[1].std() > 1e-4, "a constant prediction would prove nothing"
