@@ -100,7 +100,7 @@ def add_configuration(
 
     Raises:
         InputError: no plans, no fingerprint, a different ``2.5d`` without ``overwrite``, or see
-            :func:`configuration_25d`.
+            :func:`configuration_25d`, or no network can be built from the options.
     """
     folder = preprocessed_folder(dataset)
     plans_file = folder / f"{plans_name}.json"
@@ -109,9 +109,20 @@ def add_configuration(
     present = plans["configurations"].get(NAME)
     if present not in (None, configuration) and not overwrite:
         raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
+    _check_network(configuration["architecture"]["arch_kwargs"])
     plans["configurations"][NAME] = configuration
     write_json(plans_file, plans)
     return plans_file, configuration
+
+
+def _check_network(arguments: dict[str, Any]) -> None:
+    """Build the network once: what cannot be built is found now, not in training."""
+    from nnunet_lopsided.architectures import DeepLabV3For25D
+
+    try:
+        DeepLabV3For25D(1, 2, **arguments)
+    except Exception as error:  # encoders that are unknown or cannot be dilated fail in many ways
+        raise InputError(f"encoder {arguments['encoder']} cannot be used: {error}") from error
 
 
 def _deepest(fingerprint: dict[str, Any], transpose: list[int], target_spacing: float) -> int:

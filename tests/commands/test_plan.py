@@ -133,3 +133,12 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: lopsided-plan")
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("encoder", ["nonsense", "vgg11"])  # unknown; cannot be dilated
+def test_an_encoder_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[str], encoder: str) -> None:
+    assert main(["-d", "505", "--encoder", encoder]) == 2
+    message = capsys.readouterr().err
+    assert f"encoder {encoder} cannot be used: " in message
+    assert message.count("\n") == 1
+    assert json.loads((folder / "nnUNetPlans.json").read_text()) == PLANS
