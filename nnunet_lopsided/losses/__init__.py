@@ -1,5 +1,24 @@
 """Losses in plain PyTorch."""
 
-from nnunet_lopsided.losses.lopsided import LopsidedBootstrapLoss, lopsided_bootstrap_loss
+from nnunet_lopsided.losses.dice import LopsidedDiceLoss, SoftDiceLoss
+from nnunet_lopsided.losses.inverse_weighting import InverseWeightedLoss, inverse_size_weights
+from nnunet_lopsided.losses.lopsided import (
+    BootstrapLoss,
+    LopsidedBootstrapLoss,
+    bootstrap_loss,
+    lopsided_bootstrap_loss,
+)
+from nnunet_lopsided.losses.region_specific import RegionSpecificLoss, region_specific_loss
 
-__all__ = ["LopsidedBootstrapLoss", "lopsided_bootstrap_loss"]
+__all__ = [
+    "BootstrapLoss",
+    "InverseWeightedLoss",
+    "LopsidedBootstrapLoss",
+    "LopsidedDiceLoss",
+    "RegionSpecificLoss",
+    "SoftDiceLoss",
+    "bootstrap_loss",
+    "inverse_size_weights",
+    "lopsided_bootstrap_loss",
+    "region_specific_loss",
+]

@@ -1,27 +1,23 @@
-"""The lopsided bootstrap loss of Yi et al. 2020 (eq. 3), of which class-weighted cross-entropy (eq. 1) is beta = 1.
+"""The lopsided bootstrap loss of Yi et al. 2020 (eq. 3), and eq. 1 and eq. 2 of which it is made.
 
 Notation: logits z, p = softmax(z), CE(k) = logsumexp(z) - z_k, yhat = argmax_c z_c, a constant target.
 
-    y = 0:  beta CE(0) + (1 - beta) CE(yhat)
-    y > 0:  alpha CE(y)
+    eq. 1, class weights:  y = 0: CE(0)                               y > 0: alpha CE(y)      (eq. 3 with beta = 1)
+    eq. 2, bootstrap:      beta CE(y) + (1 - beta) CE(yhat)           on every voxel
+    eq. 3, lopsided:       y = 0: beta CE(0) + (1 - beta) CE(yhat)    y > 0: alpha CE(y)
 
-With A the weight on the label and B the weight on yhat (0 on positives) this is
-
-    L = (A + B) logsumexp(z) - A z_y - B max_c z_c,     dL/dz = (A + B) p - A onehot(y) - B onehot(yhat),
-
-which is what is computed: one logsumexp, no second softmax. With two classes (or one sigmoid channel) only the
-difference of the logits matters, and both are softplus of it.
+With two classes (or one sigmoid channel) only the difference of the logits matters. The numerics are in
+:mod:`nnunet_lopsided.losses.bootstrap`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-Reduction = Literal["mean", "weighted_mean", "sum", "none"]
+from nnunet_lopsided.losses.bootstrap import Mixture, bootstrapped_cross_entropy
+from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
+from nnunet_lopsided.losses.preparation import Reduction, ScalarReduction, check_target, split_ignore, with_channel
 
 
 def lopsided_bootstrap_loss(
@@ -33,11 +29,15 @@ def lopsided_bootstrap_loss(
     sigmoid: bool = False,
     valid: Tensor | None = None,
     reduction: Reduction = "mean",
+    soft: bool = False,
+    weight: Tensor | None = None,
+    teacher: Tensor | None = None,
+    ddp: bool = False,
 ) -> Tensor:
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
 
     Computed in float32 (float64 stays float64), outside any autocast. The argmax is a constant target; on a tie it is
-    the first maximal class, so background wins against an equal lesion logit.
+    the first maximal class, so background wins against an equal lesion logit. There are no second derivatives.
 
     Args:
         logits: (B, C, ...) raw network outputs; C >= 2 classes with background first, or with ``sigmoid`` one channel
@@ -50,6 +50,14 @@ def lopsided_bootstrap_loss(
         reduction: ``mean`` over valid voxels (and channels with ``sigmoid``), as in the paper; ``weighted_mean``
             divides by the sum of the weights A + B instead; ``sum``; or ``none`` for the loss of every voxel, (B, ...)
             or (B, C, ...) with ``sigmoid``.
+        soft: Reed's soft bootstrap on the negatives: yhat is the probability p, so that the (1 - beta) term is the
+            entropy -sum p log p. Its gradient flows through both factors, as in Reed et al. (minimum-entropy
+            regularisation; with a constant p it would have no gradient at all). With a ``teacher`` it is the
+            cross-entropy against the teacher's probabilities, which are constant.
+        weight: (B, ...) or (B, 1, ...), with ``sigmoid`` also (B, C, ...): factor on alpha, positives only, e.g.
+            inverse size weights. Not negative.
+        teacher: logits of another network, shaped like ``logits``, from which yhat is taken; no gradient passes.
+        ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:
         A scalar, 0 with a graph attached if no voxel is valid; or the voxel-wise loss.
@@ -59,7 +67,7 @@ def lopsided_bootstrap_loss(
 
     Source:
         Yi et al. 2020, "Brain Metastasis Segmentation Network Trained with Robustness to Annotations with Multiple
-        False Negatives", eq. 3.
+        False Negatives", eq. 3; Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
 
     Example:
         >>> logits = torch.tensor([[[-1.0], [1.5]]])  # one voxel the network calls lesion, labelled background
@@ -67,30 +75,93 @@ def lopsided_bootstrap_loss(
         0.3289
     """
     _check_weights(alpha, beta, reduction)
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        if sigmoid:
-            if target.shape != logits.shape:
-                raise ValueError(
-                    f"target must have the shape of logits, {tuple(logits.shape)}, got {tuple(target.shape)}"
-                )
-            if valid is not None:
-                valid = _without_channel(valid, logits, "valid").unsqueeze(1)
-            positive = target > 0.5
-            loss = _binary(logits, positive, alpha, beta)
-        else:
-            if logits.ndim < 2 or logits.shape[1] < 2:
-                raise ValueError(f"logits must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
-            target = _without_channel(target, logits, "target")
-            if valid is not None:
-                valid = _without_channel(valid, logits, "valid")
-                target = target.masked_fill(~valid, 0)
-            positive = target > 0
-            if logits.shape[1] == 2:
-                loss = _binary(logits[:, 1] - logits[:, 0], positive, alpha, beta)
-            else:
-                loss = _multi_class(logits, target.long(), positive, alpha, beta)
-        return _reduce(loss, positive, valid, alpha, reduction)
+    mixture = Mixture(float(alpha), float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
+    return _reduced(logits, target, mixture, valid, weight, teacher, reduction, ddp)
+
+
+def bootstrap_loss(
+    logits: Tensor,
+    target: Tensor,
+    beta: float = 0.5,
+    *,
+    sigmoid: bool = False,
+    valid: Tensor | None = None,
+    reduction: Reduction = "mean",
+    soft: bool = False,
+    teacher: Tensor | None = None,
+    ddp: bool = False,
+) -> Tensor:
+    """Bootstrap loss on every voxel: beta CE(y) + (1 - beta) CE(yhat), eq. 2 of Yi et al. 2020.
+
+    beta = 1 is cross-entropy. Arguments, result and errors are those of :func:`lopsided_bootstrap_loss`.
+
+    Source:
+        Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
+
+    Example:
+        >>> logits = torch.tensor([[[2.0], [0.0]]])  # called background, labelled lesion
+        >>> round(float(bootstrap_loss(logits, torch.tensor([[1]]), beta=0.5)), 4)
+        1.1269
+    """
+    _check_weights(1.0, beta, reduction)
+    mixture = Mixture(1.0, float(beta), lopsided=False, soft=soft, sigmoid=sigmoid)
+    return _reduced(logits, target, mixture, valid, None, teacher, reduction, ddp)
+
+
+class BootstrapLoss(nn.Module):
+    """Bootstrap loss (eq. 2) on nnU-Net's targets; ``beta`` may be changed between calls.
+
+    Args:
+        beta: weight of the label, 0 to 1.
+        sigmoid: region-based training: target (B, R, ...) zeros and ones, and with ``ignore_label`` one further, last
+            channel that is nonzero where voxels are to be ignored.
+        ignore_label: the label value to ignore; None if the dataset has none.
+        reduction: see :func:`lopsided_bootstrap_loss`.
+        soft: see :func:`lopsided_bootstrap_loss`.
+        ddp: average over the voxels of all ranks.
+
+    Example:
+        >>> loss = BootstrapLoss(beta=0.5, ignore_label=2)
+        >>> float(loss(torch.zeros(1, 2, 4, 4), torch.full((1, 1, 4, 4), 2)))
+        0.0
+    """
+
+    def __init__(
+        self,
+        beta: float = 0.5,
+        *,
+        sigmoid: bool = False,
+        ignore_label: int | None = None,
+        reduction: ScalarReduction = "mean",
+        soft: bool = False,
+        ddp: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_weights(1.0, beta, reduction)
+        self.beta = beta
+        self.sigmoid = sigmoid
+        self.ignore_label = ignore_label
+        self.reduction: ScalarReduction = reduction
+        self.soft = soft
+        self.ddp = ddp
+
+    def forward(self, logits: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar."""
+        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        return bootstrap_loss(
+            logits,
+            target,
+            self.beta,
+            sigmoid=self.sigmoid,
+            valid=valid,
+            reduction=self.reduction,
+            soft=self.soft,
+            teacher=teacher,
+            ddp=self.ddp,
+        )
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, soft={self.soft}"
 
 
 class LopsidedBootstrapLoss(nn.Module):
@@ -105,10 +176,12 @@ class LopsidedBootstrapLoss(nn.Module):
             channel that is nonzero where voxels are to be ignored.
         ignore_label: the label value to ignore; None if the dataset has none.
         reduction: see :func:`lopsided_bootstrap_loss`.
+        soft: see :func:`lopsided_bootstrap_loss`.
+        ddp: average over the voxels of all ranks.
 
     Deep supervision: nnU-Net's wrapper applies the loss at every resolution to nearest-resampled labels. A lesion too
     small for a coarse level is missing there, which is one more missed lesion to this loss: the bootstrap term does
-    not punish the coarse head for finding it.
+    not punish the coarse head for finding it. Weights and teacher logits are lists too, one entry per resolution.
 
     Example:
         >>> loss = LopsidedBootstrapLoss(alpha=3, beta=0.1, ignore_label=2)
@@ -123,7 +196,9 @@ class LopsidedBootstrapLoss(nn.Module):
         *,
         sigmoid: bool = False,
         ignore_label: int | None = None,
-        reduction: Literal["mean", "weighted_mean", "sum"] = "mean",
+        reduction: ScalarReduction = "mean",
+        soft: bool = False,
+        ddp: bool = False,
     ) -> None:
         super().__init__()
         _check_weights(alpha, beta, reduction)
@@ -131,72 +206,83 @@ class LopsidedBootstrapLoss(nn.Module):
         self.beta = beta
         self.sigmoid = sigmoid
         self.ignore_label = ignore_label
-        self.reduction: Reduction = reduction
+        self.reduction: ScalarReduction = reduction
+        self.soft = soft
+        self.ddp = ddp
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar."""
-        valid = None
-        if self.ignore_label is not None:
-            if self.sigmoid:
-                valid = target[:, -1:] < 0.5 if target.is_floating_point() else target[:, -1:] == 0
-                target = target[:, :-1]
-            else:
-                valid = target != self.ignore_label
-        if target.dtype == torch.bool:
-            target = target.to(torch.uint8)
+    def forward(
+        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, teacher: Tensor | None = None
+    ) -> Tensor:
+        """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar.
+
+        ``weight`` (B, 1, ...) multiplies alpha on positives; ``teacher`` are the logits yhat is taken from.
+        """
+        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
         return lopsided_bootstrap_loss(
-            logits, target, self.alpha, self.beta, sigmoid=self.sigmoid, valid=valid, reduction=self.reduction
+            logits,
+            target,
+            self.alpha,
+            self.beta,
+            sigmoid=self.sigmoid,
+            valid=valid,
+            reduction=self.reduction,
+            soft=self.soft,
+            weight=weight,
+            teacher=teacher,
+            ddp=self.ddp,
         )
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha:g}, beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}"
-
-
-def _binary(difference: Tensor, positive: Tensor, alpha: float, beta: float) -> Tensor:
-    """Loss of binary problems with logit ``difference`` (lesion minus background)."""
-    # CE(1) = softplus(-d) and CE(0) = softplus(d); where d > 0, CE(yhat) = CE(0) - d.
-    on_lesion = -alpha * functional.logsigmoid(difference)
-    on_background = -functional.logsigmoid(-difference) - (1 - beta) * functional.relu(difference)
-    return torch.where(positive, on_lesion, on_background)
-
-
-def _multi_class(logits: Tensor, target: Tensor, positive: Tensor, alpha: float, beta: float) -> Tensor:
-    log_normaliser = torch.logsumexp(logits, dim=1)
-    # max over a dimension sends its gradient to one index, amax would split it on ties.
-    highest = logits.max(dim=1).values
-    labelled = logits.gather(1, target.unsqueeze(1)).squeeze(1)
-    on_lesion = alpha * (log_normaliser - labelled)
-    on_background = log_normaliser - beta * labelled - (1 - beta) * highest
-    return torch.where(positive, on_lesion, on_background)
-
-
-def _reduce(loss: Tensor, positive: Tensor, valid: Tensor | None, alpha: float, reduction: Reduction) -> Tensor:
-    if valid is not None:
-        loss = torch.where(valid, loss, 0.0)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    if reduction == "mean" and valid is None:
-        return loss.mean()
-    weight = torch.ones_like(loss)
-    if reduction == "weighted_mean":
-        weight = weight.masked_fill(positive, alpha)
-    if valid is not None:
-        weight = torch.where(valid, weight, 0.0)
-    total = weight.sum()
-    return loss.sum() / torch.where(total > 0, total, 1.0)
-
-
-def _without_channel(labels: Tensor, logits: Tensor, name: str) -> Tensor:
-    """A label map or mask as (B, ...), from that or (B, 1, ...)."""
-    if labels.ndim == logits.ndim and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.shape != logits.shape[:1] + logits.shape[2:]:
-        raise ValueError(
-            f"{name} must be (B, ...) or (B, 1, ...) for logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+        return (
+            f"alpha={self.alpha:g}, beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, "
+            f"soft={self.soft}"
         )
-    return labels
+
+
+def _reduced(
+    logits: Tensor,
+    target: Tensor,
+    mixture: Mixture,
+    valid: Tensor | None,
+    weight: Tensor | None,
+    teacher: Tensor | None,
+    reduction: Reduction,
+    ddp: bool,
+) -> Tensor:
+    target = check_target(logits, target, mixture.sigmoid)
+    if valid is not None:
+        valid = with_channel(valid, logits, "valid")
+    if weight is not None and not (mixture.sigmoid and weight.shape == logits.shape):
+        weight = with_channel(weight, logits, "weight")
+    if teacher is not None and teacher.shape != logits.shape:
+        raise ValueError(f"teacher must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher.shape)}")
+    with torch.autocast(logits.device.type, enabled=False):
+        loss = bootstrapped_cross_entropy(
+            logits, target, mixture, valid=valid, weight=weight, teacher=teacher, voxelwise=reduction == "none"
+        )
+        if reduction == "none":
+            return loss
+        if reduction == "sum":
+            return sum_over_ranks(loss) if ddp else loss
+        if reduction == "weighted_mean":
+            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, loss.dtype), ddp)
+        n_problems = logits.shape[1] if mixture.sigmoid else 1
+        if valid is None:
+            n_valid: Tensor | float = float(target.numel())
+        else:
+            n_valid = torch.count_nonzero(valid) * n_problems
+        return ratio_of_sums(loss, n_valid, ddp)
+
+
+def _sum_of_weights(
+    target: Tensor, mixture: Mixture, valid: Tensor | None, weight: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    positive = target > (0.5 if mixture.sigmoid else 0)
+    total = torch.ones_like(target, dtype=dtype)
+    if mixture.lopsided:
+        on_label = mixture.alpha if weight is None else mixture.alpha * weight.to(dtype)
+        total = torch.where(positive, on_label, total)
+    return total.sum() if valid is None else (total * valid).sum()
 
 
 def _check_weights(alpha: float, beta: float, reduction: str) -> None:

@@ -4,6 +4,7 @@
 kept: nnU-Net, pickle and an import all see the same object.
 """
 
+from importlib import import_module
 from typing import Any
 
 from nnunet_lopsided.trainers.names import parse_trainer_name
@@ -28,8 +29,15 @@ def __getattr__(name: str) -> Any:
     return trainer
 
 
-def _bases() -> dict[str, Any]:
-    from nnunet_lopsided.trainers.lopsided import nnUNetTrainerClassWeighted, nnUNetTrainerLopsided
-    from nnunet_lopsided.trainers.stock import nnUNetTrainer25D
+_MODULES = ("stock", "lopsided", "inverse_weighting", "region_specific")
 
-    return {base.__name__: base for base in (nnUNetTrainer25D, nnUNetTrainerClassWeighted, nnUNetTrainerLopsided)}
+
+def _bases() -> dict[str, Any]:
+    """Our trainers by name: the classes of these modules whose names nnU-Net would accept."""
+    modules = [import_module(f"{__name__}.{module}") for module in _MODULES]
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if name.startswith(_PREFIX) and value.__module__ == module.__name__
+    }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
@@ -19,9 +19,13 @@ from tqdm import tqdm
 
 import nnunet_lopsided
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
-from nnunet_lopsided.trainers.names import NameOption
+from nnunet_lopsided.trainers import curves
+from nnunet_lopsided.trainers.names import NameOption, Option
 
 EPOCHS = NameOption("epochs", "Nepochs", "training epochs", 1, integer=True)
+_LARGEST_GRADIENT_NORM = 12  # nnU-Net's
+_STEPS_BETWEEN_STATISTICS = 10
+
 ITERATIONS = NameOption("iterations_per_epoch", "Niters", "iterations per epoch", 1, integer=True)
 
 
@@ -39,7 +43,7 @@ class LesionTrainer(nnUNetTrainer):
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
     """
 
-    name_options: ClassVar[tuple[NameOption, ...]] = (EPOCHS, ITERATIONS)
+    name_options: ClassVar[tuple[Option, ...]] = (EPOCHS, ITERATIONS)
     hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias")
     epochs: int = 1000
     iterations_per_epoch: int = 250
@@ -80,7 +84,20 @@ class LesionTrainer(nnUNetTrainer):
         if len(weights) > 1:
             # DDP without compile complains about parameters without a gradient.
             weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
-        return DeepSupervisionWrapper(self.criterion, weights / weights.sum())
+        return PerResolution([self._criterion_at(scale) for scale in scales], (weights / weights.sum()).tolist())
+
+    def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
+        """The criterion of an output whose voxels are 1 / ``scale`` as large, per axis."""
+        return self.criterion
+
+    @property
+    def _target_format(self) -> dict[str, Any]:
+        """How nnU-Net presents targets, as our losses take it."""
+        return {
+            "sigmoid": self.label_manager.has_regions,
+            "ignore_label": self.label_manager.ignore_label,
+            "ddp": self.is_ddp,
+        }
 
     # ---- start of training
 
@@ -187,20 +204,132 @@ class LesionTrainer(nnUNetTrainer):
             self.inference_allowed_mirroring_axes = mirror_axes
         return rotation, in_plane_only, initial_patch_size, mirror_axes
 
+    # ---- one training step
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return super().train_step(self._supervised(batch))
+        """nnU-Net's training step, which also hands the criterion what else it needs and keeps what we report."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target, inputs = self._split_target(self._to_device(self._supervised(batch)["target"]))
+        self.optimizer.zero_grad(set_to_none=True)
+        # As in nnU-Net: CPU autocast is slow, MPS has none.
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            output = self.network(data)
+            loss = self.loss(output, target, **inputs, **self._loss_inputs(data))
+        if self.grad_scaler is None:
+            loss.backward()
+        else:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+        gradient_norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT_NORM)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        self._after_step()
+        if self._n_steps % _STEPS_BETWEEN_STATISTICS == 0:
+            self._statistics.append({"gradient_norm": gradient_norm.detach(), **self._describe_output(output, target)})
+        self._n_steps += 1
+        return {"loss": loss.detach().cpu().numpy()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         return super().validation_step(self._supervised(batch))
+
+    def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
+        """A training target as the criterion's target and what else it gets by name from the loader."""
+        return target, {}
+
+    def _loss_inputs(self, data: torch.Tensor) -> dict[str, Any]:
+        """What else the criterion gets by name in training; a list, finest first, with deep supervision."""
+        return {}
+
+    def _after_step(self) -> None:
+        """Called after every step of the optimizer."""
 
     def _supervised(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with the part of the target that the network predicts: in 2.5d the centre slice."""
         return {**batch, "target": centre_slice(batch["target"])} if self._is_25d else batch
 
+    def _to_device(self, tensors: Any) -> Any:
+        if isinstance(tensors, list):
+            return [self._to_device(tensor) for tensor in tensors]
+        return tensors.to(self.device, non_blocking=True)
+
+    # ---- what is reported per epoch
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._statistics: list[dict[str, torch.Tensor]] = []
+        self._n_steps = 0
+
+    def on_epoch_end(self) -> None:
+        epoch = self.current_epoch
+        super().on_epoch_end()
+        if self.local_rank != 0:
+            return
+        values: dict[str, float | None] = {"train_loss": float(self.logger.get_value("train_losses", step=-1))}
+        for name in self._statistics[0] if self._statistics else ():
+            numbers = torch.stack([row[name].float() for row in self._statistics])
+            mean = float(numbers.nanmean())
+            values[name] = None if math.isnan(mean) else mean
+        rows = curves.append_row(Path(self.output_folder), epoch, {**values, **self._describe_epoch(epoch)})
+        curves.draw(Path(self.output_folder), rows)
+
+    def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
+        """Further columns of the curves."""
+        return {}
+
+    @torch.no_grad()
+    def _describe_output(self, output: Any, target: Any) -> dict[str, torch.Tensor]:
+        """Fraction of background voxels called lesion and mean probability of labelled lesion voxels; NaN if none.
+
+        At the finest resolution, over all classes but background; ignored voxels count in neither.
+        """
+        logits, labels = (output[0], target[0]) if isinstance(output, (list, tuple)) else (output, target)
+        logits = logits.float()
+        ignore = self.label_manager.ignore_label
+        if self.label_manager.has_regions:
+            probability = torch.sigmoid(logits)
+            called = logits > 0
+            lesion = labels[:, : logits.shape[1]] > 0
+            valid = torch.ones_like(lesion) if ignore is None else (labels[:, -1:] == 0).expand_as(lesion)
+        else:
+            probability = 1 - torch.softmax(logits, 1)[:, 0]
+            called = logits.argmax(1) > 0
+            lesion = labels[:, 0] > 0
+            valid = torch.ones_like(lesion) if ignore is None else labels[:, 0] != ignore
+        background, lesion = valid & ~lesion, valid & lesion
+        return {
+            "flipped_background": (called & background).sum() / background.sum(),
+            "lesion_probability": (probability * lesion).sum() / lesion.sum(),
+        }
+
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if self._is_25d:
             self._bare_network.centre_slice_only = False
         super().perform_actual_validation(save_probabilities)
+
+
+class PerResolution(nn.Module):
+    """Criteria for the resolutions of a network with deep supervision, as a weighted sum.
+
+    Args:
+        criteria: one per output, finest first, maybe the same; (logits, target, further inputs by name) -> scalar.
+        weights: one per output; outputs of weight 0 are not looked at.
+    """
+
+    def __init__(self, criteria: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.criteria = nn.ModuleList(criteria)
+        self.weights = tuple(weights)
+
+    def forward(self, outputs: Sequence[Any], targets: Sequence[Any], **inputs: Sequence[Any]) -> torch.Tensor:
+        """Weighted sum; every argument holds one tensor per resolution."""
+        return sum(
+            weight * self.criteria[i](outputs[i], targets[i], **{name: value[i] for name, value in inputs.items()})
+            for i, weight in enumerate(self.weights)
+            if weight
+        )
 
 
 def last_layers(network: Any) -> list[Any]:

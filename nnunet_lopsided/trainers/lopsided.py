@@ -1,17 +1,23 @@
-"""Trainers of the lopsided bootstrap loss (Yi et al. 2020)."""
+"""Trainers of the lopsided bootstrap loss (Yi et al. 2020) and of what the paper compares it with."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from nnunet_lopsided.losses import LopsidedBootstrapLoss
+import torch
+
+from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, LopsidedDiceLoss
 from nnunet_lopsided.trainers.base import LesionTrainer
-from nnunet_lopsided.trainers.names import NameOption
+from nnunet_lopsided.trainers.names import NameFlag, NameOption
+from nnunet_lopsided.trainers.teacher import EmaTeacher
 
 ALPHA = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
 BETA = NameOption("beta", "bN", "weight of the label on background voxels", 0, 1)
+BETA_EVERYWHERE = NameOption("beta", "bN", "weight of the label", 0, 1)
 WARM_UP = NameOption("warm_up_epochs", "wN", "epochs over which beta falls from 1", 0, integer=True)
+TEACHER = NameOption("teacher_decay", "emaN", "decay of the average network whose argmax is the target", 0, 0.999999)
+SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
 
 class nnUNetTrainerClassWeighted(LesionTrainer):
@@ -26,41 +32,54 @@ class nnUNetTrainerClassWeighted(LesionTrainer):
     foreground_prior_bias: bool = True
 
     def _build_criterion(self) -> LopsidedBootstrapLoss:
-        return LopsidedBootstrapLoss(
-            self.alpha, 1.0, sigmoid=self.label_manager.has_regions, ignore_label=self.label_manager.ignore_label
-        )
+        return LopsidedBootstrapLoss(self.alpha, 1.0, **self._target_format)
 
 
-class nnUNetTrainerLopsided(nnUNetTrainerClassWeighted):
-    """Lopsided bootstrap loss: eq. 3 of Yi et al. 2020 with the two stabilisers it needs from a fresh start.
+class BootstrapTrainer(LesionTrainer):
+    """What trainers with a bootstrap share: beta with its warm-up, and an average network as an optional teacher.
 
     With beta below 0.5 every background voxel that starts above 0.5 is pulled towards 1 - beta, and a fresh network
     has about half its voxels there. So the last layer starts at the foreground prior, and beta falls linearly from 1
     to its value over the warm-up epochs.
 
     Attributes:
-        alpha: weight of lesion voxels.
-        beta: weight of the label on background voxels once the warm-up is over.
+        beta: weight of the label once the warm-up is over; 1 - beta goes to the network's own verdict.
         warm_up_epochs: epochs over which beta falls from 1; None: a tenth of the epochs; 0: none.
+        soft: bootstrap towards the probabilities instead of the argmax.
+        teacher_decay: take the verdict from an exponential moving average of the network with this decay; None: from
+            the network itself.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, WARM_UP, *LesionTrainer.name_options)
-    hyperparameters: ClassVar = ("alpha", "beta", "warm_up_epochs", *LesionTrainer.hyperparameters)
+    name_options: ClassVar = (WARM_UP, TEACHER, SOFT, *LesionTrainer.name_options)
+    hyperparameters: ClassVar = (
+        *("beta", "warm_up_epochs", "soft", "teacher_decay"),
+        *LesionTrainer.hyperparameters,
+    )
     beta: float = 0.1
     warm_up_epochs: int | None = None
+    soft: bool = False
+    teacher_decay: float | None = None
+    foreground_prior_bias: bool = True
+    _teacher: EmaTeacher | None = None
 
     def _describe_hyperparameters(self) -> dict[str, Any]:
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
 
-    def _build_criterion(self) -> LopsidedBootstrapLoss:
-        criterion = super()._build_criterion()
-        criterion.beta = self._beta_at(self.current_epoch)
-        return criterion
+    def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
+        return {**super()._describe_epoch(epoch), "beta": self._beta_at(epoch)}
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.teacher_decay is not None and self._teacher is None:
+            self._teacher = EmaTeacher(self._bare_network, self.teacher_decay)
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.criterion.beta = self._beta_at(self.current_epoch)
-        self.print_to_log_file(f"Current beta: {self.criterion.beta:.4g}")
+        self._set_beta(self._beta_at(self.current_epoch))
+        self.print_to_log_file(f"Current beta: {self._beta_at(self.current_epoch):.4g}")
+
+    def _set_beta(self, beta: float) -> None:
+        self.criterion.beta = beta
 
     @property
     def _warm_up(self) -> int:
@@ -69,3 +88,92 @@ class nnUNetTrainerLopsided(nnUNetTrainerClassWeighted):
     def _beta_at(self, epoch: int) -> float:
         done = 1.0 if epoch >= self._warm_up else epoch / self._warm_up
         return 1.0 - (1.0 - self.beta) * done
+
+    # ---- the teacher
+
+    def _loss_inputs(self, data: torch.Tensor) -> dict[str, Any]:
+        inputs = super()._loss_inputs(data)
+        return inputs if self._teacher is None else {**inputs, "teacher": self._teacher(data)}
+
+    def _after_step(self) -> None:
+        super()._after_step()
+        if self._teacher is not None:
+            self._teacher.follow(self._bare_network)
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self._teacher is None:
+            return super().save_checkpoint(filename)
+        # One file, so that network and teacher are always of the same step.
+        self.my_init_kwargs["lopsided"]["teacher_weights"] = self._teacher.network.state_dict()
+        super().save_checkpoint(filename)
+        del self.my_init_kwargs["lopsided"]["teacher_weights"]
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        weights = self.my_init_kwargs.get("lopsided", {}).pop("teacher_weights", None)
+        if self.teacher_decay is not None:
+            self._teacher = EmaTeacher(self._bare_network, self.teacher_decay)
+            if weights is not None:
+                self._teacher.network.load_state_dict(weights)
+
+
+class nnUNetTrainerBootstrap(BootstrapTrainer):
+    """Bootstrap of every voxel, beta CE(y) + (1 - beta) CE(yhat): eq. 2 of Yi et al. 2020, after Reed et al. 2014."""
+
+    name_options: ClassVar = (BETA_EVERYWHERE, *BootstrapTrainer.name_options)
+
+    def _build_criterion(self) -> BootstrapLoss:
+        return BootstrapLoss(self._beta_at(self.current_epoch), soft=self.soft, **self._target_format)
+
+
+class nnUNetTrainerLopsided(BootstrapTrainer):
+    """Lopsided bootstrap loss: eq. 3 of Yi et al. 2020 with the two stabilisers it needs from a fresh start.
+
+    Attributes:
+        alpha: weight of lesion voxels.
+    """
+
+    name_options: ClassVar = (ALPHA, BETA, *BootstrapTrainer.name_options)
+    hyperparameters: ClassVar = ("alpha", *BootstrapTrainer.hyperparameters)
+    alpha: float = 3.0
+
+    def _build_criterion(self) -> Any:
+        return LopsidedBootstrapLoss(
+            self.alpha, self._beta_at(self.current_epoch), soft=self.soft, **self._target_format
+        )
+
+
+class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
+    """Eq. 3 to the letter: constant beta, no foreground prior. From a fresh start it can fail, see the explanation."""
+
+    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
+    warm_up_epochs: int | None = 0
+    foreground_prior_bias: bool = False
+
+
+class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
+    """Lopsided bootstrap plus soft Dice.
+
+    Attributes:
+        dice: ``masked``: voxels labelled background that the network calls lesion are left out of the Dice sums;
+            ``full``: none is; ``none``: no Dice term.
+    """
+
+    name_options: ClassVar = (
+        NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
+        NameFlag("dice", "dicefull", "Dice over all voxels", "full"),
+        NameFlag("dice", "dicenone", "no Dice term", "none"),
+        *nnUNetTrainerLopsided.name_options,
+    )
+    hyperparameters: ClassVar = ("dice", *nnUNetTrainerLopsided.hyperparameters)
+    dice: Literal["none", "full", "masked"] = "masked"
+
+    def _build_criterion(self) -> LopsidedDiceLoss:
+        return LopsidedDiceLoss(
+            self.alpha,
+            self._beta_at(self.current_epoch),
+            dice=self.dice,
+            batch_dice=self.configuration_manager.batch_dice,
+            soft=self.soft,
+            **self._target_format,
+        )

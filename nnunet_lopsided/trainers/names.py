@@ -67,7 +67,34 @@ class NameOption:
         return f"_{self.form} ({self.meaning}, {kind} {self.range})"
 
 
-def parse_trainer_name(name: str, options: Mapping[str, tuple[NameOption, ...]]) -> tuple[str, dict[str, Any]] | None:
+@dataclass(frozen=True)
+class NameFlag:
+    """A word a trainer's name may carry that sets an attribute to one value.
+
+    Attributes:
+        attribute: the class attribute it sets.
+        form: the word.
+        value: what the attribute becomes.
+        meaning: a few words for the error message and the documentation.
+    """
+
+    attribute: str
+    form: str
+    meaning: str
+    value: Any = True
+
+    def parse(self, token: str) -> Any:
+        """The value if the token is this word, else None."""
+        return self.value if token == self.form else None
+
+    def __str__(self) -> str:
+        return f"_{self.form} ({self.meaning})"
+
+
+Option = NameOption | NameFlag
+
+
+def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> tuple[str, dict[str, Any]] | None:
     """Split a trainer's name into the trainer it builds on and the hyper-parameters it sets.
 
     Args:
@@ -100,13 +127,13 @@ def parse_trainer_name(name: str, options: Mapping[str, tuple[NameOption, ...]])
     return base, values
 
 
-def grammar(base: str, options: tuple[NameOption, ...]) -> str:
+def grammar(base: str, options: tuple[Option, ...]) -> str:
     """How a name is written, in one line."""
     forms = "".join(f"[_{option.form}]" for option in options)
     return f"Expected {base}{forms} with {', '.join(map(str, options))}; write p for the decimal point, as in 0p5"
 
 
-def _read(token: str, options: tuple[NameOption, ...]) -> tuple[str, float | int]:
+def _read(token: str, options: tuple[Option, ...]) -> tuple[str, Any]:
     for option in options:
         value = option.parse(token)
         if value is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import pytest
 import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
@@ -21,7 +22,7 @@ import nnunet_lopsided
 from nnunet_lopsided import trainers
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.losses import lopsided_bootstrap_loss
-from nnunet_lopsided.trainers.base import last_layers
+from nnunet_lopsided.trainers.base import PerResolution, last_layers
 
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
 CONFIGURATIONS = ("2d", "3d_fullres", "2.5d")
@@ -170,7 +171,7 @@ def test_warm_up(tiny: Any, name: str, expected: list[float]) -> None:
     for epoch in range(len(expected)):
         trainer.current_epoch = epoch
         trainer.on_train_epoch_start()
-        betas.append(trainer.loss.loss.beta)
+        betas.append(trainer.loss.criteria[0].beta)
         assert f"Current beta: {betas[-1]:.4g} " in log_of(trainer)
     assert betas == pytest.approx(expected)
 
@@ -211,6 +212,8 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "alpha": 10.0,
         "beta": 0.5,
         "warm_up_epochs": 5,
+        "soft": False,
+        "teacher_decay": None,
         "epochs": 100,
         "iterations_per_epoch": 20,
         "foreground_prior_bias": True,
@@ -269,10 +272,33 @@ def test_a_step_on_every_kind_of_label(
     check_a_step(build(tiny_datasets(kind), configuration=configuration), 1 if kind == "binary" else 2)
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerClassWeighted", "nnUNetTrainer25D"])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_a_step_of_the_other_trainers(tiny: Any, name: str, configuration: str) -> None:
-    check_a_step(build(tiny, name, configuration), 1)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerClassWeighted",
+        "nnUNetTrainer25D",
+        "nnUNetTrainerBootstrap",
+        "nnUNetTrainerLopsided_soft_ema0p9",
+        "nnUNetTrainerLopsidedPaper",
+        "nnUNetTrainerLopsidedDice_dicemasked",
+        "nnUNetTrainerLopsidedDice_dicefull",
+        "nnUNetTrainerInverseWeightingCE",
+        "nnUNetTrainerInverseWeightingFocal",
+        "nnUNetTrainerInverseWeightingDice",
+        "nnUNetTrainerInverseWeightingASL",
+        "nnUNetTrainerLopsidedInverseWeighting",
+        "nnUNetTrainerRegionSpecific_r8",
+        "nnUNetTrainerRegionSpecific_sum_detach_skipempty_bootstrap",
+    ],
+)
+def test_a_step_of_the_other_trainers(
+    tiny: Any, tiny_datasets: Callable[[str], Any], name: str, configuration: str
+) -> None:
+    for kind, n_foreground in (("binary", 1), ("multi-class", 2), ("regions with ignore", 2)):
+        # An overlap loss has no gradient at a level without a lesion.
+        moved = 0.4 if name.endswith(("WeightingDice", "WeightingASL")) else 0.5
+        check_a_step(build(tiny_datasets(kind), name, configuration), n_foreground, moved)
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
@@ -282,17 +308,27 @@ def test_a_step_with_residual_encoder_plans(tiny: Any, configuration: str) -> No
     check_a_step(trainer, 1)
 
 
-def check_a_step(trainer: Any, n_foreground: int) -> None:
+def batch_with_lesion(trainer: Any) -> dict[str, Any]:
+    """A training batch with a labelled lesion where it is supervised: overlap losses have no gradient without."""
+    for _ in range(50):
+        batch = next(trainer.dataloader_train)
+        target = trainer._supervised(batch)["target"]
+        if ((target[0] if isinstance(target, list) else target)[:, 0] == 1).any():
+            return batch
+    raise AssertionError("50 batches without a lesion")
+
+
+def check_a_step(trainer: Any, n_foreground: int, moved: float = 0.5) -> None:
     trainer.on_train_start()
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     trainer.on_train_epoch_start()
-    loss = trainer.train_step(next(trainer.dataloader_train))["loss"]
+    loss = trainer.train_step(batch_with_lesion(trainer))["loss"]
     assert np.isfinite(loss)
     assert loss > 0
     after = trainer.network.state_dict()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     # Not all: nnU-Net leaves the coarsest output unused, and residual blocks start at zero.
-    assert len(changed) > len(before) / 2
+    assert len(changed) > len(before) * moved
     assert next(iter(before)) in changed
     head = last_layers(trainer.network)[-1]
     assert any(after[name] is head.bias or torch.equal(after[name], head.bias) for name in changed)
@@ -360,26 +396,93 @@ def test_weights_of_the_resolutions_are_those_of_nnunet(
     trainer.is_ddp = is_ddp
     monkeypatch.setattr(trainer, "_get_deep_supervision_scales", lambda: [[1.0] * 3] * n_scales)
     ours, stock = trainer._build_loss(), nnUNetTrainer._build_loss(trainer)
-    assert isinstance(ours, DeepSupervisionWrapper)
-    assert ours.loss is trainer.criterion
-    assert ours.weight_factors == pytest.approx(stock.weight_factors)
-    assert sum(ours.weight_factors) == pytest.approx(1)
+    assert isinstance(ours, PerResolution)
+    assert all(criterion is trainer.criterion for criterion in ours.criteria)
+    assert ours.weights == pytest.approx(stock.weight_factors)
+    assert sum(ours.weights) == pytest.approx(1)
 
 
 def test_one_resolution_still_counts(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = build(tiny, configuration="3d_fullres")
     monkeypatch.setattr(trainer, "_get_deep_supervision_scales", lambda: [[1.0] * 3])
-    assert trainer._build_loss().weight_factors == (1.0,)
+    assert trainer._build_loss().weights == (1.0,)
 
 
 def test_loss_of_a_step_is_that_of_the_weighted_resolutions(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerLopsided_w0", "3d_fullres")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
-    trainer.loss.weight_factors = (0.75, 0.25)
+    trainer.loss.weights = (0.75, 0.25)
     batch = next(trainer.dataloader_train)
     with torch.no_grad():
         outputs = trainer.network(batch["data"])
         parts = [lopsided_bootstrap_loss(o, t, 3, 0.1) for o, t in zip(outputs, batch["target"], strict=True)]
     expected = 0.75 * parts[0] + 0.25 * parts[1]
     assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+# ---- the teacher and the curves
+
+
+def test_the_teacher_is_continued(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "nnUNetTrainerLopsided_ema0p5_w0_4epochs_1iters"
+    first = build(empty_results, name)
+    first.on_train_start()
+    start = deepcopy(first._teacher.network.state_dict())
+    run_epoch(first)
+    taught = first._teacher.network.state_dict()
+    assert any(not torch.equal(start[key], taught[key]) for key in start)
+    for key, value in first._bare_network.state_dict().items():
+        torch.testing.assert_close(taught[key], 0.5 * start[key] + 0.5 * value)
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    assert "teacher_weights" not in first.my_init_kwargs["lopsided"]
+    second = build(empty_results, name, resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    for key, value in taught.items():
+        assert torch.equal(second._teacher.network.state_dict()[key], value)
+    assert "teacher_weights" not in second.my_init_kwargs["lopsided"]
+
+
+def test_the_loss_takes_the_teachers_verdict(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided_ema0p9_w0")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    with torch.no_grad():  # a teacher that calls everything lesion
+        for layer in last_layers(trainer._teacher.network):
+            layer.bias.copy_(torch.tensor([0.0, 1000.0]))
+        batch = next(trainer.dataloader_train)
+        logits, target = trainer.network(batch["data"])[0], batch["target"][0]
+        live = lopsided_bootstrap_loss(logits, target, 3, 0.1)
+        taught = lopsided_bootstrap_loss(
+            logits, target, 3, 0.1, teacher=torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand_as(logits)
+        )
+    trainer.loss.weights = (1.0, 0.0)
+    assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(taught), rel=1e-5)
+    assert float(taught) > float(live)
+
+
+def test_curves_of_an_epoch(empty_results: Any) -> None:
+    trainer = build(empty_results, "nnUNetTrainerLopsided_w0_2epochs_1iters")
+    trainer.on_train_start()
+    run_epoch(trainer)
+    folder = Path(trainer.output_folder)
+    with (folder / "lopsided_curves.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["epoch"] == "0"
+    assert float(row["beta"]) == pytest.approx(0.1)
+    assert 0 <= float(row["flipped_background"]) <= 1
+    assert float(row["gradient_norm"]) > 0
+    assert (folder / "lopsided_curves.png").is_file()
+
+
+def test_the_described_output(tiny: Any) -> None:
+    trainer = build(tiny)
+    logits = torch.tensor([[[[0.0, 0, 0, 0]], [[1.0, -1, 2, -3]]]])
+    described = trainer._describe_output([logits], [torch.tensor([[[[0, 0, 1, 1]]]])])
+    assert float(described["flipped_background"]) == 0.5
+    expected = (1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(3))) / 2
+    assert float(described["lesion_probability"]) == pytest.approx(expected)
+    nothing = trainer._describe_output(logits, torch.zeros(1, 1, 1, 4))
+    assert math.isnan(float(nothing["lesion_probability"]))

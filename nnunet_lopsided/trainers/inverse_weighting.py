@@ -1,0 +1,86 @@
+"""Trainers that weight every lesion by the inverse of its volume (Shirokikh et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from torch import nn
+
+from nnunet_lopsided.losses import InverseWeightedLoss
+from nnunet_lopsided.trainers.base import LesionTrainer
+from nnunet_lopsided.trainers.instances import WeightedTarget, WithInstances
+from nnunet_lopsided.trainers.lopsided import nnUNetTrainerLopsided
+
+
+class InverseWeightingData(LesionTrainer):
+    """Brings inverse-volume weights to the loss; mixed into a trainer in front of its own base.
+
+    Lesions are the components of the whole preprocessed volume. Their ids are cropped and augmented with the patch by
+    nnU-Net's loader, so that a lesion cut by the patch is one lesion; the weights are made in the loader's workers
+    after augmentation and come to the loss as a further target channel. The online validation has no weights: its loss
+    is the unweighted one.
+    """
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        training, validation = super().get_tr_and_val_datasets()
+        return WithInstances(training, self.label_manager.ignore_label), validation
+
+    def get_training_transforms(
+        self,
+        patch_size: Any,
+        rotation: Any,
+        deep_supervision_scales: Any,
+        *args: Any,
+        regions: Any = None,
+        **kwargs: Any,
+    ) -> ComposeTransforms:
+        """nnU-Net's augmentation; the steps that shape the target come last, and keep the weights."""
+        augmentation = super().get_training_transforms(patch_size, rotation, None, *args, regions=None, **kwargs)
+        ignore_label = kwargs.get("ignore_label")
+        if regions is not None and ignore_label is not None:
+            regions = [*regions, ignore_label]
+        target = WeightedTarget(regions, deep_supervision_scales, self._is_25d)
+        return ComposeTransforms([augmentation, target])
+
+    def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
+        if isinstance(target, list):
+            return [level[:, :-1] for level in target], {"weight": [level[:, -1:] for level in target]}
+        return target[:, :-1], {"weight": target[:, -1:]}
+
+
+class InverseWeightingTrainer(InverseWeightingData):
+    """Base of the four losses of the paper; ``kind`` names the loss that is weighted."""
+
+    kind: Literal["ce", "focal", "dice", "asl"]
+
+    def _build_criterion(self) -> nn.Module:
+        return InverseWeightedLoss(self.kind, **self._target_format)
+
+
+class nnUNetTrainerInverseWeightingCE(InverseWeightingTrainer):
+    """Cross-entropy, inverse-weighted."""
+
+    kind = "ce"
+
+
+class nnUNetTrainerInverseWeightingFocal(InverseWeightingTrainer):
+    """Focal loss, inverse-weighted."""
+
+    kind = "focal"
+
+
+class nnUNetTrainerInverseWeightingDice(InverseWeightingTrainer):
+    """Dice with squared denominators, inverse-weighted."""
+
+    kind = "dice"
+
+
+class nnUNetTrainerInverseWeightingASL(InverseWeightingTrainer):
+    """Asymmetric similarity loss, inverse-weighted."""
+
+    kind = "asl"
+
+
+class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerLopsided):
+    """Lopsided bootstrap with every positive voxel weighted by alpha times the inverse volume of its lesion."""
