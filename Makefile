@@ -17,6 +17,7 @@ test: venv
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt nnunet_lopsided.pth
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(f"make venv needs Python 3.10 to 3.13 (constraints.txt has no wheels for others), found {v[0]}.{v[1]}: make venv PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@

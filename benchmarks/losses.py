@@ -11,8 +11,11 @@ gradient it leaves: on a GPU the allocator's peak, on a CPU the peak of the prof
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's own messages
 
 import numpy as np
 import torch

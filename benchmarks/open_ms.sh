@@ -28,16 +28,21 @@ for pair in "601 611" "602 612"; do
   compgen -G "$nnUNet_raw/Dataset${censored}_*" >/dev/null ||
     timed "censor $censored" lopsided-censor -d "$full" -o "$censored" --mode size --rate 0.5 --seed 0
   for id in $full $censored; do
-    compgen -G "$nnUNet_preprocessed/Dataset${id}_*/nnUNetPlans_$configuration" >/dev/null ||
+    [ -f "$work/report/preprocessed-$id" ] || {
       timed "preprocess $id" nnUNetv2_plan_and_preprocess -d "$id" -c $configuration -np 2
+      touch "$work/report/preprocessed-$id"
+    }
     for trainer in nnUNetTrainer25D_$budget nnUNetTrainerLopsided_$budget; do
       run=${id}_$trainer
       compgen -G "$nnUNet_results/Dataset${id}_*/${trainer}__*/fold_all/checkpoint_final.pth" >/dev/null ||
         timed "train $run" nnUNetv2_train "$id" $configuration all -tr "$trainer" -device cpu --c
       # The test images are the same for the variant, whose own imagesTs points at them.
-      [ -d "$work/predictions/$run" ] ||
-        timed "predict $run" nnUNetv2_predict -i "$nnUNet_raw"/Dataset"${id}"_*/imagesTs -o "$work/predictions/$run" \
+      [ -d "$work/predictions/$run" ] || {
+        rm -rf "$work/unfinished"
+        timed "predict $run" nnUNetv2_predict -i "$nnUNet_raw"/Dataset"${id}"_*/imagesTs -o "$work/unfinished" \
           -d "$id" -c $configuration -f all -tr "$trainer" -device cpu --save_probabilities -npp 1 -nps 1
+        mv "$work/unfinished" "$work/predictions/$run"
+      }
     done
   done
 done

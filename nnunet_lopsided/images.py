@@ -45,6 +45,18 @@ class Image:
     geometry: Geometry
 
 
+def import_readers() -> None:
+    """Import what reading and writing need; to be called before threads do either.
+
+    An interrupt in the middle of an import leaves its lock held, and threads that need the import would wait for ever.
+    """
+    import nibabel
+    import SimpleITK
+    import tifffile
+
+    del nibabel, SimpleITK, tifffile
+
+
 def read_image(path: str | Path) -> Image:
     """Read one 2D or 3D image with one value per voxel.
 

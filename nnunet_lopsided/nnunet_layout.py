@@ -20,7 +20,7 @@ from nnunet_lopsided.errors import InputError
 
 PATH_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 # The longer of two endings that both fit comes first.
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 ARRAY_ENDINGS = (".npz", ".npy")
 
 
@@ -160,6 +160,7 @@ class RawDataset:
         """
         listed = self.json.get("dataset")
         if listed is not None:
+            self._check_listed(listed)
             cases = [
                 Case(name, tuple(self._expand(image) for image in files["images"]), self._expand(files["label"]))
                 for name, files in sorted(listed.items())
@@ -206,6 +207,19 @@ class RawDataset:
     def has_regions(self) -> bool:
         """Whether any class is a region: a set of label values predicted by one sigmoid channel."""
         return self.label_scheme.has_regions
+
+    def _check_listed(self, listed: Any) -> None:
+        path = self.folder / "dataset.json"
+        if not isinstance(listed, dict):
+            raise InputError(f"{path}: expected 'dataset' to map case names to files, found {type(listed).__name__}")
+        for name, files in listed.items():
+            if not (
+                isinstance(files, dict)
+                and isinstance(files.get("label"), str)
+                and isinstance(files.get("images"), list)
+                and all(isinstance(image, str) for image in files["images"])
+            ):
+                raise InputError(f"{path}, case {name}: expected 'images', a list of paths, and 'label', a path")
 
     def _cases_in(self, images: str, labels: str) -> list[Case]:
         return [
@@ -379,6 +393,16 @@ def new_dataset_name(dataset_id: int, name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise InputError(f"dataset name must consist of letters, digits, '_', '-' and '.', got {name!r}")
     return f"Dataset{dataset_id:03d}_{name}"
+
+
+def plain_name(text: str) -> str:
+    """A dataset name made from any text: what :func:`new_dataset_name` does not accept becomes ``_``.
+
+    Example:
+        >>> plain_name("mé ta")
+        'm__ta'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
 def reference(path: Path, folder: Path) -> str:

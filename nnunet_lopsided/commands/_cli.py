@@ -11,11 +11,16 @@ from nnunet_lopsided.errors import InputError
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
     """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr and exit code 2."""
+    # One line, without the usage that argparse puts before it.
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     try:
         return work(arguments)
     except InputError as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)

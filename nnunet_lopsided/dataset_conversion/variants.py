@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.censoring import LesionRow, check_rate, choose_lesions
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.images import Image, import_readers, read_image, write_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet_layout import (
     Case,
@@ -24,6 +24,7 @@ from nnunet_lopsided.nnunet_layout import (
     new_dataset_name,
     new_raw_dataset,
     nnunet_path,
+    plain_name,
     raw_dataset,
     reference,
     write_json,
@@ -133,7 +134,7 @@ def write_censored_variant(
         raise InputError(f"source must be a folder named DatasetXXX_NAME, got {dataset.name}")
     if int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
-    name = name or f"{match[2]}Censored"
+    name = name or plain_name(f"{match[2]}Censored")
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
     with new_raw_dataset(output_id, name, marker=CENSORING_FILE, overwrite=overwrite) as folder:
@@ -186,20 +187,27 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
         training = [case for case in training if case not in test]
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
-    name = re.sub(r"^Dataset\d{3}_", "", dataset.name)
+    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
     with new_raw_dataset(output_id, name, marker="dataset.json") as folder:
         for split, cases in (("Tr", training), ("Ts", test)):
             for kind in ("images", "labels"):
                 (folder / f"{kind}{split}").mkdir()
             for case in cases:
                 assert case.label is not None, "both sides have labels"
-                (folder / f"labels{split}" / (case.name + dataset.file_ending)).symlink_to(case.label.resolve())
+                _link(folder / f"labels{split}" / (case.name + dataset.file_ending), case.label)
+                for kind, file in (("images", case.images[0]), ("labels", case.label)):
+                    spacing = file.with_name(f"{case.name}.json")  # what TIFF lacks
+                    if spacing.is_file():
+                        _link(folder / f"{kind}{split}" / spacing.name, spacing)
                 for channel, image in enumerate(case.images):
-                    link = folder / f"images{split}" / f"{case.name}_{channel:04d}{dataset.file_ending}"
-                    link.symlink_to(image.resolve())
+                    _link(folder / f"images{split}" / f"{case.name}_{channel:04d}{dataset.file_ending}", image)
         content = {key: value for key, value in dataset.json.items() if key != "dataset"}
         write_json(folder / "dataset.json", {**content, "numTraining": len(training)})
     return nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
+
+
+def _link(link: Path, target: Path) -> None:
+    link.symlink_to(target.resolve())
 
 
 def _write_labels(dataset: RawDataset, censored: Iterable[tuple[str, int]], folder: Path, n_processes: int) -> None:
@@ -260,8 +268,9 @@ def _read_label(case: Case) -> Image:
 
 def _for_each(function: Callable[[Case], _T], cases: Sequence[Case], n_workers: int, title: str) -> list[_T]:
     # Threads: reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
+    import_readers()
     pool = ThreadPoolExecutor(n_workers)
     try:
-        return list(tqdm(pool.map(function, cases), total=len(cases), desc=title, unit="case"))
+        return list(tqdm(pool.map(function, cases), total=len(cases), desc=title, unit="case", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -50,7 +50,8 @@ class CaseResult:
     Attributes:
         case: its name.
         patient: the patient it belongs to, the unit of the bootstrap.
-        kind: what the prediction was: ``probabilities``, ``labels`` or ``missing``.
+        kind: what the prediction was: ``probabilities``, ``labels``, ``missing``, or ``empty``: probabilities that are
+            0 everywhere, which an empty label map saved as floating point looks like too.
         lesions: the K reference lesions.
         candidates: the M predicted components.
         confidence: mean probability of each candidate, (M,); 1 for every candidate of hard labels.
@@ -140,7 +141,8 @@ def evaluate_case(
         confidence = np.ones(len(candidates))
     else:
         mask = probability >= probability.dtype.type(rules.threshold)
-        candidates, kind = find_lesions(_within(mask, valid), spacing_mm, rules.connectivity), "probabilities"
+        candidates = find_lesions(_within(mask, valid), spacing_mm, rules.connectivity)
+        kind = "probabilities" if len(candidates) or probability.any() else "empty"
         flat = probability.reshape(-1)
         confidence = np.round(_mean_by_component(candidates, flat), CONFIDENCE_DECIMALS)
         mean_probability = _mean_by_component(lesions, flat)

@@ -14,6 +14,7 @@ from nnunet_lopsided.evaluation.case import CaseResult, check_connectivity, eval
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
+from nnunet_lopsided.images import import_readers
 from nnunet_lopsided.nnunet_layout import Prediction, find_dataset_json, label_maps, predictions_by_case
 
 
@@ -202,6 +203,7 @@ def _evaluate(
 
 def _in_order(work: Callable[[str], CaseResult], names: Sequence[str], n_workers: int) -> Iterator[CaseResult]:
     """Results in the order of ``names``, computed in threads; a bounded number of cases is in the air."""
+    import_readers()
     waiting = iter(names)
     running: deque[Future[CaseResult]] = deque()
     with ThreadPoolExecutor(n_workers) as pool:

@@ -176,7 +176,9 @@ def _load_prediction(files: Prediction, reference: Image, target: LesionClass, h
             if files.array is None and not hard_labels:
                 return _checked_probability(files.image, image.array)
             if hard_labels:
-                raise InputError(f"expected a label map, found fractional values in {files.image}")
+                if image.array.any():
+                    raise InputError(f"expected a label map, found fractional values in {files.image}")
+                labels = image.array
         else:
             labels = image.array
     if hard_labels and labels is None:
@@ -199,13 +201,16 @@ def _check_fit(path: Path, image: Image, reference: Image) -> None:
 
 
 def _is_probability(path: Path, array: NDArray[Any]) -> bool:
-    """Whether an image holds probabilities: floating point with fractional values (some tools save labels as float)."""
+    """Whether an image holds probabilities: floating point with fractional values (some tools save labels as float).
+
+    A floating-point image of zeros is taken for probabilities; among label maps it counts as an empty one.
+    """
     if not np.issubdtype(array.dtype, np.floating):
         return False
     found = array[array != 0]
     if not (np.isfinite(found).all() and _finite_on_disk(path)):
         raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
-    return bool((found != np.floor(found)).any())
+    return not found.size or bool((found != np.floor(found)).any())
 
 
 def _finite_on_disk(path: Path) -> bool:

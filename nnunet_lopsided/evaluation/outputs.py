@@ -67,9 +67,11 @@ def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path]) -
         if target == path.resolve() or target in path.resolve().parents:
             raise InputError(f"output folder {folder} contains the input {path}")
     if folder.is_dir():
+        if not any(folder.iterdir()):
+            return
         if not overwrite:
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
-        if any(folder.iterdir()) and not (folder / "summary.json").is_file():
+        if not (folder / "summary.json").is_file():
             raise InputError(f"output folder {folder} holds no summary.json; only an earlier evaluation is replaced")
     elif folder.exists():
         raise InputError(f"output folder {folder} is a file")
@@ -185,7 +187,7 @@ def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
 def candidate_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
     """Rows of candidates.csv."""
     matched = case.matches.lesion_of_candidate
-    confidence = case.confidence if case.kind == "probabilities" else np.full(len(matched), np.nan)
+    confidence = case.confidence if case.kind != "labels" else np.full(len(matched), np.nan)
     columns = (
         *_place_columns(case.candidates),
         confidence,

@@ -142,7 +142,8 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     else:
         formula = hanley_mcneil(min(area, 1.0), n_lesions, n_false)
         resampled, replicates = _bootstrap_area(pooled, n_replicates, seed)
-    entropy = shannon_entropy_bits(np.sum([case.lesion_histogram for case in cases], axis=0))
+    soft = [case.lesion_histogram for case in cases if "labels" not in kinds]
+    entropy = shannon_entropy_bits(np.sum(soft, axis=0)) if soft else None
     metrics = Metrics(
         map=area,
         map_ci95_hanley_mcneil=formula,

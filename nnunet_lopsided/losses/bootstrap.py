@@ -104,7 +104,12 @@ class _Bootstrapped(torch.autograd.Function):
         voxels = logits.shape[:1] + logits.shape[2:] if not mixture.sigmoid else logits.shape
         terms = logits.new_empty(voxels, dtype=dtype) if voxelwise else None
         needs_gradient = ctx.needs_input_grad[0]
-        gradient = logits.new_empty(logits.shape if per_class else voxels, dtype=dtype) if needs_gradient else None
+        if per_class:
+            # Read block by block, and overwritten with the gradient.
+            log_p: Tensor | None = torch.log_softmax(logits, 1, dtype=dtype)
+            gradient = log_p if needs_gradient else None
+        else:
+            log_p, gradient = None, logits.new_empty(voxels, dtype=dtype) if needs_gradient else None
 
         sums = []
         for index, part in _blocks(logits, voxels):
@@ -116,8 +121,9 @@ class _Bootstrapped(torch.autograd.Function):
             into = None if gradient is None else gradient[index][..., part]
             if label.dtype == torch.bool:
                 label = label.view(torch.uint8)
-            if per_class:
-                loss = _classes(piece, label, chosen, factor, guide, mixture, into)
+            if log_p is not None:
+                log_piece = log_p[index][..., part]
+                loss = _classes(piece, log_piece, label, chosen, factor, guide, mixture, needs_gradient)
             else:
                 if two_classes:
                     piece = _difference(piece, dtype)
@@ -219,21 +225,18 @@ def _binary(
 
 def _classes(
     logits: Tensor,
+    log_p: Tensor,
     label: Tensor,
     valid: Tensor | None,
     weight: Tensor | None,
     teacher: Tensor | None,
     mixture: Mixture,
-    gradient: Tensor | None,
+    needs_gradient: bool,
 ) -> Tensor:
-    """Loss of softmax problems with ``logits`` (..., C, n); writes dL/dz into ``gradient``."""
+    """Loss of softmax problems with ``logits`` (..., C, n); overwrites ``log_p`` with dL/dz if that is needed."""
     alpha, beta = mixture.alpha, mixture.beta
-    logits = full_precision(logits)
-    log_p = torch.log_softmax(logits, -2)
     y = label.to(log_p.dtype).clamp_min(0)
-    guide = full_precision(teacher).to(log_p.dtype) if teacher is not None else logits
-    answer = torch.softmax(guide, -2) if mixture.soft else _first_highest(guide)
-
+    guide = logits if teacher is None else teacher
     if mixture.lopsided:
         positive = y.clamp(max=1)
         on_label = positive * (alpha if weight is None else alpha * weight) + (1 - positive) * beta
@@ -244,32 +247,40 @@ def _classes(
     if valid is not None:
         on_label, on_answer = on_label * valid, on_answer * valid
     total = on_label + on_answer
+    if mixture.soft:
+        probability = log_p.exp() if teacher is None else torch.softmax(teacher, -2, dtype=log_p.dtype)
+    else:
+        answer = _first_highest(guide, log_p.dtype)
+    # yhat = p moves with the logits: the term is B times the entropy H, whose own part is -B p (log p + H).
+    moves = mixture.soft and teacher is None and needs_gradient
+    entropy = -(probability * log_p).sum(-2) if moves else None
 
     loss = torch.zeros_like(total)
     for k in range(logits.shape[-2]):
-        of_answer = answer.select(-2, k) if mixture.soft else _equals(answer, k)
+        log_p_k = log_p.select(-2, k)
+        of_answer = probability.select(-2, k) if mixture.soft else _equals(answer, k)
         mixed = torch.addcmul(on_answer * of_answer, on_label, _equals(y, k))
-        loss.addcmul_(mixed, log_p.select(-2, k), value=-1)
-        if gradient is not None:
-            gradient.select(-2, k).copy_(log_p.select(-2, k).exp().mul_(total).sub_(mixed))
-    if gradient is not None and mixture.soft and teacher is None:
-        # yhat = p moves with the logits: the term is B times the entropy H, whose own part is -B p (log p + H).
-        entropy = -(answer * log_p).sum(-2, keepdim=True)
-        gradient.sub_((log_p + entropy).mul_(answer).mul_(on_answer.unsqueeze(-2)))
+        loss.addcmul_(mixed, log_p_k, value=-1)
+        if entropy is not None:
+            own = (log_p_k + entropy).mul_(of_answer).mul_(on_answer)
+            log_p_k.copy_((of_answer * total).sub_(mixed).sub_(own))
+        elif needs_gradient:
+            log_p_k.exp_().mul_(total).sub_(mixed)
     return loss
 
 
 def _equals(labels: Tensor, k: int) -> Tensor:
     """1 where a whole-numbered float equals k, otherwise 0."""
-    return (labels - k).abs_().neg_().add_(1).clamp_min_(0)
+    return (1 - (labels - k).abs_()).clamp_min_(0)
 
 
-def _first_highest(scores: Tensor) -> Tensor:
+def _first_highest(scores: Tensor, dtype: torch.dtype) -> Tensor:
     """First of the highest classes along dimension -2, as floats: background wins a tie."""
-    highest = scores.select(-2, 0)
+    highest = scores.select(-2, 0).to(dtype)
     best = torch.zeros_like(highest)
     for k in range(1, scores.shape[-2]):
-        better = _above_zero(scores.select(-2, k) - highest)
-        best = best * (1 - better) + k * better
-        highest = torch.maximum(highest, scores.select(-2, k))
+        score = scores.select(-2, k).to(dtype)
+        better = _above_zero(score - highest)
+        best = torch.addcmul(best, k - best, better)
+        highest = torch.maximum(highest, score)
     return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def configuration_25d(
     Raises:
         InputError: the plans have no 3d_fullres (2D data) or no 2d configuration, or an option is out of range.
     """
-    configurations = plans["configurations"]
+    configurations = plans.get("configurations") if isinstance(plans, dict) else None
+    if not isinstance(configurations, dict):
+        raise InputError("expected nnU-Net plans with 'configurations', found something else")
     if _PARENT not in configurations:
         raise InputError(
             f"plans {plans.get('plans_name')}: {NAME} needs a {_PARENT} configuration, found "
@@ -117,7 +120,9 @@ def add_configuration(
 
 def _check_network(arguments: dict[str, Any]) -> None:
     """Build the network once: what cannot be built is found now, not in training."""
-    from nnunet_lopsided.architectures import DeepLabV3For25D
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch about itself
+        from nnunet_lopsided.architectures import DeepLabV3For25D
 
     try:
         DeepLabV3For25D(1, 2, **arguments)

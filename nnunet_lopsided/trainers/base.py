@@ -8,9 +8,12 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
@@ -178,17 +181,18 @@ class LesionTrainer(nnUNetTrainer):
             super().set_deep_supervision_enabled(enabled)
 
     def get_dataloaders(self) -> Any:
-        with self._training_patch():
+        if not self._is_25d:
+            return super().get_dataloaders()
+        with self._training_patch(), patch.object(nnunet_trainer, "nnUNetDataLoader", _SliceLoader):
             return super().get_dataloaders()
 
     @contextmanager
     def _training_patch(self) -> Iterator[None]:
-        """In 2.5d, patches of exactly the slices one prediction sees; the plans' depth is the predictor's."""
+        """Patches of exactly the slices one 2.5d prediction sees; the plans' depth is the predictor's."""
         planned = self.configuration_manager
-        if self._is_25d:
-            training = deepcopy(planned.configuration)
-            training["patch_size"][0] = planned.network_arch_init_kwargs["n_slices"]
-            self.configuration_manager = ConfigurationManager(training)
+        training = deepcopy(planned.configuration)
+        training["patch_size"][0] = planned.network_arch_init_kwargs["n_slices"]
+        self.configuration_manager = ConfigurationManager(training)
         try:
             yield
         finally:
@@ -308,6 +312,18 @@ class LesionTrainer(nnUNetTrainer):
         if self._is_25d:
             self._bare_network.centre_slice_only = False
         super().perform_actual_validation(save_probabilities)
+
+
+class _SliceLoader(nnUNetDataLoader):
+    """nnU-Net's loader for patches whose centre slice is supervised: every slice of a case can be the centre.
+
+    nnU-Net lets patches reach beyond the volume only as far as augmentation may turn them; here half a patch of slices
+    may, so that the first and the last slice are seen with the zeros beside them that prediction gives them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        n_slices = int(args[2][0])
+        super().__init__(*args, **{**kwargs, "pad_sides": (n_slices - 1, 0, 0)})
 
 
 class PerResolution(nn.Module):

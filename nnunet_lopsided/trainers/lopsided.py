@@ -61,6 +61,7 @@ class BootstrapTrainer(LesionTrainer):
     teacher_decay: float | None = None
     foreground_prior_bias: bool = True
     _teacher: EmaTeacher | None = None
+    _teacher_weights: dict[str, torch.Tensor] | None = None
 
     def _describe_hyperparameters(self) -> dict[str, Any]:
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
@@ -70,8 +71,11 @@ class BootstrapTrainer(LesionTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.teacher_decay is not None and self._teacher is None:
+        if self.teacher_decay is not None:
             self._teacher = EmaTeacher(self._bare_network, self.teacher_decay)
+            if self._teacher_weights is not None:
+                self._teacher.network.load_state_dict(self._teacher_weights)
+                self._teacher_weights = None
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -110,11 +114,7 @@ class BootstrapTrainer(LesionTrainer):
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
-        weights = self.my_init_kwargs.get("lopsided", {}).pop("teacher_weights", None)
-        if self.teacher_decay is not None:
-            self._teacher = EmaTeacher(self._bare_network, self.teacher_decay)
-            if weights is not None:
-                self._teacher.network.load_state_dict(weights)
+        self._teacher_weights = self.my_init_kwargs.get("lopsided", {}).pop("teacher_weights", None)
 
 
 class nnUNetTrainerBootstrap(BootstrapTrainer):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,45 @@ def test_help_imports_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert out.stdout.startswith("usage: lopsided-censor")
     assert out.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("delay_ms", [0, 20, 50])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_it_can_be_run_again(raw: Path, number: signal.Signals, delay_ms: int) -> None:
+    # An interrupt during an import used to leave worker threads waiting for the import lock, for ever.
+    command = [sys.executable, "-c", f"from {main.__module__} import main; raise SystemExit(main())"]
+    command += ["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 30
+    while process.poll() is None and not any(raw.glob("*Dataset511*")) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(delay_ms / 1000)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), error
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5", "--overwrite"]) == 0
+
+
+def test_argparse_errors_are_one_line_too(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "half"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "lopsided-censor: error: argument --rate: invalid float value: 'half'"
+    ]
+
+
+def test_a_name_with_other_letters_is_made_plain(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = next(raw.glob("Dataset501_*"))
+    source = source.rename(raw / "Dataset501_m\u00e9 ta")
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]) == 0
+    assert (raw / "Dataset511_m__taCensored" / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("listed", ['["x"]', '{"a": {"label": "labelsTr/a.nii.gz"}}', '{"a": 3}'])
+def test_a_malformed_list_of_cases(raw: Path, listed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(raw.glob("Dataset501_*")) / "dataset.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "dataset": json.loads(listed)}))
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]) == 2
+    assert str(path) in capsys.readouterr().err

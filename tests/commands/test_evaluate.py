@@ -142,3 +142,33 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "set()"
     assert done.stdout.startswith("usage: lopsided-eval")
+
+
+def test_an_empty_probability_image_among_others(arguments, tmp_path):
+    for case, value in (("a", 0.75), ("b", 0.0)):
+        (tmp_path / "predictions" / f"{case}.npz").unlink()
+        probability = np.zeros((5, 6, 7), np.float32)
+        probability[1:3, 1:3, 1:3] = value
+        write_image(tmp_path / "predictions" / f"{case}.nii.gz", Image(probability, PLAIN))
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["metrics"]["map"], summary["counts"]["candidates"]) == (1.0, 1)
+
+
+def test_an_empty_floating_point_label_map_among_others(arguments, tmp_path):
+    for case, value in (("a", 1.0), ("b", 0.0)):
+        (tmp_path / "predictions" / f"{case}.npz").unlink()
+        label = np.zeros((5, 6, 7), np.float32)
+        label[1:3, 1:3, 1:3] = value
+        write_image(tmp_path / "predictions" / f"{case}.nii.gz", Image(label, PLAIN))
+    assert main(arguments) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["metrics"]["map"] is None
+    assert summary["metrics"]["lesion_entropy_bits"] is None
+    assert (summary["metrics"]["max_sensitivity"], summary["counts"]["candidates"]) == (1.0, 1)
+
+
+def test_an_empty_output_folder_may_exist(arguments, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert main(arguments) == 0
+    assert (tmp_path / "out" / "summary.json").is_file()

@@ -360,6 +360,22 @@ def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
     assert trainer.inference_allowed_mirroring_axes == (1, 2)
 
 
+def test_25d_every_slice_can_be_the_centre(tiny: Any) -> None:
+    trainer = build(tiny, configuration="2.5d")
+    trainer.on_train_start()
+    loader = trainer.dataloader_train.data_loader
+    for depth in (3, 12):
+        np.random.seed(0)  # noqa: NPY002 - what nnU-Net's loader draws from
+        first = [loader.get_bbox(np.array([depth, 40, 40]), False, None)[0][0] for _ in range(300 * depth)]
+        centres, counts = np.unique(np.array(first) + 2, return_counts=True)
+        assert centres.tolist() == list(range(depth))
+        assert counts.min() > 220
+        # A lesion voxel of the first or the last slice is the centre when it is asked for.
+        for z in (0, depth - 1):
+            box = loader.get_bbox(np.array([depth, 40, 40]), True, {1: np.array([[0, z, 20, 20]])})
+            assert box[0][0] + 2 == z
+
+
 def test_25d_supervises_the_slice_in_the_middle(tiny: Any) -> None:
     trainer = build(tiny, configuration="2.5d")
     target = torch.arange(5).view(1, 1, 5, 1, 1).expand(2, 1, 5, 3, 3)
@@ -443,6 +459,19 @@ def test_the_teacher_is_continued(empty_results: Any, monkeypatch: pytest.Monkey
     for key, value in taught.items():
         assert torch.equal(second._teacher.network.state_dict()[key], value)
     assert "teacher_weights" not in second.my_init_kwargs["lopsided"]
+
+
+def test_a_continued_25d_teacher_predicts_the_centre_slice(empty_results: Any) -> None:
+    name = "nnUNetTrainerLopsided_ema0p5_w0_4epochs_1iters"
+    first = build(empty_results, name, "2.5d")
+    first.on_train_start()
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(empty_results, name, "2.5d", resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    run_epoch(second)
+    assert second._teacher(torch.zeros(1, 4, 5, 32, 32)).shape == (1, 2, 1, 32, 32)
 
 
 def test_the_loss_takes_the_teachers_verdict(tiny: Any) -> None:
