@@ -55,7 +55,7 @@ class InverseWeightingTrainer(InverseWeightingData):
     kind: Literal["ce", "focal", "dice", "asl"]
 
     def _build_criterion(self) -> nn.Module:
-        return InverseWeightedLoss(self.kind, **self._target_format)
+        return InverseWeightedLoss(self.kind, batch_dice=self.configuration_manager.batch_dice, **self._target_format)
 
 
 class nnUNetTrainerInverseWeightingCE(InverseWeightingTrainer):
