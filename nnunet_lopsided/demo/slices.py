@@ -1,0 +1,101 @@
+"""Example slices: the image, the reference and what every arm finds there."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.evaluation.loading import LoadedCase, lesion_class, load_case
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet_layout import RawDataset, find_dataset_json, predictions_by_case
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_N_ROWS = 4
+_THRESHOLD = 0.1
+_REFERENCE = "#fb2c55"
+_CONTOURS = ("#60a5fa", "#fbbf24", "#4ade80")
+
+
+class _Arm(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+
+
+def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Figure:
+    """One row per chosen lesion: its slice alone, then with the contours of every arm."""
+    from matplotlib.figure import Figure
+
+    rows = _choose(arms, folder)
+    figure = Figure(figsize=(2.9 * (len(arms) + 1), 3.0 * max(1, len(rows))), layout="constrained")
+    axes = figure.subplots(max(1, len(rows)), len(arms) + 1, squeeze=False)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    if not rows:
+        axes[0, 0].text(0, 0.5, "no test lesion")
+    for line, (case, lesion) in zip(axes, rows, strict=False):
+        loaded = [_load(folder / "predictions" / arm.name, dataset, case) for arm in arms]
+        reference = loaded[0].reference
+        centre = np.round([float(lesion[f"centroid_{axis}"]) for axis in "zyx" if lesion.get(f"centroid_{axis}")])
+        at: tuple[Any, ...] = () if reference.ndim == 2 else (int(centre[0]),)
+        image = _most_contrast(dataset, case, reference)[at]
+        found = [lesion["found"][arm.name] for arm in arms]
+        titles = [f"{case}, {float(lesion['diameter_mm']):.1f} mm"]
+        titles += [f"{arm.title}: {'found' if hit else 'missed'}" for arm, hit in zip(arms, found, strict=True)]
+        for i, (panel, title) in enumerate(zip(line, titles, strict=True)):
+            panel.set_title(title, fontsize=6.5)
+            low, high = np.percentile(image, (0.5, 99.8))
+            panel.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+            _contour(panel, reference[at], _REFERENCE)
+            prediction = loaded[i - 1].prediction if i else None
+            if prediction is not None:
+                _contour(panel, prediction[at] >= _THRESHOLD, _CONTOURS[(i - 1) % len(_CONTOURS)])
+    return figure
+
+
+def _choose(arms: Sequence[_Arm], folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Lesions that some arms find and others miss, then the largest; one per case."""
+    lesions: dict[tuple[str, str], dict[str, Any]] = {}
+    for arm in arms:
+        with (folder / "evaluation" / arm.name / "lesions.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                known = lesions.setdefault((row["case"], row["lesion"]), {**row, "found": {}})
+                known["found"][arm.name] = row["detected"] == "1"
+    ranked = sorted(
+        lesions.items(), key=lambda item: (len(set(item[1]["found"].values())) == 1, -float(item[1]["diameter_mm"]))
+    )
+    chosen: dict[str, dict[str, Any]] = {}
+    for (case, _), lesion in ranked:
+        chosen.setdefault(case, lesion)
+    return list(chosen.items())[:_N_ROWS]
+
+
+def _load(predictions: Path, dataset: RawDataset, case: str) -> LoadedCase:
+    reference = dataset.folder / "labelsTs" / (case + dataset.file_ending)
+    target = lesion_class(None, find_dataset_json(predictions, reference.parent))
+    return load_case(case, reference, predictions_by_case(predictions).get(case), target)
+
+
+def _most_contrast(dataset: RawDataset, case: str, lesions: NDArray[np.bool_]) -> NDArray[np.floating]:
+    """The channel in which the lesions of this case stand out most from the rest of the image."""
+    images = next(c.images for c in dataset.test_cases() if c.name == case)
+    channels = [read_image(image).array.astype(np.float32) for image in images]
+
+    def contrast(channel: NDArray[np.floating]) -> float:
+        inside, outside = channel[lesions], channel[~lesions & (channel != 0)]
+        return abs(float(inside.mean() - outside.mean())) / (float(outside.std()) + 1e-6) if outside.size else 0.0
+
+    return max(channels, key=contrast)
+
+
+def _contour(panel: Any, mask: NDArray[np.bool_], colour: str) -> None:
+    if mask.any() and not mask.all():
+        panel.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)

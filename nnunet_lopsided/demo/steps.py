@@ -1,0 +1,95 @@
+"""Running public commands one after the other, each once, with its output in a log file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import write_json
+
+_EPOCH = re.compile(rb"Epoch (\d+)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a public command.
+
+    Attributes:
+        name: unique, names the log file.
+        command: program and arguments.
+        environment: variables set for this step only.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapping[str, str]) -> dict[str, float]:
+    """Run the steps in order; a step that ended well in an earlier run with the same command is not repeated.
+
+    Args:
+        steps: what to run; a step may be made once the steps before it are done.
+        n_steps: how many there will be, for the progress bar.
+        logs: gets ``NAME.log`` and, for a finished step, ``NAME.json`` with its wall time.
+        environment: variables set for all steps.
+
+    Returns:
+        Wall time in seconds by step name.
+
+    Raises:
+        InputError: a step failed; the message names its log and the last line in it.
+    """
+    logs.mkdir(exist_ok=True)
+    seconds = {}
+    with tqdm(total=n_steps, unit="step", bar_format="{n}/{total} |{bar:20}| {elapsed} {desc}{postfix}") as bar:
+        for step in steps:
+            bar.set_description_str(step.name)
+            bar.set_postfix_str("")
+            done = logs / f"{step.name}.json"
+            earlier = json.loads(done.read_text()) if done.is_file() else {}
+            if earlier.get("command") != list(step.command):
+                started = time.monotonic()
+                _run(step, logs / f"{step.name}.log", environment, bar)
+                earlier = {"command": list(step.command), "seconds": round(time.monotonic() - started, 1)}
+                write_json(done, earlier)
+            seconds[step.name] = float(earlier["seconds"])
+            bar.update()
+    return seconds
+
+
+def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm) -> None:
+    program = shutil.which(step.command[0], path=os.path.dirname(sys.executable)) or step.command[0]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program, *step.command[1:]],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, **dict(step.environment)},
+        )
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    epochs = _EPOCH.findall(log.read_bytes())
+                    bar.set_postfix_str(f"epoch {int(epochs[-1]) + 1}" if epochs else "")
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if code != 0:
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        raise InputError(f"step {step.name} failed with exit code {code}: {lines[-1]} (see {log})")
