@@ -12,7 +12,8 @@ def python(name, code, **environment):
 
 
 def test_steps_run_in_order_with_their_output_in_logs(tmp_path):
-    steps = [python("one", "print('first')"), python("two", "import os; print(os.environ['A'], os.environ['B'])", B="b")]
+    show = "import os; print(os.environ['A'], os.environ['B'])"
+    steps = [python("one", "print('first')"), python("two", show, B="b")]
     seconds = run_steps(iter(steps), 2, tmp_path / "logs", {"A": "a"})
     assert list(seconds) == ["one", "two"]
     assert (tmp_path / "logs" / "one.log").read_text() == "first\n"
