@@ -72,7 +72,8 @@ def test_training(main_job: Path) -> None:
     assert (fold / "validation" / "phantom_002.nii.gz").is_file()
     (log,) = fold.glob("training_log*.txt")
     text = log.read_text()
-    assert "alpha=10.0, beta=0.5, warm_up_epochs=1, epochs=2, iterations_per_epoch=2" in text
+    assert "alpha=10.0, beta=0.5, warm_up_epochs=1, soft=False, teacher_decay=None, epochs=2, " in text
+    assert "iterations_per_epoch=2" in text
     assert text.index("last-layer bias set to") < text.index("Current beta: 1 ") < text.index("Current beta: 0.5 ")
     checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=False, map_location="cpu")
     assert checkpoint["trainer_name"] == TRAINER
