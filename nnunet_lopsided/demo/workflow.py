@@ -126,7 +126,7 @@ def _data_steps(settings: DemoSettings) -> list[Step]:
     make = Step(
         "phantom",
         (
-            *("python", "-m", "nnunet_lopsided.dataset_conversion.phantom", "-d", str(FULL), "--overwrite", "-np", "2"),
+            *("python", "-m", "nnunet_lopsided.commands.phantom", "-d", str(FULL), "--overwrite", "-np", "2"),
             *("--train", str(settings.n_train), "--test", str(settings.n_test), "--seed", str(settings.seed)),
             *("--shape", "32", "80", "80", "--spacing", "2", "1.6", "1.6"),
         ),

@@ -14,7 +14,6 @@ from nnunet_lopsided.dataset_conversion.phantom import (
     SEQUENCES,
     PhantomSettings,
     case_seed,
-    main,
     make_phantom,
     write_phantom_dataset,
 )
@@ -218,15 +217,3 @@ def test_a_failure_leaves_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OSError, match="disk full"):
         write_phantom_dataset(900, n_train=1, n_test=0, **SMALL)
     assert list(raw.iterdir()) == []
-
-
-def test_main(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["-d", "900", "--train", "1", "--test", "0", "--shape", "12", "40", "40", "--spacing", "4", "3", "3"]
-    assert main(arguments) == 0
-    assert capsys.readouterr().out == f"{raw / 'Dataset900_Phantom'}\n"
-    assert main(arguments) == 2
-    assert "is in use" in capsys.readouterr().err
-    assert main([*arguments, "--overwrite", "--diameter", "100"]) == 2
-    assert "diameter_range_mm must enclose" in capsys.readouterr().err
-    assert main([*arguments, "--overwrite", "--lesions", "0"]) == 0
-    assert not read_image(raw / "Dataset900_Phantom" / "labelsTr" / "phantom_000.nii.gz").array.any()

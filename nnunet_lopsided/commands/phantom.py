@@ -1,0 +1,61 @@
+"""python -m nnunet_lopsided.commands.phantom: a dataset of procedural brains."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
+from nnunet_lopsided.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m nnunet_lopsided.commands.phantom -d 900 --train 12 --test 6``."""
+    default = PhantomSettings()
+    parser = argparse.ArgumentParser(
+        prog="python -m nnunet_lopsided.commands.phantom",
+        description="Write a dataset of procedural brains with lesions below nnUNet_raw.",
+    )
+    parser.add_argument("-d", type=int, required=True, metavar="ID", help="dataset id, 1 to 999, not in use")
+    parser.add_argument("--train", type=int, default=12, help="training cases (default: 12)")
+    parser.add_argument("--test", type=int, default=6, help="test cases (default: 6)")
+    parser.add_argument("--shape", type=int, nargs=3, default=(24, 64, 64), metavar=("Z", "Y", "X"))
+    parser.add_argument("--spacing", type=float, nargs=3, default=(2.0, 2.0, 2.0), metavar=("Z", "Y", "X"), help="mm")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lesions", type=float, default=default.n_lesions_mean, help="mean lesions per case")
+    parser.add_argument("--diameter", type=float, default=default.diameter_median_mm, help="median diameter in mm")
+    parser.add_argument("--contrast", type=float, default=default.contrast, help="factor on lesion enhancement")
+    parser.add_argument("--name", default="Phantom", help="folder name after the id (default: Phantom)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a raw dataset of the same id and name")
+    parser.add_argument("-np", type=int, default=1, metavar="N", help="processes (default: 1)")
+    return run(parser, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    try:
+        settings = PhantomSettings(
+            n_lesions_min=min(PhantomSettings().n_lesions_min, int(arguments.lesions)),
+            n_lesions_mean=arguments.lesions,
+            diameter_median_mm=arguments.diameter,
+            contrast=arguments.contrast,
+        )
+        folder = write_phantom_dataset(
+            arguments.d,
+            n_train=arguments.train,
+            n_test=arguments.test,
+            shape=arguments.shape,
+            spacing_mm=arguments.spacing,
+            seed=arguments.seed,
+            settings=settings,
+            name=arguments.name,
+            overwrite=arguments.overwrite,
+            n_processes=arguments.np,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
