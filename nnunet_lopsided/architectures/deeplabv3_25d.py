@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, TypeVar
 
 import torch
-from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
 from torch import Tensor, nn
 from torch.nn import functional
+
+with warnings.catch_warnings():
+    # What it imports makes PyTorch warn about itself, on stderr, in every command that looks for a trainer.
+    warnings.simplefilter("ignore", FutureWarning)
+    from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
 
 NETWORK_CLASS_NAME = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 

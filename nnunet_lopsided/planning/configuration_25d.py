@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +119,7 @@ def add_configuration(
 
 def _check_network(arguments: dict[str, Any]) -> None:
     """Build the network once: what cannot be built is found now, not in training."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch about itself
-        from nnunet_lopsided.architectures import DeepLabV3For25D
+    from nnunet_lopsided.architectures import DeepLabV3For25D
 
     try:
         DeepLabV3For25D(1, 2, **arguments)
