@@ -150,10 +150,10 @@ class LesionTrainer(nnUNetTrainer):
         dataset = self.dataset_class(self.preprocessed_dataset_folder, list(cases))
         counts: dict[int, int] = {}
         for case in tqdm(dataset.identifiers, desc="foreground prior", disable=self.local_rank != 0):
-            values, n = np.unique(dataset.load_case(case)[1][0], return_counts=True)
-            for value, count in zip(values.tolist(), n.tolist(), strict=True):
-                # -1 marks voxels outside the nonzero mask: nnU-Net trains on them as background.
-                counts[max(int(value), 0)] = counts.get(max(int(value), 0), 0) + count
+            # -1 marks voxels outside the nonzero mask: nnU-Net trains on them as background.
+            labels = np.maximum(dataset.load_case(case)[1][0], 0)
+            for value, count in enumerate(np.bincount(labels.ravel()).tolist()):
+                counts[value] = counts.get(value, 0) + count
         counts.pop(self.label_manager.ignore_label, None)
         return counts, float(sum(counts.values()))
 
