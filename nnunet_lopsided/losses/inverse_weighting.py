@@ -74,7 +74,7 @@ def _weights(
     weights = np.empty(ids.shape, dtype)
     for patch, out in zip(ids, weights, strict=True) if batched else [(ids, weights)]:
         flat, flat_out = patch.reshape(-1), out.reshape(-1)
-        voxels = np.flatnonzero(flat)
+        voxels = np.flatnonzero(flat != 0)  # several times faster on booleans
         _, inverse, counts = np.unique(flat[voxels], return_inverse=True, return_counts=True)
         n_background = flat.size - len(voxels)
         n_groups = len(counts) + (n_background > 0)

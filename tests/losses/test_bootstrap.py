@@ -337,6 +337,19 @@ def test_compiles_without_a_break(kind: str, backend: str) -> None:
     )
 
 
+def test_inductor_gives_the_same() -> None:
+    logits, target, _ = make("2", shape=(40, 40))
+    logits = logits.float().requires_grad_()
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return lopsided_bootstrap_loss(z, target, 3, 0.1)
+
+    torch._dynamo.reset()
+    expected, got = loss(logits), torch.compile(loss, fullgraph=True)(logits)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.autograd.grad(got, logits)[0], torch.autograd.grad(expected, logits)[0])
+
+
 @KINDS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gradients(kind: str, dtype: torch.dtype) -> None:
