@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, SegOnlyTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from numpy.typing import NDArray
@@ -73,6 +75,60 @@ class WithInstances:
         return data, label, self._known[identifier], properties
 
 
+class SpatialWithInstances(BasicTransform):
+    """nnU-Net's spatial augmentation of labels whose second half of channels are lesion ids.
+
+    nnU-Net resamples the patch once per value in it, which for ids means once per lesion. Ids need not be resampled:
+    the voxels around a point hold at most one lesion, since components are 26-connected (in a slice 8-connected), so a
+    point whose label came out as lesion has the one id among them.
+
+    Args:
+        spatial: nnU-Net's transform.
+        ignore_label: the label value that is no lesion; None if there is none.
+    """
+
+    def __init__(self, spatial: SpatialTransform, ignore_label: int | None) -> None:
+        super().__init__()
+        self._spatial = spatial
+        self._ignore_label = ignore_label
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        return self._spatial.get_parameters(**data_dict)
+
+    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+        return self._spatial._apply_to_image(img, **params)
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+        if params["grid"] is None:  # a crop
+            return self._spatial._apply_to_segmentation(segmentation, **params)
+        # A 3D patch augmented in the plane has its slices as channels: labels of all slices, then ids of all slices.
+        half = segmentation.shape[0] // 2
+        labels = self._spatial._apply_to_segmentation(segmentation[:half], **params)
+        lesion = labels > 0
+        if self._ignore_label is not None:
+            lesion &= labels != self._ignore_label
+        return torch.cat((labels, _ids_at(lesion, segmentation[half:], params["grid"])))
+
+
+def _ids_at(lesion: torch.Tensor, ids: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """The id next to the grid point of every lesion voxel, elsewhere 0: (C, ...) like ``lesion``.
+
+    ``grid`` (..., axes) are points as ``grid_sample`` takes them: last axis first, -1 and 1 the outer edges of ``ids``.
+    """
+    sampled = torch.zeros(lesion.shape, dtype=ids.dtype)
+    channel, *at = lesion.nonzero(as_tuple=True)
+    size = torch.tensor(ids.shape[1:])
+    lowest = (((grid[tuple(at)].flip(1) + 1) * size - 1) / 2).floor().long()
+    found = torch.zeros(len(channel), dtype=ids.dtype)
+    for step in product((0, 1), repeat=len(size)):
+        corner = lowest + torch.tensor(step)
+        inside = ((corner >= 0) & (corner < size)).all(1)
+        corner = corner.clamp_min(0).minimum(size - 1)
+        found = found.maximum(torch.where(inside, ids[(channel, *corner.T)], 0))
+    sampled[(channel, *at)] = found
+    return sampled
+
+
 class WeightedTarget(SegOnlyTransform):
     """The end of nnU-Net's augmentation for a weighted loss: labels and ids -> float32 target with weights last.
 
@@ -99,8 +155,9 @@ class WeightedTarget(SegOnlyTransform):
         if self._centre_slice_only:
             segmentation = centre_slice(segmentation[None])[0]
         label, ids = segmentation[:1], segmentation[1]
-        weights = inverse_size_weights(ids)[None]
         if self._to_regions is not None:
             label = self._to_regions(segmentation=label)["segmentation"]
-        target = torch.cat((label.float(), weights.float()))
+        target = torch.empty((len(label) + 1, *ids.shape))
+        target[:-1] = label
+        target[-1] = inverse_size_weights(ids)
         return target if self._scale is None else self._scale(segmentation=target)["segmentation"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from torch import nn
 
 from nnunet_lopsided.losses import InverseWeightedLoss
 from nnunet_lopsided.trainers.base import LesionTrainer
-from nnunet_lopsided.trainers.instances import WeightedTarget, WithInstances
+from nnunet_lopsided.trainers.instances import SpatialWithInstances, WeightedTarget, WithInstances
 from nnunet_lopsided.trainers.lopsided import nnUNetTrainerLopsided
 
 
@@ -38,6 +39,10 @@ class InverseWeightingData(LesionTrainer):
         """nnU-Net's augmentation; the steps that shape the target come last, and keep the weights."""
         augmentation = super().get_training_transforms(patch_size, rotation, None, *args, regions=None, **kwargs)
         ignore_label = kwargs.get("ignore_label")
+        augmentation.transforms = [
+            SpatialWithInstances(step, ignore_label) if isinstance(step, SpatialTransform) else step
+            for step in augmentation.transforms
+        ]
         if regions is not None and ignore_label is not None:
             regions = [*regions, ignore_label]
         target = WeightedTarget(regions, deep_supervision_scales, self._is_25d)
