@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections import OrderedDict
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,11 +15,17 @@ with warnings.catch_warnings():
     # What it imports makes PyTorch warn about itself, on stderr, in every command that looks for a trainer.
     warnings.simplefilter("ignore", FutureWarning)
     from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
+    from segmentation_models_pytorch.encoders import get_encoder
 
 NETWORK_CLASS_NAME = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
 _DECODERS = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
 _Batch = TypeVar("_Batch", Tensor, "list[Tensor]")
+
+# Peak memory of a prediction per voxel of a slice, in bytes: the largest of the encoders and decoders we tried.
+_BYTES_PER_VOXEL = 800
+_CPU_BUDGET = 2**28  # more slices at once are hardly faster there
+_LARGEST_PASS = 64
 
 
 class DeepLabV3For25D(nn.Module):
@@ -27,23 +35,29 @@ class DeepLabV3For25D(nn.Module):
     r = (n_slices - 1) / 2, where slices beyond the volume are zero. Batch normalisation is replaced by group
     normalisation, so that a prediction depends on its own slices alone, whatever the batch.
 
+    Prediction goes through the 2D network some slices at a time. Where nnU-Net has padded a volume to its patch, all
+    stacks are zero and have the same logits: they are computed once.
+
     The constructor is called by nnU-Net with the ``arch_kwargs`` of the plans.
 
     Args:
         input_channels: C, image channels per slice.
         num_classes: K, output channels.
         n_slices: slices stacked, an odd number; 5 in Yi et al. 2020, 1 is a 2D network.
-        encoder: any encoder of segmentation_models_pytorch.
+        encoder: any encoder of segmentation_models_pytorch that can be dilated.
         decoder: ``deeplabv3`` or ``deeplabv3plus``; the latter adds features of stride 4, for finer outlines.
         output_stride: 8 or 16, in-plane stride of the deepest features.
-        slices_per_pass: slices that go through the 2D network at once, which bounds the memory of a prediction.
+        encoder_weights: name of pretrained weights, such as ``imagenet``, that :meth:`load_pretrained_encoder` loads;
+            None: random weights. The constructor itself downloads nothing.
+        slices_per_pass: slices that go through the 2D network at once in a prediction, which bounds its memory; None:
+            as many as half of the free memory of a GPU holds, on a CPU some 256 MiB.
         deep_supervision: accepted because nnU-Net passes it; the network has one output.
 
     Attributes:
         centre_slice_only: predict only slice (D - 1) / 2, giving (B, K, 1, H, W); set by our trainers for training.
 
     Raises:
-        ValueError: an argument is out of its range, or the encoder is unknown.
+        ValueError: an argument is unknown or out of its range, or the encoder is unknown or cannot be dilated.
 
     Source:
         Yi et al. 2020, section 3.2 (2.5D DeepLabv3); Chen et al. 2017, "Rethinking Atrous Convolution".
@@ -62,22 +76,31 @@ class DeepLabV3For25D(nn.Module):
         encoder: str = "resnet50",
         decoder: Literal["deeplabv3", "deeplabv3plus"] = "deeplabv3",
         output_stride: int = 8,
-        slices_per_pass: int = 16,
+        encoder_weights: str | None = None,
+        slices_per_pass: int | None = None,
         deep_supervision: bool = False,
+        **unknown: Any,
     ) -> None:
         super().__init__()
-        if n_slices < 1 or n_slices % 2 == 0:
-            raise ValueError(f"n_slices must be a positive odd number, got {n_slices}")
+        if unknown:
+            known = [name for name in inspect.signature(type(self)).parameters if name != "unknown"][2:]
+            raise ValueError(f"unknown argument {', '.join(unknown)}; expected {', '.join(known)}")
+        if not _is_whole(n_slices) or n_slices < 1 or n_slices % 2 == 0:
+            raise ValueError(f"n_slices must be a positive odd number, got {n_slices!r}")
         if decoder not in _DECODERS:
-            raise ValueError(f"decoder must be one of {', '.join(_DECODERS)}, got {decoder}")
+            raise ValueError(f"decoder must be one of {', '.join(_DECODERS)}, got {decoder!r}")
         if output_stride not in (8, 16):
-            raise ValueError(f"output_stride must be 8 or 16, got {output_stride}")
-        if slices_per_pass < 1:
-            raise ValueError(f"slices_per_pass must be at least 1, got {slices_per_pass}")
+            raise ValueError(f"output_stride must be 8 or 16, got {output_stride!r}")
+        if slices_per_pass is not None and (not _is_whole(slices_per_pass) or slices_per_pass < 1):
+            raise ValueError(f"slices_per_pass must be at least 1, got {slices_per_pass!r}")
+        if not (encoder_weights is None or isinstance(encoder_weights, str)):
+            raise ValueError(f"encoder_weights must be a name or null, got {encoder_weights!r}")
         self.n_slices = n_slices
         self.slices_per_pass = slices_per_pass
         self.output_stride = output_stride
+        self.encoder_weights = encoder_weights
         self.centre_slice_only = False
+        self._encoder = (encoder, input_channels * n_slices)
         try:
             network = _DECODERS[decoder](
                 encoder_name=encoder,
@@ -86,39 +109,118 @@ class DeepLabV3For25D(nn.Module):
                 in_channels=input_channels * n_slices,
                 classes=num_classes,
             )
-        except KeyError as error:
-            raise ValueError(f"encoder must be one of segmentation_models_pytorch, got {encoder}") from error
+        except Exception as error:  # encoders that are unknown or cannot be dilated fail in many ways
+            reason = "it is unknown" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise ValueError(
+                f"encoder must be one of segmentation_models_pytorch that can be dilated, got {encoder!r}: {reason}"
+            ) from error
+        # nnU-Net's -pretrained_weights leaves out layers of this name: a head is of its own dataset.
+        head = zip(("seg_layers", "upsampling", "activation"), network.segmentation_head, strict=True)
+        network.segmentation_head = nn.Sequential(OrderedDict(head))
         self.network = _with_group_norm(network)
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits (B, K, D, H, W) of a volume (B, C, D, H, W); (B, K, 1, H, W) if ``centre_slice_only``."""
-        batch, channels, depth, height, width = volume.shape
         radius = self.n_slices // 2
         if self.centre_slice_only:
-            first = (depth - 1) // 2
-            slices, n_predicted = volume[:, :, max(0, first - radius) : first + radius + 1], 1
-            missing = (max(0, radius - first), max(0, first + radius + 1 - depth))
-            padded = functional.pad(slices, (0, 0, 0, 0, *missing))
-        else:
-            padded, n_predicted = functional.pad(volume, (0, 0, 0, 0, radius, radius)), depth
+            depth = volume.shape[2]
+            centre = (depth - 1) // 2
+            first, last = centre - radius, centre + radius + 1
+            slices = volume[:, :, max(0, first) : last]
+            slices = functional.pad(slices, (0, 0, 0, 0, max(0, -first), max(0, last - depth)))
+            return self._predict(slices.transpose(1, 2).flatten(1, 2)).unsqueeze(2)
+        return self._predict_volume(functional.pad(volume, (0, 0, 0, 0, radius, radius)))
 
+    # Chunks and empty stacks depend on data and device; the 2D network itself is compiled all the same.
+    @torch.compiler.disable(recursive=False)
+    def _predict_volume(self, padded: Tensor) -> Tensor:
+        """Logits of a volume that has n_slices // 2 slices of zeros at either end."""
+        # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
+        stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
+        to_compute, source = list(range(stacks.shape[1])), None
+        if not self.training:
+            filled = (padded != 0).any(4).any(3).any(1).any(0)
+            empty = (~filled).unfold(0, self.n_slices, 1).all(1).tolist()
+            if sum(empty) > 1:
+                first_empty = empty.index(True)
+                to_compute = [z for z in to_compute if not empty[z] or z == first_empty]
+                position = {z: i for i, z in enumerate(to_compute)}
+                source = [position[first_empty if empty[z] else z] for z in range(len(empty))]
+
+        size = self.slices_per_pass or self._slices_that_fit(padded)
+        chunks, start = [], 0
+        while start < len(to_compute):
+            chosen = to_compute[start : start + size]
+            try:
+                # Copied slice by slice: indexing would first copy the whole chunk once more.
+                stack = torch.cat([stacks[:, z].flatten(1, 2) for z in chosen])
+                logits = self._predict(stack)
+            except torch.cuda.OutOfMemoryError:
+                if self.slices_per_pass or size == 1:
+                    raise
+                size = -(-size // 2)
+                continue
+            chunks.append(logits.unflatten(0, (len(chosen), -1)))
+            start += size
+        logits = torch.cat(chunks)
+        if source is not None:
+            logits = logits[torch.tensor(source, device=logits.device)]
+        return logits.permute(1, 2, 0, 3, 4)
+
+    def _predict(self, stack: Tensor) -> Tensor:
+        """The 2D network, (N, n_slices * C, H, W) -> (N, K, H, W), of any in-plane size."""
+        height, width = stack.shape[-2:]
         # In-plane sizes that the strides do not divide are padded and cropped back.
         extra = (-height % self.output_stride, -width % self.output_stride)
-        padded = functional.pad(padded, (0, extra[1], 0, extra[0]))
-        # (B, C, n_predicted, H, W, n_slices), a view -> one stack of n_slices * C channels per predicted slice.
-        windows = padded.unfold(2, self.n_slices, 1)
-        outputs = []
-        for start in range(0, n_predicted, self.slices_per_pass):
-            chunk = windows[:, :, start : start + self.slices_per_pass]
-            stacks = chunk.permute(0, 2, 5, 1, 3, 4)
-            logits = self.network(stacks.reshape(-1, self.n_slices * channels, *padded.shape[-2:]))
-            outputs.append(logits[..., :height, :width].reshape(batch, -1, *logits.shape[1:2], height, width))
-        return torch.cat(outputs, dim=1).transpose(1, 2)
+        if any(extra):
+            stack = functional.pad(stack, (0, extra[1], 0, extra[0]))
+        if stack.device.type == "cpu":  # about half the time there
+            stack = stack.contiguous(memory_format=torch.channels_last)
+        return self.network(stack)[..., :height, :width]
+
+    def _slices_that_fit(self, volume: Tensor) -> int:
+        budget = _CPU_BUDGET
+        if volume.is_cuda:
+            free, _ = torch.cuda.mem_get_info(volume.device)
+            unused = torch.cuda.memory_reserved(volume.device) - torch.cuda.memory_allocated(volume.device)
+            budget = (free + unused) // 2
+        per_slice = volume.shape[0] * volume.shape[-2] * volume.shape[-1] * _BYTES_PER_VOXEL
+        return int(min(max(budget // per_slice, 1), _LARGEST_PASS))
+
+    def load_pretrained_encoder(self) -> None:
+        """Replace the encoder's random weights by those that ``encoder_weights`` names; without a name do nothing.
+
+        The first convolution is adapted to the stacked channels: its pretrained filters are repeated over them and
+        scaled, so that the sum over channels stays. Group normalisation takes over scale and offset of the batch
+        normalisation it replaces.
+
+        Raises:
+            ValueError: there are no such weights for this encoder, or they are neither stored nor can be downloaded.
+        """
+        if self.encoder_weights is None:
+            return
+        name, in_channels = self._encoder
+        try:
+            pretrained = get_encoder(
+                name, in_channels=in_channels, weights=self.encoder_weights, output_stride=self.output_stride
+            )
+        except KeyError as error:
+            raise ValueError(f"encoder_weights {self.encoder_weights!r} of encoder {name}: {error.args[0]}") from error
+        except Exception as error:  # the download fails in as many ways as networks do
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"encoder_weights {self.encoder_weights!r} of encoder {name} are not stored on this machine and could "
+                f"not be downloaded ({type(error).__name__}: {reason}); load them once where there is a connection, "
+                "or plan without pretrained weights"
+            ) from error
+        encoder: Any = self.network.encoder
+        own = encoder.state_dict()
+        encoder.load_state_dict({key: value for key, value in pretrained.state_dict().items() if key in own})
 
     def last_layers(self) -> list[Any]:
         """The layer whose output are the logits."""
         head: Any = self.network.segmentation_head
-        return [head[0]]
+        return [head.seg_layers]
 
 
 def centre_slice(target: _Batch) -> _Batch:
@@ -127,6 +229,10 @@ def centre_slice(target: _Batch) -> _Batch:
         raise TypeError("a 2.5d target must be one tensor: the network has no deep supervision")
     middle = (target.shape[2] - 1) // 2
     return target[:, :, middle : middle + 1]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _with_group_norm(module: nn.Module) -> nn.Module:

@@ -46,7 +46,7 @@ def stack_around(image: torch.Tensor, z: int, n_slices: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("n_slices", [1, 3, 5])
+@pytest.mark.parametrize("n_slices", [1, 3, 5, 7])
 def test_a_slice_is_predicted_from_its_neighbours(n_slices: int) -> None:
     network = shallow(n_slices)
     for depth in range(1, 10):
@@ -103,6 +103,109 @@ def test_odd_in_plane_sizes(options: dict[str, Any], size: tuple[int, int]) -> N
     stride = options.get("output_stride", 8)
     padded = nn.functional.pad(image, (0, -size[1] % stride, 0, -size[0] % stride))
     torch.testing.assert_close(logits, network(padded)[..., : size[0], : size[1]], rtol=1e-4, atol=1e-5)
+
+
+def computed_slices(network: DeepLabV3For25D) -> list[int]:
+    """Gets the number of stacks of every pass through the 2D network."""
+    passes: list[int] = []
+    network.network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    return passes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slices_per_pass", [None, 1, 4])
+def test_empty_stacks_are_computed_once(slices_per_pass: int | None) -> None:
+    image = torch.zeros(1, 2, 20, 16, 16)
+    image[:, :, 5:8] = volume(3)
+    network = shallow(5)
+    expected = torch.stack([network.network(stack_around(image, z, 5)) for z in range(20)], 2)
+    network.slices_per_pass = slices_per_pass
+    passes = computed_slices(network)
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+    assert sum(passes) == 8, "slices 3 to 9 see something; one empty stack stands for the other 13"
+    passes.clear()
+    network.train()(image)
+    assert sum(passes) == 20, "with dropout no two are alike"
+
+
+@torch.no_grad()
+def test_a_slice_that_is_filled_in_one_case_only_is_computed_for_all() -> None:
+    image = torch.zeros(2, 2, 6, 16, 16)
+    image[1, :, 4] = 1
+    network = shallow(3)
+    expected = torch.stack([network.network(stack_around(image, z, 3)) for z in range(6)], 2)
+    torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_slices_per_pass_follow_the_size_of_a_slice() -> None:
+    network = build()
+    assert network._slices_that_fit(torch.empty(1, 4, 20, 256, 256, device="meta")) == 5  # 256 MiB / 800 bytes
+    assert network._slices_that_fit(torch.empty(1, 4, 20, 2048, 2048, device="meta")) == 1
+    assert network._slices_that_fit(torch.empty(1, 4, 20, 8, 8, device="meta")) == 64
+
+
+def test_too_many_slices_at_once_are_halved_until_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = shallow(3), volume(9)
+    with torch.no_grad():
+        expected = network(image)
+    monkeypatch.setattr(network, "_slices_that_fit", lambda _: 8)
+    passes = computed_slices(network)
+    predict = network._predict
+
+    def small_gpu(stack: torch.Tensor) -> torch.Tensor:
+        if len(stack) > 2:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return predict(stack)
+
+    monkeypatch.setattr(network, "_predict", small_gpu)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), expected)
+    assert passes == [2, 2, 2, 2, 1]
+    network.slices_per_pass = 4  # the user's own wish
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        network(image)
+
+
+def test_pretrained_weights_are_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segmentation_models_pytorch.encoders import get_encoder
+
+    pretrained = get_encoder("resnet18", in_channels=3)
+    for weight in pretrained.state_dict().values():
+        if weight.is_floating_point():
+            weight.uniform_(0.5, 1.5)
+
+    def stored(name: str, in_channels: int, weights: str, output_stride: int) -> Any:
+        assert (name, weights) == ("resnet18", "imagenet")
+        encoder = get_encoder(name, in_channels=3, output_stride=output_stride)
+        encoder.load_state_dict(pretrained.state_dict())
+        encoder.set_in_channels(in_channels, pretrained=True)  # what the library does after loading
+        return encoder
+
+    monkeypatch.setattr("nnunet_lopsided.architectures.deeplabv3_25d.get_encoder", stored)
+    network = build(n_slices=3, encoder_weights="imagenet")
+    before = network.network.encoder.conv1.weight.clone()
+    network.load_pretrained_encoder()
+    encoder = network.network.encoder
+    assert encoder.conv1.weight.shape == before.shape == (64, 6, 7, 7)
+    assert not torch.equal(encoder.conv1.weight, before)
+    # Channel i gets filter i mod 3, scaled so that an image of equal channels gives what it gave.
+    torch.testing.assert_close(encoder.conv1.weight.sum(1), pretrained.conv1.weight.sum(1))
+    assert torch.equal(encoder.layer1[0].conv1.weight, pretrained.layer1[0].conv1.weight)
+    assert torch.equal(encoder.bn1.weight, pretrained.bn1.weight), "group norm scales as batch norm did"
+
+
+def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(encoder_weights=None)
+    network.load_pretrained_encoder()
+    with pytest.raises(ValueError, match=r"encoder_weights 'nothing' of encoder resnet18: Wrong pretrained weights"):
+        build(encoder_weights="nothing").load_pretrained_encoder()
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no\n connection")
+
+    monkeypatch.setattr("nnunet_lopsided.architectures.deeplabv3_25d.get_encoder", offline)
+    with pytest.raises(ValueError, match=r"not be downloaded \(OSError: no connection\); load them once"):
+        build(encoder_weights="imagenet").load_pretrained_encoder()
 
 
 def test_a_batch_of_one_trains() -> None:
@@ -173,10 +276,18 @@ def test_centre_slice_refuses_deep_supervision() -> None:
         ({"n_slices": 4}, "n_slices must be a positive odd number, got 4"),
         ({"n_slices": 0}, "n_slices must be a positive odd number, got 0"),
         ({"n_slices": -1}, "n_slices must be a positive odd number, got -1"),
-        ({"decoder": "unet"}, "decoder must be one of deeplabv3, deeplabv3plus, got unet"),
+        ({"decoder": "unet"}, "decoder must be one of deeplabv3, deeplabv3plus, got 'unet'"),
         ({"output_stride": 4}, "output_stride must be 8 or 16, got 4"),
         ({"slices_per_pass": 0}, "slices_per_pass must be at least 1, got 0"),
-        ({"encoder": "resnet19"}, "encoder must be one of segmentation_models_pytorch, got resnet19"),
+        ({"encoder": "resnet19"}, "encoder must be .* can be dilated, got 'resnet19': it is unknown"),
+        ({"encoder": "vgg11"}, "encoder must be .* can be dilated, got 'vgg11': "),
+        ({"n_slices": "5"}, "n_slices must be a positive odd number, got '5'"),
+        ({"n_slices": True}, "n_slices must be a positive odd number, got True"),
+        ({"encoder_weights": 1}, "encoder_weights must be a name or null, got 1"),
+        (
+            {"n_slice": 5},
+            "unknown argument n_slice; expected n_slices, encoder, decoder, output_stride",
+        ),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
