@@ -1,5 +1,8 @@
 """The one exception for input that a user has to correct."""
 
+import os
+import sys
+
 
 class InputError(ValueError):
     """Something the user gave is missing or wrong; the message is one line and says what was expected and found.
@@ -12,3 +15,10 @@ class InputError(ValueError):
         ...
         nnunet_lopsided.errors.InputError: rate must be within [0, 1], got 1.5
     """
+
+
+def end_nnunet_command(error: InputError) -> None:
+    """End one of nnU-Net's own commands as ours end on bad input: one line, exit code 2; elsewhere do nothing."""
+    if os.path.basename(sys.argv[0]).startswith("nnUNetv2_"):
+        print(f"nnunet-lopsided: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None

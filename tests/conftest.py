@@ -20,7 +20,7 @@ import pytest
 # Before torch is imported. The tensors of the tests are too small for threads to pay, least of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
 PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 BINARY = {"background": 0, "lesion": 1}
@@ -107,6 +107,7 @@ def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDatase
 
     from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
     from nnunet_lopsided.planning.configuration_25d import add_configuration
+    from nnunet_lopsided.planning.rules_25d import Overrides
 
     number = 701 + list(KINDS).index(kind)
     folder = write_phantom_dataset(
@@ -131,7 +132,7 @@ def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDatase
     nnunet.plan_experiment_dataset(number)
     nnunet.plan_experiment_dataset(number, ResEncUNetPlanner)
     nnunet.preprocess_dataset(number, configurations=("2d", "3d_fullres"), num_processes=(1,), show_progress_bar=False)
-    add_configuration(number, encoder="resnet18")
+    add_configuration(number, overrides=Overrides(encoder="resnet18", n_slices=5, output_stride=16, batch_size=2))
     return TinyDataset(root, folder.name, deepcopy(dataset_json))
 
 
@@ -143,6 +144,30 @@ def relabelled(label: np.ndarray, with_ignored: bool) -> np.ndarray:
     if with_ignored:
         label[:, :, :8] = 3
     return label
+
+
+@pytest.fixture
+def planned_dataset(nnunet_paths: Path) -> Callable[..., Path]:
+    """Writes the preprocessed folder of a dataset 505 of one case with one lesion, as far as planning reads it."""
+
+    def write(plans: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+        folder = nnunet_paths / "nnUNet_preprocessed" / "Dataset505_Planned"
+        (folder / "gt_segmentations").mkdir(parents=True)
+        (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+        (folder / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+        dataset_json = {
+            "channel_names": {"0": "T1"},
+            "labels": {"background": 0, "lesion": 1},
+            "file_ending": ".nii.gz",
+        }
+        (folder / "dataset.json").write_text(json.dumps(dataset_json))
+        label = np.zeros((20, 20, 20), np.uint8)
+        label[4:16, 4:16, 4:16] = 1  # 14.9 mm across
+        geometry = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+        write_image(folder / "gt_segmentations" / "a.nii.gz", Image(label, geometry))
+        return folder
+
+    return write
 
 
 @pytest.fixture

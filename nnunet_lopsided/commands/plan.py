@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from nnunet_lopsided.commands._cli import run
 
@@ -11,57 +12,76 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="lopsided-plan",
-        description="Add the 2.5d configuration (slices into channels, DeepLabv3) to the plans of a dataset. Run it "
-        "after nnUNetv2_plan_and_preprocess; the preprocessed data of 3d_fullres is used as it is.",
+        description="Add the 2.5d configuration (slices into channels, DeepLabv3) to the plans of a dataset, fitted to "
+        "its images and lesions. Run it after nnUNetv2_plan_and_preprocess; the preprocessed data of 3d_fullres is "
+        "used as it is. Every choice is printed with its reason; options overrule it.",
     )
     parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("--slices", type=int, help="slices stacked into channels, odd")
+    parser.add_argument("--encoder", help="encoder of segmentation_models_pytorch")
+    parser.add_argument("--decoder", choices=("deeplabv3", "deeplabv3plus"), help="deeplabv3plus draws finer outlines")
+    parser.add_argument("--output-stride", type=int, choices=(8, 16), help="in-plane stride of the deepest features")
+    parser.add_argument("--patch", type=int, nargs=2, metavar=("H", "W"), help="in-plane patch in voxels")
+    parser.add_argument("--batch-size", type=int, help="patches per training step")
     parser.add_argument(
-        "--slices", type=int, default=5, help="slices stacked into channels, odd (default: %(default)s)"
+        "--pretrained", metavar="NAME", help="start from these weights of the encoder, such as imagenet; downloads them"
     )
     parser.add_argument(
-        "--encoder", default="resnet50", help="encoder of segmentation_models_pytorch (default: %(default)s)"
+        "--gpu-memory", type=float, default=8.0, metavar="GIB", help="memory to plan for (default: %(default)s)"
     )
-    parser.add_argument(
-        "--decoder",
-        choices=("deeplabv3", "deeplabv3plus"),
-        default="deeplabv3",
-        help="deeplabv3plus draws finer outlines (default: %(default)s)",
-    )
-    parser.add_argument("--output-stride", type=int, choices=(8, 16), default=8, help="default: %(default)s")
-    parser.add_argument(
-        "--patch", type=int, nargs=2, metavar=("H", "W"), help="in-plane patch in voxels (default: that of 2d)"
-    )
-    parser.add_argument("--batch-size", type=int, help="default: that of 2d, at most 32")
     parser.add_argument("--overwrite", action="store_true", help="replace another 2.5d configuration")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="labels read at the same time (default: 2)")
     return run(parser, _plan, argv)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.planning.configuration_25d import NAME, add_configuration
+    from nnunet_lopsided.planning.rules_25d import Overrides
 
+    if arguments.np < 1:
+        raise InputError(f"number of processes must be at least 1, got {arguments.np}")
     plans_file, configuration = add_configuration(
         arguments.d,
         arguments.p,
         overwrite=arguments.overwrite,
-        n_slices=arguments.slices,
-        encoder=arguments.encoder,
-        decoder=arguments.decoder,
-        output_stride=arguments.output_stride,
-        in_plane_patch=tuple(arguments.patch) if arguments.patch else None,
-        batch_size=arguments.batch_size,
+        memory_target_gib=arguments.gpu_memory,
+        overrides=Overrides(
+            n_slices=arguments.slices,
+            encoder=arguments.encoder,
+            decoder=arguments.decoder,
+            output_stride=arguments.output_stride,
+            in_plane_patch=tuple(arguments.patch) if arguments.patch else None,
+            batch_size=arguments.batch_size,
+            encoder_weights=arguments.pretrained,
+        ),
+        n_processes=arguments.np,
     )
-    network = configuration["architecture"]["arch_kwargs"]
-    depth, height, width = configuration["patch_size"]
     print(f"{NAME} added to {plans_file}")
-    print(f"  network: {network['decoder']}, encoder {network['encoder']}, output stride {network['output_stride']}")
-    print(
-        f"  training patch: {network['n_slices']} slices of {height} x {width}, "
-        f"batch size {configuration['batch_size']}"
-    )
-    print(f"  prediction patch: {depth} slices of {height} x {width}")
+    for name, (value, reason) in _lines(configuration).items():
+        print(f"  {name:20} {value:16} {reason}")
     print(
         f"Train with: nnUNetv2_train {arguments.d} {NAME} FOLD -tr nnUNetTrainerLopsided"
         + ("" if arguments.p == "nnUNetPlans" else f" -p {arguments.p}")
     )
     return 0
+
+
+def _lines(configuration: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    network, ours = configuration["architecture"]["arch_kwargs"], configuration["lopsided"]
+    depth, height, width = configuration["patch_size"]
+    values = {
+        "slices": network["n_slices"],
+        "patch": f"{height} x {width}",
+        "depth": depth,
+        "decoder": network["decoder"],
+        "output_stride": network["output_stride"],
+        "encoder": network["encoder"],
+        "encoder_weights": network.get("encoder_weights", "none"),
+        "batch_size": configuration["batch_size"],
+        "iterations_per_epoch": ours["iterations_per_epoch"],
+        "epochs": ours["epochs"],
+        "memory": f"{ours['estimated_training_memory_bytes'] / 2**30:.1f} GiB",
+    }
+    return {name.replace("_", " "): (str(value), ours["reasons"][name]) for name, value in values.items()}

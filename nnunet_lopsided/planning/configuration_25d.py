@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import preprocessed_folder, read_json, write_json
+from nnunet_lopsided.nnunet_layout import label_scheme, preprocessed_folder, read_json, write_json
+from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
+from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, check_memory_target, choose_25d
 
 NAME = "2.5d"
 _PARENT = "3d_fullres"
 _NETWORK = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
-_MULTIPLE = 16  # in-plane patch sizes are multiples of the largest output stride
-_LARGEST_BATCH = 32
 
 
 def configuration_25d(
     plans: dict[str, Any],
     fingerprint: dict[str, Any],
-    *,
-    n_slices: int = 5,
-    encoder: str = "resnet50",
-    decoder: str = "deeplabv3",
-    output_stride: int = 8,
-    in_plane_patch: tuple[int, int] | None = None,
-    batch_size: int | None = None,
+    lesions: Mapping[str, Any],
+    memory: MemoryModel,
+    memory_target_gib: float = 8.0,
+    overrides: Overrides = Overrides(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """The configuration to store as ``plans["configurations"]["2.5d"]``.
+    """The configuration to store as ``plans["configurations"]["2.5d"]``; ``lopsided`` in it holds every reason.
 
-    It inherits 3d_fullres, and with it spacing, normalisation and the preprocessed data. The depth of the patch is the
-    predictor's: the deepest training case, so that one window covers a volume and every slice is computed once. For
-    training, our trainers cut patches of ``n_slices``.
+    It inherits 3d_fullres, and with it spacing, normalisation and the preprocessed data. The depth of its patch is the
+    predictor's; for training, our trainers cut patches of ``n_slices``.
 
     Args:
         plans: the content of nnUNetPlans.json.
         fingerprint: the content of dataset_fingerprint.json.
-        n_slices: slices stacked into channels, odd.
-        encoder: encoder of segmentation_models_pytorch.
-        decoder: ``deeplabv3`` or ``deeplabv3plus``.
-        output_stride: 8 or 16.
-        in_plane_patch: patch height and width in voxels; default: that of nnU-Net's 2d configuration.
-        batch_size: default: that of nnU-Net's 2d configuration, at most 32.
+        lesions: see :func:`~nnunet_lopsided.planning.lesion_fingerprint.lesion_fingerprint`.
+        memory: estimates training memory, see :func:`~nnunet_lopsided.planning.memory.training_memory`.
+        memory_target_gib: GPU memory to plan for.
+        overrides: choices made by the user; what they leave open, :func:`.choose_25d` decides.
 
     Raises:
-        InputError: the plans have no 3d_fullres (2D data) or no 2d configuration, or an option is out of range.
+        InputError: the plans have no 3d_fullres configuration (2D data), or an option is out of range.
     """
     configurations = plans.get("configurations") if isinstance(plans, dict) else None
     if not isinstance(configurations, dict):
@@ -54,84 +48,105 @@ def configuration_25d(
             f"plans {plans.get('plans_name')}: {NAME} needs a {_PARENT} configuration, found "
             f"{', '.join(configurations)}; for 2D images use nnU-Net's 2d"
         )
-    if "2d" not in configurations:
-        raise InputError(
-            f"plans {plans.get('plans_name')}: {NAME} takes its in-plane patch from the 2d configuration, "
-            f"found {', '.join(configurations)}"
-        )
-    if n_slices < 1 or n_slices % 2 == 0:
-        raise InputError(f"slices must be a positive odd number, got {n_slices}")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch size must be at least 1, got {batch_size}")
-    if in_plane_patch is not None and any(size < 1 for size in in_plane_patch):
-        raise InputError(f"patch must be two positive numbers, got {in_plane_patch}")
-    in_plane = in_plane_patch or configurations["2d"]["patch_size"]
-    in_plane = [math.ceil(size / _MULTIPLE) * _MULTIPLE for size in in_plane]
     spacing = configurations[_PARENT]["spacing"]
+    choices = choose_25d(
+        _resampled_shapes(fingerprint, plans["transpose_forward"], spacing),
+        spacing,
+        lesions,
+        memory,
+        memory_target_gib,
+        overrides,
+    )
     return {
         "inherits_from": _PARENT,
-        "patch_size": [_deepest(fingerprint, plans["transpose_forward"], spacing[0]), *in_plane],
-        "batch_size": batch_size or min(configurations["2d"]["batch_size"], _LARGEST_BATCH),
+        "patch_size": [choices.depth.value, *choices.patch.value],
+        "batch_size": choices.batch_size.value,
         "batch_dice": True,
-        "architecture": {
-            "network_class_name": _NETWORK,
-            "arch_kwargs": {
-                "n_slices": n_slices,
-                "encoder": encoder,
-                "decoder": decoder,
-                "output_stride": output_stride,
-            },
-            "_kw_requires_import": [],
+        "architecture": {"network_class_name": _NETWORK, "arch_kwargs": choices.network, "_kw_requires_import": []},
+        "lopsided": {
+            "epochs": choices.epochs.value,
+            "iterations_per_epoch": choices.iterations_per_epoch.value,
+            "estimated_training_memory_bytes": choices.memory.value,
+            "reasons": choices.reasons(),
         },
     }
 
 
 def add_configuration(
-    dataset: int | str, plans_name: str = "nnUNetPlans", *, overwrite: bool = False, **options: Any
+    dataset: int | str,
+    plans_name: str = "nnUNetPlans",
+    *,
+    overwrite: bool = False,
+    memory_target_gib: float = 8.0,
+    overrides: Overrides = Overrides(),  # noqa: B008 - frozen
+    n_processes: int = 2,
 ) -> tuple[Path, dict[str, Any]]:
     """Add the ``2.5d`` configuration to the plans of a dataset that nnU-Net has planned.
+
+    The lesion fingerprint it goes by is written beside nnU-Net's, as ``lesion_fingerprint.json``.
 
     Args:
         dataset: id or name.
         plans_name: nnU-Net's plans identifier.
         overwrite: replace a ``2.5d`` configuration that differs.
-        **options: see :func:`configuration_25d`.
+        memory_target_gib: GPU memory to plan for.
+        overrides: choices made by the user.
+        n_processes: labels read at the same time.
 
     Returns:
         The plans file and the configuration.
 
     Raises:
-        InputError: no plans, no fingerprint, a different ``2.5d`` without ``overwrite``, or see
+        InputError: no plans, fingerprint or labels, a different ``2.5d`` without ``overwrite``, see
             :func:`configuration_25d`, or no network can be built from the options.
     """
     folder = preprocessed_folder(dataset)
     plans_file = folder / f"{plans_name}.json"
     plans = read_json(plans_file)
-    configuration = configuration_25d(plans, read_json(folder / "dataset_fingerprint.json"), **options)
+    fingerprint = read_json(folder / "dataset_fingerprint.json")
+    dataset_json = read_json(folder / "dataset.json")
+    n_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", ())))
+    n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
+
+    def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> tuple[int, int]:
+        from nnunet_lopsided.planning.memory import training_memory
+
+        needed = training_memory(dict(network), n_channels, n_classes, patch)
+        return needed.fixed_bytes, needed.bytes_per_patch
+
+    check_memory_target(memory_target_gib)
+    if overrides.encoder is not None or overrides.encoder_weights is not None:
+        _check_encoder(overrides, n_channels, n_classes)
+    lesions = measure_lesions(folder, n_processes)
+    configuration = configuration_25d(plans, fingerprint, lesions, memory, memory_target_gib, overrides)
     present = plans["configurations"].get(NAME)
     if present not in (None, configuration) and not overwrite:
         raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
-    _check_network(configuration["architecture"]["arch_kwargs"])
+    write_json(folder / FILE, lesions)
     plans["configurations"][NAME] = configuration
     write_json(plans_file, plans)
     return plans_file, configuration
 
 
-def _check_network(arguments: dict[str, Any]) -> None:
-    """Build the network once: what cannot be built is found now, not in training."""
+def _check_encoder(overrides: Overrides, n_channels: int, n_classes: int) -> None:
+    """Build the network and load the weights once: what cannot be had is found now, not in training."""
     from nnunet_lopsided.architectures import DeepLabV3For25D
 
+    arguments: dict[str, Any] = {"encoder_weights": overrides.encoder_weights}
+    if overrides.encoder is not None:
+        arguments["encoder"] = overrides.encoder
     try:
-        DeepLabV3For25D(1, 2, **arguments)
-    except Exception as error:  # encoders that are unknown or cannot be dilated fail in many ways
-        raise InputError(f"encoder {arguments['encoder']} cannot be used: {error}") from error
+        DeepLabV3For25D(n_channels, n_classes, **arguments).load_pretrained_encoder()
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
-def _deepest(fingerprint: dict[str, Any], transpose: list[int], target_spacing: float) -> int:
-    """Slices of the deepest training case after cropping and resampling."""
-    axis = transpose[0]
-    shapes, spacings = fingerprint["shapes_after_crop"], fingerprint["spacings"]
-    return max(
-        max(1, round(shape[axis] * spacing[axis] / target_spacing))
-        for shape, spacing in zip(shapes, spacings, strict=True)
-    )
+def _resampled_shapes(
+    fingerprint: dict[str, Any], transpose: list[int], target_spacing: list[float]
+) -> list[tuple[int, ...]]:
+    """Shape of every training case after cropping, transposing and resampling, as nnU-Net computes it."""
+    cases = zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
+    return [
+        tuple(max(1, round(shape[a] * spacing[a] / t)) for a, t in zip(transpose, target_spacing, strict=True))
+        for shape, spacing in cases
+    ]

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -22,7 +23,9 @@ from tqdm import tqdm
 
 import nnunet_lopsided
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
+from nnunet_lopsided.errors import InputError, end_nnunet_command
 from nnunet_lopsided.trainers import curves
+from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.names import NameOption, Option
 
 EPOCHS = NameOption("epochs", "Nepochs", "training epochs", 1, integer=True)
@@ -41,15 +44,16 @@ class LesionTrainer(nnUNetTrainer):
     Attributes:
         name_options: what the trainer's name may carry.
         hyperparameters: names of the class attributes that are logged and stored in every checkpoint.
-        epochs: training epochs.
-        iterations_per_epoch: training iterations per epoch; a fifth as many for the online validation.
+        epochs: training epochs; None: what ``lopsided-plan`` chose for 2.5d, otherwise nnU-Net's 1000.
+        iterations_per_epoch: training iterations per epoch, a fifth as many for the online validation; None: as planned
+            for 2.5d, otherwise nnU-Net's 250.
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
     """
 
     name_options: ClassVar[tuple[Option, ...]] = (EPOCHS, ITERATIONS)
     hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias")
-    epochs: int = 1000
-    iterations_per_epoch: int = 250
+    epochs: int | None = None
+    iterations_per_epoch: int | None = None
     foreground_prior_bias: bool = False
     configuration_manager: ConfigurationManager
 
@@ -62,9 +66,11 @@ class LesionTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs
-        self.num_iterations_per_epoch = self.iterations_per_epoch
-        self.num_val_iterations_per_epoch = max(1, self.iterations_per_epoch // 5)
+        planned = self.configuration_manager.configuration.get("lopsided", {})
+        self.epochs = self.num_epochs = self.epochs or planned.get("epochs", 1000)
+        iterations = self.iterations_per_epoch or planned.get("iterations_per_epoch", 250)
+        self.iterations_per_epoch = self.num_iterations_per_epoch = iterations
+        self.num_val_iterations_per_epoch = max(1, iterations // 5)
         self._resumed = False
         # nnU-Net's predictor and its --c read single keys of init_args; further ones travel along.
         self.my_init_kwargs["lopsided"] = self._describe_hyperparameters()
@@ -104,6 +110,30 @@ class LesionTrainer(nnUNetTrainer):
 
     # ---- start of training
 
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
+        try:
+            return nnUNetTrainer.build_network_architecture(
+                plans_manager,
+                configuration_manager,
+                num_input_channels,
+                num_output_channels,
+                enable_deep_supervision,
+            )
+        except ValueError as error:
+            if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
+                raise
+            problem = InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}")
+            end_nnunet_command(problem)
+            raise problem from error
+
     def initialize(self) -> None:
         super().initialize()
         described = self._describe_hyperparameters()
@@ -112,6 +142,8 @@ class LesionTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        if self._is_25d and not self._resumed:
+            self._bare_network.load_pretrained_encoder()
         if self.foreground_prior_bias and not self._resumed:
             self._start_at_foreground_prior()
         if self._is_25d:
@@ -197,6 +229,21 @@ class LesionTrainer(nnUNetTrainer):
             yield
         finally:
             self.configuration_manager = planned
+
+    def get_training_transforms(
+        self,
+        patch_size: Any,
+        rotation: Any,
+        deep_supervision_scales: Any,
+        *args: Any,
+        use_mask_for_norm: Any = None,
+        **kwargs: Any,
+    ) -> ComposeTransforms:
+        """nnU-Net's augmentation; in 2.5d in the plane alone."""
+        augmentation = nnUNetTrainer.get_training_transforms(
+            patch_size, rotation, deep_supervision_scales, *args, use_mask_for_norm=use_mask_for_norm, **kwargs
+        )
+        return for_slice_stacks(augmentation, any(use_mask_for_norm or ())) if self._is_25d else augmentation
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
         rotation, in_plane_only, initial_patch_size, mirror_axes = (

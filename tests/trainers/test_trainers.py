@@ -20,6 +20,8 @@ from torch import nn
 
 import nnunet_lopsided
 from nnunet_lopsided import trainers
+from nnunet_lopsided.architectures import DeepLabV3For25D
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.losses import lopsided_bootstrap_loss
 from nnunet_lopsided.trainers.base import PerResolution, last_layers
@@ -39,10 +41,17 @@ def build(dataset: Any, name: str = SHORT, configuration: str = "2d", fold: int 
     """A trainer as nnUNetv2_train builds it, on the CPU."""
     plans = dataset.plans(options.pop("plans", "nnUNetPlans")) | {"continue_training": options.pop("resume", False)}
     dataset_json = options.pop("dataset_json", dataset.dataset_json)
+    edit = options.pop("edit", lambda configurations: None)
     assert not options
     if "2.5d" not in plans["configurations"]:
         plans["configurations"]["2.5d"] = dataset.plans()["configurations"]["2.5d"]
+    edit(plans["configurations"])
     return getattr(trainers, name)(plans, configuration, fold, dataset_json, torch.device("cpu"))
+
+
+def mask_images(masked: bool) -> Callable[[dict[str, Any]], None]:
+    """Edits plans: whether images are zero outside a mask (the phantoms' are)."""
+    return lambda configurations: configurations["3d_fullres"].update(use_mask_for_norm=[masked] * 4)
 
 
 def log_of(trainer: Any) -> str:
@@ -344,18 +353,18 @@ def check_a_step(trainer: Any, n_foreground: int, moved: float = 0.5) -> None:
 
 
 def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
-    trainer = build(tiny, configuration="2.5d")
+    trainer = build(tiny, configuration="2.5d", edit=mask_images(False))
     trainer.on_train_start()
     assert trainer.configuration_manager.patch_size == [12, 32, 32]  # the predictor's
     trainer.on_train_epoch_start()
     batch = next(trainer.dataloader_train)
     assert batch["data"].shape == (2, 4, 5, 32, 32)
-    assert batch["target"].shape == (2, 1, 5, 32, 32)
+    assert batch["target"].shape == (2, 1, 1, 32, 32), "the target of the other slices is not augmented"
     trainer.on_validation_epoch_start()
     with torch.no_grad():
         logits = trainer.network(batch["data"])
         assert logits.shape == (2, 2, 1, 32, 32)
-        expected = lopsided_bootstrap_loss(logits[:, :, 0], batch["target"][:, 0, 2], trainer.alpha, 1.0)
+        expected = lopsided_bootstrap_loss(logits[:, :, 0], batch["target"][:, 0, 0], trainer.alpha, 1.0)
         assert float(trainer.validation_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
     assert trainer.inference_allowed_mirroring_axes == (1, 2)
 
@@ -386,6 +395,115 @@ def test_25d_supervises_the_slice_in_the_middle(tiny: Any) -> None:
     assert supervised["data"] is data
     three_d = build(tiny, configuration="3d_fullres")
     assert three_d._supervised({"target": target})["target"] is target
+
+
+def test_25d_masked_images_keep_the_target_that_holds_the_mask(tiny: Any) -> None:
+    trainer = build(tiny, configuration="2.5d", edit=mask_images(True))
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    batch = next(trainer.dataloader_train)
+    assert batch["target"].shape == (2, 1, 5, 32, 32)
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+
+
+def test_25d_targets_are_the_centre_of_what_nnunet_would_make(tiny: Any) -> None:
+    targets = []
+    for early in (True, False):
+        trainer = build(tiny, configuration="2.5d", edit=mask_images(False))
+        trainer.on_train_start()
+        augmentation = trainer.dataloader_train.data_loader.transforms
+        assert type(augmentation.transforms[0]).__name__ == "CentreSliceOfTarget"
+        if not early:
+            del augmentation.transforms[0]
+        np.random.seed(1)  # noqa: NPY002 - what nnU-Net's loader draws from
+        torch.manual_seed(1)
+        targets.append([trainer._supervised(next(trainer.dataloader_train)) for _ in range(6)])
+    for cut, whole in zip(*targets, strict=True):
+        assert torch.equal(cut["data"], whole["data"])
+        assert torch.equal(cut["target"], whole["target"])
+    assert any(batch["target"].any() for batch in targets[0])
+
+
+def test_25d_schedule_is_planned_unless_the_name_says_otherwise(tiny: Any) -> None:
+    def plan(configurations: dict[str, Any]) -> None:
+        configurations["2.5d"]["lopsided"] |= {"epochs": 321, "iterations_per_epoch": 45}
+
+    schedules = {}
+    for name, configuration in (
+        ("nnUNetTrainerLopsided", "2.5d"),
+        ("nnUNetTrainerLopsided_7epochs", "2.5d"),
+        ("nnUNetTrainerLopsided_9iters", "2.5d"),
+        ("nnUNetTrainerLopsided", "2d"),
+    ):
+        trainer = build(tiny, name, configuration, edit=plan)
+        described = trainer.my_init_kwargs["lopsided"]
+        assert (trainer.num_epochs, trainer.num_iterations_per_epoch) == (
+            described["epochs"],
+            described["iterations_per_epoch"],
+        )
+        schedules[name, configuration] = (described["epochs"], described["iterations_per_epoch"])
+    assert list(schedules.values()) == [(321, 45), (7, 45), (321, 9), (1000, 250)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_slices": 4}, "n_slices must be a positive odd number, got 4"),
+        ({"sclices": 5}, "unknown argument sclices; expected n_slices"),
+        ({"encoder": "resnet19"}, "encoder must be one of segmentation_models_pytorch"),
+        ({"output_stride": "8"}, "output_stride must be 8 or 16, got '8'"),
+    ],
+)
+def test_25d_arguments_edited_by_hand(
+    tiny: Any,
+    arguments: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def by_hand(configurations: dict[str, Any]) -> None:
+        configurations["2.5d"]["architecture"]["arch_kwargs"] |= arguments
+
+    trainer = build(tiny, configuration="2.5d", edit=by_hand)
+    with pytest.raises(InputError, match=f"arch_kwargs of the 2.5d configuration in the plans: {message}"):
+        trainer.initialize()
+    monkeypatch.setattr("sys.argv", ["nnUNetv2_train"])
+    with pytest.raises(SystemExit) as ending:
+        trainer.initialize()
+    assert ending.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_25d_pretrained_weights_are_loaded_at_the_start_alone(
+    empty_results: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(DeepLabV3For25D, "load_pretrained_encoder", lambda network: loaded.append(network))
+    first = build(empty_results, configuration="2.5d")
+    first.on_train_start()
+    assert loaded == [first.network]
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(empty_results, configuration="2.5d", resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    assert len(loaded) == 1
+
+
+def test_25d_takes_weights_from_another_training_but_for_the_head(tiny: Any) -> None:
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    source = build(tiny, configuration="2.5d")
+    source.on_train_start()
+    path = str(Path(source.output_folder) / "pretrained.pth")
+    source.save_checkpoint(path)
+    trainer = build(tiny, configuration="2.5d")
+    trainer.initialize()
+    head = last_layers(trainer.network)[0].weight.detach().clone()
+    load_pretrained_weights(trainer.network, path)
+    assert torch.equal(last_layers(trainer.network)[0].weight, head)
+    for name, weight in trainer.network.named_parameters():
+        assert ".seg_layers." in name or torch.equal(weight, source.network.get_parameter(name)), name
 
 
 def test_25d_has_one_output_and_no_deep_supervision(tiny: Any) -> None:

@@ -4,20 +4,15 @@ nnU-Net drops this module from ``sys.modules`` after each search; the classes li
 are therefore the same objects every time.
 """
 
-import os
-import sys
 from typing import Any
 
 from nnunet_lopsided import trainers
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, end_nnunet_command
 
 
 def __getattr__(name: str) -> Any:
     try:
         return getattr(trainers, name)
     except InputError as error:
-        # In nnU-Net's own commands a malformed name ends like any bad input of ours: one line, exit code 2.
-        if os.path.basename(sys.argv[0]).startswith("nnUNetv2_"):
-            print(f"nnunet-lopsided: error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+        end_nnunet_command(error)
         raise

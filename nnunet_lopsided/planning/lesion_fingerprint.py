@@ -1,0 +1,93 @@
+"""What the lesions of a dataset are like, as nnU-Net's fingerprint says what its images are like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import import_readers, read_image
+from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.nnunet_layout import label_maps, label_scheme, raw_dataset, read_json
+
+FILE = "lesion_fingerprint.json"
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
+
+
+def lesion_fingerprint(diameters_mm: Sequence[Sequence[float]], n_lesion_voxels: int, n_voxels: int) -> dict[str, Any]:
+    """Counts, sizes and the foreground prior.
+
+    Args:
+        diameters_mm: for every case the diameters of its lesions, of the sphere (2D: circle) of equal volume.
+        n_lesion_voxels: voxels of all lesions together.
+        n_voxels: annotated voxels of all cases together, ignored ones left out.
+
+    Returns:
+        ``n_cases``, ``n_lesions``, ``n_cases_without_lesions``, ``lesions_per_case`` (``mean``, ``median``, ``max``),
+        ``diameter_mm_percentiles`` ({"5": ..., ..., "95": ...}; null without lesions) and ``foreground_prior``.
+
+    Example:
+        >>> fingerprint = lesion_fingerprint([[2.0, 4.0, 9.0], []], n_lesion_voxels=50, n_voxels=10_000)
+        >>> fingerprint["lesions_per_case"], fingerprint["diameter_mm_percentiles"]["50"]
+        ({'mean': 1.5, 'median': 1.5, 'max': 3}, 4.0)
+    """
+    counts = [len(case) for case in diameters_mm]
+    diameters = [d for case in diameters_mm for d in case]
+    percentiles = None
+    if diameters:
+        values = np.percentile(diameters, PERCENTILES).tolist()
+        percentiles = {str(p): round(v, 4) for p, v in zip(PERCENTILES, values, strict=True)}
+    return {
+        "n_cases": len(counts),
+        "n_lesions": len(diameters),
+        "n_cases_without_lesions": counts.count(0),
+        "lesions_per_case": {
+            "mean": round(float(np.mean(counts)), 4) if counts else None,
+            "median": float(np.median(counts)) if counts else None,
+            "max": max(counts, default=None),
+        },
+        "diameter_mm_percentiles": percentiles,
+        "foreground_prior": n_lesion_voxels / n_voxels if n_voxels else None,
+    }
+
+
+def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
+    """The lesion fingerprint of a dataset that nnU-Net has planned or preprocessed.
+
+    Lesions are the 26-connected (2D: 8-connected) components of all label values but background and ignore, in the
+    original labels of the training cases.
+
+    Args:
+        folder: the dataset's folder below ``nnUNet_preprocessed``. Labels are taken from its ``gt_segmentations``, or
+            where that is missing from the raw dataset of the same name.
+        n_processes: labels read at the same time.
+
+    Raises:
+        InputError: there are no labels, or one is unreadable.
+    """
+    ground_truth = folder / "gt_segmentations"
+    if ground_truth.is_dir() and (found := label_maps(ground_truth)):
+        labels: Iterable[Path] = found.values()
+    else:
+        labels = [case.label for case in raw_dataset(folder.name).training_cases() if case.label is not None]
+    ignore = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json").ignore
+
+    def measure(path: Path) -> tuple[list[float], int, int]:
+        try:
+            label = read_image(path)
+        except InputError as error:
+            raise InputError(f"case {path.name}: {error}") from error
+        annotated = label.array != ignore if ignore is not None else np.ones(label.array.shape, bool)
+        lesions = find_lesions((label.array != 0) & annotated, label.geometry.spacing_mm)
+        return lesions.diameter_mm.tolist(), len(lesions.voxels), int(annotated.sum())
+
+    paths = list(labels)
+    import_readers()
+    with ThreadPoolExecutor(n_processes) as pool:
+        rows = list(tqdm(pool.map(measure, paths), total=len(paths), desc="lesions", unit="case"))
+    return lesion_fingerprint([row[0] for row in rows], sum(row[1] for row in rows), sum(row[2] for row in rows))

@@ -1,0 +1,269 @@
+"""What a 2.5D network for a dataset should be like: from fingerprints to choices with their reasons, no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+
+_STEP = 16  # in-plane patch sizes are multiples of the largest output stride
+_LARGEST_PATCH = 512
+_LARGEST_BATCH, _GOOD_BATCH, _SMALLEST_BATCH = 32, 8, 2
+_SLICES = (3, 7)
+_ENCODERS = ("resnet50", "resnet34", "resnet18")  # the first that leaves room for a good batch
+# In-plane diameter in voxels of a small lesion (first quartile), below which the finer network is chosen.
+_TINY, _SMALL = 8, 16
+_ITERATIONS, _EPOCHS, _NNUNET_ITERATIONS = (50, 500), (100, 1000), 250_000
+_TRAINING_SHARE = 0.8  # of the cases, in nnU-Net's five folds
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Choices made by the user; None: by the rules.
+
+    Attributes:
+        n_slices: slices stacked into channels, odd.
+        encoder: encoder of segmentation_models_pytorch.
+        decoder: ``deeplabv3`` or ``deeplabv3plus``.
+        output_stride: 8 or 16.
+        in_plane_patch: patch height and width in voxels.
+        batch_size: patches per training step.
+        encoder_weights: pretrained weights; None: random ones.
+    """
+
+    n_slices: int | None = None
+    encoder: str | None = None
+    decoder: str | None = None
+    output_stride: int | None = None
+    in_plane_patch: tuple[int, int] | None = None
+    batch_size: int | None = None
+    encoder_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_slices is not None and (self.n_slices < 1 or self.n_slices % 2 == 0):
+            raise InputError(f"slices must be a positive odd number, got {self.n_slices}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch size must be at least 1, got {self.batch_size}")
+        if self.in_plane_patch is not None and any(size < 1 for size in self.in_plane_patch):
+            raise InputError(f"patch must be two positive numbers, got {self.in_plane_patch}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and the reason for it, in one line."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What :func:`choose_25d` decided.
+
+    Attributes:
+        slices: slices stacked into channels.
+        patch: in-plane patch (height, width) in voxels of the resampled images.
+        depth: slices of the prediction patch.
+        decoder: ``deeplabv3`` or ``deeplabv3plus``.
+        output_stride: 8 or 16.
+        encoder: encoder of segmentation_models_pytorch.
+        encoder_weights: name of pretrained weights or None.
+        batch_size: patches per training step.
+        iterations_per_epoch: training iterations of one epoch.
+        epochs: training epochs.
+        memory: estimated peak bytes of training.
+    """
+
+    slices: Choice
+    patch: Choice
+    depth: Choice
+    decoder: Choice
+    output_stride: Choice
+    encoder: Choice
+    encoder_weights: Choice
+    batch_size: Choice
+    iterations_per_epoch: Choice
+    epochs: Choice
+    memory: Choice
+
+    def reasons(self) -> dict[str, str]:
+        """Reason by name."""
+        return {field.name: getattr(self, field.name).reason for field in fields(self)}
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`."""
+        return _network(self.slices, self.encoder, self.decoder, self.output_stride, self.encoder_weights)
+
+
+# (arch_kwargs, patch) -> (bytes that do not depend on the batch, bytes per patch)
+MemoryModel = Callable[[Mapping[str, Any], tuple[int, int]], tuple[int, int]]
+
+
+def choose_25d(
+    shapes: Sequence[Sequence[int]],
+    spacing_mm: Sequence[float],
+    lesions: Mapping[str, Any],
+    memory: MemoryModel,
+    memory_target_gib: float = 8.0,
+    overrides: Overrides = Overrides(),
+) -> Choices:
+    """Choose the network, its patches and its schedule.
+
+    - Slices: as many as a median lesion spans, odd, 3 to 7.
+    - Patch: the largest slice of the dataset, rounded up to multiples of 16, at most 512.
+    - Depth of the prediction patch: the deepest case, so that one window covers a volume.
+    - Decoder and output stride: a quarter of the lesions below 8 voxels across: DeepLabv3+ at stride 8; below 16:
+      DeepLabv3 at stride 8, the paper's; otherwise DeepLabv3+ at stride 16, which is cheaper.
+    - Encoder: resnet50, or the largest smaller one that leaves room for a batch of 8; batch size: what the memory
+      holds, at most 32 and no more than there are slices.
+    - An epoch shows as many slices as there are to train on; epochs: as many as make nnU-Net's 250 000 iterations.
+
+    Args:
+        shapes: shape (z, y, x) of every case after cropping and resampling, z the axis of slices.
+        spacing_mm: voxel size (z, y, x) after resampling.
+        lesions: see :func:`~nnunet_lopsided.planning.lesion_fingerprint.lesion_fingerprint`.
+        memory: estimates training memory.
+        memory_target_gib: GPU memory to plan for.
+        overrides: choices made by the user.
+
+    Raises:
+        InputError: ``memory_target_gib`` is not positive, or an override is out of range.
+    """
+    check_memory_target(memory_target_gib)
+    percentiles = lesions.get("diameter_mm_percentiles")
+    slices = _slices(spacing_mm[0], percentiles, overrides.n_slices)
+    patch = _patch([shape[1:] for shape in shapes], overrides.in_plane_patch)
+    deepest = max(shape[0] for shape in shapes)
+    decoder, output_stride = _decoder_and_stride(max(spacing_mm[1:]), percentiles, overrides)
+    weights = Choice(overrides.encoder_weights, "random weights" if overrides.encoder_weights is None else "as given")
+
+    n_slices_total = sum(shape[0] for shape in shapes)
+    budget = memory_target_gib * 2**30
+    encoders = (overrides.encoder,) if overrides.encoder else _ENCODERS
+    for encoder in encoders:
+        arguments = _network(slices, Choice(encoder, ""), decoder, output_stride, weights)
+        fixed, per_patch = memory(arguments, patch.value)
+        fitting = int((budget - fixed) // per_patch)
+        if fitting >= _GOOD_BATCH:
+            break
+    encoder_choice = Choice(encoder, _reason_for_encoder(encoder, encoders, fitting, memory_target_gib, overrides))
+    batch = _batch(fitting, n_slices_total, memory_target_gib, overrides.batch_size)
+    needed = fixed + batch.value * per_patch
+    iterations, epochs = _schedule(n_slices_total, batch.value)
+    return Choices(
+        slices=slices,
+        patch=patch,
+        depth=Choice(deepest, "the deepest case, so that one window covers a volume and no slice is computed twice"),
+        decoder=decoder,
+        output_stride=output_stride,
+        encoder=encoder_choice,
+        encoder_weights=weights,
+        batch_size=batch,
+        iterations_per_epoch=iterations,
+        epochs=epochs,
+        memory=Choice(needed, "peak of GPU memory in training, estimated without a GPU, not measured"),
+    )
+
+
+def check_memory_target(gib: float) -> None:
+    """Raise :class:`InputError` unless there is memory to plan for."""
+    if not gib > 0:
+        raise InputError(f"GPU memory target must be above 0, got {gib:g}")
+
+
+def _network(slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, Any]:
+    arguments = {
+        "n_slices": slices.value,
+        "encoder": encoder.value,
+        "decoder": decoder.value,
+        "output_stride": stride.value,
+    }
+    return arguments if weights.value is None else {**arguments, "encoder_weights": weights.value}
+
+
+def _slices(spacing_mm: float, percentiles: Mapping[str, float] | None, given: int | None) -> Choice:
+    if given is not None:
+        return Choice(given, "as given")
+    if percentiles is None:
+        return Choice(5, "no lesions to go by: 5, as in Yi et al. 2020")
+    spans = percentiles["50"] / spacing_mm
+    value = min(max(2 * math.floor(spans / 2) + 1, _SLICES[0]), _SLICES[1])
+    return Choice(
+        value, f"a median lesion of {percentiles['50']:.1f} mm spans {spans:.1f} slices of {spacing_mm:g} mm (3 to 7)"
+    )
+
+
+def _patch(slice_shapes: Sequence[Sequence[int]], given: tuple[int, int] | None) -> Choice:
+    largest = [max(shape[axis] for shape in slice_shapes) for axis in (0, 1)]
+    size = f"{largest[0]} x {largest[1]}"
+    if given is not None:
+        wanted, reason = list(given), "as given, in multiples of 16"
+    elif max(largest) <= _LARGEST_PATCH:
+        wanted, reason = largest, f"the whole slice (largest {size}), in multiples of 16"
+    else:
+        wanted = [min(n, _LARGEST_PATCH) for n in largest]
+        reason = f"slices of up to {size} do not fit: at most {_LARGEST_PATCH} a side"
+    height, width = (math.ceil(n / _STEP) * _STEP for n in wanted)
+    return Choice((height, width), reason)
+
+
+def _decoder_and_stride(
+    spacing_mm: float, percentiles: Mapping[str, float] | None, overrides: Overrides
+) -> tuple[Choice, Choice]:
+    if percentiles is None:
+        decoder, stride, reason = "deeplabv3", 8, "no lesions to go by: as in Yi et al. 2020"
+    else:
+        across = percentiles["25"] / spacing_mm
+        if across < _TINY:
+            decoder, stride, why = "deeplabv3plus", 8, "tiny: the finest network"
+        elif across < _SMALL:
+            decoder, stride, why = "deeplabv3", 8, "small: the paper's network"
+        else:
+            decoder, stride, why = "deeplabv3plus", 16, "large enough for the cheaper stride"
+        reason = f"a quarter of the lesions is at most {across:.1f} voxels across, {why}"
+    return (
+        Choice(overrides.decoder, "as given") if overrides.decoder else Choice(decoder, reason),
+        Choice(overrides.output_stride, "as given") if overrides.output_stride else Choice(stride, reason),
+    )
+
+
+def _reason_for_encoder(
+    encoder: str, tried: Sequence[str], fitting: int, target_gib: float, overrides: Overrides
+) -> str:
+    if overrides.encoder:
+        return "as given"
+    room = f"{target_gib:g} GiB hold batches of {max(fitting, 0)}"
+    if encoder == tried[0]:
+        return f"the default; {room}"
+    if fitting >= _GOOD_BATCH:
+        return f"larger encoders leave no room for a batch of {_GOOD_BATCH}; {room}"
+    return f"the smallest; even so {room}"
+
+
+def _batch(fitting: int, n_slices_total: int, target_gib: float, given: int | None) -> Choice:
+    room = f"the estimate allows {max(fitting, 0)} in {target_gib:g} GiB"
+    if given is not None:
+        return Choice(given, f"as given; {room}")
+    value = max(min(fitting, _LARGEST_BATCH, n_slices_total), _SMALLEST_BATCH)
+    if fitting < _SMALLEST_BATCH:
+        return Choice(value, f"the smallest; {room}: it will need more")
+    return Choice(value, f"{room}; at most {_LARGEST_BATCH}, and no more than the {n_slices_total} slices there are")
+
+
+def _schedule(n_slices_total: int, batch_size: int) -> tuple[Choice, Choice]:
+    n_training = max(1, round(_TRAINING_SHARE * n_slices_total))
+    one_pass = math.ceil(n_training / batch_size)
+    iterations = min(max(one_pass, _ITERATIONS[0]), _ITERATIONS[1])
+    epochs = min(max(round(_NNUNET_ITERATIONS / iterations), _EPOCHS[0]), _EPOCHS[1])
+    return (
+        Choice(
+            iterations,
+            f"{one_pass} batches show as many slices as a fold trains on, {n_training} "
+            f"({_ITERATIONS[0]} to {_ITERATIONS[1]})",
+        ),
+        Choice(epochs, f"as many as nnU-Net's {_NNUNET_ITERATIONS} iterations take ({_EPOCHS[0]} to {_EPOCHS[1]})"),
+    )

@@ -1,0 +1,52 @@
+"""nnU-Net's augmentation for stacks of a few slices of which one is predicted: in the plane, without waste."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform, SegOnlyTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
+
+
+def for_slice_stacks(augmentation: ComposeTransforms, masked_images: bool) -> ComposeTransforms:
+    """nnU-Net's training augmentation (its dummy-2D one), made fit for stacks of slices.
+
+    Args:
+        augmentation: as nnU-Net composes it; changed in place and returned.
+        masked_images: the dataset's images are zero outside a mask, which is part of every slice's target; then the
+            targets of all slices are augmented, otherwise that of the centre slice alone.
+    """
+    for step in augmentation.transforms:
+        if isinstance(step, RandomTransform) and isinstance(step.transform, GaussianBlurTransform):
+            step.transform = BlurInPlane(step.transform)
+    if not masked_images:
+        augmentation.transforms.insert(0, CentreSliceOfTarget())
+    return augmentation
+
+
+class CentreSliceOfTarget(SegOnlyTransform):
+    """Keeps of a target (C, D, H, W) the slice that a 2.5D network predicts."""
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+        return centre_slice(segmentation[None])[0]
+
+
+class BlurInPlane(ImageOnlyTransform):
+    """nnU-Net's Gaussian blur of every image channel, in the plane alone: its kernel is longer than a stack is deep."""
+
+    def __init__(self, blur: GaussianBlurTransform) -> None:
+        super().__init__()
+        self._p_per_channel = blur.p_per_channel
+        self._blur = GaussianBlurTransform(
+            blur.blur_sigma, synchronize_channels=True, synchronize_axes=blur.synchronize_axes, benchmark=blur.benchmark
+        )
+
+    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+        for channel in (torch.rand(len(img)) < self._p_per_channel).nonzero()[:, 0].tolist():
+            img[channel] = self._blur(image=img[channel])["image"]  # its slices as channels of a 2D image
+        return img
