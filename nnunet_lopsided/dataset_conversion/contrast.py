@@ -84,5 +84,5 @@ def _mean(channel: NDArray[np.generic], flat: NDArray[np.int64]) -> float:
 def _spread(values: NDArray[np.generic]) -> float:
     if not len(values):
         return 0.0
-    values = values.astype(np.float64)
-    return float(1.4826 * np.median(np.abs(values - np.median(values))) or values.std())
+    numbers = values.astype(np.float64)
+    return float(1.4826 * np.median(np.abs(numbers - np.median(numbers))) or numbers.std())

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.dataset_conversion.lesion_labels import censor_label
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
-from nnunet_lopsided.dataset_conversion.variants import censor_label, lesion_table, write_censored_variant
+from nnunet_lopsided.dataset_conversion.variants import lesion_table, write_censored_variant
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
@@ -56,7 +57,7 @@ def write_dataset(
         write_image(folder / "labelsTr" / f"{case}{ending}", Image(label, geometry))
     content = {
         "channel_names": {"0": "MR"},
-        "labels": {"background": 0, "lesion": 1},
+        "labels": TWO_CLASSES,
         "numTraining": len(label_maps),
         "file_ending": ending,
     }
