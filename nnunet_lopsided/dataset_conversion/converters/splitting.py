@@ -42,7 +42,7 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
 
     Example:
         >>> sorted(choose_test_patients({"a": 1, "b": 2, "c": 12, "d": 20}, 0.5, seed=0))
-        ['a', 'd']
+        ['a', 'c']
     """
     if not 0 < fraction < 1:
         raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
