@@ -108,7 +108,7 @@ def convert(converter: str, source: str | Path, options: Options, **find_options
     module = importlib.import_module(f"{__name__}.{info.module}")
     release = module.find(source, **find_options)
     if not release.cases:
-        raise InputError(f"{source}: no case found, expected files such as {info.expected}")
+        raise InputError(f"{source}: no case found, expected {info.expected}")
     options = replace(options, name=options.name or info.dataset_name)
     settings = {"converter": converter, "source": str(source.resolve()), "options": _plain(find_options)}
     write = getattr(module, "write", write_release)

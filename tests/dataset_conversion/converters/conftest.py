@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,6 +133,24 @@ class Convert:
 @pytest.fixture
 def run(tree: Tree, raw: Path) -> Convert:
     return Convert(tree)
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """nnU-Net's own check of a dataset folder, in threads: spawned processes would import torch again."""
+
+    def check(folder: Path) -> None:
+        from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+        monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+        monkeypatch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
+        verify_dataset_integrity(str(folder), num_processes=1)
+        out = capsys.readouterr().out
+        assert "verify_dataset_integrity Done" in out
+        assert "Error" not in out
+        assert "Warning" not in out
+
+    return check
 
 
 @pytest.fixture

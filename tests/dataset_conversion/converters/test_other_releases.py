@@ -126,7 +126,7 @@ def test_lits_without_a_segmentation(tree, run) -> None:
 @pytest.mark.parametrize("converter", ["brainmetshare", "brats-mets", "ucsf-bmsr", "nyumets", "ljubljana-ms", "lits"])
 def test_nothing_found(tree, run, raw, converter) -> None:
     tree.image("other/thing.nii.gz")
-    with pytest.raises(InputError, match=r"release: no case found, expected files such as "):
+    with pytest.raises(InputError, match=r"release: no case found, expected "):
         run(converter)
     with pytest.raises(InputError, match="source folder not found"):
         run(converter, source=tree.root / "nowhere")
