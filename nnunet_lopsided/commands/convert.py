@@ -120,6 +120,9 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         help="the split of Shirokikh et al. 2020, or every scan a training case (default: paper, and all with "
         "--test-cases or --test-fraction)",
     )
+    parser.add_argument(
+        "--paper-images", action="store_true", help="clip, and crop or mask, the images as that paper did (see docs)"
+    )
 
 
 def _brats_mets(parser: argparse.ArgumentParser) -> None:
@@ -265,8 +268,8 @@ def _find_options(arguments: argparse.Namespace) -> dict[str, Any]:
     own = {
         "brats-mets": ("channels", "target"),
         "ucsf-bmsr": ("channels", "target"),
-        "lits": ("split",),
-        "luna16": ("split", "consensus", "reader_variants", "lidc_xml"),
+        "lits": ("split", "paper_images"),
+        "luna16": ("split", "paper_images", "consensus", "reader_variants", "lidc_xml"),
         "folder": ("channels", "label", "lesion_values", "other_values", "patients_regex"),
     }.get(arguments.converter, ("channels",))
     options = {name: getattr(arguments, name) for name in own}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_lopsided.dataset_conversion.converters.ct import Clipped
 from nnunet_lopsided.dataset_conversion.converters.lidc import (
     N_READERS,
     Nodule,
@@ -35,7 +36,7 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
     files_below,
     selected_channels,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header, VolumeFile
+from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile
 from nnunet_lopsided.dataset_conversion.converters.writing import (
     CONVERSION_FILE,
     Converted,
@@ -60,6 +61,7 @@ from nnunet_lopsided.nnunet_layout import (
 CHANNELS = ("CT",)
 # Folders of the split of Shirokikh et al. 2020.
 PAPER_TRAINING, PAPER_VALIDATION, PAPER_TEST = range(6), range(6, 8), range(8, 10)
+PAPER_HU = (-1000, 300)
 READERS_FILE = "readers.csv"
 SLOT_NOTE = "a reader slot is the place in the XML file: LIDC does not say which slots of two scans are one person"
 
@@ -103,6 +105,7 @@ def find(
     consensus: int = 3,
     split: str = "paper",
     lidc_xml: Path | None = None,
+    paper_images: bool = False,
     reader_variants: bool = False,
     n_processes: int = 2,
 ) -> Luna16Release:
@@ -115,6 +118,7 @@ def find(
         split: ``paper``: subsets 0 to 5 train and 6 and 7 validate in the only fold, 8 and 9 are test cases; ``all``:
             every scan is a training case, in five folds.
         lidc_xml: any folder above the XML files.
+        paper_images: clip to -1000 to 300 HU, and set what is outside the masks of seg-lungs-LUNA16 to -1000.
         reader_variants: write a variant per reader slot as well.
         n_processes: XML files read at the same time.
 
@@ -124,9 +128,11 @@ def find(
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
     if not 1 <= consensus <= N_READERS:
         raise InputError(f"consensus must be within 1 to {N_READERS}, got {consensus}")
-    found, subsets = Gatherer(source), {}
+    found, subsets, lungs = Gatherer(source), {}, {}
     for path in files_below(source):
         match = re.fullmatch(r"subset(\d)", path.parent.name, re.IGNORECASE)
+        if path.parent.name == "seg-lungs-LUNA16" and path.suffix.lower() == ".mhd":
+            lungs[path.stem] = VolumeFile(path)
         if match and path.suffix.lower() == ".mhd":
             subsets[path.stem] = int(match[1])
             found.add(path.stem, "CT", path)
@@ -145,9 +151,12 @@ def find(
         is_test = split == "paper" and subsets[series] in PAPER_TEST
         if is_test and reading is None:
             found.problems.append((series, f"no XML file of its series below {lidc_xml or source}"))
+        if paper_images and series not in lungs:
+            found.problems.append((series, f"no lung mask in seg-lungs-LUNA16 below {source}"))
+        image: Volume = Clipped(ct, *PAPER_HU, lungs.get(series)) if paper_images else ct
         side: Split = "test" if is_test else "train"
         folder = found.folder_of(series, "CT")
-        cases.append(SourceCase(series, series, folder, {"CT": ct}, label, BINARY, split=side))
+        cases.append(SourceCase(series, series, folder, {"CT": image}, label, BINARY, split=side))
     training = [case.name for case in cases if case.split == "train"]
     fold = {
         "train": [name for name in training if subsets[name] in PAPER_TRAINING],

@@ -211,6 +211,29 @@ def test_a_scan_without_its_voxels(run, tree, scans) -> None:
         run("luna16")
 
 
+def test_images_as_the_paper_had_them(run, tree, scans) -> None:
+    lungs = np.zeros((6, 20, 24), np.uint8)
+    lungs[2:4, 5:9, 5:12], lungs[2:4, 12:15, 5:12] = 3, 4
+    for series in scans:
+        path = tree.root / "seg-lungs-LUNA16" / f"{series}.mhd"
+        original = sitk.ReadImage(str(path))
+        mask = sitk.GetImageFromArray(lungs)
+        mask.CopyInformation(original)
+        sitk.WriteImage(mask, str(path))
+    ct = tree.root / "subset0" / f"{scans[0]}.mhd"
+    sitk.WriteImage(sitk.ReadImage(str(ct)) * 4, str(ct))
+    written = run("luna16", paper_images=True)
+    image = read_image(written.image_path(scans[0], "CT")).array
+    expected = np.clip(read_image(ct).array, -1000, 300)
+    assert expected[lungs > 0].max() == 300
+    np.testing.assert_array_equal(image, np.where(lungs > 0, expected, -1000))
+    np.testing.assert_array_equal(written.label(scans[0]), filled(BIG))
+
+    (tree.root / "seg-lungs-LUNA16" / f"{scans[0]}.mhd").unlink()
+    with pytest.raises(InputError, match=f"case {scans[0]}: no lung mask in seg-lungs-LUNA16 below "):
+        run("luna16", paper_images=True, overwrite=True)
+
+
 def test_consensus_out_of_range(tree) -> None:
     with pytest.raises(InputError, match="consensus must be within 1 to 4, got 5"):
         luna16.find(tree.root, consensus=5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import Geometry, read_image
 
 UCSF = ("T1pre", "T1post", "FLAIR", "subtraction", "T2Synth")
 
@@ -111,6 +113,35 @@ def test_lits_as_task03(tree, run, a_label) -> None:
     }
     assert written.source_of("liver_140", "CT", "Ts").name == "liver_140.nii.gz"
     np.testing.assert_array_equal(written.label("liver_33"), a_label(0, 1))
+
+
+def test_lits_as_the_paper_had_it(tree, run) -> None:
+    ct = np.full((20, 24, 30), 100, np.int16)
+    ct[:, :, 15], ct[10, 12, 14] = -1024, 3000
+    seg = np.zeros((20, 24, 30), np.uint8)
+    seg[9:12, 10:14, 3:20], seg[10, 12, 14] = 1, 2
+    oblique = Geometry((2.5, 0.7, 0.8), (10.0, 20.0, 30.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    for number in (28, 33):
+        tree.write(f"Training Batch 2/volume-{number}.nii", ct, oblique)
+        tree.write(f"Training Batch 2/segmentation-{number}.nii", seg, oblique)
+    tree.image("test-volume-1.nii")
+    written = run("lits", paper_images=True)
+    image, label = read_image(written.image_path("liver_33", "CT")), written.label("liver_33")
+    box = np.s_[4:17, 5:19, 0:25]  # five voxels around the liver, as far as there are any
+    np.testing.assert_array_equal(image.array, np.clip(ct, -300, 300)[box])
+    np.testing.assert_array_equal(label, (seg == 2)[box])
+    # Voxel (5, 4) in (y, x) of the slice, through the rotation: x' = -0.7 * 5, y' = 0.8 * 0.
+    assert image.geometry.origin_mm == pytest.approx((10.0 - 0.7 * 5, 20.0, 30.0 + 2.5 * 4), abs=1e-5)
+    original = sitk.ReadImage(str(tree.root / "Training Batch 2" / "volume-33.nii"))
+    assert image.geometry.origin_mm == pytest.approx(original.TransformIndexToPhysicalPoint((0, 5, 4)), abs=1e-5)
+    assert "test_1 is left out: without a label there is no liver to crop to" in written.converted.notes
+
+    tree.write("Training Batch 2/segmentation-33.nii", np.zeros_like(seg), oblique)
+    with pytest.raises(InputError, match=r"case liver_33: .*nothing to crop to, the segmentation is empty"):
+        run("lits", paper_images=True, overwrite=True)
+    tree.write("Training Batch 2/segmentation-33.nii", seg[1:], oblique)
+    with pytest.raises(InputError, match=r"segmentation-33.nii: expected shape \(20, 24, 30\), found \(19, 24, 30\)"):
+        run("lits", paper_images=True, overwrite=True)
 
 
 def test_lits_without_a_segmentation(tree, run) -> None:
