@@ -63,17 +63,22 @@ class SparseLabel:
         return Image(array, self.geometry)
 
 
-def sparse_label(label: Image, lesions: Lesions) -> SparseLabel | None:
+def sparse_label(label: Image, lesions: Lesions, ignore_label: int | None) -> SparseLabel | None:
     """The label map as a :class:`SparseLabel`, or None where that would not be smaller.
 
     Args:
         label: the label map.
         lesions: its :func:`label_lesions`.
+        ignore_label: the value of voxels to ignore, if there are any.
     """
     flat = label.array.reshape(-1)
-    voxels = np.flatnonzero(flat != 0)
-    ids = np.zeros(len(voxels), np.min_scalar_type(len(lesions)))
-    ids[np.searchsorted(voxels, lesions.voxels)] = lesions.voxel_ids
-    indices = voxels.astype(np.min_scalar_type(max(flat.size - 1, 0)))
-    sparse = SparseLabel(label.array.shape, label.geometry, indices, flat[voxels], ids)
-    return sparse if indices.nbytes + sparse.values.nbytes + ids.nbytes < label.array.nbytes else None
+    voxels, ids = lesions.voxels, lesions.voxel_ids
+    if ignore_label is not None:
+        voxels = np.flatnonzero(flat != 0)
+        ids = np.zeros(len(voxels), np.int32)
+        ids[np.searchsorted(voxels, lesions.voxels)] = lesions.voxel_ids
+    small_ids = ids.astype(np.min_scalar_type(len(lesions)))
+    small_voxels = voxels.astype(np.min_scalar_type(flat.size - 1))
+    sparse = SparseLabel(label.array.shape, label.geometry, small_voxels, flat[voxels], small_ids)
+    n_bytes = small_ids.nbytes + small_voxels.nbytes + sparse.values.nbytes
+    return sparse if n_bytes < label.array.nbytes else None

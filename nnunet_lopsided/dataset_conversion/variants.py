@@ -319,7 +319,7 @@ def _lesions_of(
     def examine(case: Case) -> tuple[list[LesionRow], SparseLabel | None]:
         label = _read_label(case)
         lesions = label_lesions(label, dataset.ignore_label)
-        sparse = sparse_label(label, lesions)
+        sparse = sparse_label(label, lesions, dataset.ignore_label)
         values = label.array if sparse is None else sparse.values
         if not (np.isin(values, known)).all():
             raise InputError(
