@@ -14,12 +14,12 @@ from pathlib import Path
 from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase, Split
 from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 from nnunet_lopsided.dataset_conversion.converters.writing import (
-    CASES_FILE,
     CONVERSION_FILE,
     Converted,
     Options,
     fill_dataset,
 )
+from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import Case, RawDataset, new_raw_dataset, raw_dataset, write_json
 
@@ -124,28 +124,25 @@ def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, in
     values = {value: labels[name] for name, value in source.classes.items()}
     if source.dataset.ignore_label is not None:
         values[source.dataset.ignore_label] = labels["ignore"]
-    patients = _patients(source.dataset)
+    dataset = source.dataset
+    training, test = dataset.training_cases(), dataset.test_cases()
+    patients, _ = patients_of([c.name for c in [*training, *test]], dataset.folder)
+    time_points = _time_points(dataset)
 
     def case(c: Case, split: Split) -> SourceCase:
-        patient, time_point = patients.get(c.name, (c.name, ""))
         images = {name: VolumeFile(c.images[source.channels[key]]) for key, name in channels.items()}
         label = None if c.label is None else VolumeFile(c.label)
-        return SourceCase(c.name, patient, source.dataset.name, images, label, LabelMap(values), time_point, split)
+        time_point = time_points.get(c.name, "")
+        return SourceCase(c.name, patients[c.name], dataset.name, images, label, LabelMap(values), time_point, split)
 
-    dataset = source.dataset
-    return [case(c, "train") for c in dataset.training_cases()] + [case(c, "test") for c in dataset.test_cases()]
+    return [case(c, "train") for c in training] + [case(c, "test") for c in test]
 
 
-def _patients(dataset: RawDataset) -> dict[str, tuple[str, str]]:
-    """Patient and time point by case, as far as the dataset says (a converted one does)."""
-    path: Path = dataset.folder / CASES_FILE
-    if not path.is_file():
+def _time_points(dataset: RawDataset) -> dict[str, str]:
+    if not (dataset.folder / CASES_FILE).is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"case", "patient"} <= set(rows[0]):
-        raise InputError(f"{path}: expected the columns case and patient, found {', '.join(rows[0])}")
-    return {row["case"]: (row["patient"], row.get("time_point") or "") for row in rows}
+    with (dataset.folder / CASES_FILE).open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row.get("time_point") or "" for row in csv.DictReader(file)}
 
 
 def _dropped(sources: Sequence[_Source], channels: Sequence[str]) -> list[str]:

@@ -22,14 +22,14 @@ from nnunet_lopsided.dataset_conversion.converters.splitting import (
     most_lesions,
 )
 from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile, check_complete
+from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
 from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.variants import label_lesions
+from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
 
 CONVERSION_FILE = "conversion.json"
-CASES_FILE = "cases.csv"
 # Kept if all images of a release have it. Of the others, .nii would cost more in label maps than linking saves, and
 # nnU-Net does not read .mhd.
 LINKED_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".png", ".bmp")

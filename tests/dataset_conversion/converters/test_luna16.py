@@ -152,6 +152,17 @@ def test_nnunet_accepts_a_reader_variant(run, scans, raw, verify) -> None:
     verify(raw / "Dataset503_LUNA16Reader2")
 
 
+def test_a_readers_omissions_can_be_replayed_on_the_consensus(run, scans, raw) -> None:
+    from nnunet_lopsided.commands.censor import main
+
+    written = run("luna16", consensus=2, reader_variants=True)
+    missed = raw / "Dataset503_LUNA16Reader2" / "censored_lesions.csv"
+    assert main(["-d", "501", "-o", "600", "--mode", "list", "--list", str(missed)]) == 0
+    label = read_image(raw / "Dataset600_LUNA16Censored" / "labelsTr" / f"{scans[0]}.nii.gz").array
+    np.testing.assert_array_equal(written.label(scans[0]), filled(BIG, SMALL))
+    np.testing.assert_array_equal(label, filled(BIG))
+
+
 def test_variants_of_a_killed_run_are_replaced_and_others_are_not(run, scans, raw) -> None:
     written = run("luna16", reader_variants=True)
     with pytest.raises(InputError, match=r"501 is in use.*--overwrite"):
