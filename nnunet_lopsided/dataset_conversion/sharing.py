@@ -6,7 +6,7 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import check_intact
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
@@ -197,7 +198,7 @@ class _Sharing:
         return preprocessed if preprocessed.is_file() else clean_case.label
 
     def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
-        array = self._read(name, str(label), reader().read_seg)
+        array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
         scheme = self.dataset.label_scheme
         known = [*scheme.label_values, *([] if scheme.ignore is None else [scheme.ignore])]
         values = array[array != 0]
@@ -209,12 +210,14 @@ class _Sharing:
             )
         return array
 
-    def _read(self, name: str, files: Any, read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
+    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
+        for file in files:
+            check_intact(file)
         try:
-            return read(files if isinstance(files, str) else [str(file) for file in files])[0]
+            return read([str(file) for file in files])[0]
         except Exception as error:  # each of nnU-Net's readers fails in its own ways
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise InputError(f"{self.dataset.name}, case {name}: cannot read {files}: {reason}") from error
+            raise InputError(f"{self.dataset.name}, case {name}: cannot read {files[0]}: {reason}") from error
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
