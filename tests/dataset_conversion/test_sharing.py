@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -473,3 +475,53 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_works(small: Path, monkeypa
             share_preprocessed(730, 731)
     assert [path.name for path in (small / "nnUNet_preprocessed").iterdir()] == ["Dataset730_Small"]
     assert share_preprocessed(730, 731).n_linked == 10
+
+
+KILL_LOOP = """
+import os, signal, sys, time
+import nnunetv2.preprocessing.preprocessors.default_preprocessor  # slow to import; the loop is to hit the work itself
+from nnunet_lopsided.images import import_readers
+from nnunet_lopsided.dataset_conversion.sharing import share_preprocessed
+import_readers()
+start = time.monotonic()
+share_preprocessed(730, 732)
+duration = time.monotonic() - start
+n_killed = 0
+for step in range(20):
+    child = os.fork()
+    if child == 0:
+        share_preprocessed(730, 731, overwrite=True)
+        os._exit(0)
+    time.sleep(duration * step / 12)
+    os.kill(child, signal.SIGKILL)
+    n_killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+share_preprocessed(730, 731, overwrite=True)
+print("killed", n_killed)
+"""
+
+
+def test_kill_9_in_a_loop_then_run_again(small: Path) -> None:
+    expected = bytes_of(share_preprocessed(730, 731).folder)
+    before = bytes_of(small / "nnUNet_preprocessed" / "Dataset730_Small")
+    shutil.rmtree(small / "nnUNet_preprocessed" / "Dataset731_SmallCensored")
+    done = subprocess.run([sys.executable, "-c", KILL_LOOP], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split("killed ")[1]) >= 5
+    assert bytes_of(small / "nnUNet_preprocessed" / "Dataset731_SmallCensored") == expected
+    assert bytes_of(small / "nnUNet_preprocessed" / "Dataset730_Small") == before
+    names = sorted(path.name for path in (small / "nnUNet_preprocessed").iterdir())
+    assert names == ["Dataset730_Small", "Dataset731_SmallCensored", "Dataset732_Small3Patients"]
+
+
+def test_a_read_only_source(small: Path) -> None:
+    """Links do not need to write to the source; root may write anywhere, so only what was written is compared."""
+    clean = small / "nnUNet_preprocessed" / "Dataset730_Small"
+    before = bytes_of(clean)
+    for path in (clean, *clean.rglob("*"), *(small / "nnUNet_raw" / "Dataset730_Small").rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert share_preprocessed(730, 731).n_linked == 10
+        assert bytes_of(clean) == before
+    finally:
+        for path in (clean, *clean.rglob("*"), *(small / "nnUNet_raw" / "Dataset730_Small").rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
