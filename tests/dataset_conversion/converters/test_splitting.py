@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_lopsided.dataset_conversion.converters.splitting import choose_test_patients, folds_by_patient, stratum
@@ -20,6 +20,7 @@ def test_every_stratum_gives_its_share() -> None:
     assert chosen != choose_test_patients(n_lesions, 0.2, seed=2)
 
 
+@settings(deadline=None)
 @given(PATIENTS, st.floats(0.001, 0.999), st.integers(0, 5))
 def test_number_and_proportions(n_lesions, fraction, seed) -> None:
     chosen = choose_test_patients(n_lesions, fraction, seed)
@@ -51,6 +52,7 @@ def test_folds_are_stratified() -> None:
     ] * 5
 
 
+@settings(deadline=None)
 @given(PATIENTS, st.data())
 def test_folds_are_a_partition_by_patient(n_lesions, data) -> None:
     cases = {p: [f"{p}-{i}" for i in range(data.draw(st.integers(1, 3)))] for p in n_lesions}

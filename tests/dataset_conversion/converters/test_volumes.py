@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile, check_complete
@@ -67,6 +67,7 @@ def test_several_gzip_members_and_padding(file: Path) -> None:
     check_complete(file)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_cut_is_noticed(data: st.DataObject) -> None:
     whole = gzip.compress(nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4)).to_bytes())
