@@ -100,8 +100,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
     default = f"{raw_dataset(arguments.d).name}-{arguments.mode or 'patients'}{rate}.png"
     picture = (arguments.picture or Path(default)).absolute()
-    if picture.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"--picture must be a .png or .svg file, got {picture}")
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"--picture must be a .png file, got {picture}")
     if picture.exists() and not arguments.overwrite:
         raise InputError(f"{picture} exists; --overwrite replaces it, --picture names another")
     if not picture.parent.is_dir():

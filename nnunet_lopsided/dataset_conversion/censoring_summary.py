@@ -69,7 +69,7 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
 
     Args:
         plan: what would be done.
-        path: a PNG or SVG file; it appears when it is complete.
+        path: a PNG file; it appears when it is complete.
     """
     from matplotlib.figure import Figure
 
