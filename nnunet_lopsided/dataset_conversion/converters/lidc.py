@@ -84,8 +84,6 @@ def read_reading(path: Path) -> Reading | None:
         )
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    if not 1 <= len(slots) <= N_READERS:
-        raise InputError(f"{path}: expected 1 to {N_READERS} reading sessions, found {len(slots)}")
     return Reading(path, series, slots)
 
 

@@ -80,6 +80,9 @@ class ConsensusMask:
 
     def read(self) -> Image:
         header = self.header()
+        if not self.n_readers <= len(self.slots) <= N_READERS:
+            expected = f"{self.n_readers} to {N_READERS} reading sessions"
+            raise InputError(f"{self.path}: expected {expected}, found {len(self.slots)}")
         try:
             return Image(agreed_mask(reader_masks(self.slots, header), self.n_readers), header.geometry)
         except InputError as error:
@@ -141,9 +144,6 @@ def find(
     for series, files in sorted(found.files.items()):
         ct, reading = VolumeFile(files["CT"]), readings.get(series)
         label = None if reading is None else ConsensusMask(reading.path, ct, reading.slots, consensus)
-        if reading is not None and len(reading.slots) < consensus:
-            n = len(reading.slots)
-            found.problems.append((series, f"{reading.path} holds {n} reading sessions, consensus {consensus} asked"))
         for slot, nodules in enumerate(reading.slots if reading is not None else (), 1):
             empty = [nodule.name for nodule in nodules if encloses_nothing(nodule)]
             if empty:
@@ -176,9 +176,20 @@ def find(
 def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_processes: int) -> dict[str, Reading]:
     """The reading of every wanted series; files that differ on one series are a problem."""
     files = [path for path in files_below(folder) if path.suffix.lower() == ".xml"]
+
+    def read(path: Path) -> Reading | InputError | None:
+        try:
+            return read_reading(path)
+        except InputError as error:
+            return error
+
+    results = for_each(read, files, n_processes, "XML files")
+    unreadable = [str(result) for result in results if isinstance(result, InputError)]
+    if unreadable:
+        raise InputError("; ".join(unreadable))
     readings: dict[str, Reading] = {}
-    for reading in for_each(read_reading, files, n_processes, "XML files"):
-        if reading is None or reading.series not in wanted:
+    for reading in results:
+        if not isinstance(reading, Reading) or reading.series not in wanted:
             continue
         other = readings.setdefault(reading.series, reading)
         if other.slots != reading.slots:
@@ -213,9 +224,9 @@ def write(release: Luna16Release, options: Options, settings: Mapping[str, Any])
 
 
 def _is_left_over(variant_id: int, name: str, final: Path) -> bool:
-    """Whether a variant was made by a run that was killed before the dataset ``final`` got its name."""
+    """Whether a variant was made by a run that was killed before the dataset ``final``, which is new, got its name."""
     path = final.parent / new_dataset_name(variant_id, name) / CONVERSION_FILE
-    return not final.exists() and path.is_file() and read_json(path).get("reader_of") == final.name
+    return path.is_file() and read_json(path).get("reader_of") == final.name
 
 
 def _write_variants(
@@ -272,15 +283,14 @@ def _write_variants(
 def _pointed_at(nodules: Iterable[Nodule], lesions: Lesions, header: Header) -> set[int]:
     """The lesions in which a reader put a single point: seen, and judged to be below 3 mm."""
     ids = lesions.instances()
-    points = [
-        (slice_index(contour.z_mm, header), y, x)
-        for nodule in nodules
-        if nodule.is_point
-        for contour in nodule.contours
-        for x, y in contour.points
-    ]
-    inside_image = [p for p in points if all(0 <= i < n for i, n in zip(p, header.shape, strict=True))]
-    return {int(ids[point]) for point in inside_image} - {0}
+    found = set()
+    for contour in (c for nodule in nodules if nodule.is_point for c in nodule.contours):
+        try:
+            z = slice_index(contour.z_mm, header)
+        except InputError:
+            continue  # a point between the slices is in no lesion
+        found |= {int(ids[z, y, x]) for x, y in contour.points if 0 <= y < ids.shape[1] and 0 <= x < ids.shape[2]}
+    return found - {0}
 
 
 def _mark(lesion: int, slot: int, outlined: list[set[int]], pointed: list[set[int]]) -> str:

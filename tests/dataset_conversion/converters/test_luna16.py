@@ -201,9 +201,24 @@ def test_xml_that_is_missing_ambiguous_or_of_another_scan(run, tree, scans) -> N
 
 def test_fewer_sessions_than_must_agree(run, tree, scans) -> None:
     add_xml(tree, scans[0], [[BIG], [BIG]])
-    with pytest.raises(InputError, match=f"case {scans[0]}: .*holds 2 reading sessions, consensus 3 asked"):
+    with pytest.raises(
+        InputError, match=f"case {scans[0]}: label: .*101.xml: expected 3 to 4 reading sessions, found 2"
+    ):
         run("luna16")
     assert run("luna16", consensus=2).converted.n_train == 4
+    add_xml(tree, scans[0], [[BIG]] * 5)
+    add_xml(tree, scans[1], [])
+    with pytest.raises(InputError) as error:
+        run("luna16", consensus=1, overwrite=True)
+    assert "101.xml: expected 1 to 4 reading sessions, found 5" in str(error.value)
+    assert "102.xml: expected 1 to 4 reading sessions, found 0" in str(error.value)
+
+
+def test_every_unreadable_xml_is_named(run, tree, scans) -> None:
+    for name in ("157/101.xml", "other/broken.xml"):
+        tree.text(f"tcia-lidc-xml/{name}", "<LidcReadMessage")
+    with pytest.raises(InputError, match=r"cannot read .*157/101\.xml: .*; cannot read .*other/broken\.xml: "):
+        run("luna16")
 
 
 def test_xml_elsewhere_and_empty_outlines(run, tree, scans, nnunet_paths) -> None:
