@@ -22,7 +22,7 @@ from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 
 ALL_CHANNELS = ("T1pre", "T1post", "FLAIR", "subtraction", "T2Synth")
 CHANNELS = ALL_CHANNELS[:3]  # subtraction is computed from T1pre and T1post, T2Synth by a network
-NOTE = "324 of the 560 scans of UCSF-BMSR are in BraTS-METS as well: never test on one what was trained on the other"
+NOTE = "324 scans of UCSF-BMSR are in BraTS-METS as well: never test on one what was trained on the other"
 _FILE = re.compile(r"(\d{6})([A-Za-z]?)_(T1pre|T1post|FLAIR|subtraction|T2Synth|seg|BraTS-seg)\.nii(\.gz)?", re.I)
 _ROLES = {name.lower(): name for name in (*ALL_CHANNELS, "seg", "BraTS-seg")}
 
