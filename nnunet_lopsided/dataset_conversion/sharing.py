@@ -164,7 +164,7 @@ class _Sharing:
             preprocessing = LabelPreprocessing(
                 case.name,
                 self._read_label(case.name, label, reader),
-                cache(partial(self._read, case.name, case.images, reader().read_images)),
+                [cache(partial(self._read, case.name, [image], reader().read_images)) for image in case.images],
                 partial(self._read_label, case.name, self._clean_label(clean_case), reader),
             )
             preprocessing.crop(configurations, clean)

@@ -7,7 +7,7 @@ over background. Where nothing is resampled, the segmentation that was preproces
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,16 +99,21 @@ class LabelPreprocessing:
     Args:
         name: of the case, for error messages.
         segmentation: the new label map as nnU-Net's reader gives it, shape (1, z, y, x).
-        read_images: gives the case's images as nnU-Net's reader does, shape (c, z, y, x); called only when needed.
+        images: each gives one image file of the case as nnU-Net's reader does, shape (c, z, y, x); called only when
+            it is needed.
         read_clean_label: gives the label map that was preprocessed before, like ``segmentation``; only when needed.
     """
 
     def __init__(
-        self, name: str, segmentation: Array, read_images: Callable[[], Array], read_clean_label: Callable[[], Array]
+        self,
+        name: str,
+        segmentation: Array,
+        images: Sequence[Callable[[], Array]],
+        read_clean_label: Callable[[], Array],
     ) -> None:
         self._name = name
         self._segmentation = segmentation
-        self._read_images = read_images
+        self._images = images
         self._read_clean_label = read_clean_label
         self._cropped: dict[tuple[int, ...], tuple[Array, bool]] = {}
 
@@ -120,10 +125,11 @@ class LabelPreprocessing:
         Raises:
             InputError: the label map does not fit what was preprocessed.
         """
+        masks_for_norm = any(configuration.masks_for_norm for configuration in configurations.values())
         for folder in sorted(clean, key=lambda f: _is_resampled(configurations[f], clean[f].properties)):
             axes = tuple(configurations[folder].plans.transpose_forward)
             if axes not in self._cropped:
-                self._cropped[axes] = self._crop(axes, configurations[folder], clean[folder])
+                self._cropped[axes] = self._crop(axes, configurations[folder], clean[folder], masks_for_norm)
 
     def changes_normalisation(self, configuration: Configuration) -> bool:
         """Whether nnU-Net would normalise the images of this case differently with the new labels."""
@@ -154,15 +160,16 @@ class LabelPreprocessing:
         return CleanSegmentation(array.astype(np.int16, copy=False), {**clean.properties, "class_locations": locations})
 
     def _crop(
-        self, axes: tuple[int, ...], configuration: Configuration, clean: CleanSegmentation
+        self, axes: tuple[int, ...], configuration: Configuration, clean: CleanSegmentation, masks_for_norm: bool
     ) -> tuple[Array, bool]:
+        """The cropped label map, and whether labels came or went outside the nonzero mask."""
         case = _Cropping(self._name, axes, clean.properties)
         label = case.apply(self._segmentation).astype(np.int16)
         background = label == 0
         if _is_resampled(configuration, clean.properties):
-            outside = ~case.nonzero_mask(self._read_images())
+            outside = self._outside(case)
             changed = False
-            if configuration.masks_for_norm:
+            if masks_for_norm:
                 changed = bool((outside & (background != (case.apply(self._read_clean_label()) == 0))).any())
         else:
             if clean.array.shape != label.shape:
@@ -178,6 +185,9 @@ class LabelPreprocessing:
                 changed = True
         label[background & outside] = -1
         return label, changed
+
+    def _outside(self, case: _Cropping) -> Array:
+        return ~case.nonzero_mask(np.concatenate([read() for read in self._images]))
 
     def _removed_outside(self, case: _Cropping, background: Array, clean: Array) -> Array | None:
         """Voxels that lost their label and lie outside the nonzero mask; None if there are none.
@@ -196,11 +206,13 @@ class LabelPreprocessing:
         voxels = voxels[background.reshape(-1)[voxels]]
         if not len(voxels):
             return None
-        images = self._read_images()
-        voxels = voxels[(case.apply(images).reshape(len(images), -1)[:, voxels] == 0).all(0)]
+        for read in self._images:
+            if len(voxels):
+                image = read()
+                voxels = voxels[(case.apply(image).reshape(len(image), -1)[:, voxels] == 0).all(0)]
         if not len(voxels):
             return None
-        outside = ~case.nonzero_mask(images)
+        outside = self._outside(case)
         removed = np.zeros(clean.shape, bool)
         removed.reshape(-1)[voxels] = outside.reshape(-1)[voxels]
         return removed if removed.any() else None
