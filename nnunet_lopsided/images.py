@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 
 _TIFF = (".tif", ".tiff")
+_NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_NIFTI_DATA = 352  # where the voxels begin in a NIfTI-1 file without extensions
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def read_image(path: str | Path) -> Image:
         The image, in array order (z, y, x) or (y, x).
 
     Raises:
-        InputError: the file is missing, unreadable, or not 2D or 3D with one value per voxel.
+        InputError: the file is missing, unreadable, damaged, or not 2D or 3D with one value per voxel.
     """
     import SimpleITK as sitk
 
@@ -79,13 +84,19 @@ def read_image(path: str | Path) -> Image:
         raise InputError(f"image not found: {path}")
     if path.suffix.lower() in _TIFF:
         return _read_tiff(path)
+    stored = _nifti_voxels(path)
     try:
-        itk = sitk.ReadImage(str(path))
-        array = sitk.GetArrayFromImage(itk)
+        if stored is None:
+            itk = sitk.ReadImage(str(path))
+            array = sitk.GetArrayFromImage(itk)
+        else:
+            array, itk = stored, sitk.ImageFileReader()
+            itk.SetFileName(str(path))
+            itk.ReadImageInformation()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"cannot read image {path}: {reason}") from error
-    if itk.GetNumberOfComponentsPerPixel() != 1 or array.ndim not in (2, 3):
+    if (stored is None and itk.GetNumberOfComponentsPerPixel() != 1) or array.ndim not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
     return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
 
@@ -98,6 +109,9 @@ def write_image(path: str | Path, image: Image) -> None:
     Args:
         path: target; its ending chooses the format, as in :func:`read_image`. An existing file is replaced.
         image: what to write.
+
+    Raises:
+        OSError: it could not be written, for example because the disk is full.
     """
     import SimpleITK as sitk
 
@@ -114,8 +128,73 @@ def write_image(path: str | Path, image: Image) -> None:
         itk.SetSpacing(image.geometry.spacing_mm[::-1])
         itk.SetOrigin(image.geometry.origin_mm)
         itk.SetDirection(image.geometry.direction)
-        sitk.WriteImage(itk, str(unfinished), useCompression=True)
+        try:
+            sitk.WriteImage(itk, str(unfinished), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
+        _check_written(unfinished, path, image.array.nbytes)
     unfinished.replace(path)
+
+
+def check_intact(path: str | Path) -> None:
+    """Read a compressed file to its end and compare its checksum; other files are taken as they are.
+
+    SimpleITK and nnU-Net's reader of the same name make wrong voxels of a damaged or truncated ``.nii.gz`` without a
+    word; :func:`read_image` does not.
+
+    Raises:
+        InputError: the file is damaged or truncated.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".gz":
+        _decompressed(path)
+
+
+def _decompressed(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read image {path}: the compressed file is damaged: {error}") from error
+
+
+def _nifti_voxels(path: Path) -> NDArray[np.generic] | None:
+    """The voxels of a NIfTI-1 file, checked by its checksum and length; None where SimpleITK has to interpret them."""
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return None
+    content = _decompressed(path) if name.endswith(".gz") else path.read_bytes()
+    if len(content) < _NIFTI_DATA:
+        raise InputError(f"cannot read image {path}: expected a NIfTI file, found {len(content)} bytes")
+    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", content)[0] == 348), None)
+    if order is None or content[344:348] != b"n+1\0":
+        return None
+    n_axes, *sizes = struct.unpack_from(f"{order}8h", content, 40)
+    (kind,) = struct.unpack_from(f"{order}h", content, 70)
+    begin, slope, intercept = struct.unpack_from(f"{order}3f", content, 108)
+    scaled = slope not in (0, 1) or (slope and intercept)
+    if kind not in _NIFTI_TYPES or scaled or n_axes not in (2, 3) or min(sizes[:n_axes]) < 1:
+        return None
+    voxel_type, shape = np.dtype(order + _NIFTI_TYPES[kind]), tuple(sizes[:n_axes])[::-1]
+    n_bytes = int(np.prod(shape)) * voxel_type.itemsize
+    if len(content) < int(begin) + n_bytes:
+        raise InputError(
+            f"cannot read image {path}: expected {int(begin) + n_bytes} bytes for shape {shape}, found {len(content)}"
+        )
+    array = np.frombuffer(content, voxel_type, int(np.prod(shape)), int(begin)).reshape(shape)
+    return array.astype(voxel_type.newbyteorder("="))  # a copy that may be written to
+
+
+def _check_written(unfinished: Path, path: Path, n_bytes: int) -> None:
+    """SimpleITK writes part of a NIfTI file to a full disk and says nothing."""
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        with unfinished.open("rb") as file:
+            size = file.seek(0, 2)
+            if path.suffix.lower() == ".gz" and size > 4:
+                file.seek(-4, 2)
+                (size,) = struct.unpack("<I", file.read())
+        if size != (_NIFTI_DATA + n_bytes) % 2**32:
+            unfinished.unlink()
+            raise OSError(f"cannot write {path}: the file is not complete; is the disk full?")
 
 
 def _read_tiff(path: Path) -> Image:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+# Along how many axes at once neighbours may differ.
+_LARGEST_STEP = {4: 1, 8: 2, 6: 1, 18: 2, 26: 3}
+# Runs per voxel of the bounding box below which joining runs is the faster way.
+_FEW_RUNS = 0.005
 
 
 @dataclass(frozen=True)
@@ -72,11 +80,59 @@ class Lesions:
         return self.voxels[wanted[self.voxel_ids]]
 
 
+def _component_of_voxels(
+    coordinates: tuple[NDArray[np.int64], ...], shape: tuple[int, ...], connectivity: int
+) -> NDArray[np.integer]:
+    """A component number for each foreground voxel, given in C order; the numbers are in no particular order.
+
+    Voxels that follow each other along the last axis form a run. Where runs are few, they are joined as a graph, which
+    is ten times as fast as labelling the volume around a patient's lesions; cc3d labels masks that are full of them.
+    """
+    # A border of background everywhere: an index shifted by one neighbour never wraps around into another row.
+    padded = [size + 2 for size in shape]
+    steps = [int(np.prod(padded[axis + 1 :])) for axis in range(len(shape))]
+    at = np.zeros(len(coordinates[0]), np.int64)
+    for axis, step in enumerate(steps):
+        at += (coordinates[axis] + 1) * step
+    begins = np.flatnonzero(np.diff(at, prepend=-2) != 1)
+    n_voxels = np.diff(begins, append=len(at))
+    low = [int(c.min()) for c in coordinates]
+    box = [int(c.max()) + 1 - lo for c, lo in zip(coordinates, low, strict=True)]
+    if len(begins) > _FEW_RUNS * np.prod(box):
+        # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill one of odd sides.
+        cropped = np.zeros([side + 1 for side in box], bool)
+        inside = tuple(c - lo for c, lo in zip(coordinates, low, strict=True))
+        cropped[inside] = True
+        return cc3d.connected_components(cropped, connectivity=connectivity)[inside]
+    edges = _touching_runs(at[begins], at[begins] + n_voxels - 1, steps, connectivity)
+    return np.repeat(connected_components(edges, directed=False)[1], n_voxels)
+
+
+def _touching_runs(
+    first: NDArray[np.int64], last: NDArray[np.int64], steps: Sequence[int], connectivity: int
+) -> coo_array:
+    """Which runs (their first and last flat index, ascending) touch runs of neighbouring rows, as a graph."""
+    n, one, other = len(first), [np.arange(0)], [np.arange(0)]
+    for offset in itertools.product((-1, 0, 1), repeat=len(steps) - 1):
+        n_axes = np.count_nonzero(offset)
+        if offset <= (0,) * len(offset) or n_axes > _LARGEST_STEP[connectivity]:
+            continue  # rows that do not touch, or the same two rows the other way round
+        shift = sum(o * step for o, step in zip(offset, steps[:-1], strict=True))
+        reach = int(n_axes < _LARGEST_STEP[connectivity])  # whether a step along the last axis may come on top
+        begin = np.searchsorted(last, first + shift - reach)
+        n_touching = np.maximum(np.searchsorted(first, last + shift + reach, side="right") - begin, 0)
+        one.append(np.repeat(np.arange(n), n_touching))
+        within = np.arange(n_touching.sum()) - np.repeat(np.cumsum(n_touching) - n_touching, n_touching)
+        other.append(np.repeat(begin, n_touching) + within)
+    pairs = np.concatenate(one), np.concatenate(other)
+    return coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(n, n))
+
+
 def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connectivity: int | None = None) -> Lesions:
     """Connected components of the nonzero voxels of a 2D or 3D mask.
 
-    Only the bounding box of the foreground is labelled, so the cost is one pass over the mask to find it plus work in
-    proportion to the foreground. An empty mask gives zero lesions.
+    The cost is one pass over the mask to find its foreground plus work in proportion to the foreground. An empty mask
+    gives zero lesions.
 
     Args:
         label: mask or label map, shape (z, y, x) or (y, x); every nonzero (or True) voxel is foreground.
@@ -110,7 +166,7 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
         raise ValueError(f"connectivity must be one of {allowed} for {label.ndim}D, got {connectivity}")
 
     spacing = tuple(float(s) for s in spacing_mm)
-    voxels = np.flatnonzero(label)
+    voxels = np.flatnonzero(label if label.dtype == bool else label != 0)  # bool is several times as fast
     if len(voxels) == 0:
         return Lesions(
             label.shape,
@@ -122,14 +178,9 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
             np.zeros((0, label.ndim, 2), np.int64),
         )
     coordinates = np.unravel_index(voxels, label.shape)
-    low = [int(c.min()) for c in coordinates]
-    # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill a box of odd sides.
-    cropped = np.zeros([int(c.max()) + 2 - lo for c, lo in zip(coordinates, low, strict=True)], bool)
-    inside = tuple(c - lo for c, lo in zip(coordinates, low, strict=True))
-    cropped[inside] = True
-    raw_ids = cc3d.connected_components(cropped, connectivity=connectivity)[inside]
+    raw_ids = _component_of_voxels(coordinates, label.shape, connectivity)
 
-    # cc3d's own numbering is not documented: number components by their first voxel instead.
+    # Whatever the numbering so far: number components by their first voxel.
     _, first, compact = np.unique(raw_ids, return_index=True, return_inverse=True)
     new_id = np.empty(len(first), np.int32)
     new_id[np.argsort(first)] = np.arange(1, len(first) + 1, dtype=np.int32)

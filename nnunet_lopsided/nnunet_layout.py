@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -361,6 +361,12 @@ def preprocessed_folder(dataset: int | str) -> Path:
     return root / names[0]
 
 
+def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
+    """The plans in a preprocessed folder: content by file name, sorted."""
+    contents = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
+    return {name: c for name, c in contents.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
+
+
 def read_json(path: Path) -> Any:
     """Content of a JSON file.
 
@@ -380,6 +386,22 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".unfinished-{path.name}")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(path)
+
+
+def restricted_splits(splits: Any, cases: set[str]) -> list[dict[str, list[str]]]:
+    """The folds of ``splits_final.json`` with these cases only.
+
+    Raises:
+        InputError: it is not a list of folds, each with ``train`` and ``val``.
+
+    Example:
+        >>> restricted_splits([{"train": ["a", "b"], "val": ["c"]}], {"a", "c"})
+        [{'train': ['a'], 'val': ['c']}]
+    """
+    try:
+        return [{part: [case for case in fold[part] if case in cases] for part in ("train", "val")} for fold in splits]
+    except (TypeError, KeyError):
+        raise InputError("splits_final.json: expected a list of folds, each with 'train' and 'val'") from None
 
 
 def new_dataset_name(dataset_id: int, name: str) -> str:
@@ -415,6 +437,23 @@ def reference(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
 
 
+def link_file(link: Path, target: Path, final: Path) -> None:
+    """Make a symbolic link in a folder such as imagesTr of a raw dataset that will be ``final``.
+
+    The link is relative where the target lies below nnUNet_raw, see :func:`reference`, and leads to the file itself
+    where the target is a link.
+
+    Args:
+        link: the link, one level below the dataset folder, which may still have its unfinished name.
+        target: an existing file.
+        final: the dataset folder's final path.
+    """
+    # Links are followed by the system, not by name: both ends must be real paths.
+    text = reference(target.resolve(), final.parent.resolve() / final.name)
+    # One level below the dataset folder, hence one more step up for relative targets.
+    link.symlink_to(text if Path(text).is_absolute() else Path("..") / text)
+
+
 @contextmanager
 def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """An empty folder to build a raw dataset in; it becomes ``nnUNet_raw/DatasetXXX_NAME`` when the block ends.
@@ -432,12 +471,37 @@ def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = F
     Raises:
         InputError: id or name are not allowed, the id is in use, or another process is writing this dataset.
     """
-    root = nnunet_path("nnUNet_raw")
-    final = root / new_dataset_name(dataset_id, name)
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(dataset_id, name)
+    with _new_folder(final, marker, lambda: _refuse_existing(dataset_id, final, overwrite)) as folder:
+        yield folder
+
+
+@contextmanager
+def new_preprocessed_dataset(name: str, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to build preprocessed data in; it becomes ``nnUNet_preprocessed/NAME`` when the block ends.
+
+    As :func:`new_raw_dataset`, for the preprocessed folder of a dataset that exists below nnUNet_raw.
+
+    Raises:
+        InputError: the folder exists and may not be replaced, or another process is writing it.
+    """
+    final = nnunet_path("nnUNet_preprocessed") / name
+
+    def refuse() -> None:
+        if final.exists() and not overwrite:
+            raise InputError(f"{final} exists; --overwrite replaces it if this command made it")
+
+    with _new_folder(final, marker, refuse) as folder:
+        yield folder
+
+
+@contextmanager
+def _new_folder(final: Path, marker: str, refuse: Callable[[], None]) -> Iterator[Path]:
+    root = final.parent
     unfinished, replaced = root / f".unfinished-{final.name}", root / f".replaced-{final.name}"
     if replaced.is_dir() and not final.exists():  # killed between the two renames below
         replaced.rename(final)
-    _refuse_existing(dataset_id, final, overwrite)
+    refuse()
     if final.exists() and not (final / marker).is_file():
         raise InputError(f"{final} is not replaced: it holds no {marker}, so it was not made by this command")
 
@@ -448,7 +512,7 @@ def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = F
             for left_over in unfinished.iterdir():
                 shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
             yield unfinished
-            _refuse_existing(dataset_id, final, overwrite)
+            refuse()
             if final.exists():
                 final.rename(replaced)
             unfinished.rename(final)

@@ -1,15 +1,21 @@
 """nnunet_lopsided.images."""
 
+import gzip
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry, Image, read_image, write_image
+from nnunet_lopsided.images import Geometry, Image, check_intact, read_image, write_image
 
+GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 OBLIQUE = (math.cos(0.3), -math.sin(0.3), 0.0, math.sin(0.3), math.cos(0.3), 0.0, 0.0, 0.0, 1.0)
 
 
@@ -85,3 +91,84 @@ def test_refuses_missing_broken_and_coloured_files(tmp_path):
     sitk.WriteImage(sitk.Image([3, 3], sitk.sitkVectorUInt8, 3), str(tmp_path / "rgb.png"))
     with pytest.raises(InputError, match="one value per voxel"):
         read_image(tmp_path / "rgb.png")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("kind", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "f4", "f8"])
+def test_nifti_voxels_are_those_of_simpleitk(tmp_path: Path, kind: str, ending: str) -> None:
+    array = np.random.default_rng(0).integers(0, 100, (3, 4, 5)).astype(kind)
+    path = tmp_path / f"a{ending}"
+    write_image(path, Image(array, GEOMETRY))
+    found, expected = read_image(path).array, sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.writeable
+
+
+def test_nifti_that_is_scaled_or_big_endian(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for name, header in (("scaled", nibabel.Nifti1Header()), ("big", nibabel.Nifti1Header(endianness=">"))):
+        image = nibabel.Nifti1Image(array.T, np.eye(4), header, dtype=np.int16)
+        if name == "scaled":
+            image.header.set_slope_inter(2, 3)
+        nibabel.save(image, tmp_path / f"{name}.nii.gz")
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{name}.nii.gz")))
+        found = read_image(tmp_path / f"{name}.nii.gz").array
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+def test_several_members_of_a_gzip_file_are_one_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    write_image(path, Image(array, GEOMETRY))
+    content = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(content[:370]) + gzip.compress(content[370:]))
+    np.testing.assert_array_equal(read_image(path).array, array)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "tail", "few bytes"])
+def test_a_damaged_file_is_an_error_not_other_voxels(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.nii.gz"
+    write_image(path, Image(np.random.default_rng(0).integers(0, 9, (9, 10, 11)).astype(np.uint8), GEOMETRY))
+    content = bytearray(path.read_bytes())
+    check_intact(path)
+    if damage == "flipped":
+        content[len(content) // 2] ^= 0x55
+    path.write_bytes(content[: {"truncated": len(content) // 2, "tail": -6, "few bytes": 20}.get(damage)])
+    for read in (read_image, check_intact):
+        with pytest.raises(InputError, match=r"cannot read image .*a\.nii\.gz: the compressed file is damaged"):
+            read(path)
+
+
+def test_a_truncated_plain_nifti(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    write_image(path, Image(np.ones((9, 10, 11), np.uint8), GEOMETRY))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"expected 1342 bytes for shape \(9, 10, 11\), found 1332"):
+        read_image(path)
+
+
+FULL_DISK = """
+import resource, signal, sys
+import numpy as np
+from nnunet_lopsided.images import Geometry, Image, write_image
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # writing more fails, as on a full disk
+n = int(sys.argv[2])
+array = np.random.default_rng(0).integers(0, 255, (200,) * n if n == 2 else (30, 40, 50)).astype(np.uint8)
+try:
+    write_image(sys.argv[1], Image(array, Geometry((1.0,) * n, (0.0,) * n, tuple(np.eye(n).ravel().tolist()))))
+except OSError:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "n_axes"),
+    [("a.nii.gz", 3), ("a.nii", 3), ("a.mha", 3), ("a.nrrd", 3), ("a.png", 2), ("a.tif", 2), ("a.nii.gz", 2)],
+)
+def test_a_full_disk_is_an_error_and_leaves_no_image(tmp_path: Path, name: str, n_axes: int) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / name), str(n_axes)], capture_output=True)
+    assert done.returncode == 7, done.stderr
+    assert not (tmp_path / name).exists()

@@ -81,3 +81,22 @@ def test_agrees_with_scipy(seed, connectivity, density):
     for i in range(n):
         assert lesions.n_voxels[i] == (mine == i + 1).sum()
         np.testing.assert_allclose(lesions.centroids[i], ndimage.center_of_mass(mine == i + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([26, 18, 6, 8, 4]), st.floats(0.02, 0.6))
+def test_both_ways_of_labelling_agree(seed, connectivity, density):
+    shape = (5, 6, 7) if connectivity in (26, 18, 6) else (9, 8)
+    mask = np.random.default_rng(seed).random(shape) < density
+    found = []
+    for few_runs in (0, 1):  # cc3d always, runs always
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nnunet_lopsided.lesions._FEW_RUNS", few_runs)
+            found.append(find_lesions(mask, (1,) * len(shape), connectivity))
+    np.testing.assert_array_equal(found[0].instances(), found[1].instances())
+
+
+def test_rows_do_not_join_around_the_edge():
+    mask = np.zeros((3, 4, 50), bool)
+    mask[0, 0, 49] = mask[0, 1, 0] = mask[0, 3, 49] = mask[2, 0, 0] = True
+    assert len(find_lesions(mask, (1, 1, 1))) == 4

@@ -6,9 +6,12 @@ import argparse
 import signal
 import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 from nnunet_lopsided.commands._cli import run
 from nnunet_lopsided.dataset_conversion.censoring import MODES
+from nnunet_lopsided.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,34 +22,61 @@ def main(argv: list[str] | None = None) -> int:
         "referenced, not copied; test labels stay whole.",
     )
     parser.add_argument("-d", required=True, metavar="SOURCE", help="id or folder name of the source below nnUNet_raw")
-    parser.add_argument("-o", required=True, type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
+    parser.add_argument("-o", type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
     parser.add_argument(
         "--mode",
-        required=True,
-        choices=MODES,
-        help="stochastic: every lesion with the same probability; size: the smallest lesions",
+        choices=(*MODES, "list"),
+        help="stochastic: every lesion with the same probability; size: the smallest lesions; reader: as human readers "
+        "miss lesions of that diameter; contrast: those that differ least from their surroundings; list: those that "
+        "--list names",
     )
-    parser.add_argument("--rate", required=True, type=float, help="fraction of lesions to delete, 0 to 1")
-    parser.add_argument("--seed", type=int, default=0, help="for --mode stochastic (default: 0)")
+    parser.add_argument("--rate", type=float, help="fraction of lesions to delete, 0 to 1; optional for --mode reader")
+    parser.add_argument("--seed", type=int, default=0, help="for stochastic, reader and --patients (default: 0)")
+    parser.add_argument(
+        "--list", type=Path, metavar="CSV", help="for --mode list: censored_lesions.csv of another variant"
+    )
+    parser.add_argument(
+        "--cases", choices=("train", "all"), default="train", help="all: test labels too (default: train)"
+    )
+    parser.add_argument(
+        "--patients", type=int, metavar="N", help="keep only N training patients; fewer are among more at equal seed"
+    )
+    parser.add_argument(
+        "--patients-regex",
+        metavar="REGEX",
+        help="its first group in a case's name is the patient (default: cases.csv of the source, or else the case)",
+    )
     parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Censored)")
+    parser.add_argument("--dry-run", action="store_true", help="print and draw what would go, and write no dataset")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="for --dry-run: the PNG to write (default: in this folder)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     return run(parser, _work, argv)
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
-    from nnunet_lopsided.nnunet_layout import names_of_dataset
-
     if threading.current_thread() is threading.main_thread():
         # A batch system's SIGTERM cleans up as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.dry_run:
+        return _dry_run(arguments)
+    if arguments.o is None:
+        raise InputError("the following arguments are required: -o (or --dry-run)")
+    if arguments.picture is not None:
+        raise InputError("--picture is for --dry-run")
+    return _write(arguments)
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
+    from nnunet_lopsided.nnunet_layout import names_of_dataset
+
     variant = write_censored_variant(
         arguments.d,
         arguments.o,
-        arguments.mode,
-        arguments.rate,
-        arguments.seed,
+        **_choice(arguments),
         name=arguments.name,
         overwrite=arguments.overwrite,
         n_processes=arguments.np,
@@ -58,6 +88,41 @@ def _work(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.dataset_conversion.censoring_summary import summary, write_histogram
+    from nnunet_lopsided.dataset_conversion.variants import Choice, plan_censoring
+    from nnunet_lopsided.nnunet_layout import raw_dataset
+
+    choice = Choice(**_choice(arguments))
+    choice.check()
+    rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
+    default = f"{raw_dataset(arguments.d).name}-{arguments.mode or 'patients'}{rate}.png"
+    picture = (arguments.picture or Path(default)).absolute()
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"--picture must be a .png file, got {picture}")
+    if picture.exists() and not arguments.overwrite:
+        raise InputError(f"{picture} exists; --overwrite replaces it, --picture names another")
+    if not picture.parent.is_dir():
+        raise InputError(f"--picture: folder not found: {picture.parent}")
+    plan = plan_censoring(arguments.d, choice, arguments.np)
+    write_histogram(plan, picture)
+    print(summary(plan))
+    print(f"\npicture: {picture}\nnothing else was written")
+    return 0
+
+
+def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "mode": arguments.mode,
+        "rate": arguments.rate,
+        "seed": arguments.seed,
+        "cases": arguments.cases,
+        "lesion_list": arguments.list,
+        "n_patients": arguments.patients,
+        "patients_regex": arguments.patients_regex,
+    }
 
 
 if __name__ == "__main__":

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from tqdm import tqdm
+import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.censoring import LesionRow, check_rate, choose_lesions
+from nnunet_lopsided.dataset_conversion.censoring import (
+    LesionRow,
+    ListedLesion,
+    check_mode,
+    choose_lesions,
+    choose_patients,
+    expected_rate,
+    listed_lesions,
+)
+from nnunet_lopsided.dataset_conversion.contrast import lesion_contrast
+from nnunet_lopsided.dataset_conversion.lesion_labels import SparseLabel, censor_label, label_lesions, sparse_label
+from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, import_readers, read_image, write_image
-from nnunet_lopsided.lesions import Lesions, find_lesions
+from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.lesions import Lesions
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
@@ -26,14 +38,15 @@ from nnunet_lopsided.nnunet_layout import (
     nnunet_path,
     plain_name,
     raw_dataset,
+    read_json,
     reference,
+    restricted_splits,
     write_json,
 )
 
 CENSORING_FILE = "censoring.json"
 LESIONS_FILE = "censored_lesions.csv"
-
-_T = TypeVar("_T")
+LIST = "list"  # the mode that replays a list; the others choose
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,74 @@ class CensoredVariant:
     folder: Path
     n_lesions: int
     n_censored: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to censor: the arguments of :func:`plan_censoring` and :func:`write_censored_variant`.
+
+    Attributes:
+        mode: one of ``censoring.MODES``, ``"list"``, or None to censor nothing and only choose patients.
+        rate: fraction of lesions to delete, within [0, 1]; for "reader" it may be None, for "list" it must.
+        seed: for "stochastic", "reader" and the choice of patients.
+        cases: "train", or "all": labelsTs too. The choice is made in each part on its own, so the training labels do
+            not depend on it.
+        lesion_list: for "list", a CSV with the columns case, id, volume_mm3 and, if some of its lesions are kept,
+            status (``censored`` or another word), such as the ``censored_lesions.csv`` of a variant.
+        n_patients: keep only this many training patients; the test cases stay.
+        patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
+    """
+
+    mode: str | None
+    rate: float | None = None
+    seed: int = 0
+    cases: str = "train"
+    lesion_list: Path | None = None
+    n_patients: int | None = None
+    patients_regex: str | None = None
+
+    def check(self) -> None:
+        """Raise :class:`InputError` where arguments are out of range or do not go together."""
+        if self.mode == LIST:
+            if self.lesion_list is None or self.rate is not None:
+                raise InputError("mode list needs a CSV of lesions and no rate")
+        elif self.lesion_list is not None:
+            raise InputError(f"a CSV of lesions is for mode list, got mode {self.mode}")
+        elif self.mode is not None:
+            check_mode(self.mode, self.rate)
+        elif self.n_patients is None:
+            raise InputError("expected a mode, a number of patients, or both")
+        elif self.rate is not None:
+            raise InputError("a rate needs a mode")
+        if self.cases not in ("train", "all"):
+            raise InputError(f"cases must be train or all, got {self.cases!r}")
+        if self.patients_regex is not None and self.n_patients is None:
+            raise InputError("a patients regex needs a number of patients")
+
+
+@dataclass(frozen=True)
+class CensoringPlan:
+    """Which lesions of a dataset go, before anything is written.
+
+    Attributes:
+        dataset: the source.
+        choice: what was asked for.
+        training: the training cases of the variant.
+        test: the test cases whose labels are censored too.
+        table: every lesion of these cases, training cases first.
+        censored: the (case, id) of those that go.
+        labels: the label maps by case, as far as they are small.
+        notes: what ``censoring.json`` says beyond the counts.
+    """
+
+    dataset: RawDataset
+    choice: Choice
+    training: list[Case]
+    test: list[Case]
+    table: list[LesionRow]
+    censored: frozenset[tuple[str, int]]
+    labels: dict[str, SparseLabel | None]
+    notes: dict[str, Any]
 
 
 def lesion_table(dataset: RawDataset, n_processes: int = 2) -> list[LesionRow]:
@@ -58,109 +139,110 @@ def lesion_table(dataset: RawDataset, n_processes: int = 2) -> list[LesionRow]:
         One row per lesion; cases without a lesion have none.
 
     Raises:
-        InputError: a label is missing or unreadable.
+        InputError: a label is missing or unreadable, or holds a value that dataset.json does not know.
     """
-
-    def rows(case: Case) -> list[LesionRow]:
-        lesions = label_lesions(_read_label(case), dataset.ignore_label)
-        sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
-        return [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
-
-    return [row for found in _for_each(rows, dataset.training_cases(), n_processes, "lesions") for row in found]
+    return _lesions_of(dataset, dataset.training_cases(), False, n_processes)[0]
 
 
-def label_lesions(label: Image, ignore_label: int | None) -> Lesions:
-    """The lesions of one label map: components of what is neither background (0) nor ``ignore_label``."""
-    foreground = label.array != 0
-    if ignore_label is not None:
-        foreground &= label.array != ignore_label
-    return find_lesions(foreground, label.geometry.spacing_mm)
+def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> CensoringPlan:
+    """Find the lesions of a dataset and choose those that go; nothing is written.
 
+    Args:
+        source: id or folder name of a dataset below nnUNet_raw; it may itself be a variant.
+        choice: what to censor.
+        n_processes: how many cases are read at the same time.
 
-def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int]) -> Image:
-    """The label map with the lesions of these component ids set to background; dtype and geometry stay.
-
-    Example:
-        >>> import numpy as np
-        >>> from nnunet_lopsided.images import Geometry
-        >>> label = Image(np.array([[1, 1, 0, 2]], np.uint8), Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0)))
-        >>> censor_label(label, ignore_label=None, ids=[1]).array.tolist()
-        [[0, 0, 0, 2]]
+    Raises:
+        InputError: an argument is out of range, the source is missing, broken or has no lesions, or a list does not
+            fit the source.
     """
-    array = label.array.copy()
-    array.reshape(-1)[label_lesions(label, ignore_label).select(ids)] = 0
-    return Image(array, label.geometry)
+    choice.check()
+    if n_processes < 1:
+        raise InputError(f"number of processes must be at least 1, got {n_processes}")
+    dataset = raw_dataset(source)
+    training = dataset.training_cases()
+    notes: dict[str, Any] = {}
+    if choice.n_patients is not None:
+        training, notes["patients"] = _chosen_patients(dataset, training, choice)
+    test = _labelled_test_cases(dataset, training) if choice.cases == "all" else []
+    parts: list[list[LesionRow]] = []
+    labels: dict[str, SparseLabel | None] = {}
+    for cases in (training, test):
+        table, found = _lesions_of(dataset, cases, choice.mode == "contrast", n_processes)
+        parts.append(table)
+        labels |= found
+    rows = [row for part in parts for row in part]
+    if not rows and choice.mode is not None:
+        raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
+    censored: frozenset[tuple[str, int]] = frozenset()
+    if choice.lesion_list is not None:
+        censored = listed_lesions(rows, _read_list(choice.lesion_list))
+        notes["list_sha256"] = hashlib.sha256(choice.lesion_list.read_bytes()).hexdigest()
+    elif choice.mode is not None:
+        chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
+        censored = frozenset().union(*chosen)
+        if choice.mode == "reader":
+            notes["expected_rate"] = expected_rate(rows, choice.mode, choice.rate)
+    if choice.cases != "train":
+        notes["cases"] = choice.cases
+    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes)
 
 
 def write_censored_variant(
     source: int | str,
     output_id: int,
-    mode: str,
-    rate: float,
+    mode: str | None,
+    rate: float | None = None,
     seed: int = 0,
     *,
     name: str | None = None,
     overwrite: bool = False,
     n_processes: int = 2,
+    **more: Any,
 ) -> CensoredVariant:
     """Write a dataset whose training labels lack some of the source's lesions.
 
     The same call gives the same bytes in every file, wherever it writes. The folder appears only when complete.
-    Training images are referenced by dataset.json, test images and labels by symbolic links; test labels stay whole.
+    Training images are referenced by dataset.json, test images and labels by symbolic links; test labels stay whole,
+    unless ``cases="all"``.
 
     Args:
         source: id or folder name of a dataset below nnUNet_raw; it may itself be a variant.
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
-        mode: "stochastic" or "size", see :func:`~nnunet_lopsided.dataset_conversion.censoring.choose_lesions`.
+        mode: see :class:`Choice`, as for ``rate`` and ``seed``.
         rate: fraction of lesions to delete, within [0, 1].
-        seed: for "stochastic".
-        name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Censored``.
+        seed: any integer.
+        name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Censored`` (without a mode by
+            the number of patients).
         overwrite: replace an earlier variant of the same id and name.
         n_processes: how many label files are worked on at the same time.
+        **more: the other attributes of :class:`Choice`.
 
     Returns:
         The folder, and how many lesions there were and how many went.
 
     Raises:
-        InputError: an argument is out of range, the source is missing, broken or has no lesions, or the output id is
-            in use.
+        InputError: the output id is in use, or see :func:`plan_censoring`.
     """
-    check_rate(rate)
-    if n_processes < 1:
-        raise InputError(f"number of processes must be at least 1, got {n_processes}")
+    choice = Choice(mode, rate, seed, **more)
+    choice.check()
     dataset = raw_dataset(source)
     match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
     if match is None:
         raise InputError(f"source must be a folder named DatasetXXX_NAME, got {dataset.name}")
     if int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
-    name = name or plain_name(f"{match[2]}Censored")
+    name = name or plain_name(f"{match[2]}{'Censored' if mode else f'{choice.n_patients}Patients'}")
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
     with new_raw_dataset(output_id, name, marker=CENSORING_FILE, overwrite=overwrite) as folder:
-        table = lesion_table(dataset, n_processes)
-        if not table:
-            raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
-        censored = choose_lesions(table, mode, rate, seed)
-        _write_labels(dataset, censored, folder / "labelsTr", n_processes)
-        _link_test_files(dataset, folder, final)
-        _write_dataset_json(dataset, folder, final)
-        _write_lesions_csv(folder / LESIONS_FILE, table, censored)
-        write_json(
-            folder / CENSORING_FILE,
-            {
-                "tool": "nnunet-lopsided",
-                "version": __version__,
-                "source_dataset": dataset.name,
-                "mode": mode,
-                "rate": rate,
-                "seed": seed,
-                "n_lesions": len(table),
-                "n_censored": len(censored),
-                "realised_fraction": len(censored) / len(table),
-            },
-        )
-    return CensoredVariant(final, len(table), len(censored))
+        plan = plan_censoring(source, choice, n_processes)
+        _write_labels(plan, folder, n_processes)
+        _link_test_files(plan, folder, final)
+        _write_dataset_json(plan, folder, final)
+        _write_lesions_csv(folder / LESIONS_FILE, plan)
+        write_json(folder / CENSORING_FILE, _record(plan))
+    return CensoredVariant(final, len(plan.table), len(plan.censored))
 
 
 def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> Path:
@@ -210,24 +292,127 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def _write_labels(dataset: RawDataset, censored: Iterable[tuple[str, int]], folder: Path, n_processes: int) -> None:
+def _chosen_patients(dataset: RawDataset, cases: list[Case], choice: Choice) -> tuple[list[Case], dict[str, Any]]:
+    assert choice.n_patients is not None, "called for a number of patients"
+    patients, grouping = patients_of([case.name for case in cases], dataset.folder, choice.patients_regex)
+    kept = choose_patients(patients.values(), choice.n_patients, choice.seed)
+    record = {"n": len(kept), "of": len(set(patients.values())), "grouping": grouping, "kept": sorted(kept)}
+    return [case for case in cases if patients[case.name] in kept], record
+
+
+def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case]:
+    test, names = dataset.test_cases(), {case.name for case in training}
+    for case in test:
+        if case.label is None:
+            raise InputError(f"{dataset.name}, test case {case.name}: label not found, so it cannot be censored")
+        if case.name in names:
+            raise InputError(f"{dataset.name}, case {case.name}: is in imagesTr and in imagesTs")
+    return test
+
+
+def _lesions_of(
+    dataset: RawDataset, cases: Sequence[Case], with_contrast: bool, n_processes: int
+) -> tuple[list[LesionRow], dict[str, SparseLabel | None]]:
+    ignored = [] if dataset.ignore_label is None else [dataset.ignore_label]
+    known = np.array([*dataset.label_scheme.label_values, *ignored])
+
+    def examine(case: Case) -> tuple[list[LesionRow], SparseLabel | None]:
+        label = _read_label(case)
+        lesions = label_lesions(label, dataset.ignore_label)
+        sparse = sparse_label(label, lesions, dataset.ignore_label)
+        values = label.array if sparse is None else sparse.values
+        if not (np.isin(values, known)).all():
+            raise InputError(
+                f"{dataset.name}, case {case.name}: {case.label} holds the label values "
+                f"{', '.join(f'{v:g}' for v in np.setdiff1d(values, known)[:5])}, but dataset.json only has "
+                f"{', '.join(map(str, known))}"
+            )
+        sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
+        rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
+        if with_contrast:
+            contrasts = _contrasts(case, label, lesions)
+            rows = [replace(row, contrast=c) for row, c in zip(rows, contrasts, strict=True)]
+        return rows, sparse
+
+    found = for_each(examine, cases, n_processes, "lesions") if cases else []
+    rows = [row for case_rows, _ in found for row in case_rows]
+    return rows, {case.name: sparse for case, (_, sparse) in zip(cases, found, strict=True)}
+
+
+def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
+    if not len(lesions):
+        return []
+    channels = []
+    for path in case.images:
+        image = read_image(path).array
+        if image.shape != label.array.shape:
+            raise InputError(
+                f"case {case.name}: expected {path} to have its label's shape {label.array.shape}, found {image.shape}"
+            )
+        if not np.isfinite(image).all():
+            raise InputError(f"case {case.name}: {path} holds values that are not finite")
+        channels.append(image)
+    return lesion_contrast(channels, lesions, label.array != 0).tolist()
+
+
+def _read_list(path: Path) -> list[ListedLesion]:
+    if not path.is_file():
+        raise InputError(f"list of lesions not found: {path}")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [c for c in ("case", "id", "volume_mm3") if c not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}: expected the columns case, id and volume_mm3, found {reader.fieldnames}")
+        try:
+            return [
+                ListedLesion(row["case"], int(row["id"]), float(row["volume_mm3"]), row.get("status") != "kept")
+                for row in reader
+            ]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}, line {reader.line_num}: expected case,id,volume_mm3: {error}") from None
+
+
+def _record(plan: CensoringPlan) -> dict[str, Any]:
+    n_lesions, n_censored = len(plan.table), len(plan.censored)
+    return {
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        "source_dataset": plan.dataset.name,
+        "mode": plan.choice.mode,
+        "rate": plan.choice.rate,
+        "seed": plan.choice.seed,
+        "n_lesions": n_lesions,
+        "n_censored": n_censored,
+        "realised_fraction": n_censored / n_lesions if n_lesions else 0.0,
+        **plan.notes,
+    }
+
+
+def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
     ids: dict[str, list[int]] = {}
-    for case_name, lesion_id in censored:
+    for case_name, lesion_id in plan.censored:
         ids.setdefault(case_name, []).append(lesion_id)
 
-    def write(case: Case) -> None:
-        label = censor_label(_read_label(case), dataset.ignore_label, ids.get(case.name, []))
-        write_image(folder / (case.name + dataset.file_ending), label)
+    def write(item: tuple[str, Case]) -> None:
+        labels, case = item
+        gone, sparse = ids.get(case.name, []), plan.labels[case.name]
+        label = sparse.without(gone) if sparse else censor_label(_read_label(case), plan.dataset.ignore_label, gone)
+        write_image(folder / labels / (case.name + plan.dataset.file_ending), label)
 
-    folder.mkdir()
-    _for_each(write, dataset.training_cases(), n_processes, "labels")
+    work = [("labelsTr", case) for case in plan.training] + [("labelsTs", case) for case in plan.test]
+    for labels in {labels for labels, _ in work}:
+        (folder / labels).mkdir()
+    for_each(write, work, n_processes, "labels")
 
 
-def _link_test_files(dataset: RawDataset, folder: Path, final: Path) -> None:
+def _link_test_files(plan: CensoringPlan, folder: Path, final: Path) -> None:
     # Links are followed by the system, not by name: both ends must be real paths.
     root = final.parent.resolve()
+    dataset = plan.dataset
     for path in dataset.test_files():
         link = folder / path
+        if link.exists():  # a censored label
+            continue
         link.parent.mkdir(exist_ok=True)
         target = (dataset.folder / path).resolve()
         # One level below the dataset folder, hence one more step up for relative targets.
@@ -235,42 +420,38 @@ def _link_test_files(dataset: RawDataset, folder: Path, final: Path) -> None:
         link.symlink_to(text if Path(text).is_absolute() else Path("..") / text)
 
 
-def _write_dataset_json(dataset: RawDataset, folder: Path, final: Path) -> None:
-    cases = dataset.training_cases()
+def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
+    dataset = plan.dataset
     content = {key: value for key, value in dataset.json.items() if key != "dataset"}
-    content["numTraining"] = len(cases)
+    content["numTraining"] = len(plan.training)
     content["dataset"] = {
         case.name: {
             "images": [reference(image, final) for image in case.images],
             "label": f"labelsTr/{case.name}{dataset.file_ending}",
         }
-        for case in cases
+        for case in plan.training
     }
     write_json(folder / "dataset.json", content)
-    splits = dataset.folder / "splits_final.json"
-    if splits.is_file():
+    splits, patients = dataset.folder / "splits_final.json", dataset.folder / CASES_FILE
+    if patients.is_file():
+        shutil.copyfile(patients, folder / patients.name)
+    if splits.is_file() and plan.choice.n_patients is None:
         shutil.copyfile(splits, folder / splits.name)
+    elif splits.is_file():
+        write_json(folder / splits.name, restricted_splits(read_json(splits), {case.name for case in plan.training}))
 
 
-def _write_lesions_csv(path: Path, table: Iterable[LesionRow], censored: frozenset[tuple[str, int]]) -> None:
+def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:
+    with_contrast = plan.choice.mode == "contrast"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "id", "volume_mm3", "diameter_mm", "status"])
-        for row in table:
-            status = "censored" if row.key in censored else "kept"
-            writer.writerow([row.case, row.id, f"{row.volume_mm3:.9g}", f"{row.diameter_mm:.9g}", status])
+        measures = ["volume_mm3", "diameter_mm", *(["contrast"] if with_contrast else [])]
+        writer.writerow(["case", "id", *measures, "status"])
+        for row in plan.table:
+            status = "censored" if row.key in plan.censored else "kept"
+            writer.writerow([row.case, row.id, *(f"{getattr(row, name):.9g}" for name in measures), status])
 
 
 def _read_label(case: Case) -> Image:
     assert case.label is not None, "training_cases() gives labels"
     return read_image(case.label)
-
-
-def _for_each(function: Callable[[Case], _T], cases: Sequence[Case], n_workers: int, title: str) -> list[_T]:
-    # Threads: reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
-    import_readers()
-    pool = ThreadPoolExecutor(n_workers)
-    try:
-        return list(tqdm(pool.map(function, cases), total=len(cases), desc=title, unit="case", disable=None))
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -132,3 +132,77 @@ def test_a_malformed_list_of_cases(raw: Path, listed: str, capsys: pytest.Captur
     path.write_text(json.dumps({**content, "dataset": json.loads(listed)}))
     assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_a_dry_run_prints_and_draws_and_writes_nothing_else(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    before = sorted(raw.rglob("*"))
+    capsys.readouterr()
+    assert main(["-d", "501", "--mode", "size", "--rate", "0.5", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    picture = folder / "Dataset501_Phantom-size-0.5.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in folder.iterdir()] == [picture.name]
+    assert out.endswith(f"\npicture: {picture}\nnothing else was written\n")
+    assert sorted(raw.rglob("*")) == before
+
+    assert main(["-d", "501", "-o", "511", "--mode", "size", "--rate", "0.5"]) == 0
+    lines = (raw / "Dataset511_PhantomCensored" / "censored_lesions.csv").read_text().splitlines()[1:]
+    gone = [line for line in lines if line.endswith(",censored")]
+    assert out.startswith(
+        f"Dataset501_Phantom: 2 training cases, {len(lines)} lesions, of which {len(gone)} would go "
+        f"({len(gone) / len(lines):.1%})\n"
+    )
+    for case in {line.split(",")[0] for line in lines}:
+        n, k = (sum(line.startswith(case) for line in rows) for rows in (lines, gone))
+        assert [line.split()[1:] for line in out.splitlines() if line.startswith(case)] == [
+            [str(n), str(k), f"{k / n:.1%}"]
+        ]
+
+    capsys.readouterr()
+    again = ["-d", "501", "--mode", "size", "--rate", "0.5", "--dry-run"]
+    assert main(again) == 2
+    assert f"{picture} exists; --overwrite replaces it, --picture names another" in capsys.readouterr().err
+    first = picture.read_bytes()
+    assert main([*again, "--overwrite"]) == 0
+    assert picture.read_bytes() == first
+    assert main([*again, "--picture", "other.png"]) == 0
+    assert (folder / "other.png").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dry-run", "--picture", "a.jpg"], "--picture must be a .png file, got"),
+        (["--dry-run", "--picture", "nowhere/a.png"], "--picture: folder not found:"),
+        (["-o", "511", "--picture", "a.png"], "--picture is for --dry-run"),
+        ([], "the following arguments are required: -o (or --dry-run)"),
+        (["-o", "511", "--list", "x.csv"], "a CSV of lesions is for mode list, got mode size"),
+        (["-o", "511", "--patients", "3"], "number of patients must be within 1 to 2, the patients to train on, got 3"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    raw: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["-d", "501", "--mode", "size", "--rate", "0.5", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"lopsided-censor: error: {message}")
+    assert [p.name for p in raw.iterdir()] == ["Dataset501_Phantom"]
+
+
+def test_every_mode_from_the_command_line(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-d", "501", "-o", "511", "--mode", "reader", "--name", "R"]) == 0
+    assert main(["-d", "501", "-o", "512", "--mode", "contrast", "--rate", "0.5", "--name", "C", "--cases", "all"]) == 0
+    made = str(raw / "Dataset512_C" / "censored_lesions.csv")
+    assert main(["-d", "501", "-o", "513", "--mode", "list", "--list", made, "--cases", "all"]) == 0
+    assert main(["-d", "501", "-o", "514", "--patients", "1", "--patients-regex", "_(.+)$"]) == 0
+    names = sorted(path.name for path in raw.iterdir())
+    assert names[1:] == ["Dataset511_R", "Dataset512_C", "Dataset513_PhantomCensored", "Dataset514_Phantom1Patients"]
+    for path in (raw / "Dataset512_C").glob("labels*/*"):
+        assert (
+            path.read_bytes()
+            == (raw / "Dataset513_PhantomCensored" / path.relative_to(raw / "Dataset512_C")).read_bytes()
+        )

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.dataset_conversion.lesion_labels import censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
-from nnunet_lopsided.dataset_conversion.variants import censor_label, lesion_table, write_censored_variant
+from nnunet_lopsided.dataset_conversion.reader_misses import miss_rate
+from nnunet_lopsided.dataset_conversion.variants import lesion_table, write_censored_variant
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
@@ -56,7 +58,7 @@ def write_dataset(
         write_image(folder / "labelsTr" / f"{case}{ending}", Image(label, geometry))
     content = {
         "channel_names": {"0": "MR"},
-        "labels": {"background": 0, "lesion": 1},
+        "labels": TWO_CLASSES,
         "numTraining": len(label_maps),
         "file_ending": ending,
     }
@@ -497,3 +499,211 @@ def test_phantom_settings_reach_the_files(raw: Path) -> None:
     write_phantom_dataset(501, n_train=1, n_test=0, shape=(8, 24, 24), spacing_mm=(5, 5, 5), settings=none)
     with pytest.raises(InputError, match="hold no lesion"):
         write_censored_variant(501, 511, "size", 0.5)
+
+
+def test_contrast_is_measured_in_the_images(raw: Path) -> None:
+    """Two lesions of the same size: the one that is hardly brighter than its surroundings goes."""
+    source = write_dataset(raw / "Dataset001_Two", {"a": volume((1, 1, 1, 1), (2, 4, 6, 1))})
+    rng = np.random.default_rng(0)
+    image = rng.normal(100, 5, (4, 6, 8)).astype(np.float32)
+    image[1, 1, 1], image[2, 4, 6] = 200, 108
+    write_image(source / "imagesTr" / "a_0000.nii.gz", Image(image, PLAIN))
+    variant = write_censored_variant(1, 2, "contrast", 0.5)
+    rows = read_csv(variant.folder)
+    assert [(row["id"], row["status"]) for row in rows] == [("1", "kept"), ("2", "censored")]
+    spread = 1.4826 * np.median(np.abs(image - np.median(image)))
+    grid = np.stack(np.mgrid[:4, :6, :8], -1) * (2.0, 1.0, 1.0)
+    for row, at in zip(rows, ((1, 1, 1), (2, 4, 6)), strict=True):
+        distance = np.linalg.norm(grid - grid[at], axis=-1)
+        shell = (distance <= 3) & (distance > 0)
+        assert float(row["contrast"]) == pytest.approx(abs(image[at] - image[shell].mean()) / spread, rel=1e-5)
+    assert json.loads((variant.folder / "censoring.json").read_text())["mode"] == "contrast"
+
+
+def test_an_image_of_another_shape_has_no_contrast(raw: Path) -> None:
+    source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    write_image(source / "imagesTr" / "b_0000.nii.gz", Image(np.ones((4, 6, 7), np.uint8), PLAIN))
+    with pytest.raises(InputError, match=r"case b: expected .*b_0000\.nii\.gz to have its label's shape \(4, 6, 8\)"):
+        write_censored_variant(1, 2, "contrast", 0.5)
+    write_image(source / "imagesTr" / "b_0000.nii.gz", Image(np.full((4, 6, 8), np.nan, np.float32), PLAIN))
+    with pytest.raises(InputError, match=r"case b: .*b_0000\.nii\.gz holds values that are not finite"):
+        write_censored_variant(1, 2, "contrast", 0.5)
+
+
+def test_a_list_replays_another_variant(phantom: Path, tmp_path: Path) -> None:
+    first = write_censored_variant(501, 511, "stochastic", 0.5, seed=4)
+    replayed = write_censored_variant(501, 512, "list", lesion_list=first.folder / "censored_lesions.csv")
+    assert replayed.n_censored == first.n_censored
+    one, other = content_of(first.folder), content_of(replayed.folder)
+    record = json.loads(other.pop("censoring.json"))
+    assert one.pop("censoring.json") != b""
+    assert one == other
+    assert (record["mode"], record["rate"]) == ("list", None)
+    assert len(record["list_sha256"]) == 64
+
+    hand_made = tmp_path / "mine.csv"  # without a status, all of its lesions go
+    row = read_csv(first.folder)[3]
+    hand_made.write_text(f"case,id,volume_mm3\n{row['case']},{row['id']},{row['volume_mm3']}\n")
+    assert write_censored_variant(501, 513, "list", lesion_list=hand_made).n_censored == 1
+    hand_made.write_text(f"case,id,volume_mm3\n{row['case']},{row['id']},{float(row['volume_mm3']) * 2}\n")
+    with pytest.raises(InputError, match=r"expected the listed volume of .* the labels are not those"):
+        write_censored_variant(501, 514, "list", lesion_list=hand_made)
+    hand_made.write_text("case,id\n")
+    with pytest.raises(InputError, match=r"mine\.csv: expected the columns case, id and volume_mm3"):
+        write_censored_variant(501, 514, "list", lesion_list=hand_made)
+    hand_made.write_text("case,id,volume_mm3\na,one,3\n")
+    with pytest.raises(InputError, match=r"mine\.csv, line 2: expected case,id,volume_mm3"):
+        write_censored_variant(501, 514, "list", lesion_list=hand_made)
+
+
+@pytest.mark.parametrize("mode", ["stochastic", "size", "reader"])
+def test_all_cases_censors_test_labels_and_the_same_training_labels(phantom: Path, mode: str) -> None:
+    train = write_censored_variant(501, 511, mode, 0.5, name="Train")
+    both = write_censored_variant(501, 512, mode, 0.5, name="Both", cases="all")
+    for path in (train.folder / "labelsTr").iterdir():
+        assert path.read_bytes() == (both.folder / "labelsTr" / path.name).read_bytes()
+    kept = {(r["case"], int(r["id"])) for r in read_csv(both.folder) if r["status"] == "kept"}
+    for case in RawDataset(phantom).test_cases():
+        written = both.folder / "labelsTs" / case.label.name
+        assert not written.is_symlink()
+        assert (both.folder / "imagesTs" / f"{case.name}_0000.nii.gz").is_symlink()
+        source = read_image(case.label)
+        ids = find_lesions(source.array, source.geometry.spacing_mm).instances()
+        expected = np.isin(ids, [i for name, i in kept if name == case.name])
+        np.testing.assert_array_equal(read_image(written).array, expected.astype(np.uint8))
+    assert both.n_censored > train.n_censored
+    assert json.loads((both.folder / "censoring.json").read_text())["cases"] == "all"
+    (phantom / "labelsTs" / "phantom_test_000.nii.gz").unlink()
+    with pytest.raises(InputError, match="test case phantom_test_000: label not found, so it cannot be censored"):
+        write_censored_variant(501, 513, mode, 0.5, cases="all")
+
+
+MANY = {f"p{patient}_t{time}": volume((0, 0, time, 1)) for patient in range(1, 7) for time in (1, 2)}
+
+
+@pytest.mark.parametrize("by", ["regex", "cases.csv"])
+def test_patients_are_kept_whole_and_nested(raw: Path, by: str) -> None:
+    source = write_dataset(raw / "Dataset001_Many", MANY)
+    (source / "imagesTs").mkdir()
+    write_image(source / "imagesTs" / "test_0000.nii.gz", Image(MANY["p1_t1"], PLAIN))
+    folds = [{"train": sorted(MANY)[:8], "val": sorted(MANY)[8:]}]
+    (source / "splits_final.json").write_text(json.dumps(folds))
+    if by == "cases.csv":
+        rows = "".join(f"{case},{case.split('_')[0]}\n" for case in MANY)
+        (source / "cases.csv").write_text("case,patient\n" + rows)
+    regex = r"(p\d+)_" if by == "regex" else None
+    found = []
+    for n in (1, 2, 4, 6):
+        variant = write_censored_variant(1, 10 + n, "size", 0.5, seed=3, n_patients=n, patients_regex=regex)
+        content = json.loads((variant.folder / "dataset.json").read_text())
+        cases = set(content["dataset"])
+        assert content["numTraining"] == len(cases) == 2 * n
+        assert len({case.split("_")[0] for case in cases}) == n
+        assert {p.name for p in (variant.folder / "labelsTr").iterdir()} == {f"{case}.nii.gz" for case in cases}
+        assert variant.n_lesions == 2 * n
+        assert (variant.folder / "imagesTs" / "test_0000.nii.gz").is_file()
+        (fold,) = json.loads((variant.folder / "splits_final.json").read_text())
+        assert {*fold["train"], *fold["val"]} == cases
+        assert fold["train"] == [case for case in folds[0]["train"] if case in cases]
+        record = json.loads((variant.folder / "censoring.json").read_text())["patients"]
+        assert (record["n"], record["of"]) == (n, 6)
+        found.append(cases)
+    assert found[0] < found[1] < found[2] < found[3] == set(MANY)
+    with pytest.raises(InputError, match="number of patients must be within 1 to 6, the patients to train on, got 7"):
+        write_censored_variant(1, 20, None, n_patients=7, patients_regex=regex)
+
+
+def test_patients_only_leaves_labels_whole(raw: Path) -> None:
+    write_dataset(raw / "Dataset001_Many", MANY)
+    variant = write_censored_variant(1, 2, None, n_patients=5)
+    assert variant.folder.name == "Dataset002_Many5Patients"
+    assert (variant.n_lesions, variant.n_censored) == (5, 0)
+    record = json.loads((variant.folder / "censoring.json").read_text())
+    assert (record["mode"], record["rate"], record["patients"]["grouping"]) == (None, None, "every case is a patient")
+
+
+@pytest.mark.parametrize(
+    ("table", "regex", "message"),
+    [
+        ("case,patient\np1_t1,p1\n", None, r"cases\.csv: case p1_t2 has no row with its patient"),
+        ("case,who\n", None, r"cases\.csv: expected the columns case and patient"),
+        (None, "(", r"patients regex must be a regular expression, got '\('"),
+        (None, "q(.)", r"patients regex 'q\(.\)' does not match case p1_t1"),
+    ],
+)
+def test_unknown_patients_are_refused(raw: Path, table: str | None, regex: str | None, message: str) -> None:
+    source = write_dataset(raw / "Dataset001_Many", MANY)
+    if table is not None:
+        (source / "cases.csv").write_text(table)
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(1, 2, None, n_patients=2, patients_regex=regex)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "list"}, "mode list needs a CSV of lesions and no rate"),
+        ({"mode": "list", "rate": 0.5, "lesion_list": Path("x.csv")}, "mode list needs a CSV of lesions and no rate"),
+        ({"mode": "list", "lesion_list": Path("nowhere.csv")}, r"list of lesions not found: nowhere\.csv"),
+        (
+            {"mode": "size", "rate": 0.5, "lesion_list": Path("x.csv")},
+            "a CSV of lesions is for mode list, got mode size",
+        ),
+        ({"mode": "size"}, "mode size needs a rate"),
+        ({"mode": None}, "expected a mode, a number of patients, or both"),
+        ({"mode": None, "n_patients": 2, "rate": 0.5}, "a rate needs a mode"),
+        ({"mode": "size", "rate": 0.5, "cases": "test"}, "cases must be train or all, got 'test'"),
+        ({"mode": "size", "rate": 0.5, "patients_regex": "x"}, "a patients regex needs a number of patients"),
+    ],
+)
+def test_arguments_that_do_not_go_together(phantom: Path, raw: Path, arguments, message) -> None:
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(501, 511, **arguments)
+    assert list(raw.iterdir()) == [phantom]
+
+
+def test_readers_miss_without_a_rate(phantom: Path) -> None:
+    variant = write_censored_variant(501, 511, "reader", seed=2)
+    record = json.loads((variant.folder / "censoring.json").read_text())
+    rates = [miss_rate(float(row["diameter_mm"])) for row in read_csv(variant.folder)]
+    assert record["rate"] is None
+    assert record["expected_rate"] == pytest.approx(np.mean(rates), rel=1e-9)
+    half = write_censored_variant(501, 512, "reader", 0.5, seed=2, name="Half")
+    gone = [{(r["case"], r["id"]) for r in read_csv(v.folder) if r["status"] == "censored"} for v in (variant, half)]
+    assert (gone[0] < gone[1]) == (np.mean(rates) < 0.5)
+
+
+def test_unknown_label_values_are_refused(raw: Path) -> None:
+    source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    label = TWO_CASES["b"].copy()
+    label[3, 3, 3:5] = (6, 9)
+    write_image(source / "labelsTr" / "b.nii.gz", Image(label, PLAIN))
+    message = r"Dataset001_Two, case b: .*b\.nii\.gz holds the label values 6, 9, but dataset\.json only has 0, 1, 2"
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(1, 2, "size", 0.5)
+    assert list(raw.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("ignore", [None, 3])
+def test_sparse_labels_restore_what_censoring_the_array_gives(ignore: int | None) -> None:
+    rng = np.random.default_rng(0)
+    array = (rng.random((9, 20, 20)) < 0.05).astype(np.int16) * rng.integers(1, 3, (9, 20, 20)).astype(np.int16)
+    if ignore:
+        array[:, 18:, :3] = ignore
+    label = Image(array, PLAIN)
+    lesions = label_lesions(label, ignore)
+    sparse = sparse_label(label, lesions, ignore)
+    assert sparse is not None
+    for ids in ([], [1], list(range(1, len(lesions) + 1, 2))):
+        found, expected = sparse.without(ids), censor_label(label, ignore, ids)
+        np.testing.assert_array_equal(found.array, expected.array)
+        assert found.array.dtype == expected.array.dtype
+    full = Image(np.ones((3, 4, 5), np.uint8), PLAIN)
+    assert sparse_label(full, label_lesions(full, None), None) is None
+
+
+def test_a_label_that_is_too_full_to_keep_is_read_again(raw: Path) -> None:
+    write_dataset(raw / "Dataset001_Full", {"a": np.ones((4, 6, 8), np.uint8), "b": volume((0, 0, 0, 1))})
+    variant = write_censored_variant(1, 2, "size", 0.5)
+    assert read_image(variant.folder / "labelsTr" / "a.nii.gz").array.all()
+    assert not read_image(variant.folder / "labelsTr" / "b.nii.gz").array.any()

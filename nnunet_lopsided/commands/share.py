@@ -1,0 +1,54 @@
+"""``lopsided-share``: the preprocessed folder of a variant, sharing the images of its source."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+
+from nnunet_lopsided.commands._cli import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the arguments, make the folder, and say what it shares."""
+    parser = argparse.ArgumentParser(
+        prog="lopsided-share",
+        description="Make the preprocessed folder of a variant from that of its source: image files are hard links, "
+        "plans and splits are the source's, and only what the labels change is written. The result is that of "
+        "nnUNetv2_preprocess with the source's plans.",
+    )
+    parser.add_argument("-d", required=True, metavar="SOURCE", help="id or name of a preprocessed dataset")
+    parser.add_argument("-o", required=True, metavar="VARIANT", help="id or name of a variant of it below nnUNet_raw")
+    parser.add_argument("--overwrite", action="store_true", help="replace what this command made before")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    return run(parser, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    if threading.current_thread() is threading.main_thread():
+        # A batch system's SIGTERM cleans up as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from nnunet_lopsided.dataset_conversion.sharing import share_preprocessed
+
+    shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_processes=arguments.np)
+    print(
+        f"{shared.folder}: {shared.n_cases} cases, {', '.join(shared.configurations)}; "
+        f"{shared.n_linked} image files linked"
+    )
+    if shared.n_copied:
+        print(
+            f"note: {shared.n_copied} image files could not be linked (another file system or user) and were copied",
+            file=sys.stderr,
+        )
+    if shared.preprocessed_anew:
+        print(
+            "note: preprocessed anew, because labels outside the nonzero region change the normalisation of the "
+            f"images: {', '.join(shared.preprocessed_anew)}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,88 @@
+"""How much each lesion differs from its surroundings: pure numerics on one case's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nnunet_lopsided.lesions import Lesions
+
+SHELL_MM = 3.0
+
+
+def lesion_contrast(
+    channels: Sequence[NDArray[np.generic]], lesions: Lesions, labelled: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The contrast of every lesion, in robust standard deviations; at least 0, ``inf`` where nothing surrounds it.
+
+    In one channel it is ``|mean inside - mean of the shell| / spread``, and the lesion's contrast is the largest over
+    the channels: it is as visible as the channel that shows it best. The shell are the unlabelled voxels whose centre
+    is within 3 mm (or one voxel, where voxels are larger) of a voxel of the lesion; voxels that are 0 in every channel
+    (outside the brain, where it was cut out) are left out of it, unless there are no others. The spread is 1.4826 x the
+    median absolute deviation from the median over all voxels of the case that are not 0 in every channel: one number
+    per case and channel, so lesions of different scanners can be compared. Where it is 0 the standard deviation stands
+    in, and a channel that is constant has contrast 0.
+
+    Args:
+        channels: one image per channel, each of the lesions' shape, finite.
+        lesions: K lesions of one case.
+        labelled: voxels with any label, the lesions included: they are no surroundings. The lesions' shape.
+
+    Returns:
+        Shape (K,).
+
+    Example:
+        >>> import numpy as np
+        >>> from nnunet_lopsided.lesions import find_lesions
+        >>> image = np.array([[9.0, 9.0, 11.0, 11.0, 20.0, 11.0, 9.0, 9.0]])
+        >>> lesions = find_lesions(image == 20, spacing_mm=(1.0, 1.0))
+        >>> lesion_contrast([image], lesions, image == 20).round(3).tolist()  # |20 - 10| / (1.4826 x 1)
+        [6.745]
+    """
+    if not len(lesions):
+        return np.zeros(0)
+    tissue = np.zeros(lesions.shape, bool)
+    for channel in channels:
+        tissue |= channel != 0
+    spreads = [_spread(channel[tissue]) for channel in channels]
+    starts = np.cumsum(lesions.n_voxels) - lesions.n_voxels
+    of_lesion = np.split(lesions.voxels[np.argsort(lesions.voxel_ids, kind="stable")], starts[1:])
+    contrast = np.empty(len(lesions))
+    for i, inside in enumerate(of_lesion):
+        shell = _shell(inside, lesions, i, labelled)
+        shell = shell[tissue.reshape(-1)[shell]] if tissue.reshape(-1)[shell].any() else shell
+        if not len(shell):
+            contrast[i] = np.inf
+            continue
+        differences = [abs(_mean(channel, inside) - _mean(channel, shell)) for channel in channels]
+        contrast[i] = max(d / s if s > 0 else 0.0 for d, s in zip(differences, spreads, strict=True))
+    return contrast
+
+
+def _shell(inside: NDArray[np.int64], lesions: Lesions, i: int, labelled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Flat indices of the unlabelled voxels around lesion ``i``."""
+    spacing = np.asarray(lesions.spacing_mm)
+    radius = max(SHELL_MM, spacing.min())
+    margin = np.floor(radius / spacing + 1e-9).astype(int)
+    low = np.maximum(lesions.boxes[i, :, 0] - margin, 0)
+    high = np.minimum(lesions.boxes[i, :, 1] + margin, lesions.shape)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    mask = np.zeros((high - low).tolist(), bool)
+    mask[tuple(c - a for c, a in zip(np.unravel_index(inside, lesions.shape), low, strict=True))] = True
+    near = ndimage.distance_transform_edt(~mask, sampling=spacing) <= radius + 1e-6
+    at = np.nonzero(near & ~labelled[box])
+    return np.ravel_multi_index(tuple(c + a for c, a in zip(at, low, strict=True)), lesions.shape)
+
+
+def _mean(channel: NDArray[np.generic], flat: NDArray[np.int64]) -> float:
+    return float(channel.reshape(-1)[flat].mean(dtype=np.float64))
+
+
+def _spread(values: NDArray[np.generic]) -> float:
+    if not len(values):
+        return 0.0
+    numbers = values.astype(np.float64)
+    return float(1.4826 * np.median(np.abs(numbers - np.median(numbers))) or numbers.std())

@@ -1,0 +1,52 @@
+"""The multiple sclerosis lesions of Ljubljana: ``patientNN/{FLAIR,T1W,T1WKS,T2W,consensus_gt,brainmask}.nii.gz``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from nnunet_lopsided.dataset_conversion.converters.release import (
+    BINARY,
+    Gatherer,
+    Release,
+    SourceCase,
+    files_below,
+    selected_channels,
+    volumes,
+)
+from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
+
+CHANNELS = ("FLAIR", "T1W", "T1WKS", "T2W")
+_FILE = re.compile(r"(?:patient\d+_)?(FLAIR|T1W|T1WKS|T2W|consensus_gt)\.nii(\.gz)?", re.IGNORECASE)
+_ROLES = {name.lower(): name for name in (*CHANNELS, "consensus_gt")}
+
+
+def find(source: Path, channels: Iterable[str] | None = None) -> Release:
+    """The patients below ``source``; images are used as they are, the brain mask is not.
+
+    Args:
+        source: any folder above the patients.
+        channels: those wanted, of FLAIR, T1W, T1WKS (after contrast), T2W; default: all.
+
+    Raises:
+        InputError: the folder does not exist, or a channel is not known.
+    """
+    chosen = selected_channels(channels, CHANNELS, CHANNELS)
+    found = Gatherer(source)
+    for path in files_below(source):
+        match = _FILE.fullmatch(path.name)
+        if match and re.fullmatch(r"patient\d+", path.parent.name, re.IGNORECASE):
+            found.add(path.parent.name, _ROLES[match[1].lower()], path)
+    cases = [
+        SourceCase(
+            name,
+            name,
+            found.folder_of(name, "consensus_gt"),
+            volumes(files, chosen),
+            VolumeFile(files["consensus_gt"]) if "consensus_gt" in files else None,
+            BINARY,
+        )
+        for name, files in sorted(found.files.items())
+    ]
+    return Release(chosen, tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))

@@ -1,0 +1,171 @@
+"""Datasets that each lack the other's disease, as one dataset.
+
+The second use of the lopsided loss in Yi et al. 2020: in the union, a class that a source did not annotate is missing
+from all of its labels, and which class that is goes into not_annotated.json.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase, Split
+from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
+from nnunet_lopsided.dataset_conversion.converters.writing import (
+    CONVERSION_FILE,
+    Converted,
+    Options,
+    fill_dataset,
+)
+from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import Case, RawDataset, new_raw_dataset, raw_dataset, write_json
+
+NOT_ANNOTATED_FILE = "not_annotated.json"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A dataset with its channels (in lower case, by index) and classes under their names in the union."""
+
+    dataset: RawDataset
+    channels: Mapping[str, int]
+    spelling: Mapping[str, str]
+    classes: Mapping[str, int]
+
+
+def merge(
+    datasets: Sequence[int | str],
+    options: Options,
+    same_channels: Mapping[str, str] | None = None,
+    class_names: Mapping[tuple[str, str], str] | None = None,
+) -> Converted:
+    """Write the union of raw datasets: the channels they share, and all of their classes.
+
+    Classes of one name are one class; the values of the union follow the order in which names first appear, the ignore
+    label comes last. Images and labels are linked; labels whose values change are rewritten.
+
+    Args:
+        datasets: ids or folder names below nnUNet_raw, at least two.
+        options: how to write the union. Test cases of the sources stay test cases.
+        same_channels: other names of a channel: ``{"T1post": "t1c"}`` makes T1post and t1c one channel, t1c. Upper and
+            lower case are the same anyway.
+        class_names: names of classes in the union by (dataset as given, name there).
+
+    Returns:
+        The folder and counts.
+
+    Raises:
+        InputError: datasets share no channel, have regions, or a case or patient clashes.
+    """
+    if len(datasets) < 2:
+        raise InputError(f"merge needs at least two datasets, got {len(datasets)}")
+    found = [raw_dataset(d) for d in datasets]
+    if len({d.name for d in found}) < len(found):
+        raise InputError(f"merge needs different datasets, got {', '.join(d.name for d in found)}")
+    keys = [{str(given), dataset.name} for given, dataset in zip(datasets, found, strict=True)]
+    renamed = dict(class_names or {})
+    unused = [name for name in renamed if not any(name[0] in key for key in keys)]
+    if unused:
+        raise InputError(f"class {unused[0][1]!r} is renamed in {unused[0][0]}, which is not merged")
+    sources = [
+        _source(d, {old: new for (of, old), new in renamed.items() if of in key}, same_channels or {})
+        for d, key in zip(found, keys, strict=True)
+    ]
+    channels = [c for c in sources[0].channels if all(c in s.channels for s in sources)]
+    if not channels:
+        has = "; ".join(f"{s.dataset.name} has {', '.join(s.channels)}" for s in sources)
+        raise InputError(f"the datasets share no channel: {has}")
+    labels, spelling = _union_of_classes(sources), sources[0].spelling
+    cases = [case for source in sources for case in _cases(source, {c: spelling[c] for c in channels}, labels)]
+    release = Release(
+        tuple(spelling[c] for c in channels), tuple(cases), labels, notes=tuple(_dropped(sources, channels))
+    )
+    settings = {"converter": "merge", "source": [s.dataset.name for s in sources], "options": {}}
+    with new_raw_dataset(options.dataset_id, options.name, CONVERSION_FILE, options.overwrite) as folder:
+        converted = fill_dataset(folder, release, options, settings)
+        write_json(folder / NOT_ANNOTATED_FILE, _not_annotated(sources, labels, folder))
+    return converted
+
+
+def _source(dataset: RawDataset, renamed: Mapping[str, str], same: Mapping[str, str]) -> _Source:
+    if dataset.has_regions:
+        raise InputError(f"{dataset.name}: expected plain labels, found regions, which cannot be merged")
+    unknown = sorted(set(renamed) - set(dataset.foreground_labels))
+    if unknown:
+        has = ", ".join(dataset.foreground_labels)
+        raise InputError(f"{dataset.name}: no class {unknown[0]!r} to rename, it has {has}")
+    aliases = {old.lower(): new for old, new in same.items()}
+    names = dataset.json.get("channel_names") or dataset.json["modality"]
+    channels: dict[str, int] = {}
+    spelling: dict[str, str] = {}
+    for index, name in sorted((int(i), n) for i, n in names.items()):
+        channel = aliases.get(name.lower(), name)
+        if channel.lower() in channels:
+            raise InputError(f"{dataset.name}: channels {channels[channel.lower()]} and {index} are both {channel}")
+        channels[channel.lower()], spelling[channel.lower()] = index, channel
+    classes = {renamed.get(name, name): values[0] for name, values in dataset.foreground_labels.items()}
+    if len(classes) < len(dataset.foreground_labels):
+        raise InputError(f"{dataset.name}: two classes would both be named {', '.join(classes)}")
+    return _Source(dataset, channels, spelling, classes)
+
+
+def _union_of_classes(sources: Sequence[_Source]) -> dict[str, int]:
+    names = dict.fromkeys(name for source in sources for name in source.classes)
+    labels = {"background": 0, **{name: value for value, name in enumerate(names, 1)}}
+    if any(source.dataset.ignore_label is not None for source in sources):
+        labels["ignore"] = len(labels)
+    return labels
+
+
+def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, int]) -> list[SourceCase]:
+    values = {value: labels[name] for name, value in source.classes.items()}
+    if source.dataset.ignore_label is not None:
+        values[source.dataset.ignore_label] = labels["ignore"]
+    dataset = source.dataset
+    training, test = dataset.training_cases(), dataset.test_cases()
+    patients, _ = patients_of([c.name for c in [*training, *test]], dataset.folder)
+    time_points = _time_points(dataset)
+
+    def case(c: Case, split: Split) -> SourceCase:
+        images = {name: VolumeFile(c.images[source.channels[key]]) for key, name in channels.items()}
+        label = None if c.label is None else VolumeFile(c.label)
+        time_point = time_points.get(c.name, "")
+        return SourceCase(c.name, patients[c.name], dataset.name, images, label, LabelMap(values), time_point, split)
+
+    return [case(c, "train") for c in training] + [case(c, "test") for c in test]
+
+
+def _time_points(dataset: RawDataset) -> dict[str, str]:
+    if not (dataset.folder / CASES_FILE).is_file():
+        return {}
+    with (dataset.folder / CASES_FILE).open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row.get("time_point") or "" for row in csv.DictReader(file)}
+
+
+def _dropped(sources: Sequence[_Source], channels: Sequence[str]) -> list[str]:
+    return [
+        f"{source.dataset.name}: not all have channel {', '.join(dropped)}, which is left out"
+        for source in sources
+        if (dropped := [channel for channel in source.channels if channel not in channels])
+    ]
+
+
+def _not_annotated(sources: Sequence[_Source], labels: Mapping[str, int], folder: Path) -> dict[str, object]:
+    with (folder / CASES_FILE).open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    classes = [name for name in labels if name not in ("background", "ignore")]
+    return {
+        "meaning": "in the cases of a source, background may hold lesions of the classes it has not annotated",
+        "labels": {name: labels[name] for name in classes},
+        "sources": {
+            source.dataset.name: {
+                "annotated": [name for name in classes if name in source.classes],
+                "not_annotated": [name for name in classes if name not in source.classes],
+                "cases": [row["case"] for row in rows if row["source"] == source.dataset.name],
+            }
+            for source in sources
+        },
+    }

@@ -1,0 +1,109 @@
+"""Which patients are held out and how the others are folded: pure choices, no files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from nnunet_lopsided.errors import InputError
+
+# Lesions per case in Yi et al. 2020: 1-3, 4-10 and more; below them, cases without a lesion.
+STRATA_FROM = (1, 4, 11)
+N_FOLDS = 5
+
+
+def stratum(n_lesions: int) -> int:
+    """0 for no lesion, 1 for 1 to 3, 2 for 4 to 10, 3 for more than 10.
+
+    Source:
+        Yi et al. 2020: the strata by which cases were divided.
+
+    Example:
+        >>> [stratum(n) for n in (0, 1, 3, 4, 10, 11)]
+        [0, 1, 1, 2, 2, 3]
+    """
+    return sum(n_lesions >= lowest for lowest in STRATA_FROM)
+
+
+def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: int) -> frozenset[str]:
+    """Patients to hold out, from every stratum of :func:`stratum` in proportion to its size.
+
+    The number is ``fraction`` of all patients, rounded, at least 1 and at most all but one. It is shared out by largest
+    remainder; within a stratum those with the lowest draw go, a number that depends on seed and name alone.
+
+    Args:
+        n_lesions: by patient: the largest number of lesions of any of its cases.
+        fraction: above 0 and below 1.
+        seed: any integer.
+
+    Raises:
+        InputError: the fraction is out of range, or there are fewer than two patients.
+
+    Example:
+        >>> sorted(choose_test_patients({"a": 1, "b": 2, "c": 12, "d": 20}, 0.5, seed=0))
+        ['a', 'c']
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
+    if len(n_lesions) < 2:
+        raise InputError(f"test fraction needs at least 2 patients with labels, found {len(n_lesions)}")
+    total = min(max(int(fraction * len(n_lesions) + 0.5), 1), len(n_lesions) - 1)
+    strata: dict[int, list[str]] = {}
+    for patient in sorted(n_lesions, key=lambda name: _draw(seed, name)):
+        strata.setdefault(stratum(n_lesions[patient]), []).append(patient)
+    shares = {key: total * len(members) / len(n_lesions) for key, members in strata.items()}
+    counts = {key: int(share) for key, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda key: (counts[key] - shares[key], key))
+    for key in by_remainder[: total - sum(counts.values())]:
+        counts[key] += 1
+    return frozenset(patient for key, members in strata.items() for patient in members[: counts[key]])
+
+
+def folds_by_patient(
+    cases: Mapping[str, Sequence[str]], n_lesions: Mapping[str, int], seed: int, n_folds: int = N_FOLDS
+) -> list[dict[str, list[str]]]:
+    """Folds as nnU-Net's ``splits_final.json`` holds them; cases of one patient are never on both sides.
+
+    Patients are dealt out stratum by stratum, each to the fold with the fewest cases of that stratum, then of all.
+
+    Args:
+        cases: case names by patient.
+        n_lesions: by patient, as in :func:`choose_test_patients`.
+        seed: any integer.
+        n_folds: fewer are made if there are fewer patients.
+
+    Returns:
+        The folds, case names sorted; none if there are fewer than two patients.
+    """
+    n_folds = min(n_folds, len(cases))
+    if n_folds < 2:
+        return []
+    folds: list[list[str]] = [[] for _ in range(n_folds)]
+    for level in sorted({stratum(n_lesions[patient]) for patient in cases}):
+        members = [patient for patient in cases if stratum(n_lesions[patient]) == level]
+        here = [0] * n_folds
+        for patient in sorted(members, key=lambda name: _draw(seed, name)):
+            chosen = min(range(n_folds), key=lambda fold: (here[fold], len(folds[fold]), fold))
+            folds[chosen] += cases[patient]
+            here[chosen] += len(cases[patient])
+    everything = [case for fold in folds for case in fold]
+    return [{"train": sorted(set(everything) - set(fold)), "val": sorted(fold)} for fold in folds]
+
+
+def most_lesions(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The largest number of lesions by patient.
+
+    Example:
+        >>> most_lesions([("a", 1), ("b", 0), ("a", 3)])
+        {'a': 3, 'b': 0}
+    """
+    largest: dict[str, int] = {}
+    for patient, n in counts:
+        largest[patient] = max(n, largest.get(patient, 0))
+    return largest
+
+
+def _draw(seed: int, name: str) -> bytes:
+    """Sorts names in an order that looks random and depends on nothing but seed and name."""
+    return hashlib.sha256(json.dumps([seed, name]).encode()).digest()

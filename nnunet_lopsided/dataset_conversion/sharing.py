@@ -1,0 +1,264 @@
+"""The preprocessed folder of a variant, made from its source's: only what labels change is written anew."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_lopsided import __version__
+from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import check_intact
+from nnunet_lopsided.nnunet_layout import (
+    Case,
+    RawDataset,
+    new_preprocessed_dataset,
+    nnunet_path,
+    plans_in,
+    preprocessed_folder,
+    raw_dataset,
+    read_json,
+    restricted_splits,
+    write_json,
+)
+from nnunet_lopsided.planning.label_preprocessing import (
+    Configuration,
+    LabelPreprocessing,
+    data_configurations,
+    read_clean,
+    write_segmentation,
+)
+
+SHARING_FILE = "sharing.json"
+# Another file system, a file of another user, too many links, a file system without links.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class SharedDataset:
+    """What :func:`share_preprocessed` made.
+
+    Attributes:
+        folder: the variant's preprocessed folder.
+        configurations: its folders of preprocessed data.
+        n_cases: training cases.
+        n_linked: files that are hard links to the source's.
+        n_copied: files that could not be linked and were copied.
+        preprocessed_anew: cases whose images nnU-Net normalises differently with the variant's labels.
+    """
+
+    folder: Path
+    configurations: tuple[str, ...]
+    n_cases: int
+    n_linked: int
+    n_copied: int
+    preprocessed_anew: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _CaseResult:
+    name: str
+    n_linked: int
+    n_copied: int
+    anew: bool
+
+
+def share_preprocessed(
+    source: int | str, variant: int | str, *, overwrite: bool = False, n_processes: int = 2
+) -> SharedDataset:
+    """Make the preprocessed folder of a variant from that of its source.
+
+    The result is what nnUNetv2_preprocess makes of the variant with the source's plans: image files are hard links (or
+    copies, where links are impossible), ``_seg`` and ``class_locations`` are those of the variant's labels. The
+    folder appears only when complete. The source is not changed.
+
+    Args:
+        source: id or name of a dataset that nnU-Net has planned and preprocessed.
+        variant: id or name of a dataset below nnUNet_raw with the same images; it may have fewer training cases.
+        overwrite: replace what this function made before.
+        n_processes: how many cases are worked on at the same time.
+
+    Raises:
+        InputError: the source is not preprocessed or was by an older nnU-Net, the variant has other cases or images, a
+            label cannot be read or holds unknown values, or the variant's folder exists.
+    """
+    clean_folder, clean, dataset = preprocessed_folder(source), raw_dataset(source), raw_dataset(variant)
+    if clean.name == dataset.name:
+        raise InputError(f"{clean.name} is source and variant")
+    plans = plans_in(clean_folder)
+    if not plans:
+        raise InputError(f"{clean_folder}: no plans found; run nnUNetv2_plan_and_preprocess first")
+    _check_same_kind(read_json(clean_folder / "dataset.json"), dataset)
+    configurations = {
+        name: configuration
+        for name, configuration in data_configurations(list(plans.values())).items()
+        if (clean_folder / name).is_dir()
+    }
+    if not configurations:
+        raise InputError(f"{clean_folder}: nothing is preprocessed; run nnUNetv2_preprocess first")
+    cases, clean_cases = dataset.training_cases(), {case.name: case for case in clean.training_cases()}
+    for case in cases:
+        if case.name not in clean_cases:
+            raise InputError(f"{dataset.name}, case {case.name}: is no training case of {clean.name}")
+
+    with new_preprocessed_dataset(dataset.name, SHARING_FILE, overwrite) as folder:
+        sharing = _Sharing(dataset, clean_folder, folder, configurations)
+        for name in (*configurations, "gt_segmentations"):
+            (folder / name).mkdir()
+        results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
+        for name, content in plans.items():
+            write_json(folder / name, {**content, "dataset_name": dataset.name})
+        _write_dataset_files(dataset, clean_folder, folder)
+        shared = SharedDataset(
+            nnunet_path("nnUNet_preprocessed") / dataset.name,
+            tuple(configurations),
+            len(cases),
+            sum(result.n_linked for result in results),
+            sum(result.n_copied for result in results),
+            tuple(result.name for result in results if result.anew),
+        )
+        write_json(
+            folder / SHARING_FILE,
+            {
+                "tool": "nnunet-lopsided",
+                "version": __version__,
+                "source_dataset": clean.name,
+                "configurations": list(shared.configurations),
+                "n_cases": shared.n_cases,
+                "n_files_linked": shared.n_linked,
+                "n_files_copied": shared.n_copied,
+                "cases_preprocessed_anew": list(shared.preprocessed_anew),
+            },
+        )
+    return shared
+
+
+@dataclass(frozen=True)
+class _Sharing:
+    dataset: RawDataset
+    clean_folder: Path
+    folder: Path
+    configurations: dict[str, Configuration]
+
+    def share(self, case: Case, clean_case: Case) -> _CaseResult:
+        assert case.label is not None, "training_cases() gives labels"
+        _check_same_images(case, clean_case)
+        label = Path(case.label)
+        shutil.copyfile(label, self.folder / "gt_segmentations" / (case.name + self.dataset.file_ending))
+        n_linked = n_copied = 0
+        anew = False
+        by_reader: dict[type, dict[str, Configuration]] = {}
+        for name, configuration in self.configurations.items():
+            by_reader.setdefault(configuration.plans.image_reader_writer_class, {})[name] = configuration
+        for reader, configurations in by_reader.items():
+            clean = {name: read_clean(self.clean_folder / name, case.name) for name in configurations}
+            preprocessing = LabelPreprocessing(
+                case.name,
+                self._read_label(case.name, label, reader),
+                [cache(partial(self._read, case.name, [image], reader().read_images)) for image in case.images],
+                partial(self._read_label, case.name, self._clean_label(clean_case), reader),
+            )
+            preprocessing.crop(configurations, clean)
+            for name, configuration in configurations.items():
+                if preprocessing.changes_normalisation(configuration):
+                    self._preprocess(case, configuration)
+                    anew = True
+                    continue
+                copied = link_or_copy(*self._pair(name, f"{case.name}.b2nd"))
+                n_linked, n_copied = n_linked + (not copied), n_copied + copied
+                new = preprocessing.finish(configuration, clean[name], self.dataset.json)
+                write_segmentation(self.folder / name, case.name, new, like=self.clean_folder / name)
+        return _CaseResult(case.name, n_linked, n_copied, anew)
+
+    def _pair(self, configuration: str, file: str) -> tuple[Path, Path]:
+        return self.clean_folder / configuration / file, self.folder / configuration / file
+
+    def _preprocess(self, case: Case, configuration: Configuration) -> None:
+        configuration.manager.preprocessor_class(verbose=False).run_case_save(
+            str(self.folder / configuration.folder / case.name),
+            [str(image) for image in case.images],
+            str(case.label),
+            configuration.plans,
+            configuration.manager,
+            self.dataset.json,
+        )
+
+    def _clean_label(self, clean_case: Case) -> Path:
+        assert clean_case.label is not None, "training_cases() gives labels"
+        preprocessed = self.clean_folder / "gt_segmentations" / (clean_case.name + self.dataset.file_ending)
+        return preprocessed if preprocessed.is_file() else clean_case.label
+
+    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
+        array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
+        scheme = self.dataset.label_scheme
+        known = [*scheme.label_values, *([] if scheme.ignore is None else [scheme.ignore])]
+        values = array[array != 0]
+        if not np.isin(values, known).all():
+            raise InputError(
+                f"{self.dataset.name}, case {name}: {label} holds the label values "
+                f"{', '.join(f'{v:g}' for v in np.setdiff1d(values, known)[:5])}, but dataset.json only has "
+                f"{', '.join(map(str, known))}"
+            )
+        return array
+
+    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
+        for file in files:
+            check_intact(file)
+        try:
+            return read([str(file) for file in files])[0]
+        except Exception as error:  # each of nnU-Net's readers fails in its own ways
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise InputError(f"{self.dataset.name}, case {name}: cannot read {files[0]}: {reason}") from error
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make ``target`` a hard link to a file, or a copy where that is impossible; returns whether it was copied."""
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(real, target)
+        return True
+    return False
+
+
+def _check_same_kind(clean: dict[str, Any], dataset: RawDataset) -> None:
+    for key in ("file_ending", "channel_names", "modality", "overwrite_image_reader_writer"):
+        if clean.get(key) != dataset.json.get(key):
+            raise InputError(
+                f"{dataset.folder / 'dataset.json'}: expected {key} to be {clean.get(key)!r}, as it was preprocessed, "
+                f"found {dataset.json.get(key)!r}"
+            )
+
+
+def _check_same_images(case: Case, clean_case: Case) -> None:
+    if len(case.images) != len(clean_case.images):
+        raise InputError(
+            f"case {case.name}: expected the source's {len(clean_case.images)} images, found {len(case.images)}"
+        )
+    for image, clean_image in zip(case.images, clean_case.images, strict=True):
+        if not image.samefile(clean_image) and not filecmp.cmp(image, clean_image, shallow=False):
+            raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
+
+
+def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> None:
+    shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
+    fingerprint = clean_folder / "dataset_fingerprint.json"
+    if fingerprint.is_file():
+        shutil.copyfile(fingerprint, folder / fingerprint.name)
+    names = {case.name for case in dataset.training_cases()}
+    for splits in (clean_folder / "splits_final.json", dataset.folder / "splits_final.json"):
+        if splits.is_file():
+            write_json(folder / splits.name, restricted_splits(read_json(splits), names))
+            return
