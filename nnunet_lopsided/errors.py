@@ -1,4 +1,6 @@
-"""The one exception for input that a user has to correct."""
+"""The exceptions for input that a user has to correct."""
+
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -12,3 +14,19 @@ class InputError(ValueError):
         ...
         nnunet_lopsided.errors.InputError: rate must be within [0, 1], got 1.5
     """
+
+
+class InputErrors(InputError):
+    """Several such problems, found in one go.
+
+    Attributes:
+        problems: one line each; commands print each on its own line.
+
+    Example:
+        >>> str(InputErrors(["case a: empty", "case b: truncated"]))
+        'case a: empty; case b: truncated'
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)

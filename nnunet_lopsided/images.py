@@ -44,6 +44,19 @@ class Image:
     array: NDArray[np.generic]
     geometry: Geometry
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself without its values being read; ``shape`` is (z, y, x) or (y, x)."""
+
+    shape: tuple[int, ...]
+    geometry: Geometry
+
 
 def import_readers() -> None:
     """Import what reading and writing need; to be called before threads do either.
@@ -88,6 +101,36 @@ def read_image(path: str | Path) -> Image:
     if itk.GetNumberOfComponentsPerPixel() != 1 or array.ndim not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
     return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
+
+
+def read_header(path: str | Path) -> Header:
+    """Shape and geometry as :func:`read_image` would find them, without reading the values (TIFF: reading them).
+
+    Args:
+        path: a file :func:`read_image` can read.
+
+    Raises:
+        InputError: the file is missing, its header unreadable, or it is not 2D or 3D with one value per voxel.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"image not found: {path}")
+    if path.suffix.lower() in _TIFF:
+        image = _read_tiff(path)
+        return Header(image.array.shape, image.geometry)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
+    shape = tuple(int(n) for n in reader.GetSize()[::-1])
+    if reader.GetNumberOfComponents() != 1 or len(shape) not in (2, 3):
+        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {shape}")
+    geometry = Geometry(tuple(reader.GetSpacing()[::-1]), tuple(reader.GetOrigin()), tuple(reader.GetDirection()))
+    return Header(shape, geometry)
 
 
 def write_image(path: str | Path, image: Image) -> None:

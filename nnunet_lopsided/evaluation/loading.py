@@ -6,17 +6,19 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.images import Geometry, Header, Image, read_header, read_image
 from nnunet_lopsided.nnunet_layout import LabelScheme, Prediction, label_scheme, read_json
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
 ROUNDING = 1e-3
+ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,23 @@ class LoadedCase:
         valid: voxels with annotation, same shape; None when all have one.
         prediction: lesion probability (floating, within [0, 1]) or a hard lesion mask (bool), same shape; None when
             the case has no prediction.
-        spacing_mm: voxel size along each axis.
+        geometry: where the voxels lie.
+        segmentation: the lesion mask of the predicted label map, same shape; None when there is none.
+        censored_reference: lesion voxels of a reference that lacks some lesions, same shape; None when none is given.
     """
 
     name: str
     reference: NDArray[np.bool_]
     valid: NDArray[np.bool_] | None
     prediction: NDArray[Any] | None
-    spacing_mm: tuple[float, ...]
+    geometry: Geometry
+    segmentation: NDArray[np.bool_] | None = None
+    censored_reference: NDArray[np.bool_] | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along each axis."""
+        return self.geometry.spacing_mm
 
 
 def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
@@ -120,7 +131,12 @@ def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
 
 
 def load_case(
-    name: str, reference: Path, prediction: Prediction | None, target: LesionClass, hard_labels: bool = False
+    name: str,
+    reference: Path,
+    prediction: Prediction | None,
+    target: LesionClass,
+    hard_labels: bool = False,
+    censored_reference: Path | None = None,
 ) -> LoadedCase:
     """Read one case and check that its files fit each other.
 
@@ -130,6 +146,7 @@ def load_case(
         prediction: its prediction; None: there is none.
         target: the class to evaluate.
         hard_labels: use the predicted label map even where probabilities lie beside it.
+        censored_reference: a label map that lacks some of the lesions.
 
     Returns:
         The case. Its prediction is a probability when ``CASE.npz``, ``CASE.npy`` or a floating-point image with
@@ -139,42 +156,80 @@ def load_case(
         InputError: a file is missing, truncated, unreadable or of the wrong kind; shapes or geometries differ;
             probabilities are not finite or not within [0, 1]. The message names the case and the file.
     """
-    image = read_image(reference)
-    labels = image.array
-    _check_reference(name, reference, labels, target)
-    ignore = target.scheme.ignore if target.scheme else None
-    valid = None if ignore is None else labels != ignore
-    mask = target.mask(labels)
-    predicted = None
-    if prediction is not None:
-        try:
-            predicted = _load_prediction(prediction, image, target, hard_labels)
-        except InputError as error:
-            raise InputError(f"case {name}: {error}") from error
-    return LoadedCase(name, mask, valid, predicted, image.geometry.spacing_mm)
+    try:
+        image = read_image(reference)
+        labels = image.array
+        _check_reference(reference, labels, target)
+        ignore = target.scheme.ignore if target.scheme else None
+        valid = None if ignore is None else labels != ignore
+        mask = target.mask(labels)
+        censored = predicted = segmentation = None
+        if censored_reference is not None:
+            other = read_image(censored_reference)
+            _check_fit(censored_reference, other, image)
+            _check_reference(censored_reference, other.array, target)
+            censored = target.mask(other.array)
+        if prediction is not None:
+            predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
+    except InputError as error:
+        raise InputError(f"case {name}: {error}") from error
+    return LoadedCase(name, mask, valid, predicted, image.geometry, segmentation, censored)
 
 
-def _check_reference(name: str, path: Path, labels: NDArray[Any], target: LesionClass) -> None:
+def check_headers(
+    name: str,
+    reference: Path,
+    prediction: Prediction | None,
+    hard_labels: bool = False,
+    censored_reference: Path | None = None,
+) -> None:
+    """What :func:`load_case` would refuse that shows without reading any values: a few milliseconds per case.
+
+    Args:
+        name, reference, prediction, hard_labels, censored_reference: as for :func:`load_case`.
+
+    Raises:
+        InputError: a header is unreadable, an archive is truncated, or shapes or geometries differ.
+    """
+    try:
+        header = read_header(reference)
+        if censored_reference is not None:
+            _check_fit(censored_reference, read_header(censored_reference), header)
+        if prediction is None:
+            return
+        if prediction.image is not None:
+            _check_fit(prediction.image, read_header(prediction.image), header)
+        if prediction.array is not None and not hard_labels:
+            shape, dtype = _array_header(prediction.array)
+            _check_array(prediction.array, shape, dtype, header.shape)
+    except InputError as error:
+        raise InputError(f"case {name}: {error}") from error
+
+
+def _check_reference(path: Path, labels: NDArray[Any], target: LesionClass) -> None:
     found = labels[labels != 0]
     if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
-        raise InputError(f"case {name}: expected a label map as reference, found fractional values in {path}")
+        raise InputError(f"expected a label map as reference, found fractional values in {path}")
     if target.scheme is None or not found.size:
         return
     whole = found.astype(np.int64)
     values = np.flatnonzero(np.bincount(whole)) if whole.min() >= 0 and whole.max() < 1 << 16 else np.unique(whole)
     unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
     if unknown:
-        raise InputError(f"case {name}: {path} holds label values {unknown[:8]} that dataset.json does not declare")
+        raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
 
 
-def _load_prediction(files: Prediction, reference: Image, target: LesionClass, hard_labels: bool) -> NDArray[Any]:
+def _load_prediction(
+    files: Prediction, reference: Image, target: LesionClass, hard_labels: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The prediction, and the mask of the predicted label map if there is one."""
     labels = None
     if files.image is not None:
         image = read_image(files.image)
         _check_fit(files.image, image, reference)
         if _is_probability(files.image, image.array):
             if files.array is None and not hard_labels:
-                return _checked_probability(files.image, image.array)
+                return _checked_probability(files.image, image.array), None
             if hard_labels:
                 if image.array.any():
                     raise InputError(f"expected a label map, found fractional values in {files.image}")
@@ -183,18 +238,19 @@ def _load_prediction(files: Prediction, reference: Image, target: LesionClass, h
             labels = image.array
     if hard_labels and labels is None:
         raise InputError(f"expected a label map beside {files.array}, found none")
+    segmentation = None if labels is None else target.mask(labels)
     if files.array is None or hard_labels:
-        assert labels is not None
-        return target.mask(labels)
+        assert segmentation is not None
+        return segmentation, segmentation
     probability = _probability_of_array(files.array, reference.array.shape, target)
-    if labels is not None:
-        _check_agreement(files, target, labels, probability)
-    return probability
+    if segmentation is not None:
+        _check_agreement(files, target, segmentation, probability)
+    return probability, segmentation
 
 
-def _check_fit(path: Path, image: Image, reference: Image) -> None:
-    if image.array.shape != reference.array.shape:
-        raise InputError(f"expected the reference's shape {reference.array.shape}, found {image.array.shape} in {path}")
+def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> None:
+    if image.shape != reference.shape:
+        raise InputError(f"expected the reference's shape {reference.shape}, found {image.shape} in {path}")
     difference = reference.geometry.difference(image.geometry)
     if difference is not None:
         raise InputError(f"reference and prediction differ in geometry: {difference} in {path}")
@@ -231,8 +287,7 @@ def _checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.fl
 
 def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass) -> NDArray[np.floating]:
     array = _read_array(path)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"expected floating-point probabilities, found {array.dtype} in {path}")
+    _check_array(path, array.shape, array.dtype, shape)
     singleton = array.ndim == len(shape) + 2 and array.shape[1] == 1  # nnU-Net's 2D arrays are (C, 1, y, x)
     if singleton:
         array = array[:, 0]
@@ -240,13 +295,47 @@ def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClas
         array = array[0]
     if array.shape == shape and path.suffix == ".npy":
         return _checked_probability(path, array)
-    if array.shape[1:] != shape:
-        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {array.shape} in {path}")
     try:
         probability = target.probability(array)
     except InputError as error:
         raise InputError(f"{error} in {path}") from error
     return _checked_probability(path, probability)
+
+
+def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse an array of another type or shape than a reference of this shape can have."""
+    if dtype.hasobject:
+        return  # reading it says better why it is refused
+    if not np.issubdtype(dtype, np.floating):
+        raise InputError(f"expected floating-point probabilities, found {dtype} in {path}")
+    spatial = found[2:] if len(found) == len(shape) + 2 and found[1] == 1 else found[1:]
+    if spatial != shape and not (path.suffix == ".npy" and found == shape):
+        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {found} in {path}")
+
+
+def _array_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that :func:`_read_array` would read."""
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                return _npy_header(file)
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            for key in ARRAY_KEYS:
+                if f"{key}.npy" in names:
+                    with archive.open(f"{key}.npy") as file:
+                        return _npy_header(file)
+    except _UNREADABLE as error:
+        raise InputError(f"cannot read {path}: {error or type(error).__name__}") from error
+    found = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
+    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 def _read_array(path: Path) -> NDArray[Any]:
@@ -255,20 +344,20 @@ def _read_array(path: Path) -> NDArray[Any]:
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
-            for key in ("probabilities", "softmax"):
+            for key in ARRAY_KEYS:
                 if key in loaded.files:
                     return loaded[key]
             found = ", ".join(loaded.files) or "nothing"
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise InputError(f"cannot read {path}: {error or type(error).__name__}") from error
     raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
 
 
 def _check_agreement(
-    files: Prediction, target: LesionClass, labels: NDArray[Any], probability: NDArray[np.floating]
+    files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
 ) -> None:
     """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
-    at_labels = probability[target.mask(labels)]
+    at_labels = probability[segmentation]
     softmax_channels = target.scheme.n_channels if target.scheme and not target.scheme.has_regions else 2
     agreeing = int((at_labels >= 1 / softmax_channels - ROUNDING).sum())
     if at_labels.size >= 10 and agreeing < 0.1 * at_labels.size:
