@@ -1,0 +1,99 @@
+"""nnunet_lopsided.evaluation.maps."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_lopsided.evaluation.maps import DESCRIPTIONS, Outcome, outcome_map, write_descriptions, write_outcome_map
+from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.images import Geometry, read_image
+from nnunet_lopsided.lesions import find_lesions
+
+
+def mapped(reference, prediction, status, detected, missed):
+    lesions, candidates = (find_lesions(np.array([row]), (1, 1)) for row in (reference, prediction))
+    values = outcome_map(
+        lesions, candidates, np.array(status, np.int8), np.array(detected, bool), np.array(missed, bool)
+    )
+    return values[0].tolist()
+
+
+def test_every_value_by_hand():
+    #             found      missed     uncounted   missed under a candidate
+    reference = [1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0]
+    prediction = [0, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 0]
+    #             TP    DUP         IGNORED      FP           FP
+    status = [Status.TRUE_POSITIVE, Status.DUPLICATE, Status.IGNORED, Status.FALSE_POSITIVE, Status.FALSE_POSITIVE]
+    values = mapped(reference, prediction, status, [1, 0, 0, 0], [0, 1, 0, 1])
+    assert values == [5, 1, 5, 4, 3, 3, 0, 7, 7, 7, 0, 2, 6, 3, 0, 2, 0]
+
+
+def test_a_missed_lesion_inside_a_true_positive_is_not_hidden():
+    values = mapped([1, 1, 0, 1, 1], [1, 1, 1, 1, 1], [Status.TRUE_POSITIVE], [1, 0], [0, 1])
+    assert values == [1, 1, 1, 6, 6]
+
+
+def test_nothing_in_either():
+    assert mapped([0, 0], [0, 0], [], [], []) == [0, 0]
+    assert mapped([0, 0], [0, 1], [Status.FALSE_POSITIVE], [], []) == [0, 2]
+    assert mapped([1, 0], [0, 0], [], [0], [1]) == [3, 0]
+
+
+def oblique(path, shape=(4, 5, 6)):
+    image = sitk.GetImageFromArray(np.zeros(shape, np.uint8))
+    image.SetSpacing((0.7, 0.9, 3.5))
+    image.SetOrigin((-81.5, 12.25, 40.0))
+    c, s = np.cos(0.3), np.sin(0.3)
+    image.SetDirection((c, -s, 0, s, c, 0, 0, 0, -1))
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_map_lies_where_the_reference_lies(tmp_path, ending):
+    reference = tmp_path / f"case{ending}"
+    oblique(reference)
+    values = np.arange(120, dtype=np.uint8).reshape(4, 5, 6) % 8
+    path = write_outcome_map(tmp_path / "maps", "case", reference, values, read_image(reference).geometry)
+    assert path.name == f"case{ending}"
+    before, after = sitk.ReadImage(str(reference)), sitk.ReadImage(str(path))
+    for name in ("GetSpacing", "GetOrigin", "GetDirection", "GetSize"):
+        np.testing.assert_allclose(getattr(after, name)(), getattr(before, name)(), rtol=0, atol=1e-6)
+    assert after.GetPixelID() == sitk.sitkUInt8
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(after), values)
+    corner = (5, 4, 3)
+    np.testing.assert_allclose(
+        after.TransformIndexToPhysicalPoint(corner), before.TransformIndexToPhysicalPoint(corner), atol=1e-4
+    )
+
+
+def test_references_in_two_files_get_a_map_in_one(tmp_path):
+    reference = tmp_path / "case.mhd"
+    oblique(reference)
+    values = np.ones((4, 5, 6), np.uint8)
+    path = write_outcome_map(tmp_path / "maps", "case", reference, values, read_image(reference).geometry)
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["case.mha"]
+    np.testing.assert_array_equal(read_image(path).array, values)
+
+
+@pytest.mark.parametrize(("ending", "written"), [(".png", ".png"), (".bmp", ".png"), (".tif", ".tif")])
+def test_2d_formats(tmp_path, ending, written):
+    values = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    plain = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+    path = write_outcome_map(tmp_path, "case", tmp_path / f"case{ending}", values, plain)
+    assert path.name == f"case{written}"
+    np.testing.assert_array_equal(read_image(path).array, values)
+
+
+def test_descriptions_have_every_value(tmp_path):
+    write_descriptions(tmp_path)
+    snap = [line for line in (tmp_path / "itk-snap-labels.txt").read_text().splitlines() if not line.startswith("#")]
+    # IDX R G B A VIS MSH "LABEL"
+    parsed = [(line.split('"')[0].split(), line.split('"')[1]) for line in snap]
+    assert [int(numbers[0]) for numbers, _ in parsed] == list(range(8))
+    assert all(len(numbers) == 7 for numbers, _ in parsed)
+    assert parsed[2] == (["2", "230", "159", "0", "1", "1", "1"], "false positive candidate")
+    slicer = [line.split() for line in (tmp_path / "slicer-colors.ctbl").read_text().splitlines() if line[0] != "#"]
+    assert [int(words[0]) for words in slicer] == list(range(8))
+    assert all(len(words) == 6 for words in slicer)
+    assert set(DESCRIPTIONS) == set(Outcome) - {Outcome.BACKGROUND}
+    assert len({colour for _, colour in DESCRIPTIONS.values()}) == 7
