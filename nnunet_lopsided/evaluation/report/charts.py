@@ -23,7 +23,7 @@ def operating_curves(summary: Mapping[str, Any]) -> str:
     if why is not None or not pr["threshold"]:
         empty = [say(why or "there are no candidates")]
         return figures([plot.svg(empty) for plot in plots])
-    keep = _thinned(len(pr["threshold"]))
+    keep = thinned(len(pr["threshold"]))
     recall, precision, fp = (
         [curve[name][i] for i in keep]
         for curve, name in ((pr, "recall"), (pr, "precision"), (froc, "false_positives_per_case"))
@@ -72,7 +72,7 @@ def compared_curves(summaries: Summaries) -> str:
         if name not in curves or not curves[name]["pr"]["threshold"]:
             continue
         pr, froc = curves[name]["pr"], curves[name]["froc"]
-        keep = _thinned(len(pr["threshold"]))
+        keep = thinned(len(pr["threshold"]))
         recall = [pr["recall"][k] for k in keep]
         inside[0].append(steps(plots[0], recall, [pr["precision"][k] for k in keep], "y", f"k{i % 4}"))
         fp = [froc["false_positives_per_case"][k] for k in keep]
@@ -150,7 +150,7 @@ def _froc_plot(curves: Sequence[Mapping[str, Any]]) -> Plot:
     return Plot("FROC", "false positives per case", "sensitivity (share of lesions found)", max(1.0, most * 1.03))
 
 
-def _thinned(n: int) -> list[int]:
+def thinned(n: int) -> list[int]:
     """Indices of at most :data:`MAX_POINTS` of ``n`` points, evenly spread, both ends included."""
     if n <= MAX_POINTS:
         return list(range(n))

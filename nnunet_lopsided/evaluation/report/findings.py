@@ -17,15 +17,14 @@ MAX_ROWS = 2000
 
 
 def lesion_table(cases: Sequence[CaseResult]) -> str:
-    """Every reference lesion; beyond :data:`MAX_ROWS` the missed ones first, then the largest."""
+    """Every reference lesion, the missed ones first, then the largest; at most :data:`MAX_ROWS`."""
     found = [
         (not missed, -diameter, i, k)
         for i, case in enumerate(cases)
         for k, (missed, diameter) in enumerate(zip(case.missed, case.lesions.diameter_mm, strict=True))
     ]
-    shown = sorted((i, k) for _, _, i, k in sorted(found)[:MAX_ROWS])
     rows, kinds = [], []
-    for i, k in shown:
+    for _, _, i, k in sorted(found)[:MAX_ROWS]:
         case = cases[i]
         kinds.append("missed" if case.missed[k] else "detected" if case.detected[k] else "not counted")
         rows.append(

@@ -25,7 +25,7 @@ from nnunet_lopsided.nnunet_layout import label_maps
 
 Kind = Literal["missed", "false positive"]
 # Half the side of a picture, unless the finding needs more; and the side in pixels beyond which images are shrunk.
-_HALF_MM = 28.0
+_HALF_MM = 22.0
 _MAX_PIXELS = 160
 
 

@@ -124,7 +124,7 @@ def metric_table(summary: Mapping[str, Any]) -> str:
         if value is None:
             meaning += f' <span class="why">Undefined: {escape(summary["undefined"].get(name, ""))}.</span>'
         rows.append((escape(title_of(name)), number(value), "<br>".join(intervals), meaning))
-    return f'<div class="scroll">{table(("metric", "value", "95% interval", "meaning"), rows, right=(1,))}</div>'
+    return f'<div class="scroll wide">{table(("metric", "value", "95% interval", "meaning"), rows, right=(1,))}</div>'
 
 
 def count_table(summary: Mapping[str, Any]) -> str:
