@@ -261,8 +261,10 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEvaluated], None]:
+def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEvaluated], None] | None:
     """What is to be done with every case while it is in memory: write its map; miss its image early, not at the end."""
+    if not arguments.write_maps and arguments.images is None:
+        return None
     from nnunet_lopsided.evaluation.maps import write_descriptions, write_map
     from nnunet_lopsided.evaluation.report.gallery import find_images
 
