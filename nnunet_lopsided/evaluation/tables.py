@@ -83,7 +83,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
         raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {found}")
     try:
         rules = _rules(summary["settings"])
-        cases = _cases(folder)
+        cases = _cases(folder, summary["settings"]["censored_references"] is not None)
         evaluation = SavedEvaluation(name or folder.resolve().name, folder, summary, rules, cases)
         evaluation.rule_settings  # noqa: B018  every setting is there
         _check(evaluation)
@@ -101,14 +101,14 @@ def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
     return EvaluationRules(**{**values, **lists})
 
 
-def _cases(folder: Path) -> tuple[CaseResult, ...]:
+def _cases(folder: Path, censored: bool) -> tuple[CaseResult, ...]:
     of_case = [row for row in _read(folder / "cases.csv") if row["prediction"] != "skipped"]
     lesions, candidates = (_by_case(_read(folder / f"{name}.csv")) for name in ("lesions", "candidates"))
     cases = []
     for row in of_case:
         name = row["case"]
         try:
-            cases.append(_case(row, lesions.pop(name, []), candidates.pop(name, [])))
+            cases.append(_case(row, lesions.pop(name, []), candidates.pop(name, []), censored))
         except ValueError as error:
             raise InputError(f"{folder}, case {name}: {error}") from error
     if lesions or candidates:
@@ -133,7 +133,7 @@ def _by_case(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row]) -> CaseResult:
+def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row], censored: bool) -> CaseResult:
     kind = row["prediction"]
     status = {name: value for value, name in STATUS_NAMES.items()}
     for component in candidates:
@@ -149,7 +149,6 @@ def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row]) -> CaseRe
         _column(lesions, "dice", _number),
     )
     confidence = _column(candidates, "confidence", _number)
-    censored = [lesion["censored"] for lesion in lesions]
     reference = _whole(row["reference_voxels"])
     return CaseResult(
         row["case"],
@@ -165,7 +164,7 @@ def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row]) -> CaseRe
         np.zeros(1, np.int64),
         VoxelCounts(reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])),
         VoxelCounts(reference, _whole(row["segmented_voxels"]), _whole(row["shared_segmented_voxels"])),
-        None if "" in censored else np.array([c == "1" for c in censored], bool),
+        _column(lesions, "censored", _whole) == 1 if censored else None,
     )
 
 
