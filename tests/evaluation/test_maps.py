@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_lopsided.evaluation.maps import DESCRIPTIONS, Outcome, outcome_map, write_descriptions, write_outcome_map
+from nnunet_lopsided.evaluation import evaluate_folder
+from nnunet_lopsided.evaluation.maps import (
+    DESCRIPTIONS,
+    Outcome,
+    outcome_map,
+    write_descriptions,
+    write_map,
+    write_outcome_map,
+)
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.images import Geometry, read_image
 from nnunet_lopsided.lesions import find_lesions
@@ -82,6 +90,36 @@ def test_2d_formats(tmp_path, ending, written):
     path = write_outcome_map(tmp_path, "case", tmp_path / f"case{ending}", values, plain)
     assert path.name == f"case{written}"
     np.testing.assert_array_equal(read_image(path).array, values)
+
+
+def test_maps_are_written_case_by_case_while_evaluating(folders, tmp_path):
+    """A found lesion, a missed one, a false positive, in a volume with a tilted axis; nothing in the other case."""
+    c, s = np.cos(0.2), np.sin(0.2)
+    tilted = Geometry((2.0, 1.0, 1.0), (5.0, -7.0, 11.0), (1, 0, 0, 0, c, -s, 0, s, c))
+    reference, lesion = np.zeros((5, 6, 8), np.uint8), np.zeros((5, 6, 8), np.float32)
+    reference[1:3, 1:4, 1:4] = reference[4, 5, 7] = 1
+    lesion[1:3, 1:4, 1:3] = 0.6
+    lesion[0, 5, 5] = 0.2
+    expected = np.zeros((5, 6, 8), np.uint8)
+    expected[1:3, 1:4, 1:3] = 1
+    expected[1:3, 1:4, 3] = 5
+    expected[4, 5, 7] = 3
+    expected[0, 5, 5] = 2
+    for case, factor in (("a", 1), ("b", 0)):
+        folders.write_reference(f"{case}.nii.gz", reference * factor, tilted)
+        folders.write_image(f"{case}.nii.gz", (lesion > 0.5).astype(np.uint8) * factor, tilted)
+        folders.write_npz(case, lesion * factor)
+    maps = tmp_path / "maps"
+    options = {"n_replicates": 0, "on_case": lambda case: write_map(maps, case)}
+    evaluate_folder(folders.references, folders.predictions, **options)
+    for case, factor in (("a", 1), ("b", 0)):
+        written = read_image(maps / f"{case}.nii.gz")
+        np.testing.assert_array_equal(written.array, expected * factor)
+        assert read_image(folders.references / f"{case}.nii.gz").geometry.difference(written.geometry, 1e-6) is None
+    before = {path.name: path.read_bytes() for path in maps.iterdir()}
+    assert sorted(before) == ["a.nii.gz", "b.nii.gz"]
+    evaluate_folder(folders.references, folders.predictions, **options)
+    assert {path.name: path.read_bytes() for path in maps.iterdir()} == before
 
 
 def test_descriptions_have_every_value(tmp_path):

@@ -35,12 +35,12 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, Any]) -> str:
         f"{counts['reference_lesions']} reference lesions, the same rules for all</p>",
         key(list(summaries)),
         "<h2>Curves and size</h2>",
-        compared_curves(summaries),
-        figures([sensitivity_by_diameter(summaries)]),
+        compared_curves(summaries) + figures([sensitivity_by_diameter(summaries)]),
         *(_pair(comparison, pair) for pair in comparison.pairs),
         "<h2>Lesions</h2>",
         _lesions(comparison),
         "<h2>Settings</h2>",
+        table(("model", "evaluation"), [(escape(m.name), code(m.folder)) for m in models]),
         table(("setting", "value"), [(code(k), code(json.dumps(v))) for k, v in settings.items()]),
     ]
     return page("Comparison", body)

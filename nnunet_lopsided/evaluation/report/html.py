@@ -115,11 +115,13 @@ def number(value: float | None, sign: str = "") -> str:
     """Three decimals, fewer for large numbers, or ``undefined``; ``sign`` "+" shows the sign of positive ones too.
 
     Example:
-        >>> number(0.12345), number(1234.5), number(None), number(0.5, "+")
-        ('0.123', '1234', 'undefined', '+0.500')
+        >>> number(0.12345), number(1234.5), number(None), number(0.5, "+"), number(0.0, "+")
+        ('0.123', '1234', 'undefined', '+0.500', '0')
     """
     if value is None:
         return "undefined"
+    if sign and value == 0:
+        return "0"
     return f"{value:{sign}.{3 if abs(value) < 100 else 0}f}"
 
 

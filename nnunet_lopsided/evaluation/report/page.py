@@ -18,6 +18,7 @@ from nnunet_lopsided.evaluation.report.findings import candidate_table, case_tab
 from nnunet_lopsided.evaluation.report.gallery import Kind, Picture
 from nnunet_lopsided.evaluation.report.html import code, interval, number, page, table
 from nnunet_lopsided.evaluation.report.numbers import count_table, intervals_of, metric_table, title_of
+from nnunet_lopsided.evaluation.report.versions import library_versions
 
 _CARDS = ("map", "max_sensitivity", "precision_at_max_sensitivity", "false_positives_per_case", "tp_dice")
 _OUTLINE = '<path class="outline casing" d="M0 5h40"/><path class="outline {0}" d="M0 5h40"/>'
@@ -169,4 +170,6 @@ def _by_annotation(summary: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return table(("setting", "value"), [(code(k), code(json.dumps(v))) for k, v in settings.items()])
+    rows = [(code(name), code(json.dumps(value))) for name, value in settings.items()]
+    versions = [(code(name), code(version)) for name, version in library_versions().items()]
+    return table(("setting", "value"), rows) + "<h3>Versions</h3>" + table(("library", "version"), versions)

@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+import nnunet_lopsided
 from nnunet_lopsided.evaluation import EvaluationRules, Metrics, evaluate_folder
 from nnunet_lopsided.evaluation.outputs import summary_dict
 from nnunet_lopsided.evaluation.report import report_html
@@ -136,6 +137,13 @@ def test_empty_cases(folders, lesion, found, parse_self_contained):
     words = " ".join(parsed.text)
     assert ("there are no reference lesions" if not lesion else "there are no candidates") in words
     assert "nan" not in text.split("<script>")[0].lower()
+
+
+def test_versions_are_told(two_cases, parse):
+    tables = parse(html_of(evaluated(two_cases))).tables
+    (versions,) = [table for table in tables.values() if table[0] == ["library", "version"]]
+    assert ["nnunet-lopsided", nnunet_lopsided.__version__] in versions
+    assert ["numpy", np.__version__] in versions
 
 
 def test_thresholds_and_kept_and_censored_lesions_are_tables(two_cases, tmp_path, parse_self_contained):
