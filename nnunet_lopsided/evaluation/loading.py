@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
 from nnunet_lopsided.images import Geometry, Header, Image, read_header, read_image
 from nnunet_lopsided.nnunet_layout import LabelScheme, Prediction, label_scheme, read_json
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
 ROUNDING = 1e-3
-ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -52,31 +50,57 @@ class LesionClass:
             mask |= labels == value
         return mask
 
-    def probability(self, channels: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Lesion probability from the channels of a network, shape (C, ...) -> (...).
+    def probability(self, channels: Iterable[NDArray[np.floating]], n: int) -> NDArray[np.floating]:
+        """Lesion probability from the channels of a network.
 
         Softmax channels of the class are summed (all foreground: 1 minus background); of region channels the class's
         own is taken (all foreground: their maximum). float16 is widened to float32 where arithmetic is needed.
 
+        Args:
+            channels: ``n`` arrays of one shape, in order; each is looked at once.
+            n: their number.
+
+        Returns:
+            Array of the channels' shape.
+
         Raises:
-            InputError: the number of channels does not fit the scheme, or, without a scheme, they are not a softmax.
+            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not a softmax.
         """
-        n = len(channels)
+        if self.scheme is not None and n != self.scheme.n_channels:
+            raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
+        chosen, combine = self._combination(n)
+        found: NDArray[np.floating] | None = None
+        sums: Any = 0.0
+        for i, channel in enumerate(channels):
+            if self.scheme is None and n > 1:
+                sums = sums + channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
+            if i in chosen:
+                found = channel if found is None else combine(found, channel)
+        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2, equal_nan=True):
+            raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
+        assert found is not None
+        return 1 - _wide(found) if chosen == (0,) and self._is_background(n) else found
+
+    def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
+        """The channels that make the probability, and how two of them are taken together."""
         if self.scheme is None:
-            if n == 1:
-                return channels[0]
-            sample = channels.reshape(n, -1)[:, :: max(1, channels[0].size // 4096)]
-            if not np.allclose(sample.sum(axis=0, dtype=np.float32), 1, atol=2e-2, equal_nan=True):
-                raise InputError(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
-            return channels[1] if n == 2 else 1 - _wide(channels[0])
-        if n != self.scheme.n_channels:
-            raise InputError(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
+            return ((1,) if n == 2 else (0,)), np.maximum
+        if self._is_background(n):
+            return (0,), np.maximum
         if self.name is None and len(self.scheme.foreground) > 1:
-            return channels.max(axis=0) if self.scheme.has_regions else 1 - _wide(channels[0])
+            return tuple(range(n)), np.maximum
         chosen = self.scheme.channels_of(self.name or next(iter(self.scheme.foreground)))
-        if len(chosen) == 1:
-            return channels[chosen[0]]
-        return np.sum([_wide(channels[c]) for c in chosen], axis=0)
+        return chosen, lambda a, b: _wide(a) + _wide(b)
+
+    def _is_background(self, n: int) -> bool:
+        """Whether the probability is 1 minus the first of ``n`` channels."""
+        if self.scheme is None:
+            return n > 2
+        return self.name is None and len(self.scheme.foreground) > 1 and not self.scheme.has_regions
+
+
+class UnfitChannels(InputError):
+    """The channels are not those of the classes."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +224,8 @@ def check_headers(
         if prediction.image is not None:
             _check_fit(prediction.image, read_header(prediction.image), header)
         if prediction.array is not None and not hard_labels:
-            shape, dtype = _array_header(prediction.array)
-            _check_array(prediction.array, shape, dtype, header.shape)
+            array = array_header(prediction.array)
+            _check_array(prediction.array, array.shape, array.dtype, header.shape)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
 
@@ -286,71 +310,26 @@ def _checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.fl
 
 
 def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass) -> NDArray[np.floating]:
-    array = _read_array(path)
-    _check_array(path, array.shape, array.dtype, shape)
-    singleton = array.ndim == len(shape) + 2 and array.shape[1] == 1  # nnU-Net's 2D arrays are (C, 1, y, x)
-    if singleton:
-        array = array[:, 0]
-    if array.shape == (1, *shape) and path.suffix == ".npy":
-        array = array[0]
-    if array.shape == shape and path.suffix == ".npy":
-        return _checked_probability(path, array)
+    header = array_header(path)
+    _check_array(path, header.shape, header.dtype, shape)
+    if path.suffix == ".npy" and header.shape in (shape, (1, *shape)):
+        return _checked_probability(path, read_array(path).reshape(shape))
     try:
-        probability = target.probability(array)
-    except InputError as error:
+        # nnU-Net's 2D arrays are (C, 1, y, x).
+        channels = (channel.reshape(shape) for channel in read_channels(path))
+        probability = target.probability(channels, header.shape[0])
+    except UnfitChannels as error:
         raise InputError(f"{error} in {path}") from error
     return _checked_probability(path, probability)
 
 
 def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse an array of another type or shape than a reference of this shape can have."""
-    if dtype.hasobject:
-        return  # reading it says better why it is refused
     if not np.issubdtype(dtype, np.floating):
         raise InputError(f"expected floating-point probabilities, found {dtype} in {path}")
     spatial = found[2:] if len(found) == len(shape) + 2 and found[1] == 1 else found[1:]
     if spatial != shape and not (path.suffix == ".npy" and found == shape):
         raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {found} in {path}")
-
-
-def _array_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array that :func:`_read_array` would read."""
-    try:
-        if path.suffix == ".npy":
-            with path.open("rb") as file:
-                return _npy_header(file)
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for key in ARRAY_KEYS:
-                if f"{key}.npy" in names:
-                    with archive.open(f"{key}.npy") as file:
-                        return _npy_header(file)
-    except _UNREADABLE as error:
-        raise InputError(f"cannot read {path}: {error or type(error).__name__}") from error
-    found = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
-    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            for key in ARRAY_KEYS:
-                if key in loaded.files:
-                    return loaded[key]
-            found = ", ".join(loaded.files) or "nothing"
-    except _UNREADABLE as error:
-        raise InputError(f"cannot read {path}: {error or type(error).__name__}") from error
-    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
 
 
 def _check_agreement(

@@ -90,24 +90,25 @@ def test_2d_png_with_the_axis_nnunet_adds(folders):
 
 
 def channels(*values):
-    return np.array(values, np.float32).reshape(-1, 1, 1, 1)
+    """Arguments of ``LesionClass.probability``."""
+    return np.array(values, np.float32).reshape(-1, 1, 1, 1), len(values)
 
 
 def test_softmax_channels_by_name():
     two = scheme({"background": 0, "a": 1, "b": 2})
     p = channels(0.5, 0.2, 0.3)
-    assert LesionClass(two, "a").probability(p).item() == np.float32(0.2)
-    assert LesionClass(two, "b").probability(p).item() == np.float32(0.3)
-    assert LesionClass(two).probability(p).item() == 0.5
-    assert LesionClass(scheme(LESION)).probability(channels(0.9, 0.1)).item() == np.float32(0.1)  # not 1 - .9
-    assert LesionClass(scheme({"background": 0, "lesion": 2})).probability(channels(0.9, 0.1)).item() == np.float32(0.1)
+    assert LesionClass(two, "a").probability(*p).item() == np.float32(0.2)
+    assert LesionClass(two, "b").probability(*p).item() == np.float32(0.3)
+    assert LesionClass(two).probability(*p).item() == 0.5
+    assert LesionClass(scheme(LESION)).probability(*channels(0.9, 0.1)).item() == np.float32(0.1)  # not 1 - .9
+    assert LesionClass(scheme({"background": 0, "lesion": 2})).probability(*channels(0.9, 0.1)).item() == np.float32(0.1)
 
 
 def test_region_channels_by_name():
     p = channels(0.9, 0.3)
-    assert LesionClass(scheme(REGIONS), "whole").probability(p).item() == np.float32(0.9)
-    assert LesionClass(scheme(REGIONS), "core").probability(p).item() == np.float32(0.3)
-    assert LesionClass(scheme(REGIONS)).probability(p).item() == np.float32(0.9)
+    assert LesionClass(scheme(REGIONS), "whole").probability(*p).item() == np.float32(0.9)
+    assert LesionClass(scheme(REGIONS), "core").probability(*p).item() == np.float32(0.3)
+    assert LesionClass(scheme(REGIONS)).probability(*p).item() == np.float32(0.9)
 
 
 def test_region_masks_by_name():
@@ -118,13 +119,13 @@ def test_region_masks_by_name():
 
 
 def test_without_dataset_json():
-    assert LesionClass().probability(channels(0.8, 0.2)).item() == np.float32(0.2)
-    assert LesionClass().probability(channels(0.4)).item() == np.float32(0.4)
-    assert LesionClass().probability(channels(0.5, 0.25, 0.25)).item() == 0.5
+    assert LesionClass().probability(*channels(0.8, 0.2)).item() == np.float32(0.2)
+    assert LesionClass().probability(*channels(0.4)).item() == np.float32(0.4)
+    assert LesionClass().probability(*channels(0.5, 0.25, 0.25)).item() == 0.5
     with pytest.raises(InputError, match=r"2 channels that do not sum to 1.*--dataset-json"):
-        LesionClass().probability(channels(0.9, 0.8))
+        LesionClass().probability(*channels(0.9, 0.8))
     with pytest.raises(InputError, match=r"expected 2 channels from dataset.json, found 3"):
-        LesionClass(scheme(LESION)).probability(channels(0.5, 0.25, 0.25))
+        LesionClass(scheme(LESION)).probability(*channels(0.5, 0.25, 0.25))
 
 
 def test_lesion_class_by_name(tmp_path):
@@ -234,7 +235,7 @@ def test_arrays_of_the_wrong_kind(folders, lesion):
     with pytest.raises(InputError, match=r"case a: expected an array 'probabilities'.* found logits"):
         load(folders)
     np.savez(folders.predictions / "a.npz", probabilities=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"case a: cannot read .*allow_pickle"):
+    with pytest.raises(InputError, match=r"case a: expected floating-point probabilities, found object"):
         load(folders)
 
 
