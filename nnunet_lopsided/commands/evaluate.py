@@ -266,15 +266,16 @@ def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEv
     if not arguments.write_maps and arguments.images is None:
         return None
     from nnunet_lopsided.evaluation.maps import write_descriptions, write_map
-    from nnunet_lopsided.evaluation.report.gallery import find_images
+    from nnunet_lopsided.evaluation.report.gallery import ImageFolder
 
+    images = None if arguments.images is None else ImageFolder.open(arguments.images, arguments.image_channel)
     if arguments.write_maps:
         maps.mkdir()
         write_descriptions(maps)
 
     def on_case(case: LoadedAndEvaluated) -> None:
-        if arguments.images is not None:
-            find_images(arguments.images, arguments.image_channel, [case.files.name])
+        if images is not None:
+            images.check(case.loaded)
         if arguments.write_maps:
             write_map(maps, case)
 

@@ -20,7 +20,7 @@ from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.report.outline import outline
-from nnunet_lopsided.images import read_image
+from nnunet_lopsided.images import read_header, read_image
 from nnunet_lopsided.nnunet_layout import label_maps
 
 Kind = Literal["missed", "false positive"]
@@ -82,27 +82,57 @@ class Picture:
         )
 
 
-def find_images(images: Path, channel: int, cases: Sequence[str]) -> dict[str, Path]:
-    """The image ``CASE_CCCC.ending`` of every case.
+@dataclass(frozen=True)
+class ImageFolder:
+    """One channel of the images of a folder such as imagesTs: ``CASE_CCCC.ending`` for every case.
 
-    Args:
-        images: folder such as imagesTs.
+    Attributes:
+        folder: where.
         channel: CCCC.
-        cases: names.
-
-    Raises:
-        InputError: the folder does not exist, or cases have no such image.
+        files: all images of the folder by name without ending.
     """
-    found = label_maps(images)
-    paths = {case: found.get(f"{case}_{channel:04d}") for case in cases}
-    missing = [case for case, path in paths.items() if path is None]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(
-            f"{images}: no image of channel {channel} ({missing[0]}_{channel:04d} and an ending) for "
-            f"{', '.join(missing[:3])}{more}"
-        )
-    return {case: path for case, path in paths.items() if path is not None}
+
+    folder: Path
+    channel: int
+    files: dict[str, Path]
+
+    @classmethod
+    def open(cls, folder: Path, channel: int) -> ImageFolder:
+        """List a folder.
+
+        Raises:
+            InputError: it does not exist, or the channel cannot.
+        """
+        if not 0 <= channel <= 9999:
+            raise InputError(f"image channel must be within 0 to 9999, got {channel}")
+        return cls(folder, channel, label_maps(folder))
+
+    def path(self, case: str) -> Path:
+        """The image of a case.
+
+        Raises:
+            InputError: there is none.
+        """
+        name = f"{case}_{self.channel:04d}"
+        if name not in self.files:
+            raise InputError(f"case {case}: no image {name} (and an ending) in {self.folder}")
+        return self.files[name]
+
+    def check(self, case: LoadedCase) -> None:
+        """Look at the header of a case's image, so that what is wrong with it is found before the pictures are made.
+
+        Raises:
+            InputError: it is missing, unreadable, or does not lie where the reference does.
+        """
+        path = self.path(case.name)
+        header = read_header(path, colour=True)
+        if header.shape != case.reference.shape:
+            raise InputError(
+                f"case {case.name}: image {path} has shape {header.shape}, its reference {case.reference.shape}"
+            )
+        difference = case.geometry.difference(header.geometry)
+        if difference is not None:
+            raise InputError(f"case {case.name}: reference and image {path} differ: {difference}")
 
 
 def choose(cases: Sequence[CaseResult], n: int) -> list[Finding]:
@@ -143,28 +173,17 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
     by_case: dict[int, list[Finding]] = {}
     for finding in findings:
         by_case.setdefault(finding.case, []).append(finding)
-    paths = find_images(images, channel, [result.cases[i].case for i in by_case])
+    of_cases = ImageFolder.open(images, channel)
     pictures: dict[Finding, Picture] = {}
     for i, of_case in sorted(by_case.items()):
         case = result.cases[i]
         loaded = load_again(result, case.case)
-        image = _image(paths[case.case], loaded)
+        of_cases.check(loaded)
+        image = read_image(of_cases.path(case.case), colour=True).array
         limits = _window(image)
         for finding in of_case:
             pictures[finding] = _picture(finding, case, loaded, image, limits, result.rules.threshold)
     return tuple(pictures[finding] for finding in findings)
-
-
-def _image(path: Path, loaded: LoadedCase) -> NDArray[Any]:
-    image = read_image(path)
-    if image.array.shape != loaded.reference.shape:
-        raise InputError(
-            f"case {loaded.name}: image {path} has shape {image.array.shape}, its reference {loaded.reference.shape}"
-        )
-    difference = loaded.geometry.difference(image.geometry)
-    if difference is not None:
-        raise InputError(f"case {loaded.name}: reference and image {path} differ: {difference}")
-    return image.array
 
 
 def _window(image: NDArray[Any]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
-from nnunet_lopsided.evaluation.report.gallery import Finding, choose, find_images, gallery
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, choose, gallery
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 
@@ -124,15 +124,15 @@ def test_voxels_without_annotation_have_no_outline(folders):
     assert (picture.kind, picture.candidate) == ("missed", "")
 
 
-def test_find_images(volume, tmp_path):
+def test_image_folder(volume, tmp_path):
     _, images = volume
-    assert find_images(images, 1, ["a"]) == {"a": images / "a_0001.nii.gz"}
-    with pytest.raises(InputError, match=r"images: no image of channel 2 \(a_0002 and an ending\) for a$"):
-        find_images(images, 2, ["a"])
-    with pytest.raises(InputError, match=r"for b, c, d and 1 more$"):
-        find_images(images, 0, ["a", "b", "c", "d", "e"])
+    assert ImageFolder.open(images, 1).path("a") == images / "a_0001.nii.gz"
+    with pytest.raises(InputError, match=r"case a: no image a_0002 \(and an ending\) in .*images"):
+        ImageFolder.open(images, 2).path("a")
     with pytest.raises(InputError, match="folder not found"):
-        find_images(tmp_path / "nowhere", 0, ["a"])
+        ImageFolder.open(tmp_path / "nowhere", 0)
+    with pytest.raises(InputError, match="channel must be within 0 to 9999, got -1"):
+        ImageFolder.open(images, -1)
 
 
 def test_an_image_that_lies_elsewhere_is_refused(volume):
@@ -143,3 +143,19 @@ def test_an_image_that_lies_elsewhere_is_refused(volume):
     write_image(images / "a_0000.nii.gz", Image(np.zeros((6, 12, 15), np.int16), geometry((3.0, 2.0, 1.0))))
     with pytest.raises(InputError, match=r"case a: image .* has shape \(6, 12, 15\), its reference \(6, 12, 16\)"):
         gallery(result, images)
+
+
+def test_colour_images_are_shown_in_grey(folders):
+    reference = np.zeros((20, 30), np.uint8)
+    reference[4:7, 5:9] = 1
+    folders.write_reference("a.png", reference)
+    np.save(folders.predictions / "a.npy", np.zeros((20, 30), np.float32))
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[..., 0] = np.arange(30) * 8
+    Pillow.fromarray(colours).save(folders.references.parent / "a_0000.png")
+    result = evaluate_folder(folders.references, folders.predictions, n_replicates=0)
+    (picture,) = gallery(result, folders.references.parent)
+    # Voxel (5, 6) is in the middle; columns get brighter, rows are alike.
+    shown = pixels(picture)[22:30, 20:40].astype(int)
+    assert (np.diff(shown, axis=1) > 0).all()
+    assert (shown == shown[0]).all()
