@@ -207,6 +207,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     rules = _rules(arguments)
     if arguments.seed < 0:
         raise InputError(f"--seed must be at least 0, got {arguments.seed}")
+    if arguments.gallery < 0:
+        raise InputError(f"--gallery must be at least 0, got {arguments.gallery}")
     if arguments.folds and arguments.cv is None:
         raise InputError("--folds needs --cv")
     given = (arguments.references, arguments.predictions, arguments.cv, arguments.reference_censored, arguments.images)

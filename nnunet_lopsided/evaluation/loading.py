@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,16 +184,17 @@ def load_case(
     try:
         image = read_image(reference)
         labels = image.array
-        _check_reference(reference, labels, target)
+        spacing = image.geometry.spacing_mm
+        if not all(0 < s < math.inf for s in spacing):
+            raise InputError(f"expected a positive voxel size, found {spacing} in {reference}")
+        mask = _labelled(reference, labels, target, "a label map as reference")
         ignore = target.scheme.ignore if target.scheme else None
         valid = None if ignore is None else labels != ignore
-        mask = target.mask(labels)
         censored = predicted = segmentation = None
         if censored_reference is not None:
             other = read_image(censored_reference)
             _check_fit(censored_reference, other, image)
-            _check_reference(censored_reference, other.array, target)
-            censored = target.mask(other.array)
+            censored = _labelled(censored_reference, other.array, target, "a label map as reference")
         if prediction is not None:
             predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
     except InputError as error:
@@ -230,39 +232,44 @@ def check_headers(
         raise InputError(f"case {name}: {error}") from error
 
 
-def _check_reference(path: Path, labels: NDArray[Any], target: LesionClass) -> None:
+def _labelled(
+    path: Path, labels: NDArray[Any], target: LesionClass, expected: str = "a label map"
+) -> NDArray[np.bool_]:
+    """The lesion mask of a label map, of which every value must be known."""
+    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
+        raise InputError(f"expected {expected}, found values of type {labels.dtype} in {path}")
+    mask = target.mask(labels)
+    if np.issubdtype(labels.dtype, np.integer) and np.count_nonzero(labels) == np.count_nonzero(mask):
+        return mask  # all that is not background is lesion: nothing can be unknown
     found = labels[labels != 0]
     if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
-        raise InputError(f"expected a label map as reference, found fractional values in {path}")
-    if target.scheme is None or not found.size:
-        return
-    whole = found.astype(np.int64)
-    values = np.flatnonzero(np.bincount(whole)) if whole.min() >= 0 and whole.max() < 1 << 16 else np.unique(whole)
-    unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
-    if unknown:
-        raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
+        raise InputError(f"expected {expected}, found fractional values in {path}")
+    if target.scheme is not None:
+        whole = found.astype(np.int64)
+        small = not len(whole) or (whole.min() >= 0 and whole.max() < 1 << 16)
+        values = np.flatnonzero(np.bincount(whole)) if small else np.unique(whole)
+        unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
+        if unknown:
+            raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
+    return mask
 
 
 def _load_prediction(
     files: Prediction, reference: Image, target: LesionClass, hard_labels: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """The prediction, and the mask of the predicted label map if there is one."""
-    labels = None
+    segmentation = None
     if files.image is not None:
         image = read_image(files.image)
         _check_fit(files.image, image, reference)
-        if _is_probability(files.image, image.array):
-            if files.array is None and not hard_labels:
-                return _checked_probability(files.image, image.array), None
-            if hard_labels:
-                if image.array.any():
-                    raise InputError(f"expected a label map, found fractional values in {files.image}")
-                labels = image.array
-        else:
-            labels = image.array
-    if hard_labels and labels is None:
+        # A floating-point image of zeros is a label map where one is asked for.
+        soft = _is_probability(files.image, image.array) and not (hard_labels and not image.array.any())
+        if soft and files.array is None and not hard_labels:
+            return _checked_probability(files.image, image.array), None
+        if hard_labels or not soft:
+            segmentation = _labelled(files.image, image.array, target)
+    if hard_labels and segmentation is None:
         raise InputError(f"expected a label map beside {files.array}, found none")
-    segmentation = None if labels is None else target.mask(labels)
     if files.array is None or hard_labels:
         assert segmentation is not None
         return segmentation, segmentation
