@@ -262,16 +262,13 @@ def test_references_without_real_numbers_or_sizes(folders, lesion):
     nibabel.Nifti1Image(np.zeros(SHAPE[::-1], np.complex64), np.eye(4)).to_filename(path)
     with pytest.raises(InputError, match="case a: expected a label map as reference, found values of type complex"):
         load(folders)
-    path.unlink()
-    folders.write_reference("a.tif", reference_array())
-    (folders.references / "a.json").write_text('{"spacing": [1, -2, 1]}')
-    with pytest.raises(
-        InputError, match=r"case a: expected a positive voxel size, found \(1.0, -2.0, 1.0\) in .*a\.tif"
-    ):
-        load(folders)
-    (folders.references / "a.json").write_text('{"spacing": [1, 2]}')
-    with pytest.raises(InputError, match=r"case a: .*a\.json: expected \{'spacing': \[z, y, x\]\}"):
-        load(folders)
+    folders.write_reference("b.tif", np.zeros((4, 5, 6), np.uint8))
+    (folders.references / "b.json").write_text('{"spacing": [1, -2, 1]}')
+    with pytest.raises(InputError, match=r"case b: expected a positive voxel size, found \(1.0, -2.0, 1.0\)"):
+        load_case("b", folders.references / "b.tif", None, LesionClass())
+    (folders.references / "b.json").write_text('{"spacing": [1, 2]}')
+    with pytest.raises(InputError, match=r"case b: .*b\.json: expected \{'spacing': \[z, y, x\]\}"):
+        load_case("b", folders.references / "b.tif", None, LesionClass())
 
 
 def test_headers_show_what_needs_no_reading(folders, lesion):
