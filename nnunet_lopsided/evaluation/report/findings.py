@@ -39,7 +39,7 @@ def lesion_table(cases: Sequence[CaseResult]) -> str:
                 _voxel(case.lesions.centroid[k]),
             )
         )
-    header = ("case", "lesion", "outcome", "diameter, mm", "confidence", "Dice", "mean probability", "voxel (x, y, z)")
+    header = ("case", "lesion", "outcome", "diameter, mm", "confidence", "Dice", "mean probability", _axes(cases))
     return sortable_table("lesions", header, rows, (1, 3, 4, 5, 6), kinds) + left_out(
         len(found), "missed and large ones", "lesions.csv"
     )
@@ -68,7 +68,7 @@ def candidate_table(cases: Sequence[CaseResult]) -> str:
                 _voxel(case.candidates.centroid[k]),
             )
         )
-    header = ("case", "candidate", "kind", "diameter, mm", "confidence", "voxels in lesions", "voxel (x, y, z)")
+    header = ("case", "candidate", "kind", "diameter, mm", "confidence", "voxels in lesions", _axes(cases))
     return sortable_table("candidates", header, rows, (1, 3, 4, 5), kinds) + left_out(
         len(found), "most confident ones", "candidates.csv"
     )
@@ -92,8 +92,12 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3f}"
 
 
+def _axes(cases: Sequence[CaseResult]) -> str:
+    return "voxel (x, y)" if cases[0].lesions.centroid.shape[1] == 2 else "voxel (x, y, z)"
+
+
 def _voxel(centroid: Any) -> str:
-    """In the order of viewers, which count from 0 as well or from 1."""
+    """The centroid in the order of viewers, from 0; some of these count from 1."""
     return ", ".join(f"{c:.0f}" for c in centroid[::-1])
 
 

@@ -68,11 +68,12 @@ class Picture:
         size = f'width="{width}" height="{height}"'
         # Voxels need not be square: the picture is as wide and high as what it shows.
         tall, wide = height * self.spacing_mm[0], width * self.spacing_mm[1]
-        paths = "".join(
-            f'<path class="outline casing" d="{path}"/><path class="outline {name}" d="{path}"/>'
-            for name, path in (("reference", self.reference), ("candidate", self.candidate))
-            if path
-        )
+        outlines = [
+            (kind, path) for kind, path in (("reference", self.reference), ("candidate", self.candidate)) if path
+        ]
+        # All casings first: where both run along the same edges, the gaps of the dashes show the reference.
+        paths = "".join(f'<path class="outline casing" d="{path}"/>' for _, path in outlines)
+        paths += "".join(f'<path class="outline {kind}" d="{path}"/>' for kind, path in outlines)
         label = escape(f"{self.kind}, {self.title}, {self.caption}")
         return (
             f'<figure><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{label}" '
@@ -167,8 +168,10 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
         Pictures of missed lesions, then of false positives, the worst first.
 
     Raises:
-        InputError: an image is missing, or does not lie where its reference does.
+        InputError: an image is missing, or does not lie where its reference does; ``n`` is negative.
     """
+    if n < 0:
+        raise InputError(f"the number of pictures must be at least 0, got {n}")
     findings = choose(result.cases, n)
     by_case: dict[int, list[Finding]] = {}
     for finding in findings:

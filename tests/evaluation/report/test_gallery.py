@@ -1,6 +1,7 @@
 """nnunet_lopsided.evaluation.report.gallery."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image as Pillow
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
-from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, choose, gallery
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, Picture, choose, gallery
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 
@@ -90,10 +91,19 @@ def test_voxels_that_are_not_square_keep_their_shape(volume):
     assert "aspect-ratio:45/46" in missed.figure()
 
 
+def test_outlines_lie_on_black_and_the_reference_shows_through_the_dashes():
+    picture = Picture("missed", "a", "", b"", (2, 2), (1.0, 1.0), "M0 0h1v1h-1z", "M0 0h2v2h-2z")
+    drawn = re.findall(r'class="outline (\w+)" d="(.*?)"', picture.figure())
+    assert [kind for kind, _ in drawn] == ["casing", "casing", "reference", "candidate"]
+    assert drawn[2][1] == drawn[0][1] == "M0 0h1v1h-1z"
+
+
 def test_n_is_per_kind(volume):
     result, images = volume
     assert gallery(result, images, n=0) == ()
     assert len(gallery(result, images, n=5)) == 2
+    with pytest.raises(InputError, match="must be at least 0, got -1"):
+        gallery(result, images, n=-1)
 
 
 def test_large_findings_are_shown_whole_and_shrunk(folders):
