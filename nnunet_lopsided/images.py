@@ -153,7 +153,7 @@ def write_image(path: str | Path, image: Image) -> None:
     if path.suffix.lower() in _TIFF:
         import tifffile
 
-        tifffile.imwrite(unfinished, image.array, compression="zlib")
+        tifffile.imwrite(unfinished, image.array, compression="zlib", photometric="minisblack")
         if image.array.ndim == 3:
             _spacing_file(path).write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
     else:
