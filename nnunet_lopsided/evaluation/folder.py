@@ -157,6 +157,8 @@ def evaluate_folder(
         raise InputError(f"n_workers must be at least 1, got {n_workers}")
     if n_replicates < 0:
         raise InputError(f"n_replicates must be at least 0, got {n_replicates}")
+    if folds is not None and not cross_validation:
+        raise InputError("folds needs cross_validation")
     all_rules = _rules_by_threshold(rules, thresholds)
     predictions = Path(predictions)
     chosen = tuple(validation_folders(predictions, folds)) if cross_validation else None

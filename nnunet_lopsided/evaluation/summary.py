@@ -233,7 +233,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         _subsampled(pooled, n_replicates, seed),
         histogram,
         pooled.patients,
-        resampled_metrics(pooled, np.eye(len(pooled.patients), dtype=np.int64)),
+        _each_patient_alone(pooled),
         sum(len(case.lesions) > 0 for case in cases),
         sum(case.n_false_positives_on_lesions for case in cases),
         sum(case.n_merges for case in cases),
@@ -393,6 +393,18 @@ def _per_patient(
     counts = (np.bincount(k, minlength=shape[0] * n_groups) for k in (keys, keys[pooled.lesion_detected]))
     lesions, detected = (c.reshape(shape).astype(np.float64) for c in counts)
     return lesions, detected
+
+
+def _each_patient_alone(pooled: Pooled, n_at_a_time: int = 256) -> dict[str, NDArray[np.float64]]:
+    """The metrics of each patient, some patients at a time: the rows of a unit matrix would fill the memory."""
+    n = len(pooled.patients)
+    blocks = []
+    for start in range(0, n, n_at_a_time):
+        chosen = np.arange(start, min(start + n_at_a_time, n))
+        weights = np.zeros((len(chosen), n), np.int64)
+        weights[chosen - start, chosen] = 1
+        blocks.append(resampled_metrics(pooled, weights))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _subsampled(pooled: Pooled, n_replicates: int, seed: int) -> tuple[float, float] | None:

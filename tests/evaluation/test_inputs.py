@@ -63,6 +63,8 @@ def test_all_folds_at_once(results):
 def test_some_folds(results):
     result = evaluate(results, cross_validation=True, folds=(1,))
     assert [case.case for case in result.cases] == ["c", "d"]
+    with pytest.raises(InputError, match="folds needs cross_validation"):
+        evaluate(results, folds=(1,))
 
 
 def test_one_validation_folder_expects_the_cases_of_its_fold(results):
