@@ -94,8 +94,10 @@ def sensitivity_by_diameter(summaries: Summaries) -> str:
     """Bars of the sensitivity by diameter with their Wilson intervals; one bar per evaluation and bin."""
     bins = [s["by_diameter"] for s in summaries.values()]
     n_bins, n_bars = len(bins[0]), len(bins)
-    plot = Plot("Sensitivity by diameter, 95% interval", "diameter of the lesion, mm", "sensitivity", n_bins, 1.0)
-    ticks = [(k + 0.5, _range(b["lower_mm"], b["upper_mm"])) for k, b in enumerate(bins[0])]
+    plot = Plot(
+        "Sensitivity by diameter, 95% interval (Wilson)", "diameter of the lesion, mm", "sensitivity", n_bins, 1.0
+    )
+    ticks = [(k + 0.5, diameter_range(b["lower_mm"], b["upper_mm"])) for k, b in enumerate(bins[0])]
     width = 0.7 / n_bars
     inside = []
     for k in range(n_bins):
@@ -157,5 +159,6 @@ def thinned(n: int) -> list[int]:
     return sorted({round(i * (n - 1) / (MAX_POINTS - 1)) for i in range(MAX_POINTS)})
 
 
-def _range(lower: float, upper: float | None) -> str:
+def diameter_range(lower: float, upper: float | None) -> str:
+    """A bin as its ends; the last one is open."""
     return f"{lower:g}+" if upper is None else f"{lower:g}\u2013{upper:g}"

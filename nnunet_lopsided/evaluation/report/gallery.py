@@ -255,7 +255,7 @@ def _caption(
     noun = "lesion" if finding.kind == "missed" else "candidate"
     parts = [f"{noun} {k + 1}", f"{components.diameter_mm[k]:.1f} mm"]
     if len(shape) == 3:
-        parts.append(f"slice {centre[0]} of 0 to {shape[0] - 1}")
+        parts.append(f"slice {centre[0]} (0 to {shape[0] - 1})")
     if finding.kind == "missed" and not np.isnan(case.mean_probability[k]):
         parts.append(f"mean probability {case.mean_probability[k]:.2f}")
     if finding.kind != "missed" and case.kind != "labels":

@@ -16,11 +16,12 @@ METRICS: dict[str, tuple[str, str]] = {
         "found counts with the precision reached there. 1 is perfect; it never exceeds the max sensitivity.",
     ),
     "max_sensitivity": ("max sensitivity", "Share of the reference lesions found when every candidate is accepted."),
-    "precision_at_max_sensitivity": ("precision", "Share of the candidates that detect a lesion, all accepted."),
+    "precision_at_max_sensitivity": ("precision", "True positives among the true and false positives then."),
     "f1": ("F1", "Harmonic mean of max sensitivity and precision."),
     "false_positives_per_case": (
         "false positives per case",
-        "Candidates that match no lesion, per case; cases without lesions count too.",
+        "Candidates that match no lesion (with duplicates: fp, the duplicates too), per case, those without lesions "
+        "included.",
     ),
     "tp_dice": (
         "Dice of true positives",
@@ -85,6 +86,16 @@ COUNTS: dict[str, str] = {
     "missed_lesions": "reference lesions that no candidate detects",
 }
 
+# Further counts, in the details of summary.json.
+DETAILS: dict[str, str] = {
+    "patients": "units of the bootstrap",
+    "cases_with_lesions": "cases with at least one reference lesion",
+    "false_positives_on_lesions": "false positives that share a voxel with a lesion, but lie too far off to match it",
+    "merges": "candidates that share voxels with several lesions",
+    "ignored_lesions": "lesions too small to count",
+    "ignored_candidates": "candidates that match only such lesions",
+}
+
 
 def title_of(name: str) -> str:
     """A metric's name for readers."""
@@ -129,5 +140,7 @@ def metric_table(summary: Mapping[str, Any]) -> str:
 
 def count_table(summary: Mapping[str, Any]) -> str:
     """Every count with what was counted."""
-    rows = [(escape(n.replace("_", " ")), str(v), escape(COUNTS.get(n, ""))) for n, v in summary["counts"].items()]
+    meanings = COUNTS | DETAILS
+    counts = {**summary["counts"], **{name: summary["details"][name] for name in DETAILS}}
+    rows = [(name.replace("_", " "), str(n), escape(meanings.get(name, ""))) for name, n in counts.items()]
     return "<h3>Counts</h3>" + table(("", "number", "of what"), rows, right=(1,))

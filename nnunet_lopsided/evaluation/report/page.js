@@ -17,6 +17,8 @@
       slider.setAttribute("aria-valuetext", data.readings[i]);
       reading.textContent = data.readings[i];
       for (const chart of charts) {
+        chart.setAttribute("aria-valuenow", String(i));
+        chart.setAttribute("aria-valuetext", data.readings[i]);
         const [x, y] = data.places[chart.dataset.curve][i];
         const marker = chart.querySelector(".marker");
         marker.setAttribute("cx", x);
@@ -49,6 +51,9 @@
     slider.max = String(last);
     slider.addEventListener("input", () => show(Number(slider.value)));
     for (const chart of charts) {
+      chart.setAttribute("role", "slider");
+      chart.setAttribute("aria-valuemin", "0");
+      chart.setAttribute("aria-valuemax", String(last));
       chart.addEventListener("pointermove", (event) => show(nearest(chart, event)));
       chart.addEventListener("pointerdown", (event) => show(nearest(chart, event)));
       chart.addEventListener("keydown", (event) => {

@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.report.charts import (
+    diameter_range,
     figures,
     operating_curves,
     probability_histogram,
@@ -41,11 +42,13 @@ def report_html(result: FolderResult, summary: Mapping[str, Any], gallery: Seque
     """
     counts, settings = summary["counts"], summary["settings"]
     subtitle = (
-        f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates"
+        f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
+        f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
+        f"p of at least {settings['threshold']:g})"
     )
     sections = [
         ("Curves", operating_curves(summary) + _at_rates(summary)),
-        ("Size and certainty", figures([sensitivity_by_diameter({"": summary}), probability_histogram(summary)])),
+        ("Size and certainty", _size_and_certainty(summary)),
         ("Numbers", metric_table(summary) + count_table(summary)),
         ("Thresholds", _by_threshold(summary)),
         ("Kept and censored lesions", _by_annotation(summary)),
@@ -153,20 +156,31 @@ def _by_threshold(summary: Mapping[str, Any]) -> str:
     return f'<div class="scroll">{table(header, cells, right=range(len(header)))}</div>{note}'
 
 
+def _size_and_certainty(summary: Mapping[str, Any]) -> str:
+    charts = figures([sensitivity_by_diameter({"": summary}), probability_histogram(summary)])
+    bins = [(diameter_range(b["lower_mm"], b["upper_mm"]), b) for b in summary["by_diameter"]]
+    return charts + _shares("diameter, mm", bins)
+
+
 def _by_annotation(summary: Mapping[str, Any]) -> str:
     """Sensitivity on the lesions that an incomplete reference kept, and on those it lacks."""
+    groups = [(escape(group["annotation"]), group) for group in summary["by_annotation"] or ()]
+    return _shares("in the censored reference", groups) if groups else ""
+
+
+def _shares(title: str, groups: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     rows = [
         (
-            escape(group["annotation"]),
+            name,
             f"{group['detected']} / {group['lesions']}",
-            number(group["sensitivity"]),
+            "" if group["sensitivity"] is None else number(group["sensitivity"]),
             interval(group["sensitivity_ci95_wilson"]),
             interval(group["sensitivity_ci95_bootstrap"]),
         )
-        for group in summary["by_annotation"] or ()
+        for name, group in groups
     ]
-    header = ("lesions that the censored reference", "detected", "sensitivity", "95% (Wilson)", "95% (bootstrap)")
-    return f'<div class="scroll">{table(header, rows, right=(1, 2))}</div>' if rows else ""
+    header = (title, "detected", "sensitivity", "95% interval (Wilson)", "95% interval (bootstrap)")
+    return f'<div class="scroll">{table(header, rows, right=(1, 2))}</div>'
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -74,9 +74,9 @@ def test_what_a_picture_shows(volume):
     assert missed.spacing_mm == (2.0, 1.0)
     assert missed.reference == "M21 11h3v2h-3z"
     assert missed.candidate == ""
-    assert (missed.title, missed.caption) == ("a", "lesion 1, 5.2 mm, slice 2 of 0 to 5, mean probability 0.00")
+    assert (missed.title, missed.caption) == ("a", "lesion 1, 5.2 mm, slice 2 (0 to 5), mean probability 0.00")
     assert (false.kind, false.reference, false.candidate) == ("false positive", "", "M22 10h1v3h-1z")
-    assert false.caption == "candidate 1, 3.3 mm, slice 5 of 0 to 5, confidence 0.75"
+    assert false.caption == "candidate 1, 3.3 mm, slice 5 (0 to 5), confidence 0.75"
     # Grey values grow along rows and columns, and beyond the slice there is the lowest value of it.
     shown = pixels(missed)[11:, 17:33].astype(int)
     assert (np.diff(shown, axis=0) > 0).all()

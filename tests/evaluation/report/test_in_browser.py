@@ -46,6 +46,7 @@ seen.right = reading();
 const slider = document.querySelector("input[type=range]");
 slider.value = "0";
 slider.dispatchEvent(new Event("input"));
+seen.roles = [pr.getAttribute("role"), pr.getAttribute("aria-valuenow"), pr.getAttribute("aria-valuetext")];
 seen.slider = [reading(), slider.getAttribute("aria-valuetext"), slider.max];
 const box = froc.getBoundingClientRect();
 froc.dispatchEvent(new PointerEvent("pointermove", { clientX: box.right - 2, clientY: box.top + 40 }));
@@ -117,6 +118,7 @@ def test_curves_and_tables_answer(report, tmp_path):
     assert seen["home"][2] == [56, pytest.approx(310 - 276 / 3, abs=0.1)]
     assert seen["right"] == second
     assert seen["slider"] == [strict, strict, "2"]
+    assert seen["roles"] == ["slider", "0", strict]
     assert seen["hover"] == last
     assert seen["by_size_down"] == [["a1", "b1", "a2"], "descending"]
     assert seen["by_size_up"] == [["a2", "b1", "a1"], "ascending"]

@@ -14,7 +14,7 @@ from nnunet_lopsided.evaluation.report import report_html
 from nnunet_lopsided.evaluation.report.findings import MAX_ROWS
 from nnunet_lopsided.evaluation.report.gallery import gallery
 from nnunet_lopsided.evaluation.report.html import data_block, page
-from nnunet_lopsided.evaluation.report.numbers import COUNTS, METRICS
+from nnunet_lopsided.evaluation.report.numbers import COUNTS, DETAILS, METRICS
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "\"'><b>&amp;", "a' onclick='b"]
 
@@ -51,6 +51,15 @@ def test_structure_and_values(two_cases, parse_self_contained):
     text = "".join(parsed.text)
     assert "Precision and recall, mAP 0.500" in text
     assert "1 / 2" in text
+    (sizes,) = [table for table in parsed.tables.values() if table[0][0] == "diameter, mm"]
+    assert [row[:4] for row in sizes[1:4]] == [
+        ["0\u20133", "0 / 1", "0.000", "0.000 to 0.793"],
+        ["3\u20136", "1 / 1", "1.000", "0.207 to 1.000"],
+        ["6\u201310", "0 / 0", "", ""],
+    ]
+    (counts,) = [table for table in parsed.tables.values() if table[0] == ["", "number", "of what"]]
+    assert ["false positives", "2", COUNTS["false_positives"]] in counts
+    assert ["merges", "0", DETAILS["merges"]] in counts
 
 
 def test_policy_admits_our_script_alone(parse):
@@ -158,7 +167,7 @@ def test_thresholds_and_kept_and_censored_lesions_are_tables(two_cases, tmp_path
     tables = list(parsed.tables.values())
     (thresholds,) = [t for t in tables if t[0][0] == "p of at least"]
     assert [(row[0], row[-2], row[-1]) for row in thresholds[1:]] == [("0.1", "1", "2"), ("0.6", "1", "0")]
-    (annotation,) = [t for t in tables if t[0][0].startswith("lesions that the censored")]
+    (annotation,) = [t for t in tables if t[0][0] == "in the censored reference"]
     assert [row[1] for row in annotation[1:]] == ["1 / 1", "0 / 1"]
 
 
