@@ -123,6 +123,29 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
 
     Raises:
         InputError: cases, reference lesions, patients or rules differ, or names are not unique.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nnunet_lopsided.evaluation import evaluate_folder
+        >>> from nnunet_lopsided.evaluation.outputs import write_results
+        >>> from nnunet_lopsided.evaluation.tables import read_evaluation
+        >>> from nnunet_lopsided.images import Geometry, Image, write_image
+        >>> reference = np.eye(8, dtype=np.uint8)[None, ::3]
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder, models = Path(name), []
+        ...     geometry = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+        ...     (folder / "labels").mkdir()
+        ...     write_image(folder / "labels" / "case.nii.gz", Image(reference, geometry))
+        ...     for model, found in (("some", 4), ("all", 8)):
+        ...         (folder / model).mkdir()
+        ...         np.save(folder / model / "case.npy", 0.5 * (reference * (np.arange(8) < found)))
+        ...         result = evaluate_folder(folder / "labels", folder / model, n_replicates=0)
+        ...         write_results(result, folder / f"{model}-evaluated")
+        ...         models.append(read_evaluation(folder / f"{model}-evaluated", model))
+        >>> pair = compare(models).pairs[0]
+        >>> pair.lesions
+        FoundBy(both=2, only_first=0, only_second=1, neither=0)
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two evaluations, got {len(models)}")
