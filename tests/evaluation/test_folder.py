@@ -1,6 +1,9 @@
 """nnunet_lopsided.evaluation.folder and summary."""
 
+import multiprocessing
 import threading
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +58,37 @@ def test_further_metrics_by_hand(two_cases):
     assert metrics.voxel_dice == metrics.voxel_dice_pooled == pytest.approx(2 * 18 / (28 + 18))
     # At .1 candidates have 18 + 2 and 1 voxels.
     assert metrics.voxel_dice_at_threshold == pytest.approx((2 * 18 / (28 + 20) + 0) / 2)
+
+
+def test_voxel_dice_is_that_of_nnunet(folders, tmp_path, monkeypatch):
+    """A case found in part, one where both are empty, one with voxels in the prediction alone."""
+    from nnunetv2.evaluation import evaluate_predictions
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    # Threads instead of spawned processes, each of which would import torch again.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+    rng = np.random.default_rng(0)
+    empty = np.zeros((4, 9, 9), np.uint8)
+    full, other = ((rng.random(empty.shape) < 0.3).astype(np.uint8) for _ in range(2))
+    for case, reference, predicted in (
+        ("a", full, full * other),
+        ("b", empty, empty),
+        ("c", empty, other),
+        ("d", full, other),
+    ):
+        folders.write_reference(f"{case}.nii.gz", reference)
+        folders.write_image(f"{case}.nii.gz", predicted)
+        folders.write_npz(case, predicted * 0.6 + 0.2)
+    theirs = evaluate_predictions.compute_metrics_on_folder(
+        str(folders.references), str(folders.predictions), None, SimpleITKIO(), ".nii.gz", [1], num_processes=1
+    )
+    ours = evaluate(folders)
+    assert ours.summary.metrics.voxel_dice == pytest.approx(theirs["foreground_mean"]["Dice"])
+    by_case = [case["metrics"][1]["Dice"] for case in theirs["metric_per_case"]]
+    found = [
+        np.nan if case.segmentation_overlap.dice is None else case.segmentation_overlap.dice for case in ours.cases
+    ]
+    assert found == pytest.approx(by_case, nan_ok=True)
 
 
 def test_per_patient_is_each_patient_alone(two_cases):
