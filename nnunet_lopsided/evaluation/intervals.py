@@ -160,7 +160,7 @@ def resampled_curves(
     cases_per_patient: NDArray[Any],
     max_fp_per_case: float,
     fp_per_case: Sequence[float] = (),
-    max_cells: int = 2_000_000,
+    max_cells: int = 500_000,
 ) -> ResampledCurves:
     """Both curves with every patient's lesions, candidates and cases counted ``weights`` times.
 
@@ -215,7 +215,7 @@ def resampled_curves(
 
 
 def resampled_average_precision(
-    detections: Detections, weights: NDArray[np.integer], max_cells: int = 2_000_000
+    detections: Detections, weights: NDArray[np.integer], max_cells: int = 500_000
 ) -> NDArray[np.float64]:
     """The average precision of :func:`resampled_curves`; shape (B,), NaN where no lesion was drawn."""
     cases = np.ones(len(detections.lesions_per_patient), np.int64)

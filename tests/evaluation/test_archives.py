@@ -1,6 +1,8 @@
 """nnunet_lopsided.evaluation.archives."""
 
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,6 +40,42 @@ def test_npy(tmp_path):
     np.save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(np.stack(list(read_channels(tmp_path / "a.npy"))), array)
     assert array_header(tmp_path / "a.npy").shape == array.shape
+
+
+def test_objects_are_never_unpickled_and_short_files_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}, {}], dtype=object))
+    with pytest.raises(InputError, match=r"found objects, which are never unpickled, in .*a\.npy"):
+        read_array(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", probabilities=np.array([{}, {}], dtype=object))
+    with pytest.raises(InputError, match=r"found objects, which are never unpickled, in .*a\.npz"):
+        list(read_channels(tmp_path / "a.npz"))
+    np.save(tmp_path / "a.npy", np.ones((4, 5)))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-8])
+    with pytest.raises(InputError, match=r"cannot read .*a\.npy"):
+        read_array(tmp_path / "a.npy")
+
+
+def test_one_header_is_parsed_at_a_time(tmp_path, monkeypatch):
+    """ast.literal_eval, by which numpy parses them, is not safe in threads of Python 3.11."""
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.ones((2, 3)))
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    parse, at_once, most = np.lib.format.read_array_header_1_0, [], []
+
+    def slow_parse(file):
+        at_once.append(1)
+        most.append(len(at_once))
+        time.sleep(0.002)
+        at_once.pop()
+        return parse(file)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slow_parse)
+    monkeypatch.setattr(np, "load", None)
+    with ThreadPoolExecutor(4) as pool:
+        for work in (lambda i: array_header(tmp_path / f"a.np{'zy'[i % 2]}"), lambda i: read_array(tmp_path / "a.npy")):
+            list(pool.map(work, range(20)))
+        list(pool.map(lambda i: list(read_channels(tmp_path / "a.npz")), range(20)))
+    assert len(most) == 60
+    assert max(most) == 1
 
 
 def test_v1_key_and_none(tmp_path):
