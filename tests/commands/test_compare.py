@@ -1,5 +1,6 @@
 """lopsided-eval compare."""
 
+import shutil
 import subprocess
 import sys
 
@@ -14,8 +15,17 @@ PLAIN = Geometry((1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
 
 
 @pytest.fixture
-def evaluations(tmp_path, capsys):
+def evaluations(evaluations_once, tmp_path):
+    """Copies of the folders of :func:`evaluations_once`, which may be changed."""
+    for name in ("out_x", "out_y"):
+        shutil.copytree(evaluations_once / name, tmp_path / name)
+    return [str(tmp_path / "out_x"), str(tmp_path / "out_y")]
+
+
+@pytest.fixture(scope="module")
+def evaluations_once(tmp_path_factory):
     """Two cases of one lesion; model x finds both, model y the first."""
+    tmp_path = tmp_path_factory.mktemp("evaluations")
     references = tmp_path / "references"
     references.mkdir()
     lesion = np.zeros((5, 6, 7), np.uint8)
@@ -30,8 +40,7 @@ def evaluations(tmp_path, capsys):
             )
         out = str(tmp_path / f"out_{model}")
         assert evaluate(["-g", str(references), "-p", str(tmp_path / model), "-o", out, "--bootstrap", "0"]) == 0
-    capsys.readouterr()
-    return [str(tmp_path / "out_x"), str(tmp_path / "out_y")]
+    return tmp_path
 
 
 def test_table_and_files(evaluations, tmp_path, capsys):
@@ -88,11 +97,10 @@ def test_wrong_folders(evaluations, tmp_path, capsys):
     out = ["-o", str(tmp_path / "comparison")]
     assert main([evaluations[0], *out]) == 2
     assert "a comparison needs at least two evaluations, got 1" in capsys.readouterr().err
-    assert main([evaluations[0], str(tmp_path / "x"), *out]) == 2
+    assert main([evaluations[0], str(tmp_path), *out]) == 2
     error = capsys.readouterr().err
     assert error == (
-        f"lopsided-eval compare: error: {tmp_path / 'x'} is no output folder of lopsided-eval: "
-        "it holds no summary.json\n"
+        f"lopsided-eval compare: error: {tmp_path} is no output folder of lopsided-eval: it holds no summary.json\n"
     )
 
 

@@ -1,6 +1,7 @@
 """A small folder of references and nnU-Net predictions."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,15 @@ def two_cases(folders):
 
 
 @pytest.fixture
-def two_models(tmp_path):
+def two_models(two_models_once, tmp_path):
+    """Copies of the folders of :func:`two_models_once`, which may be changed."""
+    for folder in two_models_once:
+        shutil.copytree(folder, tmp_path / folder.name)
+    return tuple(tmp_path / folder.name for folder in two_models_once)
+
+
+@pytest.fixture(scope="session")
+def two_models_once(tmp_path_factory):
     """Evaluation folders of two models on 9 small 2D cases of 5 patients, p0_0, p0_1, ... p4_0; case p4_0 is empty.
 
     Model b finds fewer lesions than model a and makes other false positives.
@@ -71,6 +80,7 @@ def two_models(tmp_path):
     from nnunet_lopsided.evaluation import evaluate_folder
     from nnunet_lopsided.evaluation.outputs import write_results
 
+    tmp_path = tmp_path_factory.mktemp("two_models")
     rng = np.random.default_rng(7)
     references = tmp_path / "references"
     references.mkdir()
