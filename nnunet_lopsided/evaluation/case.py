@@ -179,7 +179,8 @@ def evaluate_case(
         Tables of lesions and candidates; empty ones where there are none.
 
     Raises:
-        ValueError: shapes differ, or the connectivity or spacing does not fit their dimension.
+        ValueError: shapes differ, the connectivity or spacing does not fit their dimension, or a voxel of a lesion or
+            candidate holds no probability.
         InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks.
 
     Example:
@@ -246,6 +247,7 @@ def evaluate_thresholds(
     if probability is not None:
         flat = probability.reshape(-1)
         values = flat[lesions.voxels]
+        _require_probabilities(values)
         mean_probability = _mean_by_component(lesions, flat)
         entropy = entropy_by_component(values, lesions.voxel_ids, len(lesions), rules.probability_bins)
         histogram = probability_histogram(values[counted[lesions.voxel_ids - 1]], rules.probability_bins)
@@ -293,8 +295,16 @@ def _candidates(
     mask = prediction >= prediction.dtype.type(threshold)
     candidates = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
     kind = "probabilities" if len(candidates) or prediction.any() else "empty"
+    _require_probabilities(prediction.reshape(-1)[candidates.voxels])
     confidence = np.round(_mean_by_component(candidates, prediction.reshape(-1)), CONFIDENCE_DECIMALS)
     return candidates, confidence, kind
+
+
+def _require_probabilities(values: NDArray[np.floating]) -> None:
+    """Refuse what is no probability where it would enter a result: in lesions and candidates. Rounding may exceed 1."""
+    low, high = values.min(initial=0), values.max(initial=0)  # both NaN if any value is
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"prediction must be finite probabilities within [0, 1], got {low} to {high}")
 
 
 def _segmented(

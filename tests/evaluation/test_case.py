@@ -175,6 +175,14 @@ def test_refuses_other_shapes():
         evaluate_case(np.zeros((3, 3, 3)), np.zeros((3, 3, 3)), (1, 1, 1), valid=np.ones((3, 3), bool))
 
 
+@pytest.mark.parametrize(("place", "value"), [(0, np.nan), (0, -1.0), (0, 2.0), (3, 2.0), (3, np.inf)])
+def test_refuses_what_is_no_probability(place, value):
+    reference, p = np.array([[1, 0, 0, 0]]), np.zeros((1, 4))
+    p[0, place] = value
+    with pytest.raises(ValueError, match="prediction must be finite probabilities"):
+        evaluate_case(reference, p, (1, 1))
+
+
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 1, 1), (3, 1, 1), (5, 0.5, 0.5)])
 def test_perfect_balls_of_6_mm_are_all_detected_at_any_spacing(spacing):
     rng = np.random.default_rng(0)
