@@ -35,7 +35,7 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "settings": {
             "version": nnunet_lopsided.__version__,
             "bootstrap_replicates": comparison.n_replicates,
-            "bootstrap_unit": "patient",
+            "bootstrap_unit": models[0].summary["settings"]["bootstrap_unit"],
             "seed": comparison.seed,
             "difference": "second - first",
             **models[0].rule_settings,

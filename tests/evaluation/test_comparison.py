@@ -180,6 +180,7 @@ def test_files(two_models, tmp_path):
     assert written["counts"]["patients"] == 5
     assert (written["settings"]["seed"], written["settings"]["bootstrap_replicates"]) == (1, 50)
     assert written["settings"]["threshold"] == 0.1
+    assert written["settings"]["bootstrap_unit"] == "patient"
     (pair,) = written["pairs"]
     assert (pair["first"], pair["second"]) == ("out_a", "out_b")
     assert pair["differences"]["map"]["ci95_bootstrap"][0] < pair["differences"]["map"]["difference"]

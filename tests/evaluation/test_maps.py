@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from nnunet_lopsided.evaluation import evaluate_folder
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_folder
+from nnunet_lopsided.evaluation.case import evaluate_thresholds
 from nnunet_lopsided.evaluation.maps import (
     DESCRIPTIONS,
     Outcome,
@@ -45,6 +49,35 @@ def test_nothing_in_either():
     assert mapped([0, 0], [0, 0], [], [], []) == [0, 0]
     assert mapped([0, 0], [0, 1], [Status.FALSE_POSITIVE], [], []) == [0, 2]
     assert mapped([1, 0], [0, 0], [], [0], [1]) == [3, 0]
+
+
+def by_voxel(lesion, candidate, result):
+    """The documented table, one voxel at a time; ids from 1, 0 for none."""
+    status = Status(result.matches.status[candidate - 1]) if candidate else None
+    missed, detected = (lesion and marks[lesion - 1] for marks in (result.missed, result.detected))
+    if missed:
+        return 6 if candidate else 3
+    if candidate:
+        return {Status.TRUE_POSITIVE: 1, Status.FALSE_POSITIVE: 2, Status.DUPLICATE: 4, Status.IGNORED: 7}[status]
+    if lesion:
+        return 5 if detected else 7
+    return 0
+
+
+@given(
+    arrays(bool, (9, 9), elements=st.booleans(), fill=st.just(False)),
+    arrays(np.float32, (9, 9), elements=st.sampled_from([0.2, 0.5]), fill=st.just(0)),
+    st.sampled_from(["centroid", "overlap"]),
+    st.sampled_from([0.0, 1.0]),
+)
+def test_every_voxel_against_the_table(reference, probability, match, min_lesion_mm3):
+    rules = EvaluationRules(match=match, min_lesion_mm3=min_lesion_mm3)
+    (case,) = evaluate_thresholds(reference, probability, (1, 1), rules, (0.1,))
+    result = case.result
+    values = outcome_map(case.lesions, case.candidates, result.matches.status, result.detected, result.missed)
+    of_lesion, of_candidate = case.lesions.instances().ravel(), case.candidates.instances().ravel()
+    expected = [by_voxel(a, b, result) for a, b in zip(of_lesion, of_candidate, strict=True)]
+    assert values.ravel().tolist() == expected
 
 
 def oblique(path, shape=(4, 5, 6)):

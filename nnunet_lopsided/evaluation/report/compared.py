@@ -31,7 +31,7 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, Any]) -> str:
     counts = models[0].summary["counts"]
     body = [
         "<h1>Comparison of " + escape(_listed([model.name for model in models])) + "</h1>",
-        f'<p class="sub">{counts["cases"]} cases of {comparison.n_patients} patients, '
+        f'<p class="sub">{counts["cases"]} cases, {comparison.n_patients} units of the bootstrap, '
         f"{counts['reference_lesions']} reference lesions, the same rules for all</p>",
         key(list(summaries)),
         "<h2>Curves and size</h2>",
@@ -48,14 +48,15 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, Any]) -> str:
 
 def _pair(comparison: Comparison, pair: Pair) -> str:
     first, second = (escape(comparison.models[i].name) for i in (pair.first, pair.second))
+    unit = escape(comparison.models[0].summary["settings"]["bootstrap_unit"])
     rows = [_row(name, difference) for name, difference in pair.differences.items()]
     header = ("metric", first, second, "difference", "95% interval", "")
     return "".join(
         (
             f"<section><h2>{second} minus {first}</h2>",
             f'<div class="scroll">{table(header, rows, right=(1, 2, 3))}</div>',
-            f'<p class="why">Paired bootstrap of {comparison.n_replicates} replicates over patients, seed '
-            f"{comparison.seed}: every replicate gives both models the same patients. An interval that does not hold 0 "
+            f'<p class="why">Paired bootstrap of {comparison.n_replicates} replicates over {unit}s, seed '
+            f"{comparison.seed}: every replicate gives both models the same {unit}s. An interval that does not hold 0 "
             "is marked; with many metrics some are by chance.</p>",
             f"<h3>Lesion by lesion</h3>{_found(pair, first, second)}</section>",
         )
