@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -64,6 +64,7 @@ def by_voxel(lesion, candidate, result):
     return 0
 
 
+@settings(deadline=None)
 @given(
     arrays(bool, (9, 9), elements=st.booleans(), fill=st.just(False)),
     arrays(np.float32, (9, 9), elements=st.sampled_from([0.2, 0.5]), fill=st.just(0)),

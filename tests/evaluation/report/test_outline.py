@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -41,6 +41,7 @@ def test_by_hand(mask, path):
     assert outline(np.array(mask)) == path
 
 
+@settings(deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 7))))
 def test_exactly_the_edges_between_inside_and_outside(mask):
     padded = np.pad(mask, 1)
