@@ -72,11 +72,14 @@ class LesionClass:
         chosen, combine = self._combination(n)
         found: NDArray[np.floating] | None = None
         sums: Any = 0.0
-        for i, channel in enumerate(channels):
+        i = -1
+        for channel in channels:  # enumerate would hold on to the last one while the next is read
+            i += 1
             if self.scheme is None and n > 1:
                 sums = sums + channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
             if i in chosen:
                 found = channel if found is None else combine(found, channel)
+            del channel
         if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2, equal_nan=True):
             raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
         assert found is not None
@@ -323,8 +326,7 @@ def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClas
         return _checked_probability(path, read_array(path).reshape(shape))
     try:
         # nnU-Net's 2D arrays are (C, 1, y, x).
-        channels = (channel.reshape(shape) for channel in read_channels(path))
-        probability = target.probability(channels, header.shape[0])
+        probability = target.probability(read_channels(path), header.shape[0]).reshape(shape)
     except UnfitChannels as error:
         raise InputError(f"{error} in {path}") from error
     return _checked_probability(path, probability)
