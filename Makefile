@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test venv
+.PHONY: demo test venv peers
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
@@ -21,3 +21,11 @@ $(STAMP): pyproject.toml constraints.txt nnunet_lopsided.pth
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
+
+# Other evaluation tools pin other versions than nnU-Net: they get an environment of their own, outside the repository.
+PEERS ?= $(HOME)/.cache/nnunet-lopsided-peers
+peers:
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet panoptica picai_eval connected-components-3d SimpleITK nibabel tifffile \
+		scipy tqdm matplotlib pytest hypothesis
+	PYTHONPATH=. $(PEERS)/bin/python -m pytest -p no:cacheprovider tests/evaluation/test_peers.py

@@ -1,34 +1,45 @@
-"""Time lesion-wise evaluation: the sparse path against a bare labelling pass and a naive version, in one run.
+"""Time lesion-wise evaluation: compute, loading, threads, memory, and other tools on the same cases, in one run.
 
-    python benchmarks/evaluation.py [--cases 5] [--specks 19455]
+    python benchmarks/evaluation.py [--cases 20] [--file-cases 8] [--stream 1000] [--specks 19455] [--peers 2]
 
-Volumes are 150x256x256 float32 with about 21 lesions and 46 candidates. ``bare cc3d`` labels the thresholded volume and
-does nothing else: a floor for tools that label densely. ``naive`` is what one writes first: scipy.ndimage labels, one
-distance transform and per-component masks; it must count the same detections.
+Volumes are 150x256x256 float32 with about 21 lesions and 46 candidates; the background is noise of about 1e-4, as a
+network leaves it (files of zeros would load unrealistically fast). ``bare cc3d`` labels the thresholded volume and does
+nothing else. ``naive`` is what one writes first: scipy.ndimage labels, one distance transform and per-component masks;
+it must count the same detections. Other tools are timed where they can be imported (see ``make peers``).
+
+CPU seconds are those of the process and all its threads: on a machine that does other work compare these.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
-from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, profile_rules
+from nnunet_lopsided.evaluation.case import evaluate_thresholds
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.images import Geometry, Image, write_image
+from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
 SHAPE, SPACING_MM = (150, 256, 256), (1.0, 1.0, 1.0)
+GEOMETRY = Geometry(SPACING_MM, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
 def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A reference mask with 21 balls, and a probability map that finds most of them and 28 things more."""
-    reference, probability = np.zeros(SHAPE, bool), np.zeros(SHAPE, np.float32)
+    reference = np.zeros(SHAPE, bool)
+    probability = 1e-4 * rng.standard_exponential(SHAPE, dtype=np.float32)
     for i in range(21 + 28):
         radius = rng.uniform(1.5, 7.0) if i < 21 else rng.uniform(1.0, 4.0)
         center = rng.uniform(10, np.array(SHAPE) - 10)
@@ -66,79 +77,207 @@ def naive(reference: np.ndarray, probability: np.ndarray) -> int:
     return len(detected)
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Best of a few runs."""
+def cpu_seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """Best of a few runs, in CPU time."""
     best = float("inf")
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best
+
+
+def time_computing(rng: np.random.Generator, n_cases: int, n_specks: int) -> float:
+    """Arrays in memory; returns the CPU seconds per case of the ordinary evaluation."""
+    rows: dict[str, list[float]] = {}
+    letter, brats = EvaluationRules(distance="center"), profile_rules("brats-mets")
+    counts, agree = [], []
+    for i in range(n_cases):
+        reference, p = volume(rng)
+        result = evaluate_case(reference, p, SPACING_MM)
+        counts.append((len(result.lesions), len(result.candidates)))
+        works: dict[str, Callable[[], object]] = {
+            "bare cc3d over the thresholded volume": lambda p=p: cc3d.connected_components(p >= 0.1, connectivity=26),
+            "find the voxels p >= t, nothing else": lambda p=p: np.flatnonzero(p >= 0.1),
+            "evaluate_case": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM),
+            "evaluate_case, brats-mets": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM, brats),
+            "three thresholds at once": lambda r=reference, p=p: evaluate_thresholds(
+                r, p, SPACING_MM, EvaluationRules(), (0.1, 0.3, 0.5)
+            ),
+        }
+        for name, work in works.items():
+            rows.setdefault(name, []).append(cpu_seconds(work))
+        if i < 2:
+            start = time.process_time()
+            dense = naive(reference, p)
+            rows.setdefault("naive: dense labels and distance transform", []).append(time.process_time() - start)
+            agree.append((int(evaluate_case(reference, p, SPACING_MM, letter).count(Status.TRUE_POSITIVE)), dense))
+    r, p = volume(rng, n_specks)
+    rows[f"evaluate_case, {n_specks} specks of noise"] = [cpu_seconds(lambda: evaluate_case(r, p, SPACING_MM))]
+    bare = float(np.mean(rows["bare cc3d over the thresholded volume"]))
+    ours = float(np.mean(rows["evaluate_case"]))
+    n_lesions, n_candidates = np.mean(counts, axis=0)
+    print(f"{n_cases} cases of {SHAPE}, {n_lesions:.1f} lesions and {n_candidates:.1f} candidates each\n")
+    print(f"{'CPU seconds per case, arrays in memory':<52}{'s':>8}{'x cc3d':>9}{'x ours':>9}")
+    for name, values in rows.items():
+        value = float(np.mean(values))
+        print(f"{name:<52}{value:>8.4f}{value / bare:>9.2f}{value / ours:>9.2f}")
+    print(f"lesions detected by evaluate_case (--distance center) and naive: {agree}\n")
+    return ours
+
+
+def time_peers(rng: np.random.Generator, n_cases: int, ours: float) -> None:
+    """Other tools on cases of the same kind, those that are installed."""
+    for name, prepare in (("panoptica", panoptica_tool), ("picai_eval", picai_tool)):
+        try:
+            evaluate = prepare()
+        except ImportError:
+            print(f"{name}: not installed here")
+            continue
+        cases = [volume(rng) for _ in range(n_cases)]
+        start = time.process_time()
+        for reference, probability in cases:
+            evaluate(reference, probability)
+        value = (time.process_time() - start) / n_cases
+        print(f"{name}: {value:.2f} CPU s per case, {value / ours:.0f} x evaluate_case")
+    print()
+
+
+def panoptica_tool() -> Callable[[np.ndarray, np.ndarray], object]:
+    """Panoptica as light as it can be asked for: components, matching by overlap, counts and Dice."""
+    from panoptica import ConnectedComponentsInstanceApproximator, InputType, Metric, NaiveThresholdMatching
+    from panoptica import Panoptica_Evaluator as Evaluator
+
+    evaluator = Evaluator(
+        expected_input=InputType.SEMANTIC,
+        instance_approximator=ConnectedComponentsInstanceApproximator(),
+        instance_matcher=NaiveThresholdMatching(),
+        instance_metrics=[Metric.DSC],
+        global_metrics=[],
+    )
+    return lambda reference, p: evaluator.evaluate((p >= 0.1).astype(np.uint8), reference.astype(np.uint8))
+
+
+def picai_tool() -> Callable[[np.ndarray, np.ndarray], object]:
+    """picai_eval on detection maps: every candidate's voxels hold its confidence."""
+    from picai_eval import evaluate
+
+    def run(reference: np.ndarray, p: np.ndarray) -> object:
+        labels = cc3d.connected_components(p >= 0.1, connectivity=26)
+        means = np.bincount(labels.reshape(-1), weights=p.reshape(-1)) / np.bincount(labels.reshape(-1))
+        means[0] = 0
+        detections = means[labels].astype(np.float32)
+        return evaluate([detections], [reference.astype(np.int32)], num_parallel_calls=1, verbose=0)
+
+    return run
+
+
+def time_files(rng: np.random.Generator, n_cases: int) -> None:
+    """From files: merely loading them against the whole evaluation, and memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_cases(rng, folder, n_cases)
+        # All in processes of their own, each of which prints what it took.
+        print(f"{n_cases} cases from files: nnU-Net's .npz (2 channels, float32) beside its label map")
+        print(f"{'':<34}{'workers':>8}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}   per case")
+        taken = {}
+        for what in ("load", "evaluate"):
+            for n_workers in (1, 2):
+                taken[what, n_workers] = alone(what, folder, n_workers)
+                title = "merely loading the files" if what == "load" else "evaluate_folder, 2000 replicates"
+                wall, cpu, peak = (taken[what, n_workers][key] for key in ("wall", "cpu", "peak_mib"))
+                print(f"{title:<34}{n_workers:>8}{wall / n_cases:>9.3f}{cpu / n_cases:>9.3f}{peak:>10.0f}")
+        for n_workers in (1, 2):
+            both = [taken[what, n_workers] for what in ("evaluate", "load")]
+            wall, cpu = (both[0][key] / both[1][key] for key in ("wall", "cpu"))
+            print(f"evaluating over loading, {n_workers} workers: {wall:.2f} x wall, {cpu:.2f} x CPU")
+        print(f"2 workers over 1: {taken['evaluate', 1]['wall'] / taken['evaluate', 2]['wall']:.2f} x\n")
+
+
+def write_cases(rng: np.random.Generator, folder: Path, n_cases: int, shape: tuple[int, ...] = SHAPE) -> None:
+    """References and nnU-Net's files for them."""
+    for kind in ("references", "predictions"):
+        (folder / kind).mkdir()
+    for i in range(n_cases):
+        reference, probability = (array[tuple(slice(n) for n in shape)] for array in volume(rng))
+        name = f"case{i:04d}"
+        write_image(folder / "references" / f"{name}.nii.gz", Image(reference.astype(np.uint8), GEOMETRY))
+        label = Image((probability > 0.5).astype(np.uint8), GEOMETRY)
+        write_image(folder / "predictions" / f"{name}.nii.gz", label)
+        np.savez_compressed(folder / "predictions" / name, probabilities=np.stack([1 - probability, probability]))
+
+
+def stream(rng: np.random.Generator, n_cases: int) -> None:
+    """Memory over many cases: links to a few files, so that only the number of cases grows."""
+    print(f"{'cases of 48x96x96':<20}{'wall s':>9}{'peak MiB':>10}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_cases(rng, folder, 4, (48, 96, 96))
+        done = 4
+        for n in sorted({max(4, n_cases // 10), n_cases}):
+            for i in range(done, n):
+                for kind, ending in (("references", "nii.gz"), ("predictions", "nii.gz"), ("predictions", "npz")):
+                    source = folder / kind / f"case{i % 4:04d}.{ending}"
+                    (folder / kind / f"case{i:04d}.{ending}").symlink_to(source)
+            done = n
+            taken = alone("evaluate", folder, 2)
+            print(f"{n:<20}{taken['wall']:>9.1f}{taken['peak_mib']:>10.0f}")
+
+
+def alone(what: str, folder: Path, n_workers: int) -> dict[str, float]:
+    """Run one of the two below in a process of its own."""
+    command = [sys.executable, __file__, "--alone", what, str(folder), str(n_workers)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def run_alone(what: str, folder: Path, n_workers: int) -> None:
+    """Load or evaluate a folder; print what it took as JSON."""
+    references, predictions = folder / "references", folder / "predictions"
+
+    def load(path: Path) -> int:
+        read_image(path)
+        label = read_image(predictions / path.name)
+        with np.load(predictions / path.name.replace(".nii.gz", ".npz")) as archive:
+            return archive["probabilities"].size + label.array.size
+
+    read_image(next(references.iterdir()))  # imports are not loading
+    wall, cpu = time.perf_counter(), time.process_time()
+    if what == "load":
+        with ThreadPoolExecutor(n_workers) as pool:
+            list(pool.map(load, sorted(references.iterdir())))
+    else:
+        evaluate_folder(references, predictions, n_workers=n_workers)
+    taken = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    print(json.dumps({**taken, "peak_mib": peak_mib()}))
+
+
+def peak_mib() -> float:
+    """Greatest resident memory of this process; Linux only (what getrusage says includes the parent's before exec)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cases", type=int, default=5)
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--file-cases", type=int, default=8)
+    parser.add_argument("--stream", type=int, default=1000)
     parser.add_argument("--specks", type=int, default=19455)
+    parser.add_argument("--peers", type=int, default=2, help="cases for other tools")
+    parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.alone:
+        run_alone(arguments.alone[0], Path(arguments.alone[1]), int(arguments.alone[2]))
+        return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     rng = np.random.default_rng(0)
-    cases = [volume(rng) for _ in range(arguments.cases)]
-    results = [evaluate_case(r, p, SPACING_MM) for r, p in cases]
-    n_lesions = np.mean([len(result.lesions) for result in results])
-    n_candidates = np.mean([len(result.candidates) for result in results])
-    print(f"{len(cases)} cases of {SHAPE}, {n_lesions:.1f} lesions and {n_candidates:.1f} candidates each\n")
-
-    letter = EvaluationRules(distance="center")
-    agree = [
-        (int((evaluate_case(r, p, SPACING_MM, letter).matches.status == Status.TRUE_POSITIVE).sum()), naive(r, p))
-        for r, p in cases[:2]
-    ]
-    sparse = np.mean([seconds(lambda r=r, p=p: evaluate_case(r, p, SPACING_MM)) for r, p in cases])
-    bare = np.mean([seconds(lambda p=p: cc3d.connected_components(p >= 0.1, connectivity=26)) for _, p in cases])
-    threshold = np.mean([seconds(lambda p=p: np.flatnonzero(p >= 0.1)) for _, p in cases])
-    dense = np.mean([seconds(lambda r=r, p=p: naive(r, p), 1) for r, p in cases[:2]])
-    specks = volume(rng, arguments.specks)
-    speckled = seconds(lambda: evaluate_case(*specks, SPACING_MM))
-    speckled_bare = seconds(lambda: cc3d.connected_components(specks[1] >= 0.1, connectivity=26))
-    print(f"{'seconds per case, arrays in memory':<52}{'s':>8}{'x sparse':>10}")
-    for name, value in (
-        ("find the voxels p >= t, nothing else", threshold),
-        ("bare cc3d over the thresholded volume", bare),
-        ("sparse path: evaluate_case", sparse),
-        (f"sparse path with {arguments.specks} specks of noise", speckled),
-        (f"bare cc3d with {arguments.specks} specks of noise", speckled_bare),
-        ("naive: dense labels and distance transform", dense),
-    ):
-        print(f"{name:<52}{value:>8.4f}{value / sparse:>10.2f}")
-    print(f"lesions detected by sparse (--distance center) and naive: {agree}\n")
-    time_folders(cases)
-
-
-def time_folders(cases: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Seconds per case from files, one and two threads."""
-    geometry = Geometry(SPACING_MM, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
-    print(f"{'seconds per case, from files (without report)':<52}{'1 thread':>9}{'2 threads':>10}")
-    with tempfile.TemporaryDirectory() as folder:
-        references, npz, npy = (Path(folder) / name for name in ("references", "npz", "npy"))
-        for path in (references, npz, npy):
-            path.mkdir()
-        for i, (reference, probability) in enumerate(cases):
-            name = f"case{i:03d}"
-            write_image(references / f"{name}.nii.gz", Image(reference.astype(np.uint8), geometry))
-            write_image(npz / f"{name}.nii.gz", Image((probability > 0.5).astype(np.uint8), geometry))
-            np.savez_compressed(npz / f"{name}.npz", probabilities=np.stack([1 - probability, probability]))
-            np.save(npy / f"{name}.npy", probability)
-        for title, path in (("nnU-Net .npz and label map", npz), (".npy", npy)):
-            times = [
-                seconds(lambda n=n, path=path: evaluate_folder(references, path, n_replicates=0, n_workers=n), 2)
-                / len(cases)
-                for n in (1, 2)
-            ]
-            print(f"{title:<52}{times[0]:>9.3f}{times[1]:>10.3f}")
-        start = time.perf_counter()
-        evaluate_folder(references, npy, n_replicates=2000, n_workers=2)
-        per_case = (time.perf_counter() - start) / len(cases)
-        print(f"{'.npy with 2000 bootstrap replicates':<52}{'':>9}{per_case:>10.3f}")
+    ours = time_computing(rng, arguments.cases, arguments.specks)
+    if arguments.peers:
+        time_peers(rng, arguments.peers, ours)
+    if arguments.file_cases:
+        time_files(rng, arguments.file_cases)
+    if arguments.stream:
+        stream(rng, arguments.stream)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The one exception for input that a user has to correct."""
+"""The exceptions for input that a user has to correct."""
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 class InputError(ValueError):
@@ -15,6 +16,22 @@ class InputError(ValueError):
         ...
         nnunet_lopsided.errors.InputError: rate must be within [0, 1], got 1.5
     """
+
+
+class InputErrors(InputError):
+    """Several such problems, found in one go.
+
+    Attributes:
+        problems: one line each; commands print each on its own line.
+
+    Example:
+        >>> str(InputErrors(["case a: empty", "case b: truncated"]))
+        'case a: empty; case b: truncated'
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 def end_nnunet_command(error: InputError) -> None:

@@ -49,6 +49,19 @@ class Image:
     array: NDArray[np.generic]
     geometry: Geometry
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself without its values being read; ``shape`` is (z, y, x) or (y, x)."""
+
+    shape: tuple[int, ...]
+    geometry: Geometry
+
 
 def import_readers() -> None:
     """Import what reading and writing need; to be called before threads do either.
@@ -62,7 +75,7 @@ def import_readers() -> None:
     del nibabel, SimpleITK, tifffile
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, colour: bool = False) -> Image:
     """Read one 2D or 3D image with one value per voxel.
 
     TIFF carries no geometry: as in nnU-Net, ``NAME.json`` beside it may hold ``{"spacing": [z, y, x]}``; otherwise the
@@ -70,6 +83,7 @@ def read_image(path: str | Path) -> Image:
 
     Args:
         path: a file SimpleITK can read (.nii.gz, .nii, .mha, .nrrd, .png, .bmp) or a TIFF.
+        colour: accept several values per voxel (but in TIFF) and take their mean.
 
     Returns:
         The image, in array order (z, y, x) or (y, x).
@@ -96,9 +110,42 @@ def read_image(path: str | Path) -> Image:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f"cannot read image {path}: {reason}") from error
-    if (stored is None and itk.GetNumberOfComponentsPerPixel() != 1) or array.ndim not in (2, 3):
+    if stored is None and colour and itk.GetNumberOfComponentsPerPixel() > 1:
+        array = array.mean(axis=-1, dtype=np.float32)
+    if array.ndim != itk.GetDimension() or array.ndim not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
     return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
+
+
+def read_header(path: str | Path, colour: bool = False) -> Header:
+    """Shape and geometry as :func:`read_image` would find them, without reading the values (TIFF: reading them).
+
+    Args:
+        path: a file :func:`read_image` can read.
+        colour: as for :func:`read_image`.
+
+    Raises:
+        InputError: the file is missing, its header unreadable, or it is not 2D or 3D with one value per voxel.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"image not found: {path}")
+    if path.suffix.lower() in _TIFF:
+        image = _read_tiff(path)
+        return Header(image.array.shape, image.geometry)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
+    shape = tuple(int(n) for n in reader.GetSize()[::-1])
+    if (reader.GetNumberOfComponents() != 1 and not colour) or len(shape) not in (2, 3):
+        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {shape}")
+    geometry = Geometry(tuple(reader.GetSpacing()[::-1]), tuple(reader.GetOrigin()), tuple(reader.GetDirection()))
+    return Header(shape, geometry)
 
 
 def write_image(path: str | Path, image: Image) -> None:
@@ -120,7 +167,7 @@ def write_image(path: str | Path, image: Image) -> None:
     if path.suffix.lower() in _TIFF:
         import tifffile
 
-        tifffile.imwrite(unfinished, image.array, compression="zlib")
+        tifffile.imwrite(unfinished, image.array, compression="zlib", photometric="minisblack")
         if image.array.ndim == 3:
             _spacing_file(path).write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
     else:
@@ -208,8 +255,16 @@ def _read_tiff(path: Path) -> Image:
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
     spacing = (1.0,) * array.ndim
     if array.ndim == 3 and _spacing_file(path).is_file():
-        spacing = tuple(float(s) for s in json.loads(_spacing_file(path).read_text())["spacing"])
+        spacing = _read_spacing(_spacing_file(path))
     return Image(array, Geometry(spacing, (0.0,) * array.ndim, tuple(np.eye(array.ndim).ravel().tolist())))
+
+
+def _read_spacing(path: Path) -> tuple[float, ...]:
+    try:
+        z, y, x = (float(s) for s in json.loads(path.read_text())["spacing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected {{'spacing': [z, y, x]}}: {error or type(error).__name__}") from error
+    return z, y, x
 
 
 def _spacing_file(path: Path) -> Path:

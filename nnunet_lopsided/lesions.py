@@ -182,14 +182,53 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
 
     # Whatever the numbering so far: number components by their first voxel.
     _, first, compact = np.unique(raw_ids, return_index=True, return_inverse=True)
+    voxel_ids = _by_first(first)[compact.reshape(-1)]
+    return _described(label.shape, spacing, voxels, voxel_ids, coordinates)
+
+
+def join_lesions(lesions: Lesions, group: NDArray[np.integer]) -> Lesions:
+    """Take several components together as one lesion.
+
+    Args:
+        lesions: K components.
+        group: any number per component, shape (K,); components of equal number become one.
+
+    Returns:
+        The groups as components, with ids in the order of their first voxels.
+
+    Example:
+        >>> import numpy as np
+        >>> lesions = find_lesions(np.array([[1, 0, 1, 0, 1]]), spacing_mm=(1, 1))
+        >>> join_lesions(lesions, np.array([7, 3, 7])).n_voxels.tolist()
+        [2, 1]
+    """
+    if not len(lesions):
+        return lesions
+    _, first, compact = np.unique(group, return_index=True, return_inverse=True)
+    voxel_ids = _by_first(first)[compact.reshape(-1)][lesions.voxel_ids - 1]
+    coordinates = np.unravel_index(lesions.voxels, lesions.shape)
+    return _described(lesions.shape, lesions.spacing_mm, lesions.voxels, voxel_ids, coordinates)
+
+
+def _by_first(first: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Ids (from 1) of the components whose first places are given: the earliest is 1."""
     new_id = np.empty(len(first), np.int32)
     new_id[np.argsort(first)] = np.arange(1, len(first) + 1, dtype=np.int32)
-    voxel_ids = new_id[compact.reshape(-1)]
+    return new_id
 
-    n = len(first)
+
+def _described(
+    shape: tuple[int, ...],
+    spacing_mm: tuple[float, ...],
+    voxels: NDArray[np.int64],
+    voxel_ids: NDArray[np.int32],
+    coordinates: tuple[NDArray[np.int64], ...],
+) -> Lesions:
+    """Sizes, centroids and boxes of the components of at least one voxel."""
+    n, ndim = int(voxel_ids.max()), len(shape)
     n_voxels = np.bincount(voxel_ids, minlength=n + 1)[1:]
-    centroids = np.empty((n, label.ndim))
-    boxes = np.empty((n, label.ndim, 2), np.int64)
+    centroids = np.empty((n, ndim))
+    boxes = np.empty((n, ndim, 2), np.int64)
     for axis, c in enumerate(coordinates):
         centroids[:, axis] = np.bincount(voxel_ids, weights=c, minlength=n + 1)[1:] / n_voxels
         lows = np.full(n + 1, np.iinfo(np.int64).max)
@@ -197,4 +236,4 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
         np.minimum.at(lows, voxel_ids, c)
         np.maximum.at(highs, voxel_ids, c + 1)
         boxes[:, axis, 0], boxes[:, axis, 1] = lows[1:], highs[1:]
-    return Lesions(label.shape, spacing, voxels, voxel_ids, n_voxels, centroids, boxes)
+    return Lesions(shape, spacing_mm, voxels, voxel_ids, n_voxels, centroids, boxes)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -292,11 +292,91 @@ def predictions_by_case(folder: Path) -> dict[str, Prediction]:
 
 
 def find_dataset_json(prediction_folder: Path, reference_folder: Path) -> Path | None:
-    """dataset.json of the prediction folder (nnUNetv2_predict copies it there), of the references or their parent."""
-    for folder in (prediction_folder, reference_folder, reference_folder.absolute().parent):
+    """dataset.json of the prediction folder (nnUNetv2_predict copies it there), of the trainer's result folder when
+    the predictions are those of ``fold_X/validation`` in it, of the references or their parent.
+    """
+    folders = [prediction_folder]
+    if fold_of_validation(prediction_folder) is not None:
+        folders.append(prediction_folder.absolute().parents[1])
+    for folder in (*folders, reference_folder, reference_folder.absolute().parent):
         if (folder / "dataset.json").is_file():
             return folder / "dataset.json"
     return None
+
+
+def fold_of_validation(folder: Path) -> str | None:
+    """The fold (``"0"``, ``"1"``, ... or ``"all"``) whose ``fold_X/validation`` this folder is, None if it is none."""
+    folder = folder.absolute()
+    match = re.fullmatch(r"fold_(\d+|all)", folder.parent.name)
+    return match[1] if match and folder.name == "validation" else None
+
+
+def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dict[int, Path]:
+    """The ``fold_X/validation`` folders of a trainer's result folder, by fold.
+
+    Args:
+        results: ``nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION``.
+        folds: which; None: those of splits_final.json of the dataset, or else all that lie there.
+
+    Raises:
+        InputError: the folder does not exist, there is no fold, or a fold has no validation folder.
+    """
+    if not results.is_dir():
+        raise InputError(f"folder not found: {results}")
+    there = sorted(int(p.name[5:]) for p in results.iterdir() if p.is_dir() and re.fullmatch(r"fold_\d+", p.name))
+    if not there:
+        raise InputError(f"{results}: expected folders fold_0, fold_1, ... as nnUNetv2_train makes them, found none")
+    if folds is None:
+        splits = splits_of_results(results)
+        folds = there if splits is None else range(len(splits))
+    found = {fold: results / f"fold_{fold}" / "validation" for fold in folds}
+    missing = [str(fold) for fold, path in found.items() if not path.is_dir()]
+    if missing:
+        raise InputError(
+            f"{results}: no validation folder for fold {', '.join(missing)}; finish by nnUNetv2_train ... FOLD --val, "
+            f"or choose folds by --folds (there: {', '.join(map(str, there))})"
+        )
+    return found
+
+
+def dataset_of_results(results: Path) -> str | None:
+    """Name of the dataset below whose folder (``Dataset501_NAME``) a result folder lies; None if below none."""
+    names = [p.name for p in (results.absolute(), *results.absolute().parents)]
+    return next((name for name in names if re.fullmatch(r"Dataset\d{3}_.+", name)), None)
+
+
+def reference_segmentations(results: Path) -> Path:
+    """``nnUNet_preprocessed/DATASET/gt_segmentations`` of the dataset a result folder belongs to.
+
+    Raises:
+        InputError: the dataset's name is not in the path, or there is no such folder.
+    """
+    name = dataset_of_results(results)
+    if name is None:
+        raise InputError(f"{results} lies below no folder DatasetXXX_NAME: which references belong to it? give -g")
+    folder = nnunet_path("nnUNet_preprocessed") / name / "gt_segmentations"
+    if not folder.is_dir():
+        raise InputError(f"no reference segmentations of {name}: folder not found: {folder}; give -g")
+    return folder
+
+
+def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
+    """The validation cases of every fold of the dataset a result folder belongs to, from splits_final.json.
+
+    None when the dataset, its preprocessed folder or the file is not known.
+
+    Raises:
+        InputError: the file is not what nnU-Net writes.
+    """
+    root, name = os.environ.get("nnUNet_preprocessed"), dataset_of_results(results)
+    if not root or name is None or not (Path(root) / name / "splits_final.json").is_file():
+        return None
+    path = Path(root) / name / "splits_final.json"
+    splits = read_json(path)
+    try:
+        return [tuple(str(case) for case in split["val"]) for split in splits]
+    except (TypeError, KeyError):
+        raise InputError(f"{path}: expected a list of mappings with 'train' and 'val'") from None
 
 
 def _by_case(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
@@ -364,7 +444,9 @@ def preprocessed_folder(dataset: int | str) -> Path:
 def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The plans in a preprocessed folder: content by file name, sorted."""
     contents = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
-    return {name: c for name, c in contents.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
+    return {
+        name: c for name, c in contents.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)
+    }
 
 
 def read_json(path: Path) -> Any:

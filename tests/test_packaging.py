@@ -105,7 +105,8 @@ def test_content_of_the_wheel(wheel: Path) -> None:
     assert "nnunet_lopsided.pth" in names
     assert "nnunet_lopsided/trainers/plugin/nnunet_lopsided_trainers.py" in names
     assert "nnunet_lopsided/py.typed" in names
-    sources = {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "nnunet_lopsided").rglob("*.py")}
+    files = [p for p in (REPOSITORY / "nnunet_lopsided").rglob("*") if p.suffix in (".py", ".css", ".js")]
+    sources = {p.relative_to(REPOSITORY).as_posix() for p in files}
     assert sources <= set(names)
     top = {name.split("/")[0] for name in names}
     assert top == {"nnunet_lopsided", "nnunet_lopsided.pth", f"nnunet_lopsided-{__version__}.dist-info"}

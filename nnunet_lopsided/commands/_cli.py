@@ -6,18 +6,21 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, InputErrors
 
 
 def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
-    """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr and exit code 2."""
+    """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr (several: a line each) and
+    exit code 2.
+    """
     # One line, without the usage that argparse puts before it.
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     try:
         return work(arguments)
     except InputError as error:
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
+            print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

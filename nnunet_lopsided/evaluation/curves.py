@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,3 +120,60 @@ def average_precision(points: OperatingPoints) -> float | None:
         return None
     rise = np.diff(points.n_detected, prepend=0)
     return float((rise * points.precision).sum() / points.n_lesions)
+
+
+def average_recall(points: OperatingPoints, max_fp_per_case: float) -> float | None:
+    """Mean sensitivity over 0 to ``max_fp_per_case`` false positives per case: the area under the FROC, by steps.
+
+    Within [0, 1]. Up to a number of false positives the best sensitivity with at most that many counts, so nothing is
+    interpolated, and beyond the last point the curve stays level. None when there are no lesions.
+
+    Source:
+        "Average recall" of Shirokikh et al. (2020), which divides the false positives of 80% of the cases by the number
+        of all cases; here numerator and denominator are of the same cases.
+
+    Example:
+        >>> one = np.array([0.9])
+        >>> average_recall(operating_points(one, one, np.array([0.95]), n_lesions=2, n_cases=1), 5)
+        0.4
+    """
+    if not points.n_lesions:
+        return None
+    rise = np.diff(points.n_detected, prepend=0)
+    width = np.maximum(max_fp_per_case - points.false_positives_per_case, 0)
+    return float((rise * width).sum() / max_fp_per_case / points.n_lesions)
+
+
+@dataclass(frozen=True)
+class MatchedSensitivity:
+    """The FROC read at a number of false positives per case.
+
+    Attributes:
+        fp_per_case: at most so many.
+        sensitivity: the highest then, within [0, 1].
+        threshold: accepting every candidate of at least this confidence gives it; None: it is 0.
+    """
+
+    fp_per_case: float
+    sensitivity: float
+    threshold: float | None
+
+
+def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tuple[MatchedSensitivity, ...]:
+    """The highest sensitivity with at most so many false positives per case; empty without lesions.
+
+    Example:
+        >>> hits = np.array([0.9, 0.4])
+        >>> points = operating_points(hits, hits, np.array([0.6]), n_lesions=2, n_cases=1)
+        >>> [(m.sensitivity, m.threshold) for m in sensitivity_at(points, (0.5, 1))]
+        [(0.5, 0.9), (1.0, 0.4)]
+    """
+    if not points.n_lesions:
+        return ()
+    found = []
+    for limit in fp_per_case:
+        n = int(np.searchsorted(points.n_false, limit * points.n_cases + 1e-9, side="right"))
+        share = float(points.sensitivity[n - 1]) if n else 0.0
+        rises = np.flatnonzero(points.n_detected[:n] == points.n_detected[n - 1]) if n else np.zeros(0, np.int64)
+        found.append(MatchedSensitivity(limit, share, float(points.threshold[rises[0]]) if share else None))
+    return tuple(found)

@@ -1,44 +1,41 @@
-"""Evaluation of a folder of predictions against a folder of reference label maps."""
+"""Evaluation of a folder of predictions, or of a whole cross-validation, against a folder of reference label maps."""
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
-from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CaseResult, check_connectivity, evaluate_case
-from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class, load_case
+from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.evaluation.case import CaseResult, EvaluatedCase, check_connectivity, evaluate_thresholds
+from nnunet_lopsided.evaluation.inputs import (
+    CaseFiles,
+    Inputs,
+    Pairing,
+    default_references,
+    find_inputs_dataset_json,
+    pair,
+)
+from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
 from nnunet_lopsided.images import import_readers
-from nnunet_lopsided.nnunet_layout import Prediction, find_dataset_json, label_maps, predictions_by_case
+from nnunet_lopsided.nnunet_layout import validation_folders
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What is evaluated.
+class Skipped:
+    """A case that could not be evaluated, and why."""
 
-    Attributes:
-        references: folder of reference label maps.
-        predictions: folder of predictions.
-        label: class or region by name; None: all foreground.
-        dataset_json: the file that declares the classes; None: none was given or found.
-        patients_regex: its first group (or its match) in a case's name is the patient; None: a case is a patient.
-        allow_missing: count the lesions of references without prediction as missed instead of refusing them.
-        hard_labels: ignore probabilities and evaluate the predicted label maps.
-    """
-
-    references: Path
-    predictions: Path
-    label: str | None = None
-    dataset_json: Path | None = None
-    patients_regex: str | None = None
-    allow_missing: bool = False
-    hard_labels: bool = False
+    case: str
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -49,168 +46,278 @@ class FolderResult:
         summary: metrics, counts, curves.
         cases: tables of every case, sorted by name.
         inputs: what was evaluated.
+        files: the files of every case, by name.
         rules: by which rules.
         n_replicates: bootstrap replicates asked for.
         seed: of the bootstrap.
         missing_predictions: references without prediction (only with ``allow_missing``).
         unreferenced_predictions: predictions without reference; not evaluated.
+        skipped: cases that could not be evaluated (only with ``skip_bad``).
+        by_threshold: (threshold, summary) of every threshold, in their order; empty when there is only one.
     """
 
     summary: Summary
     cases: tuple[CaseResult, ...]
     inputs: Inputs
+    files: dict[str, CaseFiles]
     rules: EvaluationRules
     n_replicates: int
     seed: int
-    missing_predictions: tuple[str, ...]
-    unreferenced_predictions: tuple[str, ...]
+    missing_predictions: tuple[str, ...] = ()
+    unreferenced_predictions: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    by_threshold: tuple[tuple[float, Summary], ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedAndEvaluated:
+    """A case while its volumes are in memory: its files, what they hold, and what came of it at the first threshold."""
+
+    files: CaseFiles
+    loaded: LoadedCase
+    evaluated: EvaluatedCase
 
 
 def evaluate_folder(
-    references: str | Path,
+    references: str | Path | None,
     predictions: str | Path,
     *,
     rules: EvaluationRules | None = None,
+    thresholds: Sequence[float] = (),
     label: str | None = None,
     dataset_json: str | Path | None = None,
     patients_regex: str | None = None,
     allow_missing: bool = False,
     hard_labels: bool = False,
+    skip_bad: bool = False,
+    censored_references: str | Path | None = None,
+    cross_validation: bool = False,
+    folds: Sequence[int] | None = None,
     n_replicates: int = 2000,
     seed: int = 0,
     n_workers: int = 2,
     progress: Callable[[int, int], object] | None = None,
+    on_case: Callable[[LoadedAndEvaluated], object] | None = None,
 ) -> FolderResult:
     """Evaluate every case of a folder, lesion by lesion.
 
-    Cases are loaded and evaluated in threads, at most ``n_workers`` at a time; of each only tables are kept.
+    Cases are loaded and evaluated in threads, at most ``n_workers`` at a time; of each only tables are kept. The
+    headers of all files are checked before any case is evaluated, and every problem found is reported at once.
 
     Args:
-        references: folder of label maps ``CASE.nii.gz`` (or another ending nnU-Net reads).
-        predictions: folder with ``CASE.npz`` or ``CASE.npy``, a probability image, or a label map for each.
+        references: folder of label maps ``CASE.nii.gz`` (or another ending nnU-Net reads); None: ``gt_segmentations``
+            of the dataset below whose result folder ``predictions`` lies.
+        predictions: folder with ``CASE.npz`` or ``CASE.npy``, a probability image, or a label map for each; with
+            ``cross_validation`` a trainer's result folder with ``fold_X/validation``.
         rules: default :class:`EvaluationRules`.
+        thresholds: evaluate at each of these, from the same loaded data; the first takes the place of
+            ``rules.threshold``. Empty: that one only.
         label: name of a class or region in dataset.json; None: all foreground classes together.
         dataset_json: None: that of ``predictions``, of ``references`` or of the folder above it, if there is one.
         patients_regex: groups cases into patients for the bootstrap; its first group, or else its match, in the case's
             name is the patient. None: every case is a patient.
         allow_missing: count the lesions of references without prediction as missed.
         hard_labels: evaluate label maps even where probabilities lie beside them.
+        skip_bad: leave out cases that cannot be read or do not fit, and list them in the result.
+        censored_references: folder of label maps that lack some lesions of ``references``; sensitivity is then told
+            separately for the lesions they kept and those they lack.
+        cross_validation: evaluate all folds together.
+        folds: which; None: all of splits_final.json.
         n_replicates: bootstrap replicates; 0: none.
         seed: of the bootstrap.
         n_workers: threads.
         progress: called with (cases done, cases) after every case.
+        on_case: called in the worker threads with every case while its volumes are in memory.
 
     Returns:
         Summary and tables. The same inputs give the same result whatever ``n_workers`` is.
 
     Raises:
         InputError: there is nothing to evaluate, a reference has no prediction, only some cases have probabilities, or
-            a case is unreadable or does not fit its reference; the message names the cases.
+            cases are unreadable or do not fit their reference; the message names the cases (``InputErrors``: one line
+            for each problem).
 
     Example:
-        >>> result = evaluate_folder("labelsTs", "predictions", n_replicates=0)  # doctest: +SKIP
-        >>> result.summary.metrics.max_sensitivity  # doctest: +SKIP
-        0.9
+        >>> import tempfile, numpy as np
+        >>> from nnunet_lopsided.images import Geometry, Image, write_image
+        >>> geometry = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "labelsTs").mkdir(), (Path(folder) / "predicted").mkdir()
+        ...     reference = np.zeros((4, 8, 8), np.uint8)
+        ...     reference[1:3, 1:4, 1:4] = reference[2, 6, 6] = 1
+        ...     write_image(f"{folder}/labelsTs/a.nii.gz", Image(reference, geometry))
+        ...     np.save(f"{folder}/predicted/a.npy", 0.5 * (reference * (np.arange(8) < 5)))
+        ...     result = evaluate_folder(f"{folder}/labelsTs", f"{folder}/predicted", n_replicates=0)
+        (None, None)
+        >>> result.summary.metrics.max_sensitivity, result.summary.counts.missed_lesions
+        (0.5, 1)
     """
     rules = rules or EvaluationRules()
     if n_workers < 1:
         raise InputError(f"n_workers must be at least 1, got {n_workers}")
     if n_replicates < 0:
         raise InputError(f"n_replicates must be at least 0, got {n_replicates}")
-    references, predictions = Path(references), Path(predictions)
+    if folds is not None and not cross_validation:
+        raise InputError("folds needs cross_validation")
+    all_rules = _rules_by_threshold(rules, thresholds)
+    predictions = Path(predictions)
+    chosen = tuple(validation_folders(predictions, folds)) if cross_validation else None
+    references = default_references(predictions) if references is None else Path(references)
     inputs = Inputs(
         references,
         predictions,
         label,
-        find_dataset_json(predictions, references) if dataset_json is None else Path(dataset_json),
+        find_inputs_dataset_json(references, predictions, chosen) if dataset_json is None else Path(dataset_json),
         patients_regex,
         allow_missing,
         hard_labels,
+        skip_bad,
+        None if censored_references is None else Path(censored_references),
+        chosen,
     )
-    files, predicted = _pair(inputs)
-    missing = tuple(name for name in files if name not in predicted)
-    patients = _patients(tuple(files), patients_regex)
+    pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)
+    import_readers()
+    bad = _check_all_headers(pairing, inputs, target, n_workers, progress)
+    sound = [files for files in pairing.cases.values() if files.name not in {b.case for b in bad}]
 
-    def work(name: str) -> CaseResult:
-        return _evaluate(name, files[name], predicted.get(name), target, rules, inputs, patients[name])
+    def work(files: CaseFiles) -> tuple[CaseResult, ...] | Skipped:
+        try:
+            loaded = _load(files, target, inputs)
+            check_connectivity(loaded.reference.ndim, rules.connectivity, files.name)
+            evaluated = _evaluate(files, loaded, all_rules)
+        except InputError as error:
+            return Skipped(files.name, str(error))
+        if on_case is not None:
+            on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
+        return tuple(e.result for e in evaluated)
 
-    cases = []
-    for case in _in_order(work, tuple(files), n_workers):
-        cases.append(case)
+    results: list[tuple[CaseResult, ...]] = []
+    for i, outcome in enumerate(_in_order(work, sound, n_workers)):
+        if isinstance(outcome, Skipped):
+            bad.append(outcome)
+        else:
+            results.append(outcome)
         if progress is not None:
-            progress(len(cases), len(files))
-    _check_kinds(cases)
+            progress(i + 1, len(sound))
+    bad.sort(key=lambda skipped: skipped.case)
+    if bad and not skip_bad:
+        raise InputErrors([skipped.problem for skipped in bad])
+    if not results:
+        raise InputErrors([f"none of the {len(bad)} cases can be evaluated", *(b.problem for b in bad)])
+    by_threshold = [tuple(result[i] for result in results) for i in range(len(all_rules))]
+    _check_kinds(by_threshold[0])
+    summaries = [summarize(c, r, n_replicates, seed) for c, r in zip(by_threshold, all_rules, strict=True)]
     return FolderResult(
-        summarize(cases, rules, n_replicates, seed),
-        tuple(cases),
+        summaries[0],
+        by_threshold[0],
         inputs,
-        rules,
+        pairing.cases,
+        all_rules[0],
         n_replicates,
         seed,
-        missing,
-        tuple(name for name in predicted if name not in files),
+        pairing.missing,
+        pairing.unreferenced,
+        tuple(bad),
+        tuple((r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)) if len(all_rules) > 1 else (),
     )
 
 
-def _pair(inputs: Inputs) -> tuple[dict[str, Path], dict[str, Prediction]]:
-    files, predicted = label_maps(inputs.references), predictions_by_case(inputs.predictions)
-    if not files:
-        raise InputError(f"no label maps in the reference folder {inputs.references}")
-    if not predicted:
-        raise InputError(f"no predictions in {inputs.predictions}")
-    if not set(files) & set(predicted):
-        raise InputError(
-            f"no case of {inputs.references} ({next(iter(files))}, ...) has a prediction in {inputs.predictions} "
-            f"({next(iter(predicted))}, ...)"
-        )
-    missing = [name for name in files if name not in predicted]
-    if missing and not inputs.allow_missing:
-        raise InputError(
-            f"{len(missing)} of {len(files)} references have no prediction in {inputs.predictions}: "
-            f"{', '.join(missing)}; --allow-missing counts their lesions as missed"
-        )
-    return files, predicted
+def load_again(result: FolderResult, case: str) -> LoadedCase:
+    """Read a case of an evaluation once more, for its volumes.
+
+    Raises:
+        InputError: the files have changed and no longer load.
+    """
+    target = lesion_class(result.inputs.label, result.inputs.dataset_json)
+    return _load(result.files[case], target, result.inputs)
 
 
-def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
-    if pattern is None:
-        return {name: name for name in names}
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"patients_regex must be a regular expression, got {pattern!r}: {error}") from None
-    found = {name: compiled.search(name) for name in names}
-    unmatched = [name for name, hit in found.items() if hit is None]
-    if unmatched:
-        raise InputError(f"patients_regex {pattern!r} does not match the cases {', '.join(unmatched)}")
-    return {name: (hit[1] if compiled.groups else hit[0]) or "" for name, hit in found.items() if hit is not None}
+def _rules_by_threshold(rules: EvaluationRules, thresholds: Sequence[float]) -> list[EvaluationRules]:
+    if any(a >= b for a, b in pairwise(sorted(thresholds))):
+        raise InputError(f"thresholds must differ, got {', '.join(map(str, thresholds))}")
+    return [replace(rules, threshold=float(threshold)) for threshold in thresholds] or [rules]
 
 
-def _evaluate(
-    name: str,
-    reference: Path,
-    prediction: Prediction | None,
-    target: LesionClass,
-    rules: EvaluationRules,
+def _check_all_headers(
+    pairing: Pairing,
     inputs: Inputs,
-    patient: str,
-) -> CaseResult:
-    loaded = load_case(name, reference, prediction, target, inputs.hard_labels)
-    check_connectivity(loaded.reference.ndim, rules.connectivity, name)
-    return evaluate_case(loaded.reference, loaded.prediction, loaded.spacing_mm, rules, loaded.valid, name, patient)
+    target: LesionClass,
+    n_workers: int,
+    progress: Callable[[int, int], object] | None,
+) -> list[Skipped]:
+    """Cases whose headers show that they cannot be evaluated.
+
+    Raises:
+        InputErrors: there are any without ``skip_bad``, or references without prediction without ``allow_missing``.
+            Then the other cases are read too, without being evaluated, so that every problem is named in one go.
+    """
+
+    def check(files: CaseFiles) -> Skipped | None:
+        try:
+            check_headers(files.name, files.reference, files.prediction, inputs.hard_labels, files.censored)
+        except InputError as error:
+            return Skipped(files.name, str(error))
+        return None
+
+    bad = [found for found in _in_order(check, list(pairing.cases.values()), n_workers) if found is not None]
+    problems = []
+    if pairing.missing and not inputs.allow_missing:
+        problems.append(
+            f"{len(pairing.missing)} of {len(pairing.cases)} references have no prediction in {inputs.predictions}: "
+            f"{', '.join(pairing.missing)}; --allow-missing counts their lesions as missed"
+        )
+    if problems or (bad and not inputs.skip_bad):
+        known = {skipped.case for skipped in bad}
+        others = [files for files in pairing.cases.values() if files.name not in known]
+        for i, found in enumerate(_in_order(lambda f: _content_problem(f, target, inputs), others, n_workers)):
+            bad += [found] if found is not None else []
+            if progress is not None:
+                progress(i + 1, len(others))
+        bad.sort(key=lambda skipped: skipped.case)
+        raise InputErrors([*problems, *(skipped.problem for skipped in bad)])
+    return bad
 
 
-def _in_order(work: Callable[[str], CaseResult], names: Sequence[str], n_workers: int) -> Iterator[CaseResult]:
-    """Results in the order of ``names``, computed in threads; a bounded number of cases is in the air."""
-    import_readers()
-    waiting = iter(names)
-    running: deque[Future[CaseResult]] = deque()
+def _content_problem(files: CaseFiles, target: LesionClass, inputs: Inputs) -> Skipped | None:
+    try:
+        _load(files, target, inputs)
+    except InputError as error:
+        return Skipped(files.name, str(error))
+    return None
+
+
+def _load(files: CaseFiles, target: LesionClass, inputs: Inputs) -> LoadedCase:
+    return load_case(files.name, files.reference, files.prediction, target, inputs.hard_labels, files.censored)
+
+
+def _evaluate(files: CaseFiles, loaded: LoadedCase, all_rules: Sequence[EvaluationRules]) -> tuple[EvaluatedCase, ...]:
+    try:
+        return evaluate_thresholds(
+            loaded.reference,
+            loaded.prediction,
+            loaded.spacing_mm,
+            all_rules[0],
+            [rules.threshold for rules in all_rules],
+            valid=loaded.valid,
+            case=files.name,
+            patient=files.patient,
+            segmentation=loaded.segmentation,
+            censored_reference=loaded.censored_reference,
+        )
+    except InputError as error:
+        raise InputError(f"case {files.name}: {error}: {files.censored}") from error
+
+
+def _in_order(work: Callable[[T], R], items: Sequence[T], n_workers: int) -> Iterator[R]:
+    """Results in the order of ``items``, computed in threads; a bounded number of items is in the air."""
+    waiting = iter(items)
+    running: deque[Future[R]] = deque()
     with ThreadPoolExecutor(n_workers) as pool:
         try:
             # Twice the workers: a slow case at the head of the queue must not idle them. Finished ones are only tables.
-            for name in waiting:
-                running.append(pool.submit(work, name))
+            for item in waiting:
+                running.append(pool.submit(work, item))
                 if len(running) >= 2 * n_workers:
                     yield running.popleft().result()
             while running:

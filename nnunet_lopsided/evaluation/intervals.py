@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +86,19 @@ def patient_weights(n_patients: int, n_replicates: int, seed: int) -> NDArray[np
     return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_replicates)
 
 
+def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: int) -> NDArray[np.int64]:
+    """Which patients are drawn when this share of them is drawn without replacement, shape (n_replicates, n_patients).
+
+    The number is rounded, and at least 1.
+    """
+    rng = np.random.default_rng(seed)
+    n_drawn = max(1, round(share * n_patients))
+    order = np.argsort(rng.random((n_replicates, n_patients)), axis=1, kind="stable")
+    weights = np.zeros((n_replicates, n_patients), np.int64)
+    np.put_along_axis(weights, order[:, :n_drawn], 1, axis=1)
+    return weights
+
+
 def percentile_interval(replicates: NDArray[np.float64]) -> Interval:
     """The 2.5th and 97.5th percentile of the replicates in which the statistic is defined (not NaN)."""
     defined = replicates[~np.isnan(replicates)]
@@ -94,11 +109,14 @@ def percentile_interval(replicates: NDArray[np.float64]) -> Interval:
 
 
 def resampled_ratio(
-    weights: NDArray[np.int64], numerator: NDArray[np.float64], denominator: NDArray[np.float64]
+    weights: NDArray[np.integer], numerator: NDArray[np.floating], denominator: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """A ratio of sums over patients in each replicate; NaN where the denominator is 0. Shape (n_replicates,)."""
+    """A ratio of sums over patients in each replicate; NaN where the denominator is 0.
+
+    Shape (n_replicates,), or (n_replicates, n) for numbers of shape (n_patients, n).
+    """
     top, bottom = weights @ numerator, weights @ denominator
-    return np.divide(top, bottom, out=np.full(len(weights), np.nan), where=bottom > 0)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
 
 
 @dataclass(frozen=True)
@@ -121,21 +139,44 @@ class Detections:
     lesions_per_patient: NDArray[np.int64]
 
 
-def resampled_average_precision(
-    detections: Detections, weights: NDArray[np.int64], max_cells: int = 2_000_000
-) -> NDArray[np.float64]:
-    """Average precision with every patient's lesions and candidates counted ``weights`` times.
+@dataclass(frozen=True)
+class ResampledCurves:
+    """What is read off both curves in each of B replicates; NaN where no lesion was drawn.
+
+    Attributes:
+        average_precision: (B,).
+        average_recall: over 0 to the greatest number of false positives per case asked for, (B,).
+        sensitivity_at: at each number of false positives per case asked for, (B, F).
+    """
+
+    average_precision: NDArray[np.float64]
+    average_recall: NDArray[np.float64]
+    sensitivity_at: NDArray[np.float64]
+
+
+def resampled_curves(
+    detections: Detections,
+    weights: NDArray[np.integer],
+    cases_per_patient: NDArray[Any],
+    max_fp_per_case: float,
+    fp_per_case: Sequence[float] = (),
+    max_cells: int = 500_000,
+) -> ResampledCurves:
+    """Both curves with every patient's lesions, candidates and cases counted ``weights`` times.
 
     Recall rises only at confidences of detections, so candidates are first counted per patient between those: the cost
     does not depend on the number of false positives.
 
     Args:
         detections: confidences by patient.
-        weights: one row per replicate, shape (B, n_patients); a row of ones gives the ordinary average precision.
+        weights: one row per replicate, shape (B, n_patients); a row of ones gives the ordinary curves.
+        cases_per_patient: shape (n_patients,).
+        max_fp_per_case: end of the average recall.
+        fp_per_case: where the FROC is read.
         max_cells: replicates x distinct confidences held at a time; bounds memory.
 
     Returns:
-        Shape (B,); NaN where no lesion was drawn.
+        The values of every replicate.
     """
     from scipy.sparse import coo_array
 
@@ -152,14 +193,30 @@ def resampled_average_precision(
     detected = counts(detections.lesion_confidence, detections.lesion_patient)
     true = counts(detections.true_confidence, detections.true_patient)
     false = counts(detections.false_confidence, detections.false_patient)
-    result = np.full(len(weights), np.nan)
+    precision_area, recall_area = np.full(len(weights), np.nan), np.full(len(weights), np.nan)
+    matched = np.full((len(weights), len(fp_per_case)), np.nan)
     chunk = max(1, max_cells // max(1, len(levels)))
     for start in range(0, len(weights), chunk):
-        drawn = weights[start : start + chunk].T.astype(np.float64)
-        n_lesions = detections.lesions_per_patient @ drawn
+        rows = slice(start, start + chunk)
+        drawn = weights[rows].T.astype(np.float64)
+        n_lesions, n_cases = detections.lesions_per_patient @ drawn, cases_per_patient @ drawn
+        rise = detected @ drawn
         n_true, n_false = (np.cumsum(counted @ drawn, axis=0) for counted in (true, false))
         accepted = n_true + n_false
         precision = np.divide(n_true, accepted, out=np.zeros_like(accepted), where=accepted > 0)
-        area = ((detected @ drawn) * precision).sum(axis=0)
-        np.divide(area, n_lesions, out=result[start : start + chunk], where=n_lesions > 0)
-    return result
+        some = n_lesions > 0
+        np.divide((rise * precision).sum(axis=0), n_lesions, out=precision_area[rows], where=some)
+        width = np.maximum(1 - n_false / (max_fp_per_case * np.maximum(n_cases, 1)), 0)
+        np.divide((rise * width).sum(axis=0), n_lesions, out=recall_area[rows], where=some)
+        for i, limit in enumerate(fp_per_case):
+            allowed = n_false <= limit * n_cases + 1e-9
+            np.divide((rise * allowed).sum(axis=0), n_lesions, out=matched[rows, i], where=some)
+    return ResampledCurves(precision_area, recall_area, matched)
+
+
+def resampled_average_precision(
+    detections: Detections, weights: NDArray[np.integer], max_cells: int = 500_000
+) -> NDArray[np.float64]:
+    """The average precision of :func:`resampled_curves`; shape (B,), NaN where no lesion was drawn."""
+    cases = np.ones(len(detections.lesions_per_patient), np.int64)
+    return resampled_curves(detections, weights, cases, 1.0, (), max_cells).average_precision

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.images import Geometry, Header, Image, read_header, read_image
 from nnunet_lopsided.nnunet_layout import LabelScheme, Prediction, label_scheme, read_json
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
@@ -50,31 +51,60 @@ class LesionClass:
             mask |= labels == value
         return mask
 
-    def probability(self, channels: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Lesion probability from the channels of a network, shape (C, ...) -> (...).
+    def probability(self, channels: Iterable[NDArray[np.floating]], n: int) -> NDArray[np.floating]:
+        """Lesion probability from the channels of a network.
 
         Softmax channels of the class are summed (all foreground: 1 minus background); of region channels the class's
         own is taken (all foreground: their maximum). float16 is widened to float32 where arithmetic is needed.
 
+        Args:
+            channels: ``n`` arrays of one shape, in order; each is looked at once.
+            n: their number.
+
+        Returns:
+            Array of the channels' shape.
+
         Raises:
-            InputError: the number of channels does not fit the scheme, or, without a scheme, they are not a softmax.
+            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not a softmax.
         """
-        n = len(channels)
+        if self.scheme is not None and n != self.scheme.n_channels:
+            raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
+        chosen, combine = self._combination(n)
+        found: NDArray[np.floating] | None = None
+        sums: Any = 0.0
+        i = -1
+        for channel in channels:  # enumerate would hold on to the last one while the next is read
+            i += 1
+            if self.scheme is None and n > 1:
+                sums = sums + channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
+            if i in chosen:
+                found = channel if found is None else combine(found, channel)
+            del channel
+        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2, equal_nan=True):
+            raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
+        assert found is not None
+        return 1 - _wide(found) if chosen == (0,) and self._is_background(n) else found
+
+    def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
+        """The channels that make the probability, and how two of them are taken together."""
         if self.scheme is None:
-            if n == 1:
-                return channels[0]
-            sample = channels.reshape(n, -1)[:, :: max(1, channels[0].size // 4096)]
-            if not np.allclose(sample.sum(axis=0, dtype=np.float32), 1, atol=2e-2, equal_nan=True):
-                raise InputError(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
-            return channels[1] if n == 2 else 1 - _wide(channels[0])
-        if n != self.scheme.n_channels:
-            raise InputError(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
+            return ((1,) if n == 2 else (0,)), np.maximum
+        if self._is_background(n):
+            return (0,), np.maximum
         if self.name is None and len(self.scheme.foreground) > 1:
-            return channels.max(axis=0) if self.scheme.has_regions else 1 - _wide(channels[0])
+            return tuple(range(n)), np.maximum
         chosen = self.scheme.channels_of(self.name or next(iter(self.scheme.foreground)))
-        if len(chosen) == 1:
-            return channels[chosen[0]]
-        return np.sum([_wide(channels[c]) for c in chosen], axis=0)
+        return chosen, lambda a, b: _wide(a) + _wide(b)
+
+    def _is_background(self, n: int) -> bool:
+        """Whether the probability is 1 minus the first of ``n`` channels."""
+        if self.scheme is None:
+            return n > 2
+        return self.name is None and len(self.scheme.foreground) > 1 and not self.scheme.has_regions
+
+
+class UnfitChannels(InputError):
+    """The channels are not those of the classes."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +117,23 @@ class LoadedCase:
         valid: voxels with annotation, same shape; None when all have one.
         prediction: lesion probability (floating, within [0, 1]) or a hard lesion mask (bool), same shape; None when
             the case has no prediction.
-        spacing_mm: voxel size along each axis.
+        geometry: where the voxels lie.
+        segmentation: the lesion mask of the predicted label map, same shape; None when there is none.
+        censored_reference: lesion voxels of a reference that lacks some lesions, same shape; None when none is given.
     """
 
     name: str
     reference: NDArray[np.bool_]
     valid: NDArray[np.bool_] | None
     prediction: NDArray[Any] | None
-    spacing_mm: tuple[float, ...]
+    geometry: Geometry
+    segmentation: NDArray[np.bool_] | None = None
+    censored_reference: NDArray[np.bool_] | None = None
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along each axis."""
+        return self.geometry.spacing_mm
 
 
 def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
@@ -120,7 +159,12 @@ def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
 
 
 def load_case(
-    name: str, reference: Path, prediction: Prediction | None, target: LesionClass, hard_labels: bool = False
+    name: str,
+    reference: Path,
+    prediction: Prediction | None,
+    target: LesionClass,
+    hard_labels: bool = False,
+    censored_reference: Path | None = None,
 ) -> LoadedCase:
     """Read one case and check that its files fit each other.
 
@@ -130,6 +174,7 @@ def load_case(
         prediction: its prediction; None: there is none.
         target: the class to evaluate.
         hard_labels: use the predicted label map even where probabilities lie beside it.
+        censored_reference: a label map that lacks some of the lesions.
 
     Returns:
         The case. Its prediction is a probability when ``CASE.npz``, ``CASE.npy`` or a floating-point image with
@@ -139,62 +184,107 @@ def load_case(
         InputError: a file is missing, truncated, unreadable or of the wrong kind; shapes or geometries differ;
             probabilities are not finite or not within [0, 1]. The message names the case and the file.
     """
-    image = read_image(reference)
-    labels = image.array
-    _check_reference(name, reference, labels, target)
-    ignore = target.scheme.ignore if target.scheme else None
-    valid = None if ignore is None else labels != ignore
+    try:
+        image = read_image(reference)
+        labels = image.array
+        spacing = image.geometry.spacing_mm
+        if not all(0 < s < math.inf for s in spacing):
+            raise InputError(f"expected a positive voxel size, found {spacing} in {reference}")
+        mask = _labelled(reference, labels, target, "a label map as reference")
+        ignore = target.scheme.ignore if target.scheme else None
+        valid = None if ignore is None else labels != ignore
+        censored = predicted = segmentation = None
+        if censored_reference is not None:
+            other = read_image(censored_reference)
+            _check_fit(censored_reference, other, image)
+            censored = _labelled(censored_reference, other.array, target, "a label map as reference")
+        if prediction is not None:
+            predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
+    except InputError as error:
+        raise InputError(f"case {name}: {error}") from error
+    return LoadedCase(name, mask, valid, predicted, image.geometry, segmentation, censored)
+
+
+def check_headers(
+    name: str,
+    reference: Path,
+    prediction: Prediction | None,
+    hard_labels: bool = False,
+    censored_reference: Path | None = None,
+) -> None:
+    """What :func:`load_case` would refuse that shows without reading any values: a few milliseconds per case.
+
+    Args:
+        name, reference, prediction, hard_labels, censored_reference: as for :func:`load_case`.
+
+    Raises:
+        InputError: a header is unreadable, an archive is truncated, or shapes or geometries differ.
+    """
+    try:
+        header = read_header(reference)
+        if censored_reference is not None:
+            _check_fit(censored_reference, read_header(censored_reference), header)
+        if prediction is None:
+            return
+        if prediction.image is not None:
+            _check_fit(prediction.image, read_header(prediction.image), header)
+        if prediction.array is not None and not hard_labels:
+            array = array_header(prediction.array)
+            _check_array(prediction.array, array.shape, array.dtype, header.shape)
+    except InputError as error:
+        raise InputError(f"case {name}: {error}") from error
+
+
+def _labelled(
+    path: Path, labels: NDArray[Any], target: LesionClass, expected: str = "a label map"
+) -> NDArray[np.bool_]:
+    """The lesion mask of a label map, of which every value must be known."""
+    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
+        raise InputError(f"expected {expected}, found values of type {labels.dtype} in {path}")
     mask = target.mask(labels)
-    predicted = None
-    if prediction is not None:
-        try:
-            predicted = _load_prediction(prediction, image, target, hard_labels)
-        except InputError as error:
-            raise InputError(f"case {name}: {error}") from error
-    return LoadedCase(name, mask, valid, predicted, image.geometry.spacing_mm)
-
-
-def _check_reference(name: str, path: Path, labels: NDArray[Any], target: LesionClass) -> None:
+    if np.issubdtype(labels.dtype, np.integer) and np.count_nonzero(labels) == np.count_nonzero(mask):
+        return mask  # all that is not background is lesion: nothing can be unknown
     found = labels[labels != 0]
     if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
-        raise InputError(f"case {name}: expected a label map as reference, found fractional values in {path}")
-    if target.scheme is None or not found.size:
-        return
-    whole = found.astype(np.int64)
-    values = np.flatnonzero(np.bincount(whole)) if whole.min() >= 0 and whole.max() < 1 << 16 else np.unique(whole)
-    unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
-    if unknown:
-        raise InputError(f"case {name}: {path} holds label values {unknown[:8]} that dataset.json does not declare")
+        raise InputError(f"expected {expected}, found fractional values in {path}")
+    if target.scheme is not None:
+        whole = found.astype(np.int64)
+        small = not len(whole) or (whole.min() >= 0 and whole.max() < 1 << 16)
+        values = np.flatnonzero(np.bincount(whole)) if small else np.unique(whole)
+        unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
+        if unknown:
+            raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
+    return mask
 
 
-def _load_prediction(files: Prediction, reference: Image, target: LesionClass, hard_labels: bool) -> NDArray[Any]:
-    labels = None
+def _load_prediction(
+    files: Prediction, reference: Image, target: LesionClass, hard_labels: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """The prediction, and the mask of the predicted label map if there is one."""
+    segmentation = None
     if files.image is not None:
         image = read_image(files.image)
         _check_fit(files.image, image, reference)
-        if _is_probability(files.image, image.array):
-            if files.array is None and not hard_labels:
-                return _checked_probability(files.image, image.array)
-            if hard_labels:
-                if image.array.any():
-                    raise InputError(f"expected a label map, found fractional values in {files.image}")
-                labels = image.array
-        else:
-            labels = image.array
-    if hard_labels and labels is None:
+        # A floating-point image of zeros is a label map where one is asked for.
+        soft = _is_probability(files.image, image.array) and not (hard_labels and not image.array.any())
+        if soft and files.array is None and not hard_labels:
+            return _checked_probability(files.image, image.array), None
+        if hard_labels or not soft:
+            segmentation = _labelled(files.image, image.array, target)
+    if hard_labels and segmentation is None:
         raise InputError(f"expected a label map beside {files.array}, found none")
     if files.array is None or hard_labels:
-        assert labels is not None
-        return target.mask(labels)
+        assert segmentation is not None
+        return segmentation, segmentation
     probability = _probability_of_array(files.array, reference.array.shape, target)
-    if labels is not None:
-        _check_agreement(files, target, labels, probability)
-    return probability
+    if segmentation is not None:
+        _check_agreement(files, target, segmentation, probability)
+    return probability, segmentation
 
 
-def _check_fit(path: Path, image: Image, reference: Image) -> None:
-    if image.array.shape != reference.array.shape:
-        raise InputError(f"expected the reference's shape {reference.array.shape}, found {image.array.shape} in {path}")
+def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> None:
+    if image.shape != reference.shape:
+        raise InputError(f"expected the reference's shape {reference.shape}, found {image.shape} in {path}")
     difference = reference.geometry.difference(image.geometry)
     if difference is not None:
         raise InputError(f"reference and prediction differ in geometry: {difference} in {path}")
@@ -230,45 +320,32 @@ def _checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.fl
 
 
 def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass) -> NDArray[np.floating]:
-    array = _read_array(path)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"expected floating-point probabilities, found {array.dtype} in {path}")
-    singleton = array.ndim == len(shape) + 2 and array.shape[1] == 1  # nnU-Net's 2D arrays are (C, 1, y, x)
-    if singleton:
-        array = array[:, 0]
-    if array.shape == (1, *shape) and path.suffix == ".npy":
-        array = array[0]
-    if array.shape == shape and path.suffix == ".npy":
-        return _checked_probability(path, array)
-    if array.shape[1:] != shape:
-        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {array.shape} in {path}")
+    header = array_header(path)
+    _check_array(path, header.shape, header.dtype, shape)
+    if path.suffix == ".npy" and header.shape in (shape, (1, *shape)):
+        return _checked_probability(path, read_array(path).reshape(shape))
     try:
-        probability = target.probability(array)
-    except InputError as error:
+        # nnU-Net's 2D arrays are (C, 1, y, x).
+        probability = target.probability(read_channels(path), header.shape[0]).reshape(shape)
+    except UnfitChannels as error:
         raise InputError(f"{error} in {path}") from error
     return _checked_probability(path, probability)
 
 
-def _read_array(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            for key in ("probabilities", "softmax"):
-                if key in loaded.files:
-                    return loaded[key]
-            found = ", ".join(loaded.files) or "nothing"
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read {path}: {error or type(error).__name__}") from error
-    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
+def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse an array of another type or shape than a reference of this shape can have."""
+    if not np.issubdtype(dtype, np.floating):
+        raise InputError(f"expected floating-point probabilities, found {dtype} in {path}")
+    spatial = found[2:] if len(found) == len(shape) + 2 and found[1] == 1 else found[1:]
+    if spatial != shape and not (path.suffix == ".npy" and found == shape):
+        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {found} in {path}")
 
 
 def _check_agreement(
-    files: Prediction, target: LesionClass, labels: NDArray[Any], probability: NDArray[np.floating]
+    files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
 ) -> None:
     """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
-    at_labels = probability[target.mask(labels)]
+    at_labels = probability[segmentation]
     softmax_channels = target.scheme.n_channels if target.scheme and not target.scheme.has_regions else 2
     agreeing = int((at_labels >= 1 / softmax_channels - ROUNDING).sum())
     if at_labels.size >= 10 and agreeing < 0.1 * at_labels.size:

@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.evaluation.dilation import grown_voxels
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesions import Lesions
 
@@ -16,11 +17,12 @@ RESOLUTION_MM = 1e-6
 
 
 class Status(IntEnum):
-    """What a candidate is."""
+    """What a candidate is; IGNORED: it matches nothing but lesions that do not count."""
 
     FALSE_POSITIVE = 0
     TRUE_POSITIVE = 1
     DUPLICATE = 2
+    IGNORED = 3
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,43 @@ class Matches:
             for duplicates; int64, (M,).
         distance_mm: distance of a candidate's centroid to that lesion; NaN without one and with ``overlap``; (M,).
         overlap_voxels: reference voxels inside a candidate, of whatever lesion and whatever its status; int64, (M,).
+        lesions_touched: lesions a candidate shares a voxel with, whatever its status; int64, (M,).
         candidate_of_lesion: the candidate that detects a lesion, 0 when it is missed; int64, (K,).
-        dice: Dice between a lesion and that candidate, within [0, 1]; NaN when missed; (K,).
+        dice: Dice between a lesion and that candidate (rule ``union``: all candidates that match it), within [0, 1];
+            NaN when missed; (K,).
     """
 
     status: NDArray[np.int8]
     lesion_of_candidate: NDArray[np.int64]
     distance_mm: NDArray[np.float64]
     overlap_voxels: NDArray[np.int64]
+    lesions_touched: NDArray[np.int64]
     candidate_of_lesion: NDArray[np.int64]
     dice: NDArray[np.float64]
 
 
 def match(
-    lesions: Lesions, candidates: Lesions, confidence: NDArray[np.float64], rules: EvaluationRules | None = None
+    lesions: Lesions,
+    candidates: Lesions,
+    confidence: NDArray[np.float64],
+    rules: EvaluationRules | None = None,
+    counted: NDArray[np.bool_] | None = None,
 ) -> Matches:
     """Match candidates to lesions.
 
     With ``rules.match == "centroid"`` a candidate matches the lesion nearest to its centroid if that is within the
     tolerance (ties: the nearer voxel centre, then the lower lesion id). With ``"overlap"`` it matches every lesion it
-    shares a voxel with. Of the candidates of a lesion the most confident one detects it (ties: the one sharing more
-    voxels with it, then the lower id). A candidate that detects a lesion is a true positive, one that only matches
-    lesions detected by others a duplicate, one without a match a false positive.
+    shares a voxel with, the lesions being grown by ``rules.dilation_voxels`` first. Of the candidates of a lesion the
+    most confident one detects it (ties: the one sharing more voxels with it, then the lower id). A candidate that
+    detects a lesion is a true positive, one that only matches lesions detected by others a duplicate, one without a
+    match a false positive; one that only matches lesions that do not count is ignored.
 
     Args:
         lesions: components of the reference.
         candidates: components of the prediction, of the same shape and spacing.
         confidence: one number per candidate, shape (M,).
         rules: default :class:`EvaluationRules`.
+        counted: which lesions count, shape (K,); None: all.
 
     Returns:
         The matches; empty arrays where there are no candidates or no lesions.
@@ -102,8 +113,9 @@ def match(
         pair_candidates = np.flatnonzero(nearest) + 1
         pair_lesions = nearest[pair_candidates - 1]
     else:
-        pair_candidates, pair_lesions = shared.candidate_ids, shared.lesion_ids
-        nearest = _most_shared(shared, len(candidates))
+        touching = shared_voxels(lesions, candidates, rules.dilation_voxels) if rules.dilation_voxels else shared
+        pair_candidates, pair_lesions = touching.candidate_ids, touching.lesion_ids
+        nearest = _most_shared(touching, len(candidates))
 
     n_shared = _lookup(shared, pair_candidates, pair_lesions, len(lesions))
     order = np.lexsort((pair_candidates, -n_shared, -confidence[pair_candidates - 1], pair_lesions))
@@ -112,28 +124,52 @@ def match(
     candidate_of_lesion = np.zeros(len(lesions), np.int64)
     candidate_of_lesion[detected - 1] = pair_candidates[best]
     dice = np.full(len(lesions), np.nan)
-    sizes = lesions.n_voxels[detected - 1] + candidates.n_voxels[pair_candidates[best] - 1]
-    dice[detected - 1] = 2 * n_shared[best] / sizes
+    if rules.dice == "best":
+        common, sizes = n_shared[best], candidates.n_voxels[pair_candidates[best] - 1]
+    else:
+        common, sizes = (
+            np.bincount(pair_lesions, weights=w, minlength=len(lesions) + 1)[detected].astype(np.int64)
+            for w in (n_shared, candidates.n_voxels[pair_candidates - 1])
+        )
+    dice[detected - 1] = 2 * common / (lesions.n_voxels[detected - 1] + sizes)
 
+    counts = np.ones(len(lesions), bool) if counted is None else counted
     status = np.full(len(candidates), Status.FALSE_POSITIVE, np.int8)
-    status[pair_candidates - 1] = Status.DUPLICATE
-    status[pair_candidates[best] - 1] = Status.TRUE_POSITIVE
+    status[pair_candidates - 1] = Status.IGNORED
+    status[pair_candidates[counts[pair_lesions - 1]] - 1] = Status.DUPLICATE
+    status[pair_candidates[best][counts[detected - 1]] - 1] = Status.TRUE_POSITIVE
     overlap = np.bincount(shared.candidate_ids, weights=shared.n_voxels, minlength=len(candidates) + 1)[1:]
-    return Matches(status, nearest, distance, overlap.astype(np.int64), candidate_of_lesion, dice)
+    touched = np.bincount(shared.candidate_ids, minlength=len(candidates) + 1)[1:]
+    return Matches(
+        status, nearest, distance, overlap.astype(np.int64), touched.astype(np.int64), candidate_of_lesion, dice
+    )
 
 
-def shared_voxels(lesions: Lesions, candidates: Lesions) -> Shared:
-    """Count the voxels of every pair of candidate and lesion, from their sorted voxel lists."""
-    few, many = sorted((lesions, candidates), key=lambda c: len(c.voxels))
-    if not len(few.voxels):
+def shared_voxels(lesions: Lesions, candidates: Lesions, dilation_voxels: int = 0) -> Shared:
+    """Count the voxels of every pair of candidate and lesion, the lesions being grown by ``dilation_voxels``."""
+    voxels, ids = grown_voxels(lesions, dilation_voxels)
+    if not len(voxels) or not len(candidates.voxels):
         nothing = np.zeros(0, np.int64)
         return Shared(nothing, nothing, nothing)
-    position = np.minimum(np.searchsorted(many.voxels, few.voxels), len(many.voxels) - 1)
-    common = many.voxels[position] == few.voxels
-    ids = {id(few): few.voxel_ids[common], id(many): many.voxel_ids[position[common]]}
-    keys = ids[id(candidates)].astype(np.int64) * (len(lesions) + 1) + ids[id(lesions)]
-    pairs, n_voxels = np.unique(keys, return_counts=True)
-    return Shared(pairs // (len(lesions) + 1), pairs % (len(lesions) + 1), n_voxels.astype(np.int64))
+    if dilation_voxels == 0 and len(candidates.voxels) < len(voxels):  # look the fewer up among the more
+        position = _positions(voxels, candidates.voxels)
+        common = voxels[position] == candidates.voxels
+        lesion, candidate = ids[position[common]], candidates.voxel_ids[common]
+    else:
+        position = _positions(candidates.voxels, voxels)
+        common = candidates.voxels[position] == voxels
+        lesion, candidate = ids[common], candidates.voxel_ids[position[common]]
+        if dilation_voxels:  # a lesion reaches a voxel from several sides
+            n_voxels = len(candidates.voxels)
+            once = np.unique(lesion.astype(np.int64) * n_voxels + position[common])
+            lesion, candidate = once // n_voxels, candidates.voxel_ids[once % n_voxels]
+    keys = candidate.astype(np.int64) * (len(lesions) + 1) + lesion
+    pairs, n_common = np.unique(keys, return_counts=True)
+    return Shared(pairs // (len(lesions) + 1), pairs % (len(lesions) + 1), n_common.astype(np.int64))
+
+
+def _positions(ascending: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
 
 
 def nearest_lesions(

@@ -1,4 +1,4 @@
-"""Writing an evaluation: summary.json, three CSV tables, curves.png and report.html."""
+"""Writing an evaluation: summary.json, CSV tables, curves.png and report.html."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,26 @@ from numpy.typing import NDArray
 
 import nnunet_lopsided
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CONFIDENCE_DECIMALS, CaseResult
+from nnunet_lopsided.evaluation.case import CONFIDENCE_DECIMALS, SEGMENTATION_THRESHOLD, CaseResult
 from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
+from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.strata import DiameterBin
+from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
+from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, Summary, f1_score
 
 SCHEMA_VERSION = 1
 STATUS_NAMES = {
     Status.TRUE_POSITIVE: "true_positive",
     Status.FALSE_POSITIVE: "false_positive",
     Status.DUPLICATE: "duplicate",
+    Status.IGNORED: "ignored",
 }
 CASE_COLUMNS = (
     "case",
     "patient",
+    "fold",
     "prediction",
     "lesions",
     "detected_lesions",
@@ -40,23 +45,77 @@ CASE_COLUMNS = (
     "true_positives",
     "false_positives",
     "duplicates",
+    "ignored_candidates",
+    "merges",
+    "false_positives_on_lesions",
     "sensitivity",
+    "precision",
+    "f1",
     "tp_dice",
+    "lesion_wise_dice",
+    "voxel_dice",
+    "voxel_dice_at_threshold",
+    "false_positive_volume_mm3",
     "lesion_volume_mm3",
     "candidate_volume_mm3",
+    "reference_voxels",
+    "segmented_voxels",
+    "shared_segmented_voxels",
+    "candidate_voxels",
+    "shared_candidate_voxels",
+    "problem",
 )
 _PLACE = ("n_voxels", "volume_mm3", "diameter_mm", "centroid_z", "centroid_y", "centroid_x")
-LESION_COLUMNS = ("case", "lesion", *_PLACE, "detected", "candidate", "confidence", "dice", "mean_probability")
-CANDIDATE_COLUMNS = ("case", "candidate", *_PLACE, "confidence", "status", "lesion", "distance_mm", "overlap_voxels")
+LESION_COLUMNS = (
+    "case",
+    "lesion",
+    *_PLACE,
+    "detected",
+    "candidate",
+    "confidence",
+    "dice",
+    "mean_probability",
+    "entropy_bits",
+    "counted",
+    "censored",
+)
+CANDIDATE_COLUMNS = (
+    "case",
+    "candidate",
+    *_PLACE,
+    "confidence",
+    "status",
+    "lesion",
+    "distance_mm",
+    "overlap_voxels",
+    "lesions_touched",
+)
+# Metrics that say something about one patient.
+PATIENT_METRICS = (
+    "max_sensitivity",
+    "precision_at_max_sensitivity",
+    "f1",
+    "map",
+    "average_recall",
+    "false_positives_per_case",
+    "false_positive_volume_mm3_per_case",
+    "tp_dice",
+    "lesion_wise_dice",
+    "voxel_dice",
+    "voxel_dice_pooled",
+    "lesion_entropy_bits",
+)
+PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_positives", *PATIENT_METRICS)
 
 
-def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json") -> None:
     """Refuse a target that would destroy something other than an earlier evaluation.
 
     Args:
         folder: where the results are to go.
         overwrite: replace an earlier evaluation there.
         inputs: folders that must survive.
+        marker: the file that every earlier output of this kind holds; only a folder with it is ever replaced.
 
     Raises:
         InputError: the folder exists without ``overwrite``, is a file, holds something other than an evaluation,
@@ -71,8 +130,8 @@ def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path]) -
             return
         if not overwrite:
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
-        if not (folder / "summary.json").is_file():
-            raise InputError(f"output folder {folder} holds no summary.json; only an earlier evaluation is replaced")
+        if not (folder / marker).is_file():
+            raise InputError(f"output folder {folder} holds no {marker}; only an earlier evaluation is replaced")
     elif folder.exists():
         raise InputError(f"output folder {folder} is a file")
 
@@ -90,14 +149,37 @@ def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    check_output_folder(folder, overwrite, (result.inputs.references, result.inputs.predictions))
+    with new_output_folder(folder, overwrite, input_folders(result.inputs)) as unfinished:
+        write_files(result, unfinished)
+
+
+def input_folders(inputs: Inputs) -> tuple[Path, ...]:
+    """The folders that an output must not replace."""
+    return tuple(p for p in (inputs.references, inputs.predictions, inputs.censored_references) if p is not None)
+
+
+@contextmanager
+def new_output_folder(
+    folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json"
+) -> Iterator[Path]:
+    """An empty folder to write an evaluation to; it becomes ``folder`` when the block ends.
+
+    When the block raises, nothing is left and what was there before stays.
+
+    Args:
+        folder, overwrite, inputs, marker: as for :func:`check_output_folder`.
+
+    Raises:
+        InputError: the target is refused, or cannot be written.
+    """
+    check_output_folder(folder, overwrite, inputs, marker)
     folder = folder.absolute()
     unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
     try:
         for leftover in (unfinished, former):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        _write_files(result, unfinished)
+        yield unfinished
         if folder.is_dir():
             folder.rename(former)
         unfinished.rename(folder)
@@ -108,64 +190,164 @@ def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_files(result: FolderResult, folder: Path) -> None:
+def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ()) -> None:
+    """Write every output into an existing folder.
+
+    Args:
+        result: of ``evaluate_folder``.
+        folder: an empty one.
+        gallery: pictures for the page, of ``report.gallery``.
+    """
     from nnunet_lopsided.evaluation.report import figure_png, report_html
 
     summary = summary_dict(result)
     text = json.dumps(summary, indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    _write_csv(folder / "cases.csv", CASE_COLUMNS, (case_row(case) for case in result.cases))
-    _write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
-    _write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, _rows(candidate_rows, result.cases))
+    case_rows = (*(case_row(case, result.files[case.case].fold) for case in result.cases), *_skipped_rows(result))
+    write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: row[0]))
+    write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
+    write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
+    write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, _rows(candidate_rows, result.cases))
+    if result.by_threshold:
+        write_csv(folder / "thresholds.csv", *_threshold_table(summary["by_threshold"]))
     (folder / "curves.png").write_bytes(figure_png(result.summary))
-    (folder / "report.html").write_text(report_html(result, summary), encoding="utf-8")
+    (folder / "report.html").write_text(report_html(result, summary, gallery), encoding="utf-8")
 
 
 def summary_dict(result: FolderResult) -> dict[str, Any]:
     """The content of summary.json: plain JSON types, None for what is undefined, never NaN."""
     summary = result.summary
-    metrics = {
-        name: _ends(value) if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
-    }
     return {
         "schema_version": SCHEMA_VERSION,
-        "metrics": metrics,
+        "metrics": _metrics(summary),
         "undefined": summary.undefined,
         "counts": asdict(summary.counts),
         "intervals": {f"{name}_ci95": _ends(value) for name, value in summary.intervals.items()},
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
+        "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
+        "by_threshold": [
+            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
+            for threshold, s in result.by_threshold
+        ],
+        "sensitivity_at_fp_per_case": [
+            {**vars(matched), "sensitivity_ci95_bootstrap": _ends(interval)}
+            for matched, interval in summary.sensitivity_at_fp
+        ],
+        "average_recall_80_percent": _subsampled(summary),
+        "lesion_histogram": _histogram(summary, result.rules.probability_bins),
         "curves": _curves(summary.points),
         "details": {
             "patients": summary.n_patients,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
+            "merges": summary.n_merges,
+            "ignored_lesions": summary.n_ignored_lesions,
+            "ignored_candidates": summary.n_ignored_candidates,
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
+            "skipped": [asdict(skipped) for skipped in result.skipped],
         },
         "settings": _settings(result),
     }
 
 
-def case_row(case: CaseResult) -> tuple[Any, ...]:
-    """One row of cases.csv; None where undefined."""
-    n_lesions, n_detected = len(case.lesions), int(case.detected.sum())
+def _metrics(summary: Summary) -> dict[str, Any]:
+    return {
+        name: _ends(value) if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
+    }
+
+
+def _subsampled(summary: Summary) -> dict[str, float] | None:
+    if summary.average_recall_subsampled is None:
+        return None
+    mean, deviation = summary.average_recall_subsampled
+    return {"mean": mean, "standard_deviation": deviation}
+
+
+def _histogram(summary: Summary, n_bins: int) -> dict[str, list[Any]] | None:
+    if summary.lesion_histogram is None:
+        return None
+    return {"edges": [i / n_bins for i in range(n_bins + 1)], "counts": summary.lesion_histogram.tolist()}
+
+
+def _threshold_table(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Header and rows of thresholds.csv: every metric that is a number, both ends of the intervals, the counts."""
+    flat = []
+    for row in rows:
+        cells = {"threshold": row["threshold"]}
+        for name, value in row["metrics"].items():
+            if "ci95" in name:
+                cells[f"{name}_low"], cells[f"{name}_high"] = value or (None, None)
+            else:
+                cells[name] = value
+        flat.append(cells | row["counts"])
+    return tuple(flat[0]), [tuple(cells.values()) for cells in flat]
+
+
+def patient_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
+    """Rows of patients.csv."""
+    summary = result.summary
+    for i, patient in enumerate(summary.patients):
+        cases = [case for case in result.cases if case.patient == patient]
+        yield (
+            patient,
+            len(cases),
+            sum(case.n_lesions for case in cases),
+            sum(int(case.detected.sum()) for case in cases),
+            sum(case.count(Status.FALSE_POSITIVE) for case in cases),
+            *(float(summary.per_patient[name][i]) for name in PATIENT_METRICS),
+        )
+
+
+def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
+    """One row of cases.csv; None where undefined. Duplicates are in neither ``precision`` nor the sums after it."""
+    n_lesions, n_detected = case.n_lesions, int(case.detected.sum())
+    n_true, n_false = case.count(Status.TRUE_POSITIVE), case.count(Status.FALSE_POSITIVE)
+    sensitivity = n_detected / n_lesions if n_lesions else None
+    precision = n_true / (n_true + n_false) if n_true + n_false else None
+    dice = float(case.matches.dice[case.detected].sum())
+    false = case.matches.status == Status.FALSE_POSITIVE
     return (
         case.case,
         case.patient,
+        fold,
         case.kind,
         n_lesions,
         n_detected,
         n_lesions - n_detected,
         len(case.candidates),
-        case.count(Status.TRUE_POSITIVE),
-        case.count(Status.FALSE_POSITIVE),
+        n_true,
+        n_false,
         case.count(Status.DUPLICATE),
-        n_detected / n_lesions if n_lesions else None,
-        float(case.matches.dice[case.detected].mean()) if n_detected else None,
+        case.count(Status.IGNORED),
+        case.n_merges,
+        case.n_false_positives_on_lesions,
+        sensitivity,
+        precision,
+        f1_score(sensitivity, precision),
+        dice / n_detected if n_detected else None,
+        dice / (n_lesions + n_false) if n_lesions + n_false else None,
+        case.segmentation_overlap.dice,
+        case.candidate_overlap.dice,
+        float(case.candidates.volume_mm3[false].sum()),
         float(case.lesions.volume_mm3.sum()),
         float(case.candidates.volume_mm3.sum()),
+        case.segmentation_overlap.reference,
+        case.segmentation_overlap.predicted,
+        case.segmentation_overlap.shared,
+        case.candidate_overlap.predicted,
+        case.candidate_overlap.shared,
+        None,
     )
+
+
+def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
+    """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
+    empty = (None,) * (len(CASE_COLUMNS) - 5)
+    for skipped in result.skipped:
+        files = result.files[skipped.case]
+        yield (files.name, files.patient, files.fold, "skipped", *empty, skipped.problem)
 
 
 def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
@@ -180,6 +362,9 @@ def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
         confidence,
         case.matches.dice,
         case.mean_probability,
+        case.entropy_bits,
+        case.counted.astype(int),
+        np.full(len(confidence), np.nan) if case.censored is None else case.censored.astype(int),
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
@@ -195,6 +380,7 @@ def candidate_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
         _or_none(matched, matched > 0),
         case.matches.distance_mm,
         case.matches.overlap_voxels,
+        case.matches.lesions_touched,
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
@@ -219,7 +405,8 @@ def _listed(column: Any) -> list[Any]:
     return column.tolist() if isinstance(column, np.ndarray) else column
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table: undefined (None, NaN) cells are empty, numbers have nine significant digits."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -238,13 +425,16 @@ def _ends(interval: Interval) -> list[float] | None:
 
 
 def _diameter_bin(b: DiameterBin) -> dict[str, Any]:
+    return {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_share(b)}
+
+
+def _share(group: DiameterBin | AnnotationGroup) -> dict[str, Any]:
     return {
-        "lower_mm": b.lower_mm,
-        "upper_mm": b.upper_mm,
-        "lesions": b.n_lesions,
-        "detected": b.n_detected,
-        "sensitivity": b.sensitivity,
-        "sensitivity_ci95_wilson": _ends(b.interval),
+        "lesions": group.n_lesions,
+        "detected": group.n_detected,
+        "sensitivity": group.sensitivity,
+        "sensitivity_ci95_wilson": _ends(group.interval),
+        "sensitivity_ci95_bootstrap": _ends(group.bootstrap),
     }
 
 
@@ -270,27 +460,33 @@ def _curves(points: OperatingPoints | None) -> dict[str, Any]:
 
 def _settings(result: FolderResult) -> dict[str, Any]:
     inputs, rules = result.inputs, result.rules
+    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
     return {
         "version": nnunet_lopsided.__version__,
         "references": str(inputs.references),
+        "censored_references": None if inputs.censored_references is None else str(inputs.censored_references),
         "predictions": str(inputs.predictions),
+        "folds": None if inputs.folds is None else list(inputs.folds),
         "label": inputs.label if inputs.label is not None else "all foreground",
         "dataset_json": None if inputs.dataset_json is None else str(inputs.dataset_json),
         "hard_labels": inputs.hard_labels,
         "allow_missing": inputs.allow_missing,
+        "skip_bad": inputs.skip_bad,
         "patients_regex": inputs.patients_regex,
-        "threshold": rules.threshold,
-        "threshold_rule": "p >= threshold, the threshold cast to the type of p",
+        **by_name,
+        "profile_changes": {name: _plain(value) for name, value in rules.changes.items()},
         "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},
-        "match": rules.match,
-        "distance": rules.distance,
-        "tolerance_mm": rules.tolerance_mm,
-        "duplicates": rules.duplicates,
+        "thresholds": [threshold for threshold, _ in result.by_threshold] or [rules.threshold],
+        "threshold_rule": "p >= threshold, the threshold cast to the type of p",
+        "segmentation_rule": f"the predicted label map, or where there is none p >= {SEGMENTATION_THRESHOLD}",
         "confidence": f"mean probability of the candidate, rounded to {CONFIDENCE_DECIMALS} decimals",
         "average_precision": "step-wise, equal confidences in one point",
-        "diameter_edges_mm": list(rules.diameter_edges_mm),
-        "probability_bins": rules.probability_bins,
+        "average_recall_max_fp_per_case": AVERAGE_RECALL_MAX_FP,
         "bootstrap_replicates": result.n_replicates,
         "bootstrap_unit": "case" if inputs.patients_regex is None else "patient",
         "seed": result.seed,
     }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

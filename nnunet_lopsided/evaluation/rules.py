@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from nnunet_lopsided.errors import InputError
 
 MatchRule = Literal["centroid", "overlap"]
 DistanceRule = Literal["box", "center"]
 DuplicatePolicy = Literal["ignore", "fp", "tp"]
+DiceRule = Literal["best", "union"]
+Profile = Literal["paper", "brats-mets"]
+MAX_DILATION = 5
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,19 @@ class EvaluationRules:
         threshold: a voxel belongs to a candidate when its probability is at least this; within (0, 1].
         match: ``centroid``: a candidate matches the lesion nearest to its centroid, within the tolerance;
             ``overlap``: it matches every lesion with which it shares a voxel.
+        dilation_voxels: with ``overlap``: lesions are first grown by this many voxels (18 neighbours; 2D: 8).
+        join_dilated: lesions that meet when grown by ``dilation_voxels`` are one lesion.
         distance: from a centroid to the nearest point of a lesion's voxel ``box``es, or to a voxel's ``center``.
         tolerance_mm: greatest distance of a match, in mm, inclusive.
         duplicates: what a further candidate of an already detected lesion is: left out, a false or a true positive.
+        dice: of a lesion with the candidate that detects it (``best``), or with all that match it (``union``).
+        min_lesion_mm3: lesions of at most this volume (2D: area in mm2) do not count, nor do candidates that match
+            nothing else; 0: all count.
         connectivity: of lesions and candidates: 26, 18 or 6 in 3D, 8 or 4 in 2D; None: 26 and 8.
         diameter_edges_mm: inner edges of the diameter bins, ascending; the outermost bins are open.
         probability_bins: equal bins over [0, 1] of the histogram behind the lesion entropy.
+        fp_per_case: false positives per case at which the FROC is read, ascending.
+        profile: whose defaults these rules started from; a name only, see :func:`profile_rules`.
 
     Raises:
         InputError: a value is outside its range.
@@ -38,23 +48,93 @@ class EvaluationRules:
     match: MatchRule = "centroid"
     distance: DistanceRule = "box"
     tolerance_mm: float = 1.0
+    dilation_voxels: int = 0
+    join_dilated: bool = False
     duplicates: DuplicatePolicy = "ignore"
+    dice: DiceRule = "best"
+    min_lesion_mm3: float = 0.0
     connectivity: int | None = None
     diameter_edges_mm: tuple[float, ...] = (3.0, 6.0, 10.0, 20.0)
     probability_bins: int = 100
+    fp_per_case: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    profile: Profile = "paper"
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
             raise InputError(f"threshold must be within (0, 1], got {self.threshold}")
-        for name, allowed in (("match", MatchRule), ("distance", DistanceRule), ("duplicates", DuplicatePolicy)):
+        for name, allowed in (
+            ("match", MatchRule),
+            ("distance", DistanceRule),
+            ("duplicates", DuplicatePolicy),
+            ("dice", DiceRule),
+            ("profile", Profile),
+        ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}")
-        if not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):
-            raise InputError(f"tolerance_mm must be a finite number of at least 0, got {self.tolerance_mm}")
+        for name in ("tolerance_mm", "min_lesion_mm3"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InputError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
+        if not (isinstance(self.dilation_voxels, int) and 0 <= self.dilation_voxels <= MAX_DILATION):
+            raise InputError(
+                f"dilation_voxels must be a whole number within [0, {MAX_DILATION}], got {self.dilation_voxels}"
+            )
+        if self.dilation_voxels and self.match != "overlap" and not self.join_dilated:
+            raise InputError(
+                "dilation_voxels needs match overlap or join_dilated: a distance is measured to the lesion"
+            )
+        if self.join_dilated and not self.dilation_voxels:
+            raise InputError("join_dilated needs dilation_voxels of at least 1, got 0")
         if self.connectivity not in (None, 26, 18, 6, 8, 4):
             raise InputError(f"connectivity must be 26, 18 or 6 (2D: 8 or 4), got {self.connectivity}")
-        edges = self.diameter_edges_mm
-        if any(not e > 0 for e in edges) or any(a >= b for a, b in pairwise(edges)):
-            raise InputError(f"diameter_edges_mm must be positive and ascending, got {edges}")
+        for name in ("diameter_edges_mm", "fp_per_case"):
+            values = getattr(self, name)
+            if any(not 0 < v < math.inf for v in values) or any(a >= b for a, b in pairwise(values)):
+                raise InputError(f"{name} must be positive and ascending, got {values}")
         if self.probability_bins < 2:
             raise InputError(f"probability_bins must be at least 2, got {self.probability_bins}")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The rules that differ from the defaults of :attr:`profile`, by name."""
+        defaults = profile_rules(self.profile)
+        return {
+            f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(defaults, f.name)
+        }
+
+
+def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
+    """The rules of a profile, with some changed.
+
+    - ``paper``: Yi et al. (2020), section 3.4; what :class:`EvaluationRules` has by default.
+    - ``brats-mets``: the lesion-wise scores of the BraTS 2023 metastases challenge: segmentations (p >= 0.5), a lesion
+      is found by whatever overlaps it when grown by one voxel, lesions that then meet are one, those of at most 2 mm3
+      do not count, Dice with all that overlaps.
+
+    Args:
+        profile: its name.
+        changes: fields of :class:`EvaluationRules` to set.
+
+    Raises:
+        InputError: there is no such profile, or a value is outside its range.
+
+    Example:
+        >>> profile_rules("brats-mets", dilation_voxels=2).changes
+        {'dilation_voxels': 2}
+    """
+    if profile not in PROFILES:
+        raise InputError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    return replace(PROFILES[profile], **changes)
+
+
+PROFILES = {
+    "paper": EvaluationRules(),
+    "brats-mets": EvaluationRules(
+        threshold=0.5,
+        match="overlap",
+        dilation_voxels=1,
+        join_dilated=True,
+        dice="union",
+        min_lesion_mm3=2.0,
+        profile="brats-mets",
+    ),
+}

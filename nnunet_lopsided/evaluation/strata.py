@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ class DiameterBin:
     upper_mm: float | None
     n_lesions: int
     n_detected: int
+    bootstrap: Interval = field(default_factory=lambda: Interval.without("the bootstrap was switched off"))
 
     @property
     def sensitivity(self) -> float | None:
@@ -31,8 +32,39 @@ class DiameterBin:
         return wilson(self.n_detected, self.n_lesions)
 
 
+@dataclass(frozen=True)
+class AnnotationGroup:
+    """Lesions that an incomplete reference kept or lacks (``kept``, ``censored``), and how many were detected.
+
+    ``bootstrap`` is the 95% interval of the sensitivity over patients; further attributes as in :class:`DiameterBin`.
+    """
+
+    name: str
+    n_lesions: int
+    n_detected: int
+    bootstrap: Interval
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Detected share, None for an empty group."""
+        return self.n_detected / self.n_lesions if self.n_lesions else None
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson 95% interval of the sensitivity."""
+        return wilson(self.n_detected, self.n_lesions)
+
+
+def diameter_bin(diameter_mm: NDArray[np.float64], edges_mm: Sequence[float]) -> NDArray[np.int64]:
+    """The bin (from 0) of every diameter; one on an edge belongs to the upper bin."""
+    return np.searchsorted(np.asarray(edges_mm, float), diameter_mm, side="right")
+
+
 def sensitivity_by_diameter(
-    diameter_mm: NDArray[np.float64], detected: NDArray[np.bool_], edges_mm: Sequence[float]
+    diameter_mm: NDArray[np.float64],
+    detected: NDArray[np.bool_],
+    edges_mm: Sequence[float],
+    bootstrap: Sequence[Interval] | None = None,
 ) -> tuple[DiameterBin, ...]:
     """Count lesions and detections in diameter bins.
 
@@ -40,6 +72,7 @@ def sensitivity_by_diameter(
         diameter_mm: of every reference lesion, shape (K,).
         detected: whether it was, shape (K,).
         edges_mm: inner edges, ascending; a lesion on an edge belongs to the upper bin.
+        bootstrap: interval of each bin's sensitivity over patients; None: there are none.
 
     Returns:
         ``len(edges_mm) + 1`` bins, from the smallest; empty ones included.
@@ -52,21 +85,48 @@ def sensitivity_by_diameter(
         >>> [(b.lower_mm, b.upper_mm, b.n_lesions, b.sensitivity) for b in bins]
         [(0.0, 6.0, 1, 0.0), (6.0, None, 1, 1.0)]
     """
-    index = np.searchsorted(np.asarray(edges_mm, float), diameter_mm, side="right")
+    index = diameter_bin(diameter_mm, edges_mm)
     n_lesions = np.bincount(index, minlength=len(edges_mm) + 1)
     n_detected = np.bincount(index[detected], minlength=len(edges_mm) + 1)
     lower = (0.0, *(float(e) for e in edges_mm))
     upper = (*(float(e) for e in edges_mm), None)
+    resampled = bootstrap or [Interval.without("the bootstrap was switched off")] * len(lower)
     return tuple(
-        DiameterBin(low, high, int(n), int(d))
-        for low, high, n, d in zip(lower, upper, n_lesions, n_detected, strict=True)
+        DiameterBin(low, high, int(n), int(d), interval)
+        for low, high, n, d, interval in zip(lower, upper, n_lesions, n_detected, resampled, strict=True)
     )
 
 
 def probability_histogram(probability: NDArray[np.floating], n_bins: int) -> NDArray[np.int64]:
     """Voxels in ``n_bins`` equal bins over [0, 1]; the last includes 1. Shape (n_bins,)."""
-    index = np.minimum((probability.astype(np.float64) * n_bins).astype(np.int64), n_bins - 1)
-    return np.bincount(index, minlength=n_bins)
+    return np.bincount(_bins(probability, n_bins), minlength=n_bins)
+
+
+def entropy_by_component(
+    probability: NDArray[np.floating], ids: NDArray[np.integer], n_components: int, n_bins: int
+) -> NDArray[np.float64]:
+    """Shannon entropy of each component's own histogram, in bits.
+
+    Args:
+        probability: of voxels of components, shape (n,).
+        ids: the component of each, from 1, shape (n,).
+        n_components: K.
+        n_bins: equal bins over [0, 1].
+
+    Returns:
+        Shape (K,); NaN for a component without voxels.
+
+    Example:
+        >>> entropy_by_component(np.array([0.1, 0.1, 0.1, 0.9]), np.array([1, 1, 2, 2]), 2, 100).tolist()
+        [0.0, 1.0]
+    """
+    keys = (np.asarray(ids, np.int64) - 1) * n_bins + _bins(probability, n_bins)
+    occupied, counts = np.unique(keys, return_counts=True)
+    component = occupied // n_bins
+    totals = np.bincount(component, weights=counts, minlength=n_components)
+    share = counts / totals[component]
+    entropy = np.bincount(component, weights=-share * np.log2(share), minlength=n_components)
+    return np.where(totals > 0, np.maximum(entropy, 0.0), np.nan)
 
 
 def shannon_entropy_bits(counts: NDArray[np.int64]) -> float | None:
@@ -85,3 +145,7 @@ def shannon_entropy_bits(counts: NDArray[np.int64]) -> float | None:
         return None
     share = counts[counts > 0] / counts.sum()
     return float(max(0.0, -(share * np.log2(share)).sum()))
+
+
+def _bins(probability: NDArray[np.floating], n_bins: int) -> NDArray[np.int64]:
+    return np.minimum((probability.astype(np.float64) * n_bins).astype(np.int64), n_bins - 1)

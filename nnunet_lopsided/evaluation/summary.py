@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.case import CaseResult
-from nnunet_lopsided.evaluation.curves import OperatingPoints, average_precision, operating_points
+from nnunet_lopsided.evaluation.curves import (
+    MatchedSensitivity,
+    OperatingPoints,
+    average_precision,
+    average_recall,
+    operating_points,
+    sensitivity_at,
+)
 from nnunet_lopsided.evaluation.intervals import (
-    Detections,
     Interval,
     hanley_mcneil,
     patient_weights,
     percentile_interval,
-    resampled_average_precision,
+    resampled_curves,
     resampled_ratio,
+    subsample_weights,
     wilson,
 )
 from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.pooling import Pooled, pool
 from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.evaluation.strata import DiameterBin, sensitivity_by_diameter, shannon_entropy_bits
+from nnunet_lopsided.evaluation.strata import (
+    AnnotationGroup,
+    DiameterBin,
+    diameter_bin,
+    sensitivity_by_diameter,
+    shannon_entropy_bits,
+)
 
 NO_LESIONS = "there are no reference lesions"
 NO_PROBABILITIES = "the predictions are hard labels; a curve over confidences needs probabilities"
+# The end of the average recall, and the share of patients drawn for its spread, of Shirokikh et al. (2020).
+AVERAGE_RECALL_MAX_FP = 5.0
+SUBSAMPLED_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Over all cases. Candidates are true positives, false positives and duplicates, whatever the policy for these."""
+    """Over all cases. Candidates are true positives, false positives and duplicates, whatever the policy for these;
+    those that match only lesions that do not count are none of them (:attr:`Summary.n_ignored_candidates`).
+    """
 
     cases: int
     reference_lesions: int
@@ -43,7 +62,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of Yi et al. (2020), section 3.4; None where undefined (:attr:`Summary.undefined` says why).
+    """The numbers of an evaluation; None where undefined (:attr:`Summary.undefined` says why).
+
+    The first eight are those of Yi et al. (2020), section 3.4.
 
     Attributes:
         map: average precision over all candidates of all cases, within [0, 1].
@@ -54,6 +75,19 @@ class Metrics:
         false_positives_per_case: then, over all cases, with lesions or not.
         tp_dice: Dice between lesion and detecting candidate, averaged over detected lesions.
         lesion_entropy_bits: Shannon entropy of the histogram of probabilities over reference-lesion voxels.
+        f1: harmonic mean of ``max_sensitivity`` and ``precision_at_max_sensitivity``.
+        lesion_wise_dice: sum of the Dice of detected lesions over the number of lesions and false positives: missed
+            lesions and false positives count 0.
+        lesion_wise_dice_case_mean: the same per case, averaged over cases with lesions or false positives.
+        average_recall: mean sensitivity over 0 to 5 false positives per case.
+        false_positives_per_lesion_free_case: over cases without any reference lesion.
+        false_positive_volume_mm3_per_case: (2D: mm2).
+        false_positive_volume_mm3_per_lesion_free_case: (2D: mm2).
+        smallest_detected_diameter_mm: of a sphere (2D: circle) of equal volume.
+        voxel_dice: of the segmentation, averaged over cases in which reference or segmentation has a voxel, as nnU-Net
+            averages it.
+        voxel_dice_pooled: of the segmentation, from the voxels of all cases.
+        voxel_dice_at_threshold: of the candidates' voxels, averaged as ``voxel_dice``.
     """
 
     map: float | None
@@ -64,6 +98,17 @@ class Metrics:
     false_positives_per_case: float | None
     tp_dice: float | None
     lesion_entropy_bits: float | None
+    f1: float | None
+    lesion_wise_dice: float | None
+    lesion_wise_dice_case_mean: float | None
+    average_recall: float | None
+    false_positives_per_lesion_free_case: float | None
+    false_positive_volume_mm3_per_case: float | None
+    false_positive_volume_mm3_per_lesion_free_case: float | None
+    smallest_detected_diameter_mm: float | None
+    voxel_dice: float | None
+    voxel_dice_pooled: float | None
+    voxel_dice_at_threshold: float | None
 
 
 @dataclass(frozen=True)
@@ -76,10 +121,20 @@ class Summary:
         undefined: reason by name of every metric and interval that is None.
         intervals: further 95% intervals by name.
         by_diameter: sensitivity by diameter, smallest first.
+        by_annotation: sensitivity on lesions that an incomplete reference kept and lacks; empty without one.
         points: the curves at every distinct confidence; None without probabilities.
-        n_patients: units of the bootstrap.
+        sensitivity_at_fp: the FROC read at ``rules.fp_per_case``, each with its bootstrap interval; empty where
+            undefined.
+        average_recall_subsampled: mean and standard deviation of the average recall when 80% of the patients are drawn
+            without replacement; None where undefined.
+        lesion_histogram: of the probabilities of all lesion voxels, (bins,); None without probabilities.
+        patients: names of the units of the bootstrap.
+        per_patient: the metrics of each patient alone, arrays of shape (n_patients,), NaN where undefined, by name.
         n_cases_with_lesions: cases with at least one reference lesion.
         n_false_positives_on_lesions: false positives that share a voxel with a lesion, as rings around one do.
+        n_merges: candidates that share voxels with several lesions.
+        n_ignored_lesions: lesions too small to count.
+        n_ignored_candidates: candidates that match nothing but such lesions.
         n_defined_replicates: bootstrap replicates in which the average precision is defined.
     """
 
@@ -88,29 +143,30 @@ class Summary:
     undefined: dict[str, str]
     intervals: dict[str, Interval]
     by_diameter: tuple[DiameterBin, ...]
+    by_annotation: tuple[AnnotationGroup, ...]
     points: OperatingPoints | None
-    n_patients: int
+    sensitivity_at_fp: tuple[tuple[MatchedSensitivity, Interval], ...]
+    average_recall_subsampled: tuple[float, float] | None
+    lesion_histogram: NDArray[np.int64] | None
+    patients: tuple[str, ...]
+    per_patient: dict[str, NDArray[np.float64]]
     n_cases_with_lesions: int
     n_false_positives_on_lesions: int
+    n_merges: int
+    n_ignored_lesions: int
+    n_ignored_candidates: int
     n_defined_replicates: int
 
-
-@dataclass(frozen=True)
-class _Pooled:
-    """The candidates and lesions of all cases, with the duplicate policy applied, and numbers per patient."""
-
-    detections: Detections
-    detected: NDArray[np.bool_]
-    diameter_mm: NDArray[np.float64]
-    dice: NDArray[np.float64]
-    patients: tuple[str, ...]
-    cases_per_patient: NDArray[np.int64]
+    @property
+    def n_patients(self) -> int:
+        """Units of the bootstrap."""
+        return len(self.patients)
 
 
 def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates: int = 2000, seed: int = 0) -> Summary:
     """Pool the cases and compute every metric.
 
-    Candidates of all cases are ranked together, as the paper does; nothing is averaged over cases.
+    Candidates of all cases are ranked together, as the paper does; what is averaged over cases says so.
 
     Args:
         cases: at least one.
@@ -123,141 +179,278 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
 
     Raises:
         ValueError: ``cases`` is empty.
+
+    Example:
+        >>> from nnunet_lopsided.evaluation import evaluate_case
+        >>> reference = np.zeros((3, 8, 8), bool)
+        >>> reference[1, 2:4, 2:4] = reference[1, 6, 6] = True
+        >>> case = evaluate_case(reference, np.where(reference, 0.75, 0.0) * (np.arange(8) < 5), (1, 1, 1))
+        >>> summary = summarize([case], EvaluationRules(), n_replicates=0)
+        >>> summary.metrics.map, summary.metrics.max_sensitivity, summary.undefined["map_ci95_bootstrap"]
+        (0.5, 0.5, 'the bootstrap was switched off')
     """
     if not cases:
         raise ValueError("cases must not be empty")
-    pooled = _pool(cases, rules)
+    pooled = pool(cases, rules)
     d = pooled.detections
-    n_lesions, n_true, n_false = len(pooled.detected), len(d.true_confidence), len(d.false_confidence)
-    n_detected = int(pooled.detected.sum())
-    kinds = {case.kind for case in cases}
-    points = area = None
-    if "labels" not in kinds:
+    n_lesions, n_false = int(pooled.totals["lesions"].sum()), len(d.false_confidence)
+    points = area = recall = histogram = None
+    matched: tuple[MatchedSensitivity, ...] = ()
+    if pooled.has_probabilities:
         points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
-        area = average_precision(points)
-    why_no_area = NO_PROBABILITIES if points is None else NO_LESIONS
-    if area is None:
-        formula = resampled = Interval.without(why_no_area)
-        replicates: NDArray[np.float64] = np.zeros(0)
-    else:
-        formula = hanley_mcneil(min(area, 1.0), n_lesions, n_false)
-        resampled, replicates = _bootstrap_area(pooled, n_replicates, seed)
-    soft = [case.lesion_histogram for case in cases if "labels" not in kinds]
-    entropy = shannon_entropy_bits(np.sum(soft, axis=0)) if soft else None
+        area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
+        matched = sensitivity_at(points, rules.fp_per_case)
+        histogram = pooled.histograms.sum(axis=0)
+    replicates = _Replicates.draw(pooled, rules, n_replicates, seed)
+    reasons = _reasons(pooled)
+    no_area = Interval.without(reasons["map"])
+    sizes = pooled.detected_diameter_mm
     metrics = Metrics(
         map=area,
-        map_ci95_hanley_mcneil=formula,
-        map_ci95_bootstrap=resampled,
-        max_sensitivity=n_detected / n_lesions if n_lesions else None,
-        precision_at_max_sensitivity=n_true / (n_true + n_false) if n_true + n_false else None,
-        false_positives_per_case=n_false / len(cases),
-        tp_dice=float(pooled.dice.mean()) if n_detected else None,
-        lesion_entropy_bits=entropy,
+        map_ci95_hanley_mcneil=no_area if area is None else hanley_mcneil(min(area, 1.0), n_lesions, n_false),
+        map_ci95_bootstrap=no_area if area is None else replicates.interval("map"),
+        lesion_entropy_bits=None if histogram is None else shannon_entropy_bits(histogram),
+        average_recall=recall,
+        smallest_detected_diameter_mm=float(sizes.min()) if len(sizes) else None,
+        **_plain_ratios(pooled),
     )
-    intervals = _bootstrap_ratios(pooled, n_replicates, seed)
-    intervals["max_sensitivity_wilson"] = wilson(n_detected, n_lesions)
-    reasons = {
-        "map": why_no_area,
-        "max_sensitivity": NO_LESIONS,
-        "precision_at_max_sensitivity": "there are no candidates",
-        "tp_dice": "no lesion was detected",
-        "lesion_entropy_bits": NO_PROBABILITIES if "labels" in kinds else "no lesion voxel has a predicted probability",
-    }
+    intervals = {f"{name}_bootstrap": replicates.interval(name) for name in (*RATIOS, "f1")}
+    # Not of the entropy: repeated patients lower it, so that the interval may lie below the value.
+    if pooled.has_probabilities:
+        intervals["average_recall_bootstrap"] = replicates.interval("average_recall")
+    intervals["max_sensitivity_wilson"] = wilson(int(pooled.totals["detected"].sum()), n_lesions)
     return Summary(
         metrics,
         _counts(cases),
         _undefined(metrics, intervals, reasons),
         intervals,
-        sensitivity_by_diameter(pooled.diameter_mm, pooled.detected, rules.diameter_edges_mm),
+        sensitivity_by_diameter(
+            pooled.lesion_diameter_mm, pooled.lesion_detected, rules.diameter_edges_mm, replicates.by_diameter()
+        ),
+        replicates.by_annotation(),
         points,
-        len(pooled.patients),
+        tuple(zip(matched, replicates.at_fp(len(matched)), strict=True)),
+        _subsampled(pooled, n_replicates, seed),
+        histogram,
+        pooled.patients,
+        _each_patient_alone(pooled),
         sum(len(case.lesions) > 0 for case in cases),
-        sum(int(((c.matches.status == Status.FALSE_POSITIVE) & (c.matches.overlap_voxels > 0)).sum()) for c in cases),
-        int((~np.isnan(replicates)).sum()),
+        sum(case.n_false_positives_on_lesions for case in cases),
+        sum(case.n_merges for case in cases),
+        sum(len(case.lesions) - case.n_lesions for case in cases),
+        sum(case.count(Status.IGNORED) for case in cases),
+        replicates.n_defined("map"),
     )
 
 
+# Metrics that are ratios of sums over patients: numerator and denominator by their names in ``Pooled.totals``.
+RATIOS: Mapping[str, tuple[str, str]] = {
+    "max_sensitivity": ("detected", "lesions"),
+    "precision_at_max_sensitivity": ("true", "true_and_false"),
+    "false_positives_per_case": ("false", "cases"),
+    "tp_dice": ("dice", "detected"),
+    "lesion_wise_dice": ("dice", "lesions_and_false"),
+    "lesion_wise_dice_case_mean": ("case_lesion_dice", "cases_with_lesion_dice"),
+    "false_positives_per_lesion_free_case": ("false_lesion_free", "lesion_free_cases"),
+    "false_positive_volume_mm3_per_case": ("false_volume", "cases"),
+    "false_positive_volume_mm3_per_lesion_free_case": ("false_volume_lesion_free", "lesion_free_cases"),
+    "voxel_dice": ("case_voxel_dice", "cases_with_voxel_dice"),
+    "voxel_dice_pooled": ("twice_shared_voxels", "voxels_of_both"),
+    "voxel_dice_at_threshold": ("case_candidate_dice", "cases_with_candidate_dice"),
+}
+
+
+def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
+    """Every metric with every patient's cases counted ``weights`` times.
+
+    Args:
+        pooled: of :func:`pool`.
+        weights: one row per replicate, shape (B, n_patients); a row of ones gives the plain value, the rows of a unit
+            matrix those of each patient alone.
+
+    Returns:
+        Arrays of shape (B,) by the metric's name in :class:`Metrics`; NaN where undefined.
+    """
+    found = _resampled_ratios(pooled, weights)
+    nothing = np.full(len(weights), np.nan)
+    if not pooled.has_probabilities:
+        return {**found, "map": nothing, "average_recall": nothing, "lesion_entropy_bits": nothing}
+    curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP)
+    found["map"], found["average_recall"] = curves.average_precision, curves.average_recall
+    found["lesion_entropy_bits"] = _entropies(weights @ pooled.histograms)
+    return found
+
+
+def _resampled_ratios(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
+    """Of :func:`resampled_metrics` those that need no confidences."""
+    totals = pooled.totals
+    found = {name: resampled_ratio(weights, totals[top], totals[bottom]) for name, (top, bottom) in RATIOS.items()}
+    recall, precision = found["max_sensitivity"], found["precision_at_max_sensitivity"]
+    # Where lesions or candidates exist and nothing is right, F1 is 0, though one of the two may be undefined.
+    wrong = np.nan_to_num(recall) + np.nan_to_num(precision) == 0
+    defined = ~(np.isnan(recall) & np.isnan(precision))
+    f1 = np.where(wrong & defined, 0.0, np.nan)
+    found["f1"] = np.divide(2 * recall * precision, recall + precision, out=f1, where=~wrong)
+    return found
+
+
+def f1_score(recall: float | None, precision: float | None) -> float | None:
+    """Harmonic mean; 0 where nothing is right, None where neither is defined.
+
+    Example:
+        >>> f1_score(0.5, 1.0), f1_score(0.0, None), f1_score(None, None)
+        (0.6666666666666666, 0.0, None)
+    """
+    if recall is None and precision is None:
+        return None
+    if not recall or not precision:
+        return 0.0
+    return 2 * recall * precision / (recall + precision)
+
+
+def _plain_ratios(pooled: Pooled) -> dict[str, float | None]:
+    """The ratios and F1 over all patients; None where undefined."""
+    values = _resampled_ratios(pooled, np.ones((1, len(pooled.patients)), np.int64))
+    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()}
+
+
+def _entropies(histograms: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Shannon entropy of each row in bits; NaN for an empty one."""
+    total = histograms.sum(axis=1, keepdims=True)
+    share = np.divide(histograms, total, out=np.zeros(histograms.shape), where=total > 0)
+    bits = -(share * np.log2(share, out=np.zeros(share.shape), where=share > 0)).sum(axis=1)
+    return np.where(total[:, 0] > 0, np.maximum(bits, 0.0), np.nan)
+
+
+@dataclass(frozen=True)
+class _Replicates:
+    """The bootstrap: every statistic in every replicate, or the reason why there is none."""
+
+    reason: str | None
+    metrics: dict[str, NDArray[np.float64]]
+    diameter: NDArray[np.float64]
+    annotation: tuple[tuple[str, int, int, NDArray[np.float64]], ...]
+    matched: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, pooled: Pooled, rules: EvaluationRules, n_replicates: int, seed: int) -> _Replicates:
+        """Draw patients and compute everything."""
+        n = len(pooled.patients)
+        reason = None
+        if not n_replicates:
+            reason = "the bootstrap was switched off"
+        elif n < 2:
+            reason = "a bootstrap over patients needs at least two patients"
+        weights = patient_weights(n, 0 if reason else n_replicates, seed)
+        bins = diameter_bin(pooled.lesion_diameter_mm, rules.diameter_edges_mm)
+        n_bins = len(rules.diameter_edges_mm) + 1
+        groups = []
+        if pooled.lesion_censored is not None:
+            lesions, found = _per_patient(pooled, pooled.lesion_censored.astype(np.int64), 2)
+            shares = resampled_ratio(weights, found, lesions)
+            for i, name in enumerate(("kept", "censored")):
+                groups.append((name, int(lesions[:, i].sum()), int(found[:, i].sum()), shares[:, i]))
+        all_in_bin, found_in_bin = _per_patient(pooled, bins, n_bins)
+        matched: NDArray[np.float64] = np.zeros((len(weights), 0))
+        if pooled.has_probabilities:
+            matched = resampled_curves(
+                pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, rules.fp_per_case
+            ).sensitivity_at
+        return cls(
+            reason,
+            resampled_metrics(pooled, weights),
+            resampled_ratio(weights, found_in_bin, all_in_bin),
+            tuple(groups),
+            matched,
+        )
+
+    def of(self, replicates: NDArray[np.float64]) -> Interval:
+        """The interval of a statistic from its replicates."""
+        return percentile_interval(replicates) if self.reason is None else Interval.without(self.reason)
+
+    def interval(self, name: str) -> Interval:
+        return self.of(self.metrics[name])
+
+    def n_defined(self, name: str) -> int:
+        return int((~np.isnan(self.metrics[name])).sum())
+
+    def by_diameter(self) -> list[Interval]:
+        return [self.of(column) for column in self.diameter.T]
+
+    def by_annotation(self) -> tuple[AnnotationGroup, ...]:
+        return tuple(AnnotationGroup(name, n, found, self.of(shares)) for name, n, found, shares in self.annotation)
+
+    def at_fp(self, n: int) -> list[Interval]:
+        return [self.of(column) for column in self.matched.T[:n]]
+
+
+def _per_patient(
+    pooled: Pooled, group: NDArray[np.int64], n_groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lesions and detected lesions of each patient in each group, both of shape (n_patients, n_groups)."""
+    shape = (len(pooled.patients), n_groups)
+    keys = pooled.lesion_patient * n_groups + group
+    counts = (np.bincount(k, minlength=shape[0] * n_groups) for k in (keys, keys[pooled.lesion_detected]))
+    lesions, detected = (c.reshape(shape).astype(np.float64) for c in counts)
+    return lesions, detected
+
+
+def _each_patient_alone(pooled: Pooled, n_at_a_time: int = 256) -> dict[str, NDArray[np.float64]]:
+    """The metrics of each patient, some patients at a time: the rows of a unit matrix would fill the memory."""
+    n = len(pooled.patients)
+    blocks = []
+    for start in range(0, n, n_at_a_time):
+        chosen = np.arange(start, min(start + n_at_a_time, n))
+        weights = np.zeros((len(chosen), n), np.int64)
+        weights[chosen - start, chosen] = 1
+        blocks.append(resampled_metrics(pooled, weights))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _subsampled(pooled: Pooled, n_replicates: int, seed: int) -> tuple[float, float] | None:
+    """Mean and standard deviation of the average recall over draws of 80% of the patients."""
+    if not pooled.has_probabilities or not n_replicates or len(pooled.patients) < 2:
+        return None
+    weights = subsample_weights(len(pooled.patients), SUBSAMPLED_SHARE, n_replicates, seed)
+    recall = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP).average_recall
+    defined = recall[~np.isnan(recall)]
+    return (float(defined.mean()), float(defined.std())) if len(defined) else None
+
+
 def _counts(cases: Sequence[CaseResult]) -> Counts:
-    n_lesions = sum(len(case.lesions) for case in cases)
     return Counts(
         cases=len(cases),
-        reference_lesions=n_lesions,
+        reference_lesions=sum(case.n_lesions for case in cases),
         candidates=sum(len(case.candidates) for case in cases),
         true_positives=sum(case.count(Status.TRUE_POSITIVE) for case in cases),
         false_positives=sum(case.count(Status.FALSE_POSITIVE) for case in cases),
         duplicates=sum(case.count(Status.DUPLICATE) for case in cases),
-        missed_lesions=n_lesions - sum(int(case.detected.sum()) for case in cases),
+        missed_lesions=sum(int(case.missed.sum()) for case in cases),
     )
 
 
-def _pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> _Pooled:
-    patients = tuple(dict.fromkeys(case.patient for case in cases))
-    index = {patient: i for i, patient in enumerate(patients)}
-    patient_of_case = np.array([index[case.patient] for case in cases], np.int64)
-    true_statuses = [Status.TRUE_POSITIVE] + [Status.DUPLICATE] * (rules.duplicates == "tp")
-    false_statuses = [Status.FALSE_POSITIVE] + [Status.DUPLICATE] * (rules.duplicates == "fp")
-    status = np.concatenate([case.matches.status for case in cases])
-    confidence = np.concatenate([case.confidence for case in cases])
-    candidate_patient = np.repeat(patient_of_case, [len(case.candidates) for case in cases])
-    lesion_patient = np.repeat(patient_of_case, [len(case.lesions) for case in cases])
-    detected = np.concatenate([case.detected for case in cases])
-    true, false = np.isin(status, true_statuses), np.isin(status, false_statuses)
-    return _Pooled(
-        Detections(
-            np.concatenate([case.lesion_confidence for case in cases])[detected],
-            lesion_patient[detected],
-            confidence[true],
-            candidate_patient[true],
-            confidence[false],
-            candidate_patient[false],
-            np.bincount(lesion_patient, minlength=len(patients)),
-        ),
-        detected,
-        np.concatenate([case.lesions.diameter_mm for case in cases]),
-        np.concatenate([case.matches.dice for case in cases])[detected],
-        patients,
-        np.bincount(patient_of_case, minlength=len(patients)),
-    )
-
-
-def _why_no_bootstrap(pooled: _Pooled, n_replicates: int) -> str | None:
-    if not n_replicates:
-        return "the bootstrap was switched off"
-    if len(pooled.patients) < 2:
-        return "a bootstrap over patients needs at least two patients"
-    return None
-
-
-def _bootstrap_area(pooled: _Pooled, n_replicates: int, seed: int) -> tuple[Interval, NDArray[np.float64]]:
-    reason = _why_no_bootstrap(pooled, n_replicates)
-    if reason is not None:
-        return Interval.without(reason), np.zeros(0)
-    replicates = resampled_average_precision(
-        pooled.detections, patient_weights(len(pooled.patients), n_replicates, seed)
-    )
-    return percentile_interval(replicates), replicates
-
-
-def _bootstrap_ratios(pooled: _Pooled, n_replicates: int, seed: int) -> dict[str, Interval]:
-    names = ("max_sensitivity", "precision_at_max_sensitivity", "false_positives_per_case", "tp_dice")
-    reason = _why_no_bootstrap(pooled, n_replicates)
-    if reason is not None:
-        return {f"{name}_bootstrap": Interval.without(reason) for name in names}
-    d, n = pooled.detections, len(pooled.patients)
-    detected, true, false = (
-        np.bincount(p, minlength=n).astype(float) for p in (d.lesion_patient, d.true_patient, d.false_patient)
-    )
-    dice = np.bincount(d.lesion_patient, weights=pooled.dice, minlength=n)
-    ratios = (
-        (detected, d.lesions_per_patient.astype(float)),
-        (true, true + false),
-        (false, pooled.cases_per_patient.astype(float)),
-        (dice, detected),
-    )
-    weights = patient_weights(n, n_replicates, seed)
+def _reasons(pooled: Pooled) -> dict[str, str]:
+    """Why a metric is undefined, if it is."""
+    soft = pooled.has_probabilities
+    no_area = NO_LESIONS if soft else NO_PROBABILITIES
+    no_free_case = "every case has a lesion"
+    no_voxels = "neither reference nor prediction has a voxel in any case"
     return {
-        f"{name}_bootstrap": percentile_interval(resampled_ratio(weights, top, bottom))
-        for name, (top, bottom) in zip(names, ratios, strict=True)
+        "map": no_area,
+        "average_recall": no_area,
+        "max_sensitivity": NO_LESIONS,
+        "precision_at_max_sensitivity": "there are no candidates",
+        "tp_dice": "no lesion was detected",
+        "lesion_entropy_bits": "no lesion voxel has a predicted probability" if soft else NO_PROBABILITIES,
+        "f1": "there are neither lesions nor candidates",
+        "lesion_wise_dice": "there are neither lesions nor false positives",
+        "lesion_wise_dice_case_mean": "no case has lesions or false positives",
+        "false_positives_per_lesion_free_case": no_free_case,
+        "false_positive_volume_mm3_per_lesion_free_case": no_free_case,
+        "smallest_detected_diameter_mm": "no lesion was detected",
+        "voxel_dice": no_voxels,
+        "voxel_dice_pooled": no_voxels,
+        "voxel_dice_at_threshold": no_voxels,
     }
 
 

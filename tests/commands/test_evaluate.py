@@ -36,8 +36,12 @@ def test_table_and_files(arguments, tmp_path, capsys):
         "                                          1.0000 to 1.0000 (Hanley-McNeil)",
         "max_sensitivity                   1.0000",
         "precision_at_max_sensitivity      0.5000",
+        "f1                                0.6667",
         "false_positives_per_case          0.5000",
+        "average_recall                    1.0000",
         "tp_dice                           1.0000",
+        "lesion_wise_dice                  0.5000",
+        "voxel_dice                        1.0000",
         "lesion_entropy_bits               0.0000",
         "cases                                  2",
         "reference_lesions                      1",
@@ -49,7 +53,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
         f"results in {tmp_path / 'out'}: see report.html",
     ]
     assert printed.err == ""
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert len(list((tmp_path / "out").iterdir())) == 7
 
 
 def test_options_reach_the_settings(arguments, tmp_path):
@@ -72,6 +76,76 @@ def test_options_reach_the_settings(arguments, tmp_path):
         "patients_regex": "(.)",
     }
     assert {name: summary["settings"][name] for name in expected} == expected
+
+
+def test_profile_and_flags_that_change_it(arguments, tmp_path):
+    assert main([*arguments, "--profile", "brats-mets", "--no-join-dilated", "--min-lesion-mm3", "8"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["settings"]["profile"] == "brats-mets"
+    assert summary["settings"]["profile_changes"] == {"join_dilated": False, "min_lesion_mm3": 8.0}
+    assert (summary["settings"]["threshold"], summary["settings"]["match"]) == (0.5, "overlap")
+    assert summary["details"]["ignored_lesions"] == 1
+
+
+def test_several_thresholds(arguments, tmp_path, capsys):
+    assert main([*arguments, "--threshold", "0.1", "0.5", "--bootstrap", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-5:-1] == [
+        "",
+        "   threshold         map sensitivity   precision          f1     fp/case     tp_dice",
+        "         0.1      1.0000      1.0000      0.5000      0.6667      0.5000      1.0000",
+        "         0.5      1.0000      1.0000      1.0000      1.0000      0.0000      1.0000",
+    ]
+    assert (tmp_path / "out" / "thresholds.csv").is_file()
+
+
+def test_every_bad_case_is_a_line_unless_skipped(arguments, tmp_path, capsys):
+    (tmp_path / "predictions" / "b.npz").write_bytes(b"PK")
+    write_image(tmp_path / "references" / "c.nii.gz", Image(np.zeros((5, 6, 7), np.uint8), PLAIN))
+    np.save(tmp_path / "predictions" / "c.npy", np.full((5, 6, 7), 3.0))
+    assert main(arguments) == 2
+    b, c = capsys.readouterr().err.splitlines()
+    assert b.startswith("lopsided-eval: error: case b: cannot read")
+    assert c.startswith("lopsided-eval: error: case c: expected finite probabilities")
+    assert main([*arguments, "--skip-bad"]) == 0
+    printed = capsys.readouterr()
+    assert [line[:37] for line in printed.err.splitlines()] == [
+        f"lopsided-eval: warning: skipped: case {n}"[:37] for n in "bc"
+    ]
+    assert "skipped                                2  b, c" in printed.out
+
+
+def test_cross_validation(arguments, tmp_path, nnunet_paths):
+    """Case a in fold 0 and b in fold 1; the references of the dataset are found."""
+    results = nnunet_paths / "nnUNet_results" / "Dataset901_Toy" / "trainer"
+    preprocessed = nnunet_paths / "nnUNet_preprocessed" / "Dataset901_Toy"
+    preprocessed.mkdir()
+    (tmp_path / "references").rename(preprocessed / "gt_segmentations")
+    (preprocessed / "splits_final.json").write_text('[{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]')
+    for fold, case in enumerate("ab"):
+        (results / f"fold_{fold}" / "validation").mkdir(parents=True)
+        file = f"{case}.npz"
+        (tmp_path / "predictions" / file).rename(results / f"fold_{fold}" / "validation" / file)
+    assert main(["--cv", str(results), "-o", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["counts"]["cases"], summary["settings"]["folds"]) == (2, [0, 1])
+    assert (tmp_path / "out" / "cases.csv").read_text().splitlines()[2].startswith("b,b,1,probabilities,0,")
+    assert main(["--cv", str(results), "--folds", "1", "-o", str(tmp_path / "one")]) == 0
+    assert json.loads((tmp_path / "one" / "summary.json").read_text())["counts"]["cases"] == 1
+
+
+def test_full_beside_censored_references(arguments, tmp_path):
+    censored = tmp_path / "censored"
+    censored.mkdir()
+    for case in "ab":
+        write_image(censored / f"{case}.nii.gz", Image(np.zeros((5, 6, 7), np.uint8), PLAIN))
+    arguments[0] = "--reference-full"
+    assert main([*arguments, "--reference-censored", str(censored)]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [(g["annotation"], g["lesions"], g["detected"]) for g in summary["by_annotation"]] == [
+        ("kept", 0, 0),
+        ("censored", 1, 1),
+    ]
+    assert summary["settings"]["censored_references"] == str(censored)
 
 
 def test_second_run_needs_overwrite_and_gives_the_same_bytes(arguments, tmp_path, capsys):
@@ -109,6 +183,9 @@ def test_missing_and_superfluous_cases(arguments, tmp_path, capsys):
         (["--label", "lesion"], "label lesion needs a dataset.json, and none was found: give --dataset-json"),
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--np", "0"], "n_workers must be at least 1, got 0"),
+        (["--folds", "1"], "--folds needs --cv"),
+        (["--threshold", "0.5", "0.5"], "thresholds must differ, got 0.5, 0.5"),
+        (["--join-dilated"], "join_dilated needs dilation_voxels of at least 1, got 0"),
     ],
 )
 def test_wrong_options(arguments, options, message, capsys):

@@ -1,6 +1,7 @@
 """A small folder of references and nnU-Net predictions."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,50 @@ def two_cases(folders):
     folders.write_npz("b", other)
     folders.write_dataset_json({"background": 0, "lesion": 1})
     return folders
+
+
+@pytest.fixture
+def two_models(two_models_once, tmp_path):
+    """Copies of the folders of :func:`two_models_once`, which may be changed."""
+    for folder in two_models_once:
+        shutil.copytree(folder, tmp_path / folder.name)
+    return tuple(tmp_path / folder.name for folder in two_models_once)
+
+
+@pytest.fixture(scope="session")
+def two_models_once(tmp_path_factory):
+    """Evaluation folders of two models on 9 small 2D cases of 5 patients, p0_0, p0_1, ... p4_0; case p4_0 is empty.
+
+    Model b finds fewer lesions than model a and makes other false positives.
+    """
+    from nnunet_lopsided.evaluation import evaluate_folder
+    from nnunet_lopsided.evaluation.outputs import write_results
+
+    tmp_path = tmp_path_factory.mktemp("two_models")
+    rng = np.random.default_rng(7)
+    references = tmp_path / "references"
+    references.mkdir()
+    for model in "ab":
+        (tmp_path / model).mkdir()
+    for case in [f"p{i}_{j}" for i in range(4) for j in range(2)] + ["p4_0"]:
+        n = 0 if case == "p4_0" else int(rng.integers(2, 6))
+        reference = np.zeros((30, 30), np.uint8)
+        places = rng.permutation(25)
+        for place, size in zip(places[:n], rng.integers(1, 4, n), strict=True):
+            y, x = 6 * (place // 5), 6 * (place % 5)
+            reference[y : y + size, x : x + size] = 1
+        write_image(references / f"{case}.png", Image(reference, plain(2)))
+        for model, hits, n_false in (("a", 0.8, 2), ("b", 0.5, 1)):
+            probability = np.zeros((30, 30), np.float32)
+            for place in places[:n]:
+                y, x = 6 * (place // 5), 6 * (place % 5)
+                if rng.random() < hits:
+                    # A seventh of the confidences are equal.
+                    probability[y : y + 2, x : x + 2] = rng.choice([0.5, rng.uniform(0.2, 0.9)], p=[1 / 7, 6 / 7])
+            for place in places[n : n + n_false]:
+                probability[6 * (place // 5) + 1, 6 * (place % 5) + 1] = rng.choice([0.5, rng.uniform(0.11, 0.8)])
+            np.save(tmp_path / model / f"{case}.npy", probability)
+    for model in "ab":
+        result = evaluate_folder(references, tmp_path / model, n_replicates=0, patients_regex="(p.)_")
+        write_results(result, tmp_path / f"out_{model}")
+    return tmp_path / "out_a", tmp_path / "out_b"

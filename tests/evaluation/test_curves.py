@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.evaluation.curves import average_precision, operating_points
+from nnunet_lopsided.evaluation.curves import (
+    average_precision,
+    average_recall,
+    operating_points,
+    sensitivity_at,
+)
 
 NONE = np.zeros(0)
 
@@ -47,6 +52,27 @@ def test_duplicates_as_true_positives_raise_precision_only():
     p = operating_points(np.array([0.9]), np.array([0.9, 0.5]), np.array([0.9]), n_lesions=2, n_cases=1)
     assert p.precision.tolist() == [0.5, 2 / 3]
     assert p.sensitivity.tolist() == [0.5, 0.5]
+
+
+def test_average_recall_by_hand():
+    # Two cases: sensitivity .25 from 0 false positives per case, .5 from .5 on, .75 from 3 on: (.5 * .25 + 2.5 * .5 +
+    # 2 * .75) / 5; the last false positive, at 6 per case, does not matter.
+    p = points([0.9, 0.7, 0.3], [0.8, 0.6, 0.6, 0.5, 0.5, 0.4, 0.2], n_lesions=4, n_cases=2)
+    assert average_recall(p, 5) == pytest.approx((0.5 * 0.25 + 2.5 * 0.5 + 2 * 0.75) / 5)
+    assert average_recall(p, 0.5) == 0.25
+    assert average_recall(points([], [0.4], 0), 5) is None
+    assert average_recall(points([], [], 3), 5) == 0.0
+    assert average_recall(points([0.9], [], 1), 5) == 1.0
+
+
+def test_sensitivity_at_false_positives_per_case():
+    p = points([0.9, 0.7, 0.3], [0.8, 0.6, 0.6], n_lesions=4, n_cases=2)
+    found = [(m.fp_per_case, m.sensitivity, m.threshold) for m in sensitivity_at(p, (0.25, 0.5, 1, 1.5, 100))]
+    assert found == [(0.25, 0.25, 0.9), (0.5, 0.5, 0.7), (1, 0.5, 0.7), (1.5, 0.75, 0.3), (100, 0.75, 0.3)]
+    assert [m.threshold for m in sensitivity_at(points([0.5], [0.9], 1), (0.5, 1))] == [None, 0.5]
+    assert sensitivity_at(points([], [0.4], 0), (1,)) == ()
+    # A false positive of the same confidence comes with the detection: it cannot be had without.
+    assert [m.sensitivity for m in sensitivity_at(points([0.5], [0.5], 1), (0.5, 1))] == [0.0, 1.0]
 
 
 def test_corners_keep_both_ends_of_a_straight_run():

@@ -1,13 +1,16 @@
 """nnunet_lopsided.evaluation.folder and summary."""
 
+import multiprocessing
 import threading
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
-from nnunet_lopsided.evaluation.folder import _in_order
+from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
+from nnunet_lopsided.evaluation.folder import _in_order, load_again
 
 
 def evaluate(folders, **options):
@@ -37,6 +40,87 @@ def test_by_hand(two_cases):
     # Replicates without case a have no lesion and no average precision; the others all have .5.
     assert 0 < result.summary.n_defined_replicates < 50
     assert (metrics.map_ci95_bootstrap.low, metrics.map_ci95_bootstrap.high) == (0.5, 0.5)
+
+
+def test_further_metrics_by_hand(two_cases):
+    metrics = evaluate(two_cases).summary.metrics
+    assert metrics.f1 == pytest.approx(2 * 0.5 * (1 / 3) / (0.5 + 1 / 3))
+    dice = 2 * 18 / (27 + 18)
+    assert metrics.lesion_wise_dice == pytest.approx(dice / (2 + 2))
+    assert metrics.lesion_wise_dice_case_mean == pytest.approx((dice / 3 + 0 / 1) / 2)
+    # No false positives per case up to .5, then those at .5 and .3: nothing more is found.
+    assert metrics.average_recall == 0.5
+    assert metrics.false_positives_per_lesion_free_case == 1.0  # case b
+    assert metrics.false_positive_volume_mm3_per_case == (2 + 1) / 2
+    assert metrics.false_positive_volume_mm3_per_lesion_free_case == 1.0
+    assert metrics.smallest_detected_diameter_mm == pytest.approx((6 * 27 / np.pi) ** (1 / 3))
+    # The label map (p > .5) has 18 voxels of 28; of case b neither has any, which nnU-Net leaves out of its mean.
+    assert metrics.voxel_dice == metrics.voxel_dice_pooled == pytest.approx(2 * 18 / (28 + 18))
+    # At .1 candidates have 18 + 2 and 1 voxels.
+    assert metrics.voxel_dice_at_threshold == pytest.approx((2 * 18 / (28 + 20) + 0) / 2)
+
+
+def test_voxel_dice_is_that_of_nnunet(folders, tmp_path, monkeypatch):
+    """A case found in part, one where both are empty, one with voxels in the prediction alone."""
+    from nnunetv2.evaluation import evaluate_predictions
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    # Threads instead of spawned processes, each of which would import torch again.
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: SimpleNamespace(Pool=ThreadPool))
+    rng = np.random.default_rng(0)
+    empty = np.zeros((4, 9, 9), np.uint8)
+    full, other = ((rng.random(empty.shape) < 0.3).astype(np.uint8) for _ in range(2))
+    for case, reference, predicted in (
+        ("a", full, full * other),
+        ("b", empty, empty),
+        ("c", empty, other),
+        ("d", full, other),
+    ):
+        folders.write_reference(f"{case}.nii.gz", reference)
+        folders.write_image(f"{case}.nii.gz", predicted)
+        folders.write_npz(case, predicted * 0.6 + 0.2)
+    theirs = evaluate_predictions.compute_metrics_on_folder(
+        str(folders.references), str(folders.predictions), None, SimpleITKIO(), ".nii.gz", [1], num_processes=1
+    )
+    ours = evaluate(folders)
+    assert ours.summary.metrics.voxel_dice == pytest.approx(theirs["foreground_mean"]["Dice"])
+    by_case = [case["metrics"][1]["Dice"] for case in theirs["metric_per_case"]]
+    found = [
+        np.nan if case.segmentation_overlap.dice is None else case.segmentation_overlap.dice for case in ours.cases
+    ]
+    assert found == pytest.approx(by_case, nan_ok=True)
+
+
+def test_per_patient_is_each_patient_alone(two_cases):
+    summary = evaluate(two_cases).summary
+    assert summary.patients == ("a", "b")
+    for i, case in enumerate(evaluate(two_cases).cases):
+        alone = summarize([case], EvaluationRules(), 0).metrics
+        for name, values in summary.per_patient.items():
+            value = getattr(alone, name)
+            assert (value is None and np.isnan(values[i])) or values[i] == pytest.approx(value), name
+
+
+def test_the_bootstrap_of_every_metric_surrounds_it():
+    rng = np.random.default_rng(0)
+    cases = []
+    for i in range(12):
+        reference = np.zeros((4, 20, 20), bool)
+        for z, y, x in rng.integers(0, 19, (i % 4, 3)) * [0, 1, 1]:
+            reference[z + 1, y, x] = True
+        p = np.where(rng.random(reference.shape) < 0.01, rng.random(reference.shape), reference * rng.random())
+        cases.append(evaluate_case(reference, p, (1, 1, 1), case=str(i)))
+    summary = summarize(cases, EvaluationRules(), 400, seed=1)
+    bootstrapped = {name.removesuffix("_bootstrap"): i for name, i in summary.intervals.items() if "bootstrap" in name}
+    assert len(bootstrapped) == 14
+    for name, interval in {**bootstrapped, "map": summary.metrics.map_ci95_bootstrap}.items():
+        assert interval.low <= getattr(summary.metrics, name) <= interval.high, name
+        assert interval.low < interval.high, name
+    mean, deviation = summary.average_recall_subsampled
+    assert mean == pytest.approx(summary.metrics.average_recall, abs=0.03)
+    assert 0 < deviation < 0.2
+    for b in summary.by_diameter[:1]:
+        assert b.bootstrap.low <= b.sensitivity <= b.bootstrap.high
 
 
 def test_max_sensitivity_of_perfect_detections_is_1():
@@ -151,6 +235,115 @@ def test_connectivity_of_the_other_dimension_names_the_case(two_cases):
 def test_numbers_out_of_range(two_cases, option, value):
     with pytest.raises(InputError, match=option):
         evaluate(two_cases, **{option: value})
+
+
+def test_several_thresholds_share_the_loaded_cases(two_cases, monkeypatch):
+    loads = []
+    real = folder.load_case
+    monkeypatch.setattr(folder, "load_case", lambda name, *rest: loads.append(name) or real(name, *rest))
+    result = evaluate(two_cases, thresholds=(0.4, 0.1, 0.9))
+    assert sorted(loads) == ["a", "b"]
+    assert [threshold for threshold, _ in result.by_threshold] == [0.4, 0.1, 0.9]
+    assert [s.counts.candidates for _, s in result.by_threshold] == [2, 3, 0]
+    assert (result.rules.threshold, result.summary) == (0.4, result.by_threshold[0][1])
+    for threshold, summary in result.by_threshold:
+        alone = evaluate(two_cases, rules=EvaluationRules(threshold=threshold)).summary
+        assert (summary.metrics, summary.counts) == (alone.metrics, alone.counts)
+    assert evaluate(two_cases).by_threshold == ()
+    with pytest.raises(InputError, match="thresholds must differ"):
+        evaluate(two_cases, thresholds=(0.4, 0.4))
+    with pytest.raises(InputError, match="threshold must be within"):
+        evaluate(two_cases, thresholds=(0.4, 0.0))
+
+
+def test_kept_and_censored_lesions(two_cases, tmp_path):
+    censored = type(two_cases)(tmp_path / "censored", two_cases.predictions)
+    censored.references.mkdir()
+    kept = np.zeros((8, 10, 12), np.uint8)
+    kept[6, 6, 6] = 1  # the missed lesion; the found one was censored
+    censored.write_reference("a.nii.gz", kept)
+    with pytest.raises(InputError, match=r"no censored reference in .* for the cases b"):
+        evaluate(two_cases, censored_references=censored.references)
+    censored.write_reference("b.nii.gz", np.zeros_like(kept))
+    groups = evaluate(two_cases, censored_references=censored.references).summary.by_annotation
+    assert [(g.name, g.n_lesions, g.n_detected, g.sensitivity) for g in groups] == [
+        ("kept", 1, 0, 0.0),
+        ("censored", 1, 1, 1.0),
+    ]
+    assert (groups[1].bootstrap.low, groups[1].interval.high) == (1.0, 1.0)
+    assert evaluate(two_cases).summary.by_annotation == ()
+    kept[0, 0, 0] = 1
+    censored.write_reference("b.nii.gz", kept)
+    with pytest.raises(InputError, match=r"case b: the censored reference has 2 lesion voxels .* lacks: .*b\.nii\.gz"):
+        evaluate(two_cases, censored_references=censored.references)
+
+
+def test_on_case_sees_every_case_with_its_volumes(two_cases):
+    seen = {}
+    result = evaluate(two_cases, on_case=lambda case: seen.__setitem__(case.files.name, case))
+    assert sorted(seen) == ["a", "b"]
+    assert seen["a"].loaded.prediction.shape == seen["a"].loaded.reference.shape == (8, 10, 12)
+    assert (len(seen["a"].evaluated.lesions), len(seen["a"].evaluated.candidates)) == (2, 2)
+    assert seen["a"].evaluated.result in result.cases
+    np.testing.assert_array_equal(load_again(result, "a").prediction, seen["a"].loaded.prediction)
+
+
+# Bad cases ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad_cases(two_cases):
+    """Beside the two good cases: c of another shape (its header says so), d and e with values that are none."""
+    reference, lesion = np.zeros((4, 5, 6), np.uint8), np.full((4, 5, 6), 0.2, np.float32)
+    for case in "cde":
+        two_cases.write_reference(f"{case}.nii.gz", reference)
+    two_cases.write_npz("c", lesion[:, :, :5])
+    two_cases.write_npz("d", lesion * 7)
+    two_cases.write_npz("e", lesion * np.nan)
+    return two_cases
+
+
+def test_every_problem_is_reported_at_once_before_anything_is_computed(bad_cases, monkeypatch):
+    monkeypatch.setattr(folder, "evaluate_thresholds", None)
+    with pytest.raises(InputErrors) as caught:
+        evaluate(bad_cases)
+    c, d, e = caught.value.problems
+    assert c.startswith("case c: expected shape (channels, 4, 5, 6) of the reference, found (2, 4, 5, 5) in")
+    assert d.startswith("case d: expected finite probabilities within [0, 1], found")
+    assert e.startswith("case e: expected finite probabilities within [0, 1], found nan")
+
+
+def test_a_missing_prediction_does_not_hide_other_problems(bad_cases):
+    (bad_cases.predictions / "a.npz").unlink()
+    (bad_cases.predictions / "a.nii.gz").unlink()
+    with pytest.raises(InputErrors) as caught:
+        evaluate(bad_cases)
+    assert [p[:12] for p in caught.value.problems] == ["1 of 5 refer", "case c: expe", "case d: expe", "case e: expe"]
+
+
+def test_content_problems_alone_are_gathered_too(bad_cases):
+    (bad_cases.references / "c.nii.gz").unlink()
+    with pytest.raises(InputErrors) as caught:
+        evaluate(bad_cases)
+    assert [problem[:7] for problem in caught.value.problems] == ["case d:", "case e:"]
+
+
+def test_bad_cases_are_skipped_on_request_and_listed(bad_cases):
+    result = evaluate(bad_cases, skip_bad=True)
+    assert [case.case for case in result.cases] == ["a", "b"]
+    assert [skipped.case for skipped in result.skipped] == ["c", "d", "e"]
+    assert all(f"case {skipped.case}: expected" in skipped.problem for skipped in result.skipped)
+    for case in "ab":
+        (bad_cases.references / f"{case}.nii.gz").unlink()
+    with pytest.raises(InputErrors, match="none of the 3 cases can be evaluated; case c"):
+        evaluate(bad_cases, skip_bad=True)
+
+
+def test_skipping_bad_cases_still_refuses_missing_predictions(bad_cases):
+    (bad_cases.predictions / "a.npz").unlink()
+    (bad_cases.predictions / "a.nii.gz").unlink()
+    with pytest.raises(InputErrors, match="1 of 5 references have no prediction"):
+        evaluate(bad_cases, skip_bad=True)
 
 
 def test_few_cases_are_in_the_air_at_a_time():

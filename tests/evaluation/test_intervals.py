@@ -5,14 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.evaluation.curves import average_precision, operating_points
+from nnunet_lopsided.evaluation.curves import average_precision, average_recall, operating_points, sensitivity_at
 from nnunet_lopsided.evaluation.intervals import (
     Detections,
     hanley_mcneil,
     patient_weights,
     percentile_interval,
     resampled_average_precision,
+    resampled_curves,
     resampled_ratio,
+    subsample_weights,
     wilson,
 )
 
@@ -55,6 +57,15 @@ def test_weights_are_seeded_and_draw_every_replicate_in_full():
     assert (weights != patient_weights(7, 50, seed=4)).any()
 
 
+def test_subsamples_draw_each_patient_at_most_once():
+    weights = subsample_weights(10, 0.8, 200, seed=1)
+    assert set(np.unique(weights)) == {0, 1}
+    assert (weights.sum(axis=1) == 8).all()
+    assert weights.mean(axis=0) == pytest.approx(0.8, abs=0.1)
+    np.testing.assert_array_equal(weights, subsample_weights(10, 0.8, 200, seed=1))
+    assert subsample_weights(1, 0.3, 2, seed=0).tolist() == [[1], [1]]
+
+
 def test_percentiles_leave_out_undefined_replicates():
     interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 41)]))
     assert (interval.low, interval.high) == (pytest.approx(0.025), pytest.approx(0.975))
@@ -76,8 +87,17 @@ def test_resampled_average_precision_is_that_of_the_replicated_cases(seed, n_pat
     true, false = rng.integers(0, 6, len(true_patient)) / 5, rng.integers(0, 6, len(false_patient)) / 5
     detections = Detections(true, true_patient, true, true_patient, false, false_patient, lesions)
     weights = np.vstack([np.ones((1, n_patients), int), patient_weights(n_patients, 6, seed)])
+    n_cases = rng.integers(1, 4, n_patients)
     fast = resampled_average_precision(detections, weights, max_cells)
-    for row, value in zip(weights, fast, strict=True):
+    curves = resampled_curves(detections, weights, n_cases, 5.0, (0.25, 1.0), max_cells)
+    np.testing.assert_array_equal(fast, curves.average_precision)
+    for i, row in enumerate(weights):
         t, f = np.repeat(true, row[true_patient]), np.repeat(false, row[false_patient])
-        slow = average_precision(operating_points(t, t, f, int(lesions @ row), 1))
-        assert (np.isnan(value) and slow is None) or value == pytest.approx(slow)
+        points = operating_points(t, t, f, int(lesions @ row), int(n_cases @ row))
+        if not points.n_lesions:
+            assert np.isnan([fast[i], curves.average_recall[i], *curves.sensitivity_at[i]]).all()
+            continue
+        assert fast[i] == pytest.approx(average_precision(points))
+        assert curves.average_recall[i] == pytest.approx(average_recall(points, 5.0))
+        expected = [matched.sensitivity for matched in sensitivity_at(points, (0.25, 1.0))]
+        assert curves.sensitivity_at[i].tolist() == pytest.approx(expected)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class, load_case
+from nnunet_lopsided.evaluation.loading import LesionClass, check_headers, lesion_class, load_case
 from nnunet_lopsided.images import Geometry
 from nnunet_lopsided.nnunet_layout import label_scheme, predictions_by_case
 
@@ -90,24 +90,27 @@ def test_2d_png_with_the_axis_nnunet_adds(folders):
 
 
 def channels(*values):
-    return np.array(values, np.float32).reshape(-1, 1, 1, 1)
+    """Arguments of ``LesionClass.probability``."""
+    return np.array(values, np.float32).reshape(-1, 1, 1, 1), len(values)
 
 
 def test_softmax_channels_by_name():
     two = scheme({"background": 0, "a": 1, "b": 2})
     p = channels(0.5, 0.2, 0.3)
-    assert LesionClass(two, "a").probability(p).item() == np.float32(0.2)
-    assert LesionClass(two, "b").probability(p).item() == np.float32(0.3)
-    assert LesionClass(two).probability(p).item() == 0.5
-    assert LesionClass(scheme(LESION)).probability(channels(0.9, 0.1)).item() == np.float32(0.1)  # not 1 - .9
-    assert LesionClass(scheme({"background": 0, "lesion": 2})).probability(channels(0.9, 0.1)).item() == np.float32(0.1)
+    assert LesionClass(two, "a").probability(*p).item() == np.float32(0.2)
+    assert LesionClass(two, "b").probability(*p).item() == np.float32(0.3)
+    assert LesionClass(two).probability(*p).item() == 0.5
+    assert LesionClass(scheme(LESION)).probability(*channels(0.9, 0.1)).item() == np.float32(0.1)  # not 1 - .9
+    assert LesionClass(scheme({"background": 0, "lesion": 2})).probability(*channels(0.9, 0.1)).item() == np.float32(
+        0.1
+    )
 
 
 def test_region_channels_by_name():
     p = channels(0.9, 0.3)
-    assert LesionClass(scheme(REGIONS), "whole").probability(p).item() == np.float32(0.9)
-    assert LesionClass(scheme(REGIONS), "core").probability(p).item() == np.float32(0.3)
-    assert LesionClass(scheme(REGIONS)).probability(p).item() == np.float32(0.9)
+    assert LesionClass(scheme(REGIONS), "whole").probability(*p).item() == np.float32(0.9)
+    assert LesionClass(scheme(REGIONS), "core").probability(*p).item() == np.float32(0.3)
+    assert LesionClass(scheme(REGIONS)).probability(*p).item() == np.float32(0.9)
 
 
 def test_region_masks_by_name():
@@ -118,13 +121,13 @@ def test_region_masks_by_name():
 
 
 def test_without_dataset_json():
-    assert LesionClass().probability(channels(0.8, 0.2)).item() == np.float32(0.2)
-    assert LesionClass().probability(channels(0.4)).item() == np.float32(0.4)
-    assert LesionClass().probability(channels(0.5, 0.25, 0.25)).item() == 0.5
+    assert LesionClass().probability(*channels(0.8, 0.2)).item() == np.float32(0.2)
+    assert LesionClass().probability(*channels(0.4)).item() == np.float32(0.4)
+    assert LesionClass().probability(*channels(0.5, 0.25, 0.25)).item() == 0.5
     with pytest.raises(InputError, match=r"2 channels that do not sum to 1.*--dataset-json"):
-        LesionClass().probability(channels(0.9, 0.8))
+        LesionClass().probability(*channels(0.9, 0.8))
     with pytest.raises(InputError, match=r"expected 2 channels from dataset.json, found 3"):
-        LesionClass(scheme(LESION)).probability(channels(0.5, 0.25, 0.25))
+        LesionClass(scheme(LESION)).probability(*channels(0.5, 0.25, 0.25))
 
 
 def test_lesion_class_by_name(tmp_path):
@@ -234,7 +237,7 @@ def test_arrays_of_the_wrong_kind(folders, lesion):
     with pytest.raises(InputError, match=r"case a: expected an array 'probabilities'.* found logits"):
         load(folders)
     np.savez(folders.predictions / "a.npz", probabilities=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"case a: cannot read .*allow_pickle"):
+    with pytest.raises(InputError, match=r"case a: expected floating-point probabilities, found object"):
         load(folders)
 
 
@@ -242,6 +245,56 @@ def test_fractional_reference(folders, lesion):
     folders.write_reference("a.nii.gz", lesion)
     with pytest.raises(InputError, match="case a: expected a label map as reference, found fractional values"):
         load(folders)
+
+
+def test_predicted_label_maps_of_other_classes(folders, lesion):
+    folders.write_image("a.nii.gz", reference_array(7))
+    with pytest.raises(InputError, match=r"case a: .*a\.nii\.gz holds label values \[7\] that dataset.json does not"):
+        load(folders)
+    assert load(folders, LesionClass()).prediction.sum() == 2
+
+
+def test_references_without_real_numbers_or_sizes(folders, lesion):
+    import nibabel
+
+    path = folders.references / "a.nii.gz"
+    folders.write_npz("a", lesion)
+    nibabel.Nifti1Image(np.zeros(SHAPE[::-1], np.complex64), np.eye(4)).to_filename(path)
+    with pytest.raises(InputError, match="case a: expected a label map as reference, found values of type complex"):
+        load(folders)
+    folders.write_reference("b.tif", np.zeros((4, 5, 6), np.uint8))
+    (folders.references / "b.json").write_text('{"spacing": [1, -2, 1]}')
+    with pytest.raises(InputError, match=r"case b: expected a positive voxel size, found \(1.0, -2.0, 1.0\)"):
+        load_case("b", folders.references / "b.tif", None, LesionClass())
+    (folders.references / "b.json").write_text('{"spacing": [1, 2]}')
+    with pytest.raises(InputError, match=r"case b: .*b\.json: expected \{'spacing': \[z, y, x\]\}"):
+        load_case("b", folders.references / "b.tif", None, LesionClass())
+
+
+def test_headers_show_what_needs_no_reading(folders, lesion):
+    def check(**options):
+        files = predictions_by_case(folders.predictions)["a"]
+        check_headers("a", folders.references / "a.nii.gz", files, **options)
+
+    folders.write_npz("a", lesion * 9)
+    folders.write_image("a.nii.gz", reference_array())
+    check()  # values are not looked at
+    with pytest.raises(InputError, match=r"case a: image not found: .*none"):
+        check(censored_reference=folders.references / "none.nii.gz")
+    folders.write_image("a.nii.gz", np.zeros((3, 4, 6), np.uint8))
+    with pytest.raises(InputError, match=r"case a: expected the reference's shape \(3, 4, 5\), found \(3, 4, 6\)"):
+        check()
+    folders.write_image("a.nii.gz", reference_array())
+    folders.write_npz("a", lesion[:, :, :3])
+    with pytest.raises(InputError, match=r"case a: expected shape \(channels, 3, 4, 5\) .* found \(2, 3, 4, 3\)"):
+        check()
+    check(hard_labels=True)
+    (folders.predictions / "a.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"case a: cannot read .*a\.npz"):
+        check()
+    (folders.references / "a.nii.gz").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"case a: cannot read image .*a\.nii\.gz"):
+        check()
 
 
 @pytest.mark.parametrize("kept", [0, 60, 0.5, 0.98])

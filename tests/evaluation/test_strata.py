@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from nnunet_lopsided.evaluation.strata import probability_histogram, sensitivity_by_diameter, shannon_entropy_bits
+from nnunet_lopsided.evaluation.strata import (
+    entropy_by_component,
+    probability_histogram,
+    sensitivity_by_diameter,
+    shannon_entropy_bits,
+)
 
 
 def test_bins_by_hand():
@@ -31,3 +36,14 @@ def test_entropy():
     assert shannon_entropy_bits(np.array([1, 1, 1, 1])) == 2.0
     assert shannon_entropy_bits(np.array([3, 1])) == pytest.approx(0.8112781)
     assert shannon_entropy_bits(np.array([0, 0])) is None
+
+
+def test_entropy_of_each_component_is_that_of_its_own_histogram():
+    rng = np.random.default_rng(0)
+    values, ids = rng.random(200), rng.integers(1, 6, 200)
+    ids[ids == 3] = 1  # component 3 has no voxel
+    found = entropy_by_component(values, ids, 5, 10)
+    expected = [shannon_entropy_bits(probability_histogram(values[ids == i], 10)) for i in (1, 2, 4, 5)]
+    assert found[[0, 1, 3, 4]].tolist() == pytest.approx(expected)
+    assert np.isnan(found[2])
+    assert entropy_by_component(np.zeros(0), np.zeros(0, int), 0, 10).shape == (0,)

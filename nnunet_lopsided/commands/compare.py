@@ -1,0 +1,99 @@
+"""``lopsided-eval compare``: evaluations of several models on the same cases, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_lopsided.commands._cli import run
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.evaluation.comparison import Comparison
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_parser(), _compare, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lopsided-eval compare",
+        description="Compare evaluations of the same cases by the same rules: the difference of every metric with its "
+        "paired bootstrap interval, and which lesion was found by which model. Writes compare.html, comparison.json, "
+        "lesions.csv.",
+    )
+    parser.add_argument(
+        "evaluations", nargs="+", type=Path, metavar="FOLDER", help="output folders of lopsided-eval, two or more"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models (default: names of the folders)")
+    parser.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier comparison in the output folder")
+    return parser
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.evaluation.comparison import compare
+    from nnunet_lopsided.evaluation.comparison_outputs import MARKER, write_comparison
+    from nnunet_lopsided.evaluation.outputs import check_output_folder
+    from nnunet_lopsided.evaluation.tables import read_evaluation
+
+    folders, names = arguments.evaluations, arguments.names
+    if len(folders) < 2:
+        raise InputError(f"a comparison needs at least two evaluations, got {len(folders)}")
+    if names is None:
+        names = _names(folders)
+    elif len(names) != len(folders):
+        raise InputError(f"--names must be {len(folders)} names, one for each evaluation, got {len(names)}")
+    check_output_folder(arguments.output, arguments.overwrite, folders, MARKER)
+    models = [read_evaluation(folder, name) for folder, name in zip(folders, names, strict=True)]
+    versions = {model.summary["settings"]["version"] for model in models}
+    if len(versions) > 1:
+        print(
+            f"lopsided-eval compare: warning: evaluated with different versions: {', '.join(sorted(versions))}",
+            file=sys.stderr,
+        )
+    comparison = compare(models, arguments.bootstrap, arguments.seed)
+    write_comparison(comparison, arguments.output, arguments.overwrite)
+    print(_table(comparison))
+    print(f"results in {arguments.output}: see compare.html")
+    return 0
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """The names of the folders, with those above them as far as that is needed to tell them apart."""
+    parts = [folder.absolute().parts[1:] for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return names
+
+
+def _table(comparison: Comparison) -> str:
+    lines = []
+    for pair in comparison.pairs:
+        first, second = (comparison.models[i].name for i in (pair.first, pair.second))
+        lines.append(f"{second} minus {first}")
+        for name, d in pair.differences.items():
+            if d.difference is None:
+                continue
+            ends = "" if d.interval.low is None else f"  {d.interval.low:+.4f} to {d.interval.high:+.4f}"
+            lines.append(f"  {name:<46}{d.difference:>+12.4f}{ends}")
+        found = pair.lesions
+        lines.append(
+            f"  lesions found by both {found.both}, only {first} {found.only_first}, only {second} "
+            f"{found.only_second}, neither {found.neither}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Probability arrays on disk: .npy, and .npz archives read channel by channel.
+
+nnU-Net's archives hold every channel of a network; an evaluation needs one. numpy would hold them all in memory, copied
+in small pieces, so archives in numpy's usual form (deflated, C order) are read here, and all others by numpy.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+
+ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_LOCAL_HEADER_BYTES = 30  # of a zip archive's member, before its name
+_PIECE_BYTES = 1 << 18
+# numpy parses headers by ast.literal_eval, which fails at random in threads of Python 3.11 ("SystemError: AST
+# constructor recursion depth mismatch": the depth is counted once for all threads). So nothing here calls numpy.load.
+_ONE_HEADER_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What an array says about itself before its values.
+
+    Attributes:
+        shape: its shape.
+        dtype: its type.
+        fortran_order: whether the first axis varies fastest on disk.
+        n_bytes: length of the header itself.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    n_bytes: int
+
+
+def array_header(path: Path) -> ArrayHeader:
+    """The header of the array in a .npy file, or of ``probabilities`` (or ``softmax``) in a .npz archive.
+
+    Raises:
+        InputError: the file cannot be read or holds no such array.
+    """
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                return _header(file)
+        with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as member:
+            return _header(member)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _cannot_read(path, error) from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The whole array, of which :func:`array_header` tells the shape; objects are never unpickled.
+
+    Raises:
+        InputError: the file cannot be read or holds no such array.
+    """
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                header = _header(file)
+                _refuse_objects(path, header)
+                values = np.fromfile(file, header.dtype, math.prod(header.shape))
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as member:
+                header = _header(member)
+                _refuse_objects(path, header)
+                values = np.frombuffer(member.read(), header.dtype)
+        return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _cannot_read(path, error) from error
+
+
+def read_channels(path: Path) -> Iterator[NDArray[Any]]:
+    """The array along its first axis, one channel in memory at a time where the file allows it.
+
+    All of the archive is read and its checksum compared, however few channels are kept.
+
+    Raises:
+        InputError: the file cannot be read or holds no such array.
+    """
+    header = array_header(path)
+    if path.suffix == ".npy" or header.fortran_order or header.dtype.hasobject:
+        yield from read_array(path)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(_member(path, archive))
+            deflated = info.compress_type == zipfile.ZIP_DEFLATED and not info.flag_bits & 1
+            if deflated:
+                yield from _inflated_channels(path, info, header)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _cannot_read(path, error) from error
+    if not deflated:
+        yield from read_array(path)
+
+
+def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[Any]]:
+    shape = header.shape[1:]
+    with path.open("rb") as file:
+        inflater = _Inflater(file, info)
+        inflater.take(header.n_bytes)
+        for _ in range(header.shape[0]):
+            yield inflater.take(math.prod(shape) * header.dtype.itemsize).view(header.dtype).reshape(shape)
+        inflater.check()
+
+
+class _Inflater:
+    """The inflated bytes of one member of an archive, in pieces small enough to stay in the processor's cache."""
+
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo) -> None:
+        file.seek(info.header_offset)
+        local = file.read(_LOCAL_HEADER_BYTES)
+        file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # name and extra field
+        self._file, self._info, self._left = file, info, info.compress_size
+        self._inflate, self._packed, self._checksum = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+
+    def take(self, n_bytes: int) -> NDArray[np.uint8]:
+        """The next bytes."""
+        taken, n = np.empty(n_bytes, np.uint8), 0
+        while n < n_bytes:
+            if not self._packed:
+                self._packed = self._file.read(min(_PIECE_BYTES, self._left))
+                self._left -= len(self._packed)
+            at_end = not self._packed
+            piece = self._inflate.decompress(self._packed, min(_PIECE_BYTES, n_bytes - n))
+            if at_end and not piece:
+                raise EOFError(f"{self._info.filename} ends early")
+            self._packed = self._inflate.unconsumed_tail
+            self._checksum = zlib.crc32(piece, self._checksum)
+            taken[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
+            n += len(piece)
+        return taken
+
+    def check(self) -> None:
+        """Compare the checksum of all that was taken."""
+        if self._checksum != self._info.CRC:
+            raise zipfile.BadZipFile(f"bad CRC-32 of {self._info.filename}")
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> str:
+    names = archive.namelist()
+    for key in ARRAY_KEYS:
+        if f"{key}.npy" in names:
+            return f"{key}.npy"
+    found = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
+    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
+
+
+def _header(file: IO[bytes]) -> ArrayHeader:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    with _ONE_HEADER_AT_A_TIME:
+        shape, fortran_order, dtype = read(file)
+    return ArrayHeader(shape, dtype, fortran_order, file.tell())
+
+
+def _refuse_objects(path: Path, header: ArrayHeader) -> None:
+    if header.dtype.hasobject:
+        raise InputError(f"expected an array of numbers, found objects, which are never unpickled, in {path}")
+
+
+def _cannot_read(path: Path, error: Exception) -> InputError:
+    return InputError(f"cannot read {path}: {error or type(error).__name__}")

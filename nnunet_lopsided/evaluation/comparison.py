@@ -1,0 +1,263 @@
+"""Evaluations of several models on the same cases, side by side: paired differences, and lesion by lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval
+from nnunet_lopsided.evaluation.pooling import pool
+from nnunet_lopsided.evaluation.strata import diameter_bin
+from nnunet_lopsided.evaluation.summary import resampled_metrics
+from nnunet_lopsided.evaluation.tables import SavedEvaluation
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two models, second minus first; None where undefined.
+
+    Attributes:
+        first: value of the first model.
+        second: value of the second.
+        difference: second - first.
+        interval: 95% of the paired bootstrap, in which both models are always given the same patients.
+    """
+
+    first: float | None
+    second: float | None
+    difference: float | None
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class FoundBy:
+    """How many lesions both, only one, or neither of two models found."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @property
+    def mcnemar_p(self) -> float | None:
+        """Two-sided p of McNemar's exact test; None when the models differ on no lesion.
+
+        It takes lesions as independent, those of one patient too; the bootstrap does not.
+
+        Example:
+            >>> FoundBy(both=5, only_first=0, only_second=5, neither=1).mcnemar_p
+            0.0625
+        """
+        from scipy.stats import binomtest
+
+        n = self.only_first + self.only_second
+        return float(binomtest(self.only_first, n).pvalue) if n else None
+
+
+@dataclass(frozen=True)
+class FoundByDiameter:
+    """:class:`FoundBy` for lesions with ``lower_mm <= diameter < upper_mm`` (None: no upper edge)."""
+
+    lower_mm: float
+    upper_mm: float | None
+    found: FoundBy
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models, by their number (from 0).
+
+    Attributes:
+        first: the one that is subtracted.
+        second: the one it is subtracted from.
+        differences: by metric.
+        lesions: found by which of them.
+        by_diameter: the same by size, smallest first.
+    """
+
+    first: int
+    second: int
+    differences: dict[str, Difference]
+    lesions: FoundBy
+    by_diameter: tuple[FoundByDiameter, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of :func:`compare`.
+
+    Attributes:
+        models: the evaluations, in the order given.
+        pairs: every pair of them.
+        detected: which lesion was found by which model, (lesions, models), in the order of lesions.csv without the
+            lesions that do not count.
+        n_patients: units of the bootstrap.
+        n_replicates: of the bootstrap.
+        seed: of the bootstrap.
+    """
+
+    models: tuple[SavedEvaluation, ...]
+    pairs: tuple[Pair, ...]
+    detected: NDArray[np.bool_]
+    n_patients: int
+    n_replicates: int
+    seed: int
+
+
+def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: int = 0) -> Comparison:
+    """Compare evaluations of the same cases by the same rules.
+
+    Args:
+        models: at least two, of :func:`~nnunet_lopsided.evaluation.tables.read_evaluation`.
+        n_replicates: bootstrap replicates; 0: none.
+        seed: of the bootstrap.
+
+    Returns:
+        Differences of every pair, second minus first. An evaluation compared with itself differs by exactly 0.
+
+    Raises:
+        InputError: cases, reference lesions, patients or rules differ, or names are not unique.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from nnunet_lopsided.evaluation import evaluate_folder
+        >>> from nnunet_lopsided.evaluation.outputs import write_results
+        >>> from nnunet_lopsided.evaluation.tables import read_evaluation
+        >>> from nnunet_lopsided.images import Geometry, Image, write_image
+        >>> reference = np.eye(8, dtype=np.uint8)[None, ::3]
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     folder, models = Path(name), []
+        ...     geometry = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+        ...     (folder / "labels").mkdir()
+        ...     write_image(folder / "labels" / "case.nii.gz", Image(reference, geometry))
+        ...     for model, found in (("some", 4), ("all", 8)):
+        ...         (folder / model).mkdir()
+        ...         np.save(folder / model / "case.npy", 0.5 * (reference * (np.arange(8) < found)))
+        ...         result = evaluate_folder(folder / "labels", folder / model, n_replicates=0)
+        ...         write_results(result, folder / f"{model}-evaluated")
+        ...         models.append(read_evaluation(folder / f"{model}-evaluated", model))
+        >>> pair = compare(models).pairs[0]
+        >>> pair.lesions
+        FoundBy(both=2, only_first=0, only_second=1, neither=0)
+    """
+    if len(models) < 2:
+        raise InputError(f"a comparison needs at least two evaluations, got {len(models)}")
+    if n_replicates < 0 or seed < 0:
+        raise InputError(f"replicates and seed must be at least 0, got {n_replicates} and {seed}")
+    check_comparable(models)
+    rules = models[0].rules
+    pooled = [pool(model.cases, rules) for model in models]
+    n_patients = len(pooled[0].patients)
+    why = _why_no_bootstrap(n_patients, n_replicates)
+    weights = np.zeros((0, n_patients), np.int64) if why else patient_weights(n_patients, n_replicates, seed)
+    replicates = [resampled_metrics(p, weights) for p in pooled]
+    for of_model in replicates:
+        of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
+    counted = np.concatenate([case.counted for case in models[0].cases])
+    detected = np.stack([np.concatenate([c.detected for c in m.cases]) for m in models], axis=1)[counted]
+    diameter = np.concatenate([case.lesions.diameter_mm for case in models[0].cases])[counted]
+    pairs = tuple(
+        Pair(
+            a,
+            b,
+            _differences(models[a], models[b], replicates[a], replicates[b], why),
+            _found_by(detected[:, a], detected[:, b]),
+            _by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
+        )
+        for a, b in combinations(range(len(models)), 2)
+    )
+    return Comparison(tuple(models), pairs, detected, n_patients, n_replicates, seed)
+
+
+def check_comparable(models: Sequence[SavedEvaluation]) -> None:
+    """Refuse to compare what was not measured alike.
+
+    Raises:
+        InputError: names are not unique, or cases, patients, rules or reference lesions differ; the message says where.
+    """
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise InputError(f"names must be unique, got {', '.join(names)}; give others by --names")
+    first = models[0]
+    for other in models[1:]:
+        where = f"{first.folder} and {other.folder} cannot be compared"
+        mine, theirs = ({case.case: case for case in model.cases} for model in (first, other))
+        for folder, missing in ((other.folder, mine.keys() - theirs), (first.folder, theirs.keys() - mine)):
+            if missing:
+                raise InputError(f"{where}: {folder} lacks {_some(sorted(missing))}")
+        for name, value in first.rule_settings.items():
+            if other.rule_settings[name] != value:
+                raise InputError(f"{where}: {name} is {value!r} versus {other.rule_settings[name]!r}")
+        for case in first.cases:
+            _check_case(where, case, theirs[case.case])
+
+
+def _check_case(where: str, mine: CaseResult, theirs: CaseResult) -> None:
+    if mine.patient != theirs.patient:
+        raise InputError(f"{where}: case {mine.case} is of patient {mine.patient} versus {theirs.patient}")
+    same = len(mine.lesions) == len(theirs.lesions) and np.array_equal(mine.lesions.n_voxels, theirs.lesions.n_voxels)
+    if not (same and np.allclose(mine.lesions.centroid, theirs.lesions.centroid, rtol=0, atol=1e-6)):
+        raise InputError(
+            f"{where}: case {mine.case} has other reference lesions "
+            f"({len(mine.lesions)} versus {len(theirs.lesions)} of them)"
+        )
+
+
+def _why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
+    if not n_replicates:
+        return "the bootstrap was switched off"
+    return "a bootstrap over patients needs at least two patients" if n_patients < 2 else None
+
+
+def _differences(
+    first: SavedEvaluation,
+    second: SavedEvaluation,
+    of_first: dict[str, NDArray[np.float64]],
+    of_second: dict[str, NDArray[np.float64]],
+    why: str | None,
+) -> dict[str, Difference]:
+    found = {}
+    for name, a in first.metrics.items():
+        b = second.metrics.get(name)
+        if a is None or b is None:
+            interval = Interval.without("undefined for both" if a is b else "undefined for one of the two")
+        elif name not in of_first or name not in of_second:
+            interval = Interval.without("there is no bootstrap of this metric")
+        elif why is not None:
+            interval = Interval.without(why)
+        else:
+            interval = percentile_interval(of_second[name] - of_first[name])
+        found[name] = Difference(a, b, b - a if a is not None and b is not None else None, interval)
+    return found
+
+
+def _found_by(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> FoundBy:
+    return FoundBy(
+        int((first & second).sum()),
+        int((first & ~second).sum()),
+        int((~first & second).sum()),
+        int((~first & ~second).sum()),
+    )
+
+
+def _by_diameter(
+    diameter_mm: NDArray[np.float64], first: NDArray[np.bool_], second: NDArray[np.bool_], edges_mm: Sequence[float]
+) -> tuple[FoundByDiameter, ...]:
+    index = diameter_bin(diameter_mm, edges_mm)
+    bounds = [0.0, *map(float, edges_mm)]
+    uppers = [*bounds[1:], None]
+    return tuple(
+        FoundByDiameter(low, high, _found_by(first[index == i], second[index == i]))
+        for i, (low, high) in enumerate(zip(bounds, uppers, strict=True))
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more cases" if len(names) > 3 else "")

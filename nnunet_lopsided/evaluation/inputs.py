@@ -1,0 +1,187 @@
+"""Which files are evaluated: references and predictions paired by case, from one folder or from all folds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import (
+    Prediction,
+    find_dataset_json,
+    fold_of_validation,
+    label_maps,
+    predictions_by_case,
+    reference_segmentations,
+    splits_of_results,
+    validation_folders,
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is evaluated.
+
+    Attributes:
+        references: folder of reference label maps.
+        predictions: folder of predictions, or with ``folds`` a trainer's result folder.
+        label: class or region by name; None: all foreground.
+        dataset_json: the file that declares the classes; None: none was given or found.
+        patients_regex: its first group (or its match) in a case's name is the patient; None: a case is a patient.
+        allow_missing: count the lesions of references without prediction as missed instead of refusing them.
+        hard_labels: ignore probabilities and evaluate the predicted label maps.
+        skip_bad: leave out cases that cannot be evaluated, and list them, instead of refusing them all.
+        censored_references: folder of label maps that lack some of the lesions; None: there is none.
+        folds: the folds whose ``fold_X/validation`` are evaluated together; None: ``predictions`` is one folder.
+    """
+
+    references: Path
+    predictions: Path
+    label: str | None = None
+    dataset_json: Path | None = None
+    patients_regex: str | None = None
+    allow_missing: bool = False
+    hard_labels: bool = False
+    skip_bad: bool = False
+    censored_references: Path | None = None
+    folds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    Attributes:
+        name: the case.
+        patient: whom it belongs to.
+        reference: its label map.
+        prediction: None: there is none.
+        censored: its label map that lacks some of the lesions, if there is one.
+        fold: of the cross-validation, if it is one.
+    """
+
+    name: str
+    patient: str
+    reference: Path
+    prediction: Prediction | None
+    censored: Path | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The cases to evaluate, and what has no counterpart.
+
+    Attributes:
+        cases: by name, sorted.
+        missing: references without prediction.
+        unreferenced: predictions without reference.
+    """
+
+    cases: dict[str, CaseFiles]
+    missing: tuple[str, ...]
+    unreferenced: tuple[str, ...]
+
+
+def default_references(predictions: Path) -> Path:
+    """The references of predictions that lie in nnU-Net's result folders: ``gt_segmentations`` of their dataset.
+
+    Raises:
+        InputError: the predictions lie elsewhere, or there are no such references.
+    """
+    if not predictions.is_dir():
+        raise InputError(f"folder not found: {predictions}")
+    return reference_segmentations(predictions)
+
+
+def find_inputs_dataset_json(references: Path, predictions: Path, folds: Sequence[int] | None) -> Path | None:
+    """The dataset.json that declares the classes, if one lies where nnU-Net puts it."""
+    if folds and not (predictions / "dataset.json").is_file():
+        return find_dataset_json(validation_folders(predictions, folds)[folds[0]], references)
+    return find_dataset_json(predictions, references)
+
+
+def pair(inputs: Inputs) -> Pairing:
+    """Pair references and predictions by case name.
+
+    Of predictions in ``fold_X/validation`` only the fold's own cases are expected, where splits_final.json tells them.
+
+    Raises:
+        InputError: a folder is missing or holds no case, a case lies in two folds, no case has a prediction, the
+            regular expression of patients does not fit, or a case has no censored reference.
+    """
+    references = label_maps(inputs.references)
+    if not references:
+        raise InputError(f"no label maps in the reference folder {inputs.references}")
+    predicted, fold_of, expected = _predictions(inputs)
+    if not predicted:
+        raise InputError(f"no predictions in {inputs.predictions}")
+    if not set(references) & set(predicted):
+        raise InputError(
+            f"no case of {inputs.references} ({next(iter(references))}, ...) has a prediction in {inputs.predictions} "
+            f"({next(iter(predicted))}, ...)"
+        )
+    if expected is not None:
+        references = {name: path for name, path in references.items() if name in expected or name in predicted}
+    patients = _patients(tuple(references), inputs.patients_regex)
+    censored = _censored_references(inputs.censored_references, references)
+    cases = {
+        name: CaseFiles(name, patients[name], path, predicted.get(name), censored.get(name), fold_of.get(name))
+        for name, path in references.items()
+    }
+    return Pairing(
+        cases,
+        tuple(name for name in cases if name not in predicted),
+        tuple(name for name in predicted if name not in cases),
+    )
+
+
+def _predictions(inputs: Inputs) -> tuple[dict[str, Prediction], dict[str, int], frozenset[str] | None]:
+    """Predictions by case, the fold of each, and the cases that must be there (None: all references)."""
+    if inputs.folds is not None:
+        predicted: dict[str, Prediction] = {}
+        fold_of: dict[str, int] = {}
+        for fold, folder in validation_folders(inputs.predictions, inputs.folds).items():
+            for name, files in predictions_by_case(folder).items():
+                if name in fold_of:
+                    raise InputError(
+                        f"case {name} lies in two folds of {inputs.predictions}: {fold_of[name]} and {fold}"
+                    )
+                predicted[name], fold_of[name] = files, fold
+        return dict(sorted(predicted.items())), fold_of, _of_folds(inputs.predictions, inputs.folds)
+    own_fold = fold_of_validation(inputs.predictions)
+    expected = None if own_fold in (None, "all") else _of_folds(inputs.predictions, (int(str(own_fold)),))
+    return predictions_by_case(inputs.predictions), {}, expected
+
+
+def _of_folds(results: Path, folds: Iterable[int]) -> frozenset[str] | None:
+    splits = splits_of_results(results)
+    if splits is None or any(fold >= len(splits) for fold in folds):
+        return None
+    return frozenset(name for fold in folds for name in splits[fold])
+
+
+def _censored_references(folder: Path | None, names: Iterable[str]) -> dict[str, Path]:
+    if folder is None:
+        return {}
+    found = label_maps(folder)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(f"no censored reference in {folder} for the cases {', '.join(missing)}")
+    return found
+
+
+def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
+    if pattern is None:
+        return {name: name for name in names}
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"patients_regex must be a regular expression, got {pattern!r}: {error}") from None
+    found = {name: compiled.search(name) for name in names}
+    unmatched = [name for name, hit in found.items() if hit is None]
+    if unmatched:
+        raise InputError(f"patients_regex {pattern!r} does not match the cases {', '.join(unmatched)}")
+    return {name: (hit[1] if compiled.groups else hit[0]) or "" for name, hit in found.items() if hit is not None}

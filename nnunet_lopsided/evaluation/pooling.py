@@ -1,0 +1,135 @@
+"""The candidates and lesions of all cases together, with sums per patient: what metrics and bootstrap are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.intervals import Detections
+from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The cases, with the policy for duplicates applied and lesions that do not count left out.
+
+    Attributes:
+        patients: names, in the order of their first case.
+        has_probabilities: whether no prediction is a hard label map.
+        detections: confidences and patients of detected lesions, true and false positives.
+        totals: sums over each patient's cases by name, each of shape (n_patients,).
+        histograms: of the probabilities of each patient's lesion voxels, (n_patients, bins).
+        lesion_patient: index of the patient of every lesion, (K,).
+        lesion_diameter_mm: (K,).
+        lesion_detected: (K,).
+        lesion_censored: whether an incomplete reference lacks it, (K,); None without such a reference.
+    """
+
+    patients: tuple[str, ...]
+    has_probabilities: bool
+    detections: Detections
+    totals: dict[str, NDArray[np.float64]]
+    histograms: NDArray[np.int64]
+    lesion_patient: NDArray[np.int64]
+    lesion_diameter_mm: NDArray[np.float64]
+    lesion_detected: NDArray[np.bool_]
+    lesion_censored: NDArray[np.bool_] | None
+
+    @property
+    def detected_diameter_mm(self) -> NDArray[np.float64]:
+        """Diameters of the detected lesions."""
+        return self.lesion_diameter_mm[self.lesion_detected]
+
+
+def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
+    """Pool at least one case.
+
+    Args:
+        cases: evaluated by these rules.
+        rules: of them only the policy for duplicates matters here.
+
+    Returns:
+        Confidences and sums by patient.
+    """
+    patients = tuple(dict.fromkeys(case.patient for case in cases))
+    index = {patient: i for i, patient in enumerate(patients)}
+    patient_of_case = np.array([index[case.patient] for case in cases], np.int64)
+    true, false = (np.concatenate(masks) for masks in zip(*(_policy(case, rules) for case in cases), strict=True))
+    confidence = np.concatenate([case.confidence for case in cases])
+    candidate_patient = np.repeat(patient_of_case, [len(case.candidates) for case in cases])
+    lesion_patient = np.repeat(patient_of_case, [case.n_lesions for case in cases])
+    detected = np.concatenate([case.detected[case.counted] for case in cases])
+    detections = Detections(
+        np.concatenate([case.lesion_confidence[case.counted] for case in cases])[detected],
+        lesion_patient[detected],
+        confidence[true],
+        candidate_patient[true],
+        confidence[false],
+        candidate_patient[false],
+        np.bincount(lesion_patient, minlength=len(patients)),
+    )
+    sums = [_sums(case, rules) for case in cases]
+    totals: dict[str, NDArray[np.float64]] = {}
+    for name in sums[0]:
+        values = np.array([s[name] for s in sums], np.float64)
+        totals[name] = np.bincount(patient_of_case, weights=values, minlength=len(patients)).astype(np.float64)
+    histograms = np.zeros((len(patients), len(cases[0].lesion_histogram)), np.int64)
+    np.add.at(histograms, patient_of_case, np.stack([case.lesion_histogram for case in cases]))
+    marked = [case.censored[case.counted] for case in cases if case.censored is not None]
+    return Pooled(
+        patients,
+        all(case.kind != "labels" for case in cases),
+        detections,
+        totals,
+        histograms,
+        lesion_patient,
+        np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),
+        detected,
+        np.concatenate(marked) if len(marked) == len(cases) else None,
+    )
+
+
+def _policy(case: CaseResult, rules: EvaluationRules) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which candidates count as true and which as false positives."""
+    status = case.matches.status
+    duplicate = status == Status.DUPLICATE
+    true, false = status == Status.TRUE_POSITIVE, status == Status.FALSE_POSITIVE
+    return true | (duplicate & (rules.duplicates == "tp")), false | (duplicate & (rules.duplicates == "fp"))
+
+
+def _sums(case: CaseResult, rules: EvaluationRules) -> dict[str, float]:
+    """What one case adds to the sums behind the metrics."""
+    true, false = (int(mask.sum()) for mask in _policy(case, rules))
+    n_lesions, n_detected = case.n_lesions, int(case.detected.sum())
+    dice = float(case.matches.dice[case.detected].sum())
+    false_volume = float(case.candidates.volume_mm3[_policy(case, rules)[1]].sum())
+    lesion_free = len(case.lesions) == 0
+    voxels, voxel_dice = case.segmentation_overlap, case.segmentation_overlap.dice
+    candidate_dice = case.candidate_overlap.dice
+    return {
+        "cases": 1,
+        "lesion_free_cases": lesion_free,
+        "lesions": n_lesions,
+        "detected": n_detected,
+        "true": true,
+        "false": false,
+        "true_and_false": true + false,
+        "lesions_and_false": n_lesions + false,
+        "dice": dice,
+        "case_lesion_dice": dice / (n_lesions + false) if n_lesions + false else 0.0,
+        "cases_with_lesion_dice": n_lesions + false > 0,
+        "false_volume": false_volume,
+        "false_lesion_free": false * lesion_free,
+        "false_volume_lesion_free": false_volume * lesion_free,
+        "case_voxel_dice": voxel_dice or 0.0,
+        "cases_with_voxel_dice": voxel_dice is not None,
+        "twice_shared_voxels": 2 * voxels.shared,
+        "voxels_of_both": voxels.reference + voxels.predicted,
+        "case_candidate_dice": candidate_dice or 0.0,
+        "cases_with_candidate_dice": candidate_dice is not None,
+    }

@@ -1,0 +1,80 @@
+"""nnunet_lopsided.evaluation.report.compared: the page of a comparison."""
+
+from nnunet_lopsided.evaluation.comparison import compare
+from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict
+from nnunet_lopsided.evaluation.report.compared import comparison_html
+from nnunet_lopsided.evaluation.tables import read_evaluation
+
+HOSTILE = '<img src=x onerror="alert(1)">'
+
+
+def html_of(folders, names, **options):
+    comparison = compare([read_evaluation(f, n) for f, n in zip(folders, names, strict=True)], **options)
+    return comparison, comparison_html(comparison, comparison_dict(comparison)["settings"])
+
+
+def test_structure_and_values(two_models, parse_self_contained):
+    comparison, text = html_of(two_models, ["a", "b"], n_replicates=200)
+    parsed = parse_self_contained(text)
+    (pair,) = comparison.pairs
+    tables = list(parsed.tables.values())
+    (differences,) = [t for t in tables if t[0][0] == "metric"]
+    assert differences[0] == ["metric", "a", "b", "difference", "95% interval", ""]
+    of_map = pair.differences["map"]
+    row = next(row for row in differences if row[0] == "average precision (mAP)")
+    assert row[1:4] == [f"{of_map.first:.3f}", f"{of_map.second:.3f}", f"{of_map.difference:+.3f}"]
+    assert row[4] == f"{of_map.interval.low:+.3f} to {of_map.interval.high:+.3f}"
+    for name, d in pair.differences.items():
+        if d.interval.low is not None:
+            assert any(
+                r[4] == f"{d.interval.low:+.3f} to {d.interval.high:+.3f}"
+                and (r[5] == "without 0") == (d.interval.low > 0 or d.interval.high < 0)
+                for r in differences
+            ), name
+    (found,) = [t for t in tables if t[0][0] == "diameter"]
+    lesions = pair.lesions
+    counts = [lesions.both, lesions.only_first, lesions.only_second, lesions.neither]
+    assert found[1][:6] == ["all", str(sum(counts)), *map(str, counts)]
+    assert [row[0] for row in found[2:]] == ["0 to 3 mm", "3 to 6 mm", "6 to 10 mm", "10 to 20 mm", "20 or more mm"]
+
+
+def test_lesions_on_which_models_differ_come_first(two_models, parse_self_contained):
+    comparison, text = html_of(two_models, ["a", "b"], n_replicates=0)
+    table = parse_self_contained(text).tables["lesions"]
+    assert table[0] == ["case", "lesion", "diameter, mm", "a", "b", "found by"]
+    differs = [row[3] != row[4] for row in table[1:]]
+    n_differing = comparison.pairs[0].lesions.only_first + comparison.pairs[0].lesions.only_second
+    assert differs == [True] * n_differing + [False] * (len(differs) - n_differing)
+    words = {"foundmissed": "a only", "missedfound": "b only", "foundfound": "all", "missedmissed": "none"}
+    assert all(row[5] == words[row[3] + row[4]] for row in table[1:])
+
+
+def test_hostile_names_and_three_models(two_models, parse_self_contained):
+    folders = [*two_models, two_models[0]]
+    _, text = html_of(folders, [HOSTILE, "b", "c&d"], n_replicates=10)
+    parsed = parse_self_contained(text)
+    assert not parsed.all("img")
+    assert HOSTILE in "".join(parsed.text)
+    titles = [title for title in parsed.text if " minus " in title]
+    assert titles == [f"b minus {HOSTILE}", f"c&d minus {HOSTILE}", "c&d minus b"]
+    curves = [attributes["class"] for attributes in parsed.all("path") if "curve" in attributes.get("class", "")]
+    assert curves == ["curve k0", "curve k1", "curve k2"] * 3
+
+
+def test_hard_labels_have_no_curve(two_cases, tmp_path, parse_self_contained):
+    from nnunet_lopsided.evaluation import evaluate_folder
+    from nnunet_lopsided.evaluation.outputs import write_results
+
+    for name, hard in (("hard", True), ("soft", False)):
+        result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=hard, n_replicates=0)
+        write_results(result, tmp_path / name)
+    comparison, text = html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
+    difference = comparison.pairs[0].differences["map"]
+    assert (difference.difference, difference.interval.undefined) == (None, "undefined for one of the two")
+    parsed = parse_self_contained(text)
+    assert [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")] == [
+        "curve k0",
+        "curve k1",
+        "curve k1",
+        "curve k1",
+    ]

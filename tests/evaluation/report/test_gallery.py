@@ -1,0 +1,171 @@
+"""nnunet_lopsided.evaluation.report.gallery."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, Picture, choose, gallery
+from nnunet_lopsided.images import Geometry, Image, write_image
+
+
+def geometry(spacing_mm, origin=0.0):
+    ndim = len(spacing_mm)
+    return Geometry(spacing_mm, (origin,) * ndim, tuple(np.eye(ndim).ravel().tolist()))
+
+
+def pixels(picture):
+    return np.array(Pillow.open(io.BytesIO(picture.png)))
+
+
+def case_of(lesions, candidates, name="a"):
+    """A case in one row; lesions and candidates as {start: (length, value)}."""
+    reference, probability = np.zeros((1, 40), bool), np.zeros((1, 40))
+    for start, length in lesions.items():
+        reference[0, start : start + length] = True
+    for start, (length, value) in candidates.items():
+        probability[0, start : start + length] = value
+    return evaluate_case(reference, probability, (1, 1), case=name)
+
+
+def test_the_largest_misses_and_the_most_confident_false_positives_come_first():
+    first = case_of({0: 3, 20: 1}, {10: (1, 0.6), 30: (2, 0.9)})
+    second = case_of({0: 5, 8: 3}, {15: (3, 0.6), 0: (5, 0.99)}, "b")
+    assert choose([first, second], 3) == [
+        Finding("missed", 0, 0),  # 3 voxels, as in the second case: the first case first
+        Finding("missed", 1, 1),
+        Finding("missed", 0, 1),
+        Finding("false positive", 0, 1),
+        Finding("false positive", 1, 1),  # as confident as the next, but larger
+        Finding("false positive", 0, 0),
+    ]
+    assert [f.kind for f in choose([first, second], 1)] == ["missed", "false positive"]
+    assert choose([first, second], 0) == []
+    assert choose([case_of({}, {})], 5) == []
+
+
+@pytest.fixture
+def volume(folders):
+    """One missed lesion of 2 x 2 x 3 voxels at the border, one false positive; the image counts its voxels."""
+    shape, spacing = (6, 12, 16), (3.0, 2.0, 1.0)
+    reference, lesion = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    reference[2:4, 0:2, 4:7] = 1
+    lesion[5, 8:11, 9] = 0.75
+    folders.write_reference("a.nii.gz", reference, geometry(spacing))
+    folders.write_image("a.nii.gz", (lesion > 0.5).astype(np.uint8), geometry(spacing))
+    folders.write_npz("a", lesion)
+    images = folders.references.parent / "images"
+    images.mkdir()
+    for channel in (0, 1):
+        values = np.arange(np.prod(shape)).reshape(shape) * (1 + channel)
+        write_image(images / f"a_000{channel}.nii.gz", Image(values.astype(np.int16), geometry(spacing)))
+    return evaluate_folder(folders.references, folders.predictions, n_replicates=0), images
+
+
+def test_what_a_picture_shows(volume):
+    result, images = volume
+    missed, false = gallery(result, images)
+    # 22 mm to each side: 11 rows of 2 mm and 22 columns of 1 mm; centroid (2.5, 0.5, 5) -> slice 2, row 0, column 5.
+    assert missed.shape == pixels(missed).shape == (23, 45)
+    assert missed.spacing_mm == (2.0, 1.0)
+    assert missed.reference == "M21 11h3v2h-3z"
+    assert missed.candidate == ""
+    assert (missed.title, missed.caption) == ("a", "lesion 1, 5.2 mm, slice 2 (0 to 5), mean probability 0.00")
+    assert (false.kind, false.reference, false.candidate) == ("false positive", "", "M22 10h1v3h-1z")
+    assert false.caption == "candidate 1, 3.3 mm, slice 5 (0 to 5), confidence 0.75"
+    # Grey values grow along rows and columns, and beyond the slice there is the lowest value of it.
+    shown = pixels(missed)[11:, 17:33].astype(int)
+    assert (np.diff(shown, axis=0) > 0).all()
+    assert (np.diff(shown, axis=1) >= 0).all()
+    assert len(np.unique(pixels(missed)[:11])) == 1
+
+
+def test_voxels_that_are_not_square_keep_their_shape(volume):
+    result, images = volume
+    missed, _ = gallery(result, images, n=1)
+    assert 'viewBox="0 0 45 23"' in missed.figure()
+    assert "aspect-ratio:45/46" in missed.figure()
+
+
+def test_outlines_lie_on_black_and_the_reference_shows_through_the_dashes():
+    picture = Picture("missed", "a", "", b"", (2, 2), (1.0, 1.0), "M0 0h1v1h-1z", "M0 0h2v2h-2z")
+    drawn = re.findall(r'class="outline (\w+)" d="(.*?)"', picture.figure())
+    assert [kind for kind, _ in drawn] == ["casing", "casing", "reference", "candidate"]
+    assert drawn[2][1] == drawn[0][1] == "M0 0h1v1h-1z"
+
+
+def test_n_is_per_kind(volume):
+    result, images = volume
+    assert gallery(result, images, n=0) == ()
+    assert len(gallery(result, images, n=5)) == 2
+    with pytest.raises(InputError, match="must be at least 0, got -1"):
+        gallery(result, images, n=-1)
+
+
+def test_large_findings_are_shown_whole_and_shrunk(folders):
+    reference = np.zeros((400, 500), np.uint8)
+    reference[50:350, 100:300] = 1
+    folders.write_reference("a.png", reference)
+    np.save(folders.predictions / "a.npy", np.zeros((400, 500), np.float32))
+    folders.write_reference("../references/ignored_0000.png", reference)
+    (folders.references / "ignored_0000.png").rename(folders.references.parent / "a_0000.png")
+    result = evaluate_folder(folders.references, folders.predictions, n_replicates=0)
+    (picture,) = gallery(result, folders.references.parent)
+    assert picture.shape == (451, 451)
+    assert pixels(picture).shape == (160, 160)
+    assert picture.reference == "M125 75h200v300h-200z"
+    assert picture.caption == "lesion 1, 276.4 mm, mean probability 0.00"
+
+
+def test_voxels_without_annotation_have_no_outline(folders):
+    labels = np.zeros((3, 9, 9), np.uint8)
+    labels[1, 1:3, 1:3] = 1
+    labels[1, 6:, 6:] = 2
+    folders.write_reference("a.nii.gz", labels)
+    folders.write_npz("a", np.where(labels == 2, np.float32(0.9), np.float32(0)))
+    folders.write_dataset_json({"background": 0, "lesion": 1, "ignore": 2})
+    folders.write_reference("../a_0000.nii.gz", labels)
+    result = evaluate_folder(folders.references, folders.predictions, n_replicates=0)
+    (picture,) = gallery(result, folders.references.parent)
+    assert (picture.kind, picture.candidate) == ("missed", "")
+
+
+def test_image_folder(volume, tmp_path):
+    _, images = volume
+    assert ImageFolder.open(images, 1).path("a") == images / "a_0001.nii.gz"
+    with pytest.raises(InputError, match=r"case a: no image a_0002 \(and an ending\) in .*images"):
+        ImageFolder.open(images, 2).path("a")
+    with pytest.raises(InputError, match="folder not found"):
+        ImageFolder.open(tmp_path / "nowhere", 0)
+    with pytest.raises(InputError, match="channel must be within 0 to 9999, got -1"):
+        ImageFolder.open(images, -1)
+
+
+def test_an_image_that_lies_elsewhere_is_refused(volume):
+    result, images = volume
+    write_image(images / "a_0000.nii.gz", Image(np.zeros((6, 12, 16), np.int16), geometry((3.0, 2.0, 1.0), 5.0)))
+    with pytest.raises(InputError, match=r"case a: reference and image .*a_0000.nii.gz differ: origin_mm"):
+        gallery(result, images)
+    write_image(images / "a_0000.nii.gz", Image(np.zeros((6, 12, 15), np.int16), geometry((3.0, 2.0, 1.0))))
+    with pytest.raises(InputError, match=r"case a: image .* has shape \(6, 12, 15\), its reference \(6, 12, 16\)"):
+        gallery(result, images)
+
+
+def test_colour_images_are_shown_in_grey(folders):
+    reference = np.zeros((20, 30), np.uint8)
+    reference[4:7, 5:9] = 1
+    folders.write_reference("a.png", reference)
+    np.save(folders.predictions / "a.npy", np.zeros((20, 30), np.float32))
+    colours = np.zeros((20, 30, 3), np.uint8)
+    colours[..., 0] = np.arange(30) * 8
+    Pillow.fromarray(colours).save(folders.references.parent / "a_0000.png")
+    result = evaluate_folder(folders.references, folders.predictions, n_replicates=0)
+    (picture,) = gallery(result, folders.references.parent)
+    # Voxel (5, 6) is in the middle; columns get brighter, rows are alike.
+    shown = pixels(picture)[22:30, 20:40].astype(int)
+    assert (np.diff(shown, axis=1) > 0).all()
+    assert (shown == shown[0]).all()

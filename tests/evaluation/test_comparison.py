@@ -1,0 +1,251 @@
+"""nnunet_lopsided.evaluation.comparison and comparison_outputs."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.comparison import FoundBy, compare
+from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict, write_comparison
+from nnunet_lopsided.evaluation.intervals import patient_weights
+from nnunet_lopsided.evaluation.tables import read_evaluation
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(folders, names=None):
+    return [read_evaluation(f, n) for f, n in zip(folders, names or [None] * len(folders), strict=True)]
+
+
+def edit(path, old, new, count=1):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, count))
+
+
+class BruteForce:
+    """The metrics of one evaluation from its CSV files alone: every patient's rows as often as it was drawn."""
+
+    def __init__(self, folder):
+        self.cases, self.lesions, self.candidates = (
+            rows(folder / f"{n}.csv") for n in ("cases", "lesions", "candidates")
+        )
+        self.patients = list(dict.fromkeys(row["patient"] for row in self.cases))
+
+    def drawn(self, table, times):
+        patient_of = {row["case"]: row["patient"] for row in self.cases}
+        for row in table:
+            yield from [row] * times[patient_of[row["case"]]]
+
+    def metrics(self, weights):
+        times = dict(zip(self.patients, weights, strict=True))
+        cases, lesions, candidates = (list(self.drawn(t, times)) for t in (self.cases, self.lesions, self.candidates))
+        true = [c for c in candidates if c["status"] == "true_positive"]
+        false = [c for c in candidates if c["status"] == "false_positive"]
+        found = [row for row in lesions if row["detected"] == "1"]
+        nan = float("nan")
+        values = {
+            "max_sensitivity": len(found) / len(lesions) if lesions else nan,
+            "precision_at_max_sensitivity": len(true) / (len(true) + len(false)) if true or false else nan,
+            "false_positives_per_case": len(false) / len(cases),
+            "tp_dice": sum(float(row["dice"]) for row in found) / len(found) if found else nan,
+            "false_positive_volume_mm3_per_case": sum(float(c["volume_mm3"]) for c in false) / len(cases),
+        }
+        area = average_recall = 0.0
+        for threshold in sorted({float(row["confidence"]) for row in found}, reverse=True):
+            rise = sum(float(row["confidence"]) == threshold for row in found)
+            n_true = sum(float(c["confidence"]) >= threshold for c in true)
+            n_false = sum(float(c["confidence"]) >= threshold for c in false)
+            area += rise * n_true / (n_true + n_false)
+            average_recall += rise * max(0, 5 - n_false / len(cases)) / 5
+        values["map"] = area / len(lesions) if lesions else nan
+        values["average_recall"] = average_recall / len(lesions) if lesions else nan
+        return values
+
+
+def test_paired_bootstrap_against_brute_force(two_models):
+    (pair,) = compare(read(two_models), n_replicates=300, seed=3).pairs
+    a, b = (BruteForce(folder) for folder in two_models)
+    weights = patient_weights(len(a.patients), 300, 3)
+    replicates = [(a.metrics(w), b.metrics(w)) for w in weights]
+    for name in replicates[0][0]:
+        differences = np.array([second[name] - first[name] for first, second in replicates])
+        low, high = np.percentile(differences[~np.isnan(differences)], (2.5, 97.5))
+        found = pair.differences[name]
+        plain = [model.metrics([1] * 5)[name] for model in (a, b)]
+        assert (found.first, found.second) == pytest.approx(tuple(plain), abs=1e-8), name
+        assert found.difference == pytest.approx(plain[1] - plain[0], abs=1e-8), name
+        assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-8), name
+
+
+def test_the_pairing_matters(two_models):
+    """With the same patients for both the interval is not that of two independent bootstraps."""
+    (paired,) = compare(read(two_models), n_replicates=2000).pairs
+    a, b = (BruteForce(folder) for folder in two_models)
+    rng_a, rng_b = (patient_weights(5, 500, seed) for seed in (1, 2))
+    apart = [
+        b.metrics(w)["max_sensitivity"] - a.metrics(v)["max_sensitivity"] for v, w in zip(rng_a, rng_b, strict=True)
+    ]
+    low, high = np.nanpercentile(apart, (2.5, 97.5))
+    interval = paired.differences["max_sensitivity"].interval
+    assert interval.high - interval.low < 0.9 * (high - low)
+
+
+def test_an_evaluation_compared_with_itself_differs_by_exactly_0(two_models):
+    (pair,) = compare(read([two_models[0]] * 2, ["one", "two"]), n_replicates=200).pairs
+    for name, d in pair.differences.items():
+        if d.difference is None:
+            assert d.interval.undefined == "undefined for both", name
+            continue
+        assert d.difference == 0, name
+        if name in ("lesion_entropy_bits", "smallest_detected_diameter_mm"):
+            assert d.interval.undefined == "there is no bootstrap of this metric"
+        else:
+            assert (d.interval.low, d.interval.high) == (0, 0), name
+    assert (pair.lesions.only_first, pair.lesions.only_second, pair.lesions.mcnemar_p) == (0, 0, None)
+
+
+def test_lesion_by_lesion(two_models):
+    comparison = compare(read(two_models), n_replicates=0)
+    (pair,) = comparison.pairs
+    tables = [{(r["case"], r["lesion"]): r for r in rows(folder / "lesions.csv")} for folder in two_models]
+    counts = {}
+    for place, row in tables[0].items():
+        diameter = float(row["diameter_mm"])
+        hits = row["detected"], tables[1][place]["detected"]
+        for key in (("all", *hits), (sum(diameter >= e for e in (3, 6, 10, 20)), *hits)):
+            counts[key] = counts.get(key, 0) + 1
+
+    def expected(group):
+        return FoundBy(*(counts.get((group, *hits), 0) for hits in ("11", "10", "01", "00")))
+
+    assert pair.lesions == expected("all")
+    assert pair.lesions.only_first > 0
+    assert [b.found for b in pair.by_diameter] == [expected(i) for i in range(5)]
+    assert pair.by_diameter[-1].upper_mm is None
+    assert comparison.detected.sum(axis=0).tolist() == [
+        sum(r["detected"] == "1" for r in table.values()) for table in tables
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"), [(0, 5, 0.0625), (1, 1, 1.0), (2, 8, 0.109375), (0, 1, 1.0), (0, 0, None)]
+)
+def test_mcnemar_by_hand(first, second, p):
+    """Two-sided binomial: 2 (1/2)^5; 2 (1 + 10 + 45) / 1024."""
+    assert FoundBy(3, first, second, 4).mcnemar_p == (None if p is None else pytest.approx(p))
+
+
+def test_three_models_are_compared_two_by_two(two_models):
+    models = read([*two_models, two_models[0]], ["a", "b", "c"])
+    comparison = compare(models, n_replicates=10)
+    assert [(p.first, p.second) for p in comparison.pairs] == [(0, 1), (0, 2), (1, 2)]
+    forth, back = (comparison.pairs[i].differences["map"] for i in (0, 2))
+    assert back.difference == -forth.difference
+    assert (back.interval.low, back.interval.high) == pytest.approx((-forth.interval.high, -forth.interval.low))
+
+
+def test_without_bootstrap_the_reason_is_said(two_models):
+    (pair,) = compare(read(two_models), n_replicates=0).pairs
+    assert pair.differences["map"].interval.undefined == "the bootstrap was switched off"
+    assert pair.differences["map"].difference is not None
+
+
+def test_one_patient_has_no_bootstrap(two_cases, tmp_path):
+    from nnunet_lopsided.evaluation import evaluate_folder
+    from nnunet_lopsided.evaluation.outputs import write_results
+
+    result = evaluate_folder(two_cases.references, two_cases.predictions, patients_regex="^()")
+    write_results(result, tmp_path / "out")
+    (pair,) = compare(read([tmp_path / "out"] * 2, ["a", "b"])).pairs
+    assert pair.differences["map"].interval.undefined == "a bootstrap over patients needs at least two patients"
+
+
+def test_files(two_models, tmp_path):
+    comparison = compare(read(two_models), n_replicates=50, seed=1)
+    for name in ("one", "two"):
+        write_comparison(comparison, tmp_path / name)
+    files = sorted(p.name for p in (tmp_path / "one").iterdir())
+    assert files == ["compare.html", "comparison.json", "lesions.csv"]
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    written = json.loads((tmp_path / "one" / "comparison.json").read_text())
+    assert written == comparison_dict(comparison)
+    assert written["counts"]["patients"] == 5
+    assert (written["settings"]["seed"], written["settings"]["bootstrap_replicates"]) == (1, 50)
+    assert written["settings"]["threshold"] == 0.1
+    assert written["settings"]["bootstrap_unit"] == "patient"
+    (pair,) = written["pairs"]
+    assert (pair["first"], pair["second"]) == ("out_a", "out_b")
+    assert pair["differences"]["map"]["ci95_bootstrap"][0] < pair["differences"]["map"]["difference"]
+    lesions, (of_a, of_b) = rows(tmp_path / "one" / "lesions.csv"), (rows(f / "lesions.csv") for f in two_models)
+    assert len(lesions) == len(of_a)
+    for row, first, second in zip(lesions, of_a, of_b, strict=True):
+        for column in ("case", "lesion", "n_voxels", "diameter_mm", "centroid_x"):
+            assert row[column] == first[column]
+        for column in ("detected", "confidence", "dice"):
+            assert (row[f"out_a:{column}"], row[f"out_b:{column}"]) == (first[column], second[column])
+        found = [n for n, r in (("out_a", first), ("out_b", second)) if r["detected"] == "1"]
+        assert row["found_by"] == "; ".join(found)
+        assert row["patient"] == row["case"][:2]
+
+
+def test_only_a_comparison_is_replaced(two_models, tmp_path):
+    comparison = compare(read(two_models), n_replicates=0)
+    write_comparison(comparison, tmp_path / "out")
+    with pytest.raises(InputError, match="output folder exists"):
+        write_comparison(comparison, tmp_path / "out")
+    write_comparison(comparison, tmp_path / "out", overwrite=True)
+    with pytest.raises(InputError, match="contains the input"):
+        write_comparison(comparison, two_models[0], overwrite=True)
+    (tmp_path / "out" / "comparison.json").unlink()
+    with pytest.raises(InputError, match=r"holds no comparison\.json"):
+        write_comparison(comparison, tmp_path / "out", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("summary.json", '"tolerance_mm": 1.0', '"tolerance_mm": 2.0', "tolerance_mm is 1.0 versus 2.0"),
+        ("summary.json", '"label": "all foreground"', '"label": "x"', "label is 'all foreground' versus 'x'"),
+        ("cases.csv", "p0_0,p0", "p0_0,p9", "case p0_0 is of patient p0 versus p9"),
+        ("cases.csv", "p4_0,p4", "p5_0,p4", "out_b lacks p4_0"),
+    ],
+)
+def test_what_was_not_measured_alike(two_models, file, old, new, message):
+    edit(two_models[1] / file, old, new)
+    if new == "p5_0,p4":
+        edit(two_models[1] / "candidates.csv", "p4_0", "p5_0", -1)
+    with pytest.raises(InputError, match=re.escape(message)):
+        compare(read(two_models), n_replicates=0)
+
+
+def test_cases_that_the_first_lacks(two_models):
+    for file in ("cases.csv", "candidates.csv"):
+        edit(two_models[0] / file, "p4_0,", "z_0,", -1)
+    with pytest.raises(InputError, match=r"out_b cannot be compared: .*out_b lacks z_0"):
+        compare(read(two_models), n_replicates=0)
+
+
+def test_other_reference_lesions(two_models):
+    models = read(two_models)
+    for old in (b.centroid for b in (models[1].cases[0].lesions,)):
+        old[0] += 0.5
+    with pytest.raises(InputError, match=r"case p0_0 has other reference lesions \((\d) versus \1 of them\)"):
+        compare(models)
+
+
+def test_too_few_models_and_equal_names(two_models):
+    models = read(two_models, ["a", "a"])
+    with pytest.raises(InputError, match="at least two evaluations, got 1"):
+        compare(models[:1])
+    with pytest.raises(InputError, match="names must be unique, got a, a; give others by --names"):
+        compare(models)
+    with pytest.raises(InputError, match="at least 0, got 5 and -1"):
+        compare(read(two_models), 5, -1)
