@@ -443,10 +443,8 @@ def preprocessed_folder(dataset: int | str) -> Path:
 
 def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The plans in a preprocessed folder: content by file name, sorted."""
-    contents = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
-    return {
-        name: c for name, c in contents.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)
-    }
+    found = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
+    return {name: c for name, c in found.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
 
 
 def read_json(path: Path) -> Any:

@@ -54,7 +54,8 @@ class CleanSegmentation:
     """What nnU-Net's preprocessing left of one case in one folder.
 
     Attributes:
-        array: the content of ``CASE_seg.b2nd``, shape (1, z, y, x); -1 outside the nonzero mask.
+        array: the content of ``CASE_seg.b2nd``, shape (1, z, y, x); -1 outside the nonzero mask. As it was read it is
+            a blosc2 array, which is decompressed by ``[:]``.
         properties: the content of ``CASE.pkl``.
     """
 
@@ -116,6 +117,7 @@ class LabelPreprocessing:
         self._images = images
         self._read_clean_label = read_clean_label
         self._cropped: dict[tuple[int, ...], tuple[Array, bool]] = {}
+        self._locations: dict[tuple[int, ...], dict[Any, Any]] = {}
 
     def crop(self, configurations: dict[str, Configuration], clean: dict[str, CleanSegmentation]) -> None:
         """Transpose, crop and mark what is outside the nonzero mask; before :meth:`finish`.
@@ -139,24 +141,22 @@ class LabelPreprocessing:
         self, configuration: Configuration, clean: CleanSegmentation, dataset_json: dict[str, Any]
     ) -> CleanSegmentation:
         """Resample and collect the locations of classes: the new segmentation and properties of one folder."""
-        from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-
-        array, _ = self._cropped[tuple(configuration.plans.transpose_forward)]
+        axes = tuple(configuration.plans.transpose_forward)
+        array = self._cropped[axes][0]
         if _is_resampled(configuration, clean.properties):
             spacing, target, shape = _resampling(configuration, clean.properties)
             # In float32, as nnU-Net's readers give it: the resampling works in that type.
             array = configuration.manager.resampling_fn_seg(array.astype(np.float32), shape, spacing, target)
+            locations = _class_locations(array, configuration, dataset_json)
+        else:  # the same in every such folder
+            if axes not in self._locations:
+                self._locations[axes] = _class_locations(array, configuration, dataset_json)
+            locations = self._locations[axes]
         if array.shape != clean.array.shape:
             raise InputError(
                 f"case {self._name}: expected shape {clean.array.shape} in {configuration.folder}, found "
                 f"{array.shape} by its plans; preprocess the source again"
             )
-        labels = configuration.plans.get_label_manager(dataset_json)
-        classes = list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
-        if labels.has_ignore_label:
-            classes.append([-1, *labels.all_labels])
-        # nnU-Net's own sampling with its fixed seed; a static method with an underscore, and nothing else does it.
-        locations = DefaultPreprocessor._sample_foreground_locations(array, classes)
         return CleanSegmentation(array.astype(np.int16, copy=False), {**clean.properties, "class_locations": locations})
 
     def _crop(
@@ -177,9 +177,10 @@ class LabelPreprocessing:
                     f"case {self._name}: expected shape {label.shape} in {configuration.folder} by its plans, found "
                     f"{clean.array.shape}; preprocess the source again"
                 )
-            outside = clean.array == -1
+            before = clean.array[:]
+            outside = before == -1
             changed = bool((outside & ~background).any())
-            removed = self._removed_outside(case, background, clean.array)
+            removed = self._removed_outside(case, background, before)
             if removed is not None:
                 outside |= removed
                 changed = True
@@ -248,12 +249,23 @@ class _Cropping:
         return array
 
 
+def _class_locations(array: Array, configuration: Configuration, dataset_json: dict[str, Any]) -> dict[Any, Any]:
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    labels = configuration.plans.get_label_manager(dataset_json)
+    classes = list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
+    if labels.has_ignore_label:
+        classes.append([-1, *labels.all_labels])
+    # nnU-Net's own sampling with its fixed seed; a static method with an underscore, and nothing else does it.
+    return DefaultPreprocessor._sample_foreground_locations(array, classes)
+
+
 def _next_to(mask: Array, coordinates: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each voxel shares a face with the mask or lies at the border; ``coordinates`` has shape (n, 3)."""
-    padded = np.pad(mask, 1, constant_values=True)
-    found = np.zeros(len(coordinates), bool)
+    last = np.array(mask.shape) - 1
+    found = ((coordinates == 0) | (coordinates == last)).any(axis=1)
     for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
-        found |= padded[tuple((coordinates + 1 + step).T)]
+        found |= mask[tuple(np.clip(coordinates + step, 0, last).T)]
     return found
 
 
@@ -295,7 +307,7 @@ def read_clean(folder: Path, case: str) -> CleanSegmentation:
             raise InputError(f"case {case}: expected {folder / name}, found nothing; preprocess the source again")
     try:
         blosc2.set_nthreads(1)
-        array = blosc2.open(urlpath=str(folder / f"{case}_seg.b2nd"), mode="r", dparams={"nthreads": 1})[:]
+        array = blosc2.open(urlpath=str(folder / f"{case}_seg.b2nd"), mode="r", dparams={"nthreads": 1})
         return CleanSegmentation(array, load_pickle(str(folder / f"{case}.pkl")))
     except Exception as error:  # broken files fail in many ways
         raise InputError(f"case {case}: cannot read its files in {folder}: {error}") from error
