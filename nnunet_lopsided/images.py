@@ -183,20 +183,6 @@ def write_image(path: str | Path, image: Image) -> None:
     unfinished.replace(path)
 
 
-def check_intact(path: str | Path) -> None:
-    """Read a compressed file to its end and compare its checksum; other files are taken as they are.
-
-    SimpleITK and nnU-Net's reader of the same name make wrong voxels of a damaged or truncated ``.nii.gz`` without a
-    word; :func:`read_image` does not.
-
-    Raises:
-        InputError: the file is damaged or truncated.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".gz":
-        _decompressed(path)
-
-
 def _decompressed(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())

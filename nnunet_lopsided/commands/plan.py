@@ -36,12 +36,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.planning.configuration_25d import NAME, add_configuration
     from nnunet_lopsided.planning.rules_25d import Overrides
 
-    if arguments.np < 1:
-        raise InputError(f"number of processes must be at least 1, got {arguments.np}")
     plans_file, configuration = add_configuration(
         arguments.d,
         arguments.p,

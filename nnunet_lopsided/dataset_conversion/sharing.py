@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import check_intact
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
@@ -212,7 +212,7 @@ class _Sharing:
 
     def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
         for file in files:
-            check_intact(file)
+            check_complete(file)
         try:
             return read([str(file) for file in files])[0]
         except Exception as error:  # each of nnU-Net's readers fails in its own ways

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
+from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import import_readers, read_image
-from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet_layout import label_maps, label_scheme, raw_dataset, read_json
 
 FILE = "lesion_fingerprint.json"
@@ -82,12 +81,9 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
             label = read_image(path)
         except InputError as error:
             raise InputError(f"case {path.name}: {error}") from error
-        annotated = label.array != ignore if ignore is not None else np.ones(label.array.shape, bool)
-        lesions = find_lesions((label.array != 0) & annotated, label.geometry.spacing_mm)
-        return lesions.diameter_mm.tolist(), len(lesions.voxels), int(annotated.sum())
+        lesions = label_lesions(label, ignore)
+        n_ignored = 0 if ignore is None else int((label.array == ignore).sum())
+        return lesions.diameter_mm.tolist(), len(lesions.voxels), label.array.size - n_ignored
 
-    paths = list(labels)
-    import_readers()
-    with ThreadPoolExecutor(n_processes) as pool:
-        rows = list(tqdm(pool.map(measure, paths), total=len(paths), desc="lesions", unit="case"))
+    rows = for_each(measure, list(labels), n_processes, "lesions")
     return lesion_fingerprint([row[0] for row in rows], sum(row[1] for row in rows), sum(row[2] for row in rows))

@@ -15,18 +15,19 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase
 from nnunet_lopsided.dataset_conversion.converters.splitting import (
     choose_test_patients,
     folds_by_patient,
     most_lesions,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile, check_complete
+from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
 from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry, Image, write_image
+from nnunet_lopsided.images import Geometry, Header, Image, write_image
 from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
 
 CONVERSION_FILE = "conversion.json"

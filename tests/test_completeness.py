@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile, check_complete
+from nnunet_lopsided.completeness import check_complete
+from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
