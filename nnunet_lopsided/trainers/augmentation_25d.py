@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform, SegOnlyTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from torch.nn.functional import grid_sample
 
 from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
 
@@ -19,11 +21,13 @@ def for_slice_stacks(augmentation: ComposeTransforms, masked_images: bool) -> Co
     Args:
         augmentation: as nnU-Net composes it; changed in place and returned.
         masked_images: the dataset's images are zero outside a mask, which is part of every slice's target; then the
-            targets of all slices are augmented, otherwise that of the centre slice alone.
+            other slices keep that much of their targets, otherwise nothing.
     """
-    for step in augmentation.transforms:
+    for i, step in enumerate(augmentation.transforms):
         if isinstance(step, RandomTransform) and isinstance(step.transform, GaussianBlurTransform):
             step.transform = BlurInPlane(step.transform)
+        elif isinstance(step, SpatialTransform):
+            augmentation.transforms[i] = SpatialOfStack(step)
     if not masked_images:
         augmentation.transforms.insert(0, CentreSliceOfTarget())
     return augmentation
@@ -34,6 +38,30 @@ class CentreSliceOfTarget(SegOnlyTransform):
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
         return centre_slice(segmentation[None])[0]
+
+
+class SpatialOfStack(SpatialTransform):
+    """nnU-Net's spatial augmentation of targets (D, H, W) of which the centre slice's labels are used.
+
+    nnU-Net resamples every slice once per label; of the other slices only what lies outside the mask (-1) is needed,
+    which is resampled for all at once, to the nearest voxel.
+
+    Args:
+        spatial: nnU-Net's transform.
+    """
+
+    def __init__(self, spatial: SpatialTransform) -> None:
+        self.__dict__.update(vars(spatial))
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+        if params["grid"] is None or len(segmentation) == 1:
+            return super()._apply_to_segmentation(segmentation, **params)
+        inside = (segmentation >= 0).float()[None]
+        inside = grid_sample(inside, params["grid"][None], "nearest", "zeros", align_corners=self.align_corners)[0]
+        resampled = inside.to(segmentation.dtype) - 1  # 0 inside, -1 outside
+        centre = slice(len(segmentation) // 2, len(segmentation) // 2 + 1)
+        resampled[centre] = super()._apply_to_segmentation(segmentation[centre], **params)
+        return resampled
 
 
 class BlurInPlane(ImageOnlyTransform):

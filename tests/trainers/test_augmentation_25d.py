@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunet_lopsided.trainers.augmentation_25d import BlurInPlane, CentreSliceOfTarget, for_slice_stacks
+from nnunet_lopsided.trainers.augmentation_25d import BlurInPlane, CentreSliceOfTarget, SpatialOfStack, for_slice_stacks
 
 
 def test_blur_stays_in_the_plane() -> None:
@@ -33,6 +34,24 @@ def test_every_channel_is_blurred_with_its_probability() -> None:
 def test_the_target_of_the_centre() -> None:
     segmentation = torch.arange(2 * 5 * 4).reshape(2, 5, 2, 2)
     assert torch.equal(CentreSliceOfTarget()(segmentation=segmentation)["segmentation"], segmentation[:, 2:3])
+
+
+def test_the_centre_is_resampled_by_nnunet_the_others_keep_their_mask() -> None:
+    stock = SpatialTransform((20, 20), 0, False, border_mode_seg="constant", padding_value_seg=-1, p_rotation=1)
+    segmentation = torch.zeros(5, 20, 20, dtype=torch.int16)
+    segmentation[:, 5:9, 5:12] = 1
+    segmentation[:, :, 15:] = -1
+    np.random.seed(0)  # noqa: NPY002 - what nnU-Net's augmentation draws from
+    parameters = stock.get_parameters(image=segmentation)
+    assert parameters["grid"] is not None
+    expected = stock._apply_to_segmentation(segmentation, **parameters)
+    got = SpatialOfStack(stock)._apply_to_segmentation(segmentation, **parameters)
+    assert torch.equal(got[2], expected[2])
+    assert (got[2] == 1).any()
+    others = [0, 1, 3, 4]
+    assert set(got[others].unique().tolist()) == {-1, 0}
+    # The nearest voxel and nnU-Net's weighing of the four around differ at the border of the mask alone.
+    assert ((got[others] < 0) != (expected[others] < 0)).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("n_slices", [1, 3, 5, 7])
