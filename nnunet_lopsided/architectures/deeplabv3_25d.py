@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import warnings
 from collections import OrderedDict
 from typing import Any, Literal, TypeVar
@@ -16,6 +18,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
     from segmentation_models_pytorch.encoders import get_encoder
+    from timm.layers import BatchNormAct2d, GroupNormAct
 
 NETWORK_CLASS_NAME = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
@@ -55,6 +58,9 @@ class DeepLabV3For25D(nn.Module):
 
     Attributes:
         centre_slice_only: predict only slice (D - 1) / 2, giving (B, K, 1, H, W); set by our trainers for training.
+        skip_padding: take leading and trailing slices that are zero in every channel for nnU-Net's padding: they are
+            not predicted but get the logits of an empty stack. Set by our trainers; nnU-Net crops volumes to their
+            nonzero voxels, so no other slices are meant.
 
     Raises:
         ValueError: an argument is unknown or out of its range, or the encoder is unknown or cannot be dilated.
@@ -87,9 +93,9 @@ class DeepLabV3For25D(nn.Module):
             raise ValueError(f"unknown argument {', '.join(unknown)}; expected {', '.join(known)}")
         if not _is_whole(n_slices) or n_slices < 1 or n_slices % 2 == 0:
             raise ValueError(f"n_slices must be a positive odd number, got {n_slices!r}")
-        if decoder not in _DECODERS:
+        if not isinstance(decoder, str) or decoder not in _DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(_DECODERS)}, got {decoder!r}")
-        if output_stride not in (8, 16):
+        if not _is_whole(output_stride) or output_stride not in (8, 16):
             raise ValueError(f"output_stride must be 8 or 16, got {output_stride!r}")
         if slices_per_pass is not None and (not _is_whole(slices_per_pass) or slices_per_pass < 1):
             raise ValueError(f"slices_per_pass must be at least 1, got {slices_per_pass!r}")
@@ -100,6 +106,7 @@ class DeepLabV3For25D(nn.Module):
         self.output_stride = output_stride
         self.encoder_weights = encoder_weights
         self.centre_slice_only = False
+        self.skip_padding = False
         self._encoder = (encoder, input_channels * n_slices)
         try:
             network = _DECODERS[decoder](
@@ -118,6 +125,8 @@ class DeepLabV3For25D(nn.Module):
         head = zip(("seg_layers", "upsampling", "activation"), network.segmentation_head, strict=True)
         network.segmentation_head = nn.Sequential(OrderedDict(head))
         self.network = _with_group_norm(network)
+        # Weights from elsewhere, as of nnU-Net's -pretrained_weights, are not to be replaced by the encoder's.
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "encoder_weights", None))
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits (B, K, D, H, W) of a volume (B, C, D, H, W); (B, K, 1, H, W) if ``centre_slice_only``."""
@@ -137,17 +146,17 @@ class DeepLabV3For25D(nn.Module):
         """Logits of a volume that has n_slices // 2 slices of zeros at either end."""
         # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
         stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
-        to_compute, source = list(range(stacks.shape[1])), None
-        if not self.training:
-            filled = (padded != 0).any(4).any(3).any(1).any(0)
-            empty = (~filled).unfold(0, self.n_slices, 1).all(1).tolist()
-            if sum(empty) > 1:
-                first_empty = empty.index(True)
-                to_compute = [z for z in to_compute if not empty[z] or z == first_empty]
-                position = {z: i for i, z in enumerate(to_compute)}
-                source = [position[first_empty if empty[z] else z] for z in range(len(empty))]
+        depth = stacks.shape[1]
+        to_compute, source = list(range(depth)), None
+        empty = [] if self.training else self._empty_stacks((padded != 0).any(4).any(3).any(1).any(0).tolist())
+        if sum(empty) > 1:
+            first_empty = empty.index(True)
+            to_compute = [z for z in to_compute if not empty[z] or z == first_empty]
+            position = {z: i for i, z in enumerate(to_compute)}
+            source = [position[first_empty if empty[z] else z] for z in range(depth)]
 
         size = self.slices_per_pass or self._slices_that_fit(padded)
+        size = math.ceil(len(to_compute) / math.ceil(len(to_compute) / size))  # passes of equal size
         chunks, start = [], 0
         while start < len(to_compute):
             chosen = to_compute[start : start + size]
@@ -167,6 +176,15 @@ class DeepLabV3For25D(nn.Module):
             logits = logits[torch.tensor(source, device=logits.device)]
         return logits.permute(1, 2, 0, 3, 4)
 
+    def _empty_stacks(self, filled: list[bool]) -> list[bool]:
+        """For every slice whether its logits are those of an empty stack, from which padded slices are not zero."""
+        radius = self.n_slices // 2
+        empty = [not any(filled[z : z + self.n_slices]) for z in range(len(filled) - 2 * radius)]
+        if self.skip_padding and any(filled):
+            first, last = filled.index(True) - radius, len(filled) - 1 - filled[::-1].index(True) - radius
+            empty = [none or not first <= z <= last for z, none in enumerate(empty)]
+        return empty
+
     def _predict(self, stack: Tensor) -> Tensor:
         """The 2D network, (N, n_slices * C, H, W) -> (N, K, H, W), of any in-plane size."""
         height, width = stack.shape[-2:]
@@ -185,7 +203,8 @@ class DeepLabV3For25D(nn.Module):
             unused = torch.cuda.memory_reserved(volume.device) - torch.cuda.memory_allocated(volume.device)
             budget = (free + unused) // 2
         per_slice = volume.shape[0] * volume.shape[-2] * volume.shape[-1] * _BYTES_PER_VOXEL
-        return int(min(max(budget // per_slice, 1), _LARGEST_PASS))
+        fitting = int(min(max(budget // per_slice, 1), _LARGEST_PASS))
+        return 2 ** int(math.log2(fitting))  # the same for every window, though free memory varies a little
 
     def load_pretrained_encoder(self) -> None:
         """Replace the encoder's random weights by those that ``encoder_weights`` names; without a name do nothing.
@@ -200,6 +219,9 @@ class DeepLabV3For25D(nn.Module):
         if self.encoder_weights is None:
             return
         name, in_channels = self._encoder
+        log = logging.getLogger("huggingface_hub")  # it reports every attempt
+        level = log.level
+        log.setLevel(logging.CRITICAL)
         try:
             pretrained = get_encoder(
                 name, in_channels=in_channels, weights=self.encoder_weights, output_stride=self.output_stride
@@ -213,6 +235,8 @@ class DeepLabV3For25D(nn.Module):
                 f"not be downloaded ({type(error).__name__}: {reason}); load them once where there is a connection, "
                 "or plan without pretrained weights"
             ) from error
+        finally:
+            log.setLevel(level)
         encoder: Any = self.network.encoder
         own = encoder.state_dict()
         encoder.load_state_dict({key: value for key, value in pretrained.state_dict().items() if key in own})
@@ -238,8 +262,14 @@ def _is_whole(value: Any) -> bool:
 def _with_group_norm(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            groups = next(g for g in (16, 8, 4, 2, 1) if child.num_features % g == 0 and child.num_features > g)
-            setattr(module, name, nn.GroupNorm(groups, child.num_features))
+            n = child.num_features
+            groups = next(g for g in (16, 8, 4, 2, 1) if n % g == 0 and n > g)
+            if isinstance(child, BatchNormAct2d):  # timm's, which is an activation too
+                norm: nn.Module = GroupNormAct(n, groups, apply_act=False)
+                norm.drop, norm.act = child.drop, child.act
+            else:
+                norm = nn.GroupNorm(groups, n)
+            setattr(module, name, norm)
         else:
             _with_group_norm(child)
     return module

@@ -9,7 +9,7 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import label_scheme, preprocessed_folder, read_json, write_json
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
-from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, check_memory_target, choose_25d
+from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
 
 NAME = "2.5d"
 _PARENT = "3d_fullres"
@@ -48,9 +48,16 @@ def configuration_25d(
             f"plans {plans.get('plans_name')}: {NAME} needs a {_PARENT} configuration, found "
             f"{', '.join(configurations)}; for 2D images use nnU-Net's 2d"
         )
-    spacing = configurations[_PARENT]["spacing"]
+    try:
+        spacing = configurations[_PARENT]["spacing"]
+        shapes = _resampled_shapes(fingerprint, plans["transpose_forward"], spacing)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"plans or dataset fingerprint are not what nnU-Net writes: {reason}") from error
+    if not shapes:
+        raise InputError("the dataset fingerprint holds no cases")
     choices = choose_25d(
-        _resampled_shapes(fingerprint, plans["transpose_forward"], spacing),
+        shapes,
         spacing,
         lesions,
         memory,
@@ -105,36 +112,35 @@ def add_configuration(
     plans = read_json(plans_file)
     fingerprint = read_json(folder / "dataset_fingerprint.json")
     dataset_json = read_json(folder / "dataset.json")
-    n_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", ())))
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
+    n_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", ())))
+    if n_channels == 0:
+        raise InputError(f"{folder / 'dataset.json'}: expected 'channel_names', found none")
 
-    def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> tuple[int, int]:
+    def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> TrainingMemory:
         from nnunet_lopsided.planning.memory import training_memory
 
-        needed = training_memory(dict(network), n_channels, n_classes, patch)
-        return needed.fixed_bytes, needed.bytes_per_patch
+        return training_memory(dict(network), n_channels, n_classes, patch)
 
     check_memory_target(memory_target_gib)
-    if overrides.encoder is not None or overrides.encoder_weights is not None:
-        _check_encoder(overrides, n_channels, n_classes)
+    if overrides.encoder is not None:  # before anything long
+        _check_network({"encoder": overrides.encoder}, n_channels, n_classes)
     lesions = measure_lesions(folder, n_processes)
     configuration = configuration_25d(plans, fingerprint, lesions, memory, memory_target_gib, overrides)
     present = plans["configurations"].get(NAME)
     if present not in (None, configuration) and not overwrite:
         raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
+    _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
     write_json(folder / FILE, lesions)
     plans["configurations"][NAME] = configuration
     write_json(plans_file, plans)
     return plans_file, configuration
 
 
-def _check_encoder(overrides: Overrides, n_channels: int, n_classes: int) -> None:
-    """Build the network and load the weights once: what cannot be had is found now, not in training."""
+def _check_network(arguments: dict[str, Any], n_channels: int, n_classes: int) -> None:
+    """Build the network and load its weights once: what cannot be had is found now, not in training."""
     from nnunet_lopsided.architectures import DeepLabV3For25D
 
-    arguments: dict[str, Any] = {"encoder_weights": overrides.encoder_weights}
-    if overrides.encoder is not None:
-        arguments["encoder"] = overrides.encoder
     try:
         DeepLabV3For25D(n_channels, n_classes, **arguments).load_pretrained_encoder()
     except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,31 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
+from nnunet_lopsided.planning.rules_25d import TrainingMemory
 
-# Not simulated: workspaces of cuDNN, which depend on GPU and version.
-_MARGIN, _WORKSPACE_BYTES = 1.1, 2**28
+_MARGIN = 1.12  # for what is not simulated: workspaces of cuDNN, which depend on GPU and version
 _BLOCK_BYTES = 512  # PyTorch's allocator hands out multiples of it
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Estimated peak memory of training.
-
-    Attributes:
-        fixed_bytes: what does not depend on the batch: weights, gradients, momentum, workspaces.
-        bytes_per_patch: what every patch of the batch adds.
-    """
-
-    fixed_bytes: int
-    bytes_per_patch: int
-
-    def of_batch(self, batch_size: int) -> int:
-        """Bytes with this batch size."""
-        return self.fixed_bytes + batch_size * self.bytes_per_patch
-
-    def largest_batch(self, budget_bytes: float) -> int:
-        """The largest batch within the budget; 0 if not even one patch fits."""
-        return max(0, int((budget_bytes - self.fixed_bytes) // self.bytes_per_patch))
 
 
 def training_memory(
@@ -49,7 +27,7 @@ def training_memory(
 
     One step (forward, cross-entropy, backward) runs on tensors without content, while the bytes of every tensor alive
     are added up, the optimiser's momentum among them; convolutions take 16 and normalisations 32 bits, as in CUDA's
-    autocast. A margin of a tenth and 256 MiB for what cuDNN takes come on top. Batches of 1 and 2 give the fixed part
+    autocast. A margin of 12% for what cuDNN takes comes on top. Batches of 1 and 2 give the fixed part
     and the part per patch.
 
     Args:
@@ -67,7 +45,7 @@ def training_memory(
         True
     """
     one, two = (_peak(network, in_channels, n_classes, patch, batch_size) for batch_size in (1, 2))
-    return TrainingMemory(int(_MARGIN * (2 * one - two)) + _WORKSPACE_BYTES, int(_MARGIN * (two - one)))
+    return TrainingMemory(int(_MARGIN * (2 * one - two)), int(_MARGIN * (two - one)))
 
 
 def _peak(network: dict[str, Any], in_channels: int, n_classes: int, patch: tuple[int, int], batch_size: int) -> int:

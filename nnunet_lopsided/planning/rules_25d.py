@@ -17,6 +17,8 @@ _ENCODERS = ("resnet50", "resnet34", "resnet18")  # the first that leaves room f
 # In-plane diameter in voxels of a small lesion (first quartile), below which the finer network is chosen.
 _TINY, _SMALL = 8, 16
 _ITERATIONS, _EPOCHS, _NNUNET_ITERATIONS = (50, 500), (100, 1000), 250_000
+# nnU-Net weights its windows by a Gaussian in 16 bits, which has few digits at a window's ends; padding costs nothing.
+_DEPTH_MARGIN = 1.5
 _TRAINING_SHARE = 0.8  # of the cases, in nnU-Net's five folds
 
 
@@ -43,12 +45,17 @@ class Overrides:
     encoder_weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.n_slices is not None and (self.n_slices < 1 or self.n_slices % 2 == 0):
+        if self.n_slices is not None and (not _is_positive(self.n_slices) or self.n_slices % 2 == 0):
             raise InputError(f"slices must be a positive odd number, got {self.n_slices}")
-        if self.batch_size is not None and self.batch_size < 1:
+        if self.batch_size is not None and not _is_positive(self.batch_size):
             raise InputError(f"batch size must be at least 1, got {self.batch_size}")
-        if self.in_plane_patch is not None and any(size < 1 for size in self.in_plane_patch):
-            raise InputError(f"patch must be two positive numbers, got {self.in_plane_patch}")
+        patch = self.in_plane_patch
+        if patch is not None and (len(patch) != 2 or not all(_is_positive(size) for size in patch)):
+            raise InputError(f"patch must be two positive numbers, got {patch}")
+        if self.decoder not in (None, "deeplabv3", "deeplabv3plus"):
+            raise InputError(f"decoder must be deeplabv3 or deeplabv3plus, got {self.decoder}")
+        if self.output_stride not in (None, 8, 16):
+            raise InputError(f"output stride must be 8 or 16, got {self.output_stride}")
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,28 @@ class Choices:
         return _network(self.slices, self.encoder, self.decoder, self.output_stride, self.encoder_weights)
 
 
-# (arch_kwargs, patch) -> (bytes that do not depend on the batch, bytes per patch)
-MemoryModel = Callable[[Mapping[str, Any], tuple[int, int]], tuple[int, int]]
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Estimated peak memory of training.
+
+    Attributes:
+        fixed_bytes: what does not depend on the batch: weights, gradients, momentum.
+        bytes_per_patch: what every patch of the batch adds.
+    """
+
+    fixed_bytes: int
+    bytes_per_patch: int
+
+    def of_batch(self, batch_size: int) -> int:
+        """Bytes with this batch size."""
+        return self.fixed_bytes + batch_size * self.bytes_per_patch
+
+    def largest_batch(self, budget_bytes: float) -> int:
+        """The largest batch within the budget; 0 if not even one patch fits."""
+        return max(0, int((budget_bytes - self.fixed_bytes) // self.bytes_per_patch))
+
+
+MemoryModel = Callable[[Mapping[str, Any], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
 
 
 def choose_25d(
@@ -115,7 +142,8 @@ def choose_25d(
 
     - Slices: as many as a median lesion spans, odd, 3 to 7.
     - Patch: the largest slice of the dataset, rounded up to multiples of 16, at most 512.
-    - Depth of the prediction patch: the deepest case, so that one window covers a volume.
+    - Depth of the prediction patch: 1.5 times the deepest case, so that one window covers a volume, and that not at
+      its ends.
     - Decoder and output stride: a quarter of the lesions below 8 voxels across: DeepLabv3+ at stride 8; below 16:
       DeepLabv3 at stride 8, the paper's; otherwise DeepLabv3+ at stride 16, which is cheaper.
     - Encoder: resnet50, or the largest smaller one that leaves room for a batch of 8; batch size: what the memory
@@ -146,18 +174,20 @@ def choose_25d(
     encoders = (overrides.encoder,) if overrides.encoder else _ENCODERS
     for encoder in encoders:
         arguments = _network(slices, Choice(encoder, ""), decoder, output_stride, weights)
-        fixed, per_patch = memory(arguments, patch.value)
-        fitting = int((budget - fixed) // per_patch)
+        needed = memory(arguments, patch.value)
+        fitting = needed.largest_batch(budget)
         if fitting >= _GOOD_BATCH:
             break
     encoder_choice = Choice(encoder, _reason_for_encoder(encoder, encoders, fitting, memory_target_gib, overrides))
     batch = _batch(fitting, n_slices_total, memory_target_gib, overrides.batch_size)
-    needed = fixed + batch.value * per_patch
     iterations, epochs = _schedule(n_slices_total, batch.value)
     return Choices(
         slices=slices,
         patch=patch,
-        depth=Choice(deepest, "the deepest case, so that one window covers a volume and no slice is computed twice"),
+        depth=Choice(
+            math.ceil(_DEPTH_MARGIN * deepest),
+            f"one window covers the deepest case, {deepest} slices, with room to where nnU-Net's window has digits",
+        ),
         decoder=decoder,
         output_stride=output_stride,
         encoder=encoder_choice,
@@ -165,14 +195,20 @@ def choose_25d(
         batch_size=batch,
         iterations_per_epoch=iterations,
         epochs=epochs,
-        memory=Choice(needed, "peak of GPU memory in training, estimated without a GPU, not measured"),
+        memory=Choice(
+            needed.of_batch(batch.value), "peak of GPU memory in training, estimated without a GPU, not measured"
+        ),
     )
 
 
 def check_memory_target(gib: float) -> None:
     """Raise :class:`InputError` unless there is memory to plan for."""
-    if not gib > 0:
+    if not 0 < gib < math.inf:
         raise InputError(f"GPU memory target must be above 0, got {gib:g}")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _network(slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, Any]:
@@ -236,7 +272,7 @@ def _reason_for_encoder(
 ) -> str:
     if overrides.encoder:
         return "as given"
-    room = f"{target_gib:g} GiB hold batches of {max(fitting, 0)}"
+    room = f"{target_gib:g} GiB hold batches of {fitting}"
     if encoder == tried[0]:
         return f"the default; {room}"
     if fitting >= _GOOD_BATCH:
@@ -245,7 +281,7 @@ def _reason_for_encoder(
 
 
 def _batch(fitting: int, n_slices_total: int, target_gib: float, given: int | None) -> Choice:
-    room = f"the estimate allows {max(fitting, 0)} in {target_gib:g} GiB"
+    room = f"the estimate allows {fitting} in {target_gib:g} GiB"
     if given is not None:
         return Choice(given, f"as given; {room}")
     value = max(min(fitting, _LARGEST_BATCH, n_slices_total), _SMALLEST_BATCH)
@@ -265,5 +301,9 @@ def _schedule(n_slices_total: int, batch_size: int) -> tuple[Choice, Choice]:
             f"{one_pass} batches show as many slices as a fold trains on, {n_training} "
             f"({_ITERATIONS[0]} to {_ITERATIONS[1]})",
         ),
-        Choice(epochs, f"as many as nnU-Net's {_NNUNET_ITERATIONS} iterations take ({_EPOCHS[0]} to {_EPOCHS[1]})"),
+        Choice(
+            epochs,
+            f"{epochs * iterations} iterations in all, nnU-Net's are {_NNUNET_ITERATIONS} "
+            f"({_EPOCHS[0]} to {_EPOCHS[1]} epochs)",
+        ),
     )

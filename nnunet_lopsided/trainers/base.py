@@ -119,20 +119,13 @@ class LesionTrainer(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
-        try:
-            return nnUNetTrainer.build_network_architecture(
-                plans_manager,
-                configuration_manager,
-                num_input_channels,
-                num_output_channels,
-                enable_deep_supervision,
-            )
-        except ValueError as error:
-            if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
-                raise
-            problem = InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}")
-            end_nnunet_command(problem)
-            raise problem from error
+        arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
+            return nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+        with _arch_kwargs_of_the_user():
+            network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+        network.skip_padding = True
+        return network
 
     def initialize(self) -> None:
         super().initialize()
@@ -141,9 +134,12 @@ class LesionTrainer(nnUNetTrainer):
         self.logger.update_config({"lopsided": described})
 
     def on_train_start(self) -> None:
-        super().on_train_start()
+        if not self.was_initialized:
+            self.initialize()
         if self._is_25d and not self._resumed:
-            self._bare_network.load_pretrained_encoder()
+            with _arch_kwargs_of_the_user():
+                self._bare_network.load_pretrained_encoder()
+        super().on_train_start()
         if self.foreground_prior_bias and not self._resumed:
             self._start_at_foreground_prior()
         if self._is_25d:
@@ -223,7 +219,7 @@ class LesionTrainer(nnUNetTrainer):
         """Patches of exactly the slices one 2.5d prediction sees; the plans' depth is the predictor's."""
         planned = self.configuration_manager
         training = deepcopy(planned.configuration)
-        training["patch_size"][0] = planned.network_arch_init_kwargs["n_slices"]
+        training["patch_size"][0] = self._bare_network.n_slices
         self.configuration_manager = ConfigurationManager(training)
         try:
             yield
@@ -359,6 +355,17 @@ class LesionTrainer(nnUNetTrainer):
         if self._is_25d:
             self._bare_network.centre_slice_only = False
         super().perform_actual_validation(save_probabilities)
+
+
+@contextmanager
+def _arch_kwargs_of_the_user() -> Iterator[None]:
+    """Turns what a 2.5d network refuses into bad input of ours."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        problem = InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}")
+        end_nnunet_command(problem)
+        raise problem from error
 
 
 class _SliceLoader(nnUNetDataLoader):

@@ -137,9 +137,40 @@ def test_a_slice_that_is_filled_in_one_case_only_is_computed_for_all() -> None:
     torch.testing.assert_close(network(image), expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_padding_is_skipped_where_that_is_asked_for() -> None:
+    image = torch.zeros(1, 2, 20, 16, 16)
+    image[:, :, 5] = image[:, :, 8] = 1  # 6 and 7, between them, are slices like any other
+    network = shallow(5)
+    expected = network(image)
+    network.skip_padding = True
+    passes = computed_slices(network)
+    found = network(image)
+    assert sum(passes) == 5, "four slices, and one stack for all padding"
+    torch.testing.assert_close(found[:, :, 5:9], expected[:, :, 5:9])
+    torch.testing.assert_close(found[:, :, :5], expected[:, :, :1].expand(-1, -1, 5, -1, -1))
+    passes.clear()
+    network(torch.zeros(1, 2, 20, 16, 16))
+    assert sum(passes) == 1
+
+
+@pytest.mark.parametrize("encoder", ["timm-efficientnet-b0", "tu-efficientnet_b0", "tu-mobilenetv3_small_100"])
+def test_no_activation_is_lost_with_its_normalisation(encoder: str) -> None:
+    from segmentation_models_pytorch import DeepLabV3
+
+    def activations(network: nn.Module) -> int:
+        kinds = (nn.ReLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU)
+        return sum(isinstance(layer, kinds) for layer in network.modules())
+
+    plain = DeepLabV3(encoder, encoder_weights=None, encoder_output_stride=16, in_channels=2, classes=2)
+    ours = build(2, 2, n_slices=1, encoder=encoder, output_stride=16)
+    assert activations(ours) == activations(plain) > 5
+    assert not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in ours.modules())
+
+
 def test_slices_per_pass_follow_the_size_of_a_slice() -> None:
     network = build()
-    assert network._slices_that_fit(torch.empty(1, 4, 20, 256, 256, device="meta")) == 5  # 256 MiB / 800 bytes
+    assert network._slices_that_fit(torch.empty(1, 4, 20, 256, 256, device="meta")) == 4  # 256 MiB / 800 bytes: 5
     assert network._slices_that_fit(torch.empty(1, 4, 20, 2048, 2048, device="meta")) == 1
     assert network._slices_that_fit(torch.empty(1, 4, 20, 8, 8, device="meta")) == 64
 
@@ -160,7 +191,7 @@ def test_too_many_slices_at_once_are_halved_until_they_fit(monkeypatch: pytest.M
     monkeypatch.setattr(network, "_predict", small_gpu)
     with torch.no_grad():
         torch.testing.assert_close(network(image), expected)
-    assert passes == [2, 2, 2, 2, 1]
+    assert passes == [2, 2, 2, 2, 1], "of at most 8: 5 and 4; too many, hence 3, 2"
     network.slices_per_pass = 4  # the user's own wish
     with pytest.raises(torch.cuda.OutOfMemoryError):
         network(image)
@@ -192,6 +223,9 @@ def test_pretrained_weights_are_adapted(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(encoder.conv1.weight.sum(1), pretrained.conv1.weight.sum(1))
     assert torch.equal(encoder.layer1[0].conv1.weight, pretrained.layer1[0].conv1.weight)
     assert torch.equal(encoder.bn1.weight, pretrained.bn1.weight), "group norm scales as batch norm did"
+    assert network.encoder_weights == "imagenet"
+    network.load_state_dict(network.state_dict())
+    assert network.encoder_weights is None, "weights from elsewhere stay"
 
 
 def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +317,8 @@ def test_centre_slice_refuses_deep_supervision() -> None:
         ({"encoder": "vgg11"}, "encoder must be .* can be dilated, got 'vgg11': "),
         ({"n_slices": "5"}, "n_slices must be a positive odd number, got '5'"),
         ({"n_slices": True}, "n_slices must be a positive odd number, got True"),
+        ({"output_stride": 16.0}, "output_stride must be 8 or 16, got 16.0"),
+        ({"decoder": ["deeplabv3"]}, "decoder must be one of deeplabv3, deeplabv3plus, got "),
         ({"encoder_weights": 1}, "encoder_weights must be a name or null, got 1"),
         (
             {"n_slice": 5},

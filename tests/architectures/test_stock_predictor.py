@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
 
 DEPTH, SIZE = 12, 32
+PLANNED = 18  # what the planner makes of a deepest case of 12
 MIRRORS = [axes for n in range(3) for axes in itertools.combinations((3, 4), n)]  # of (B, C, D, H, W), in the plane
 
 
@@ -38,7 +38,7 @@ def network() -> DeepLabV3For25D:
 def predict(tiny: Any, network: DeepLabV3For25D) -> Callable[[torch.Tensor, bool], np.ndarray]:
     """Lesion probability of a preprocessed volume (C, D, H, W), by the predictor of nnUNetv2_predict."""
     plans = tiny.plans()
-    plans["configurations"]["2.5d"]["patch_size"] = [DEPTH, SIZE, SIZE]
+    plans["configurations"]["2.5d"]["patch_size"] = [PLANNED, SIZE, SIZE]
     manager = PlansManager(plans)
 
     def probability(volume: torch.Tensor, mirror: bool) -> np.ndarray:
@@ -79,43 +79,35 @@ def slice_by_slice(network: DeepLabV3For25D, image: torch.Tensor, mirror: bool) 
     return torch.stack(found).numpy()
 
 
-def precise(depth: int) -> np.ndarray:
-    """Where nnU-Net's half-precision window has digits: above 0.1% of its maximum, all but the corners."""
-    gaussian = compute_gaussian((DEPTH, SIZE, SIZE), 1 / 8, 10, device=torch.device("cpu")).numpy()
-    first = (DEPTH - depth) // 2
-    return gaussian[first : first + depth] > 0.01
-
-
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("depth", [DEPTH, 7])
 def test_one_window_is_exact(network: Any, predict: Any, depth: int, mirror: bool) -> None:
     image = volume(depth)
     expected = slice_by_slice(network, image, mirror)
     difference = np.abs(predict(image, mirror) - expected)
-    inside = precise(depth)
-    assert inside.mean() > 0.1
     assert expected.std() > 0.1, "a constant prediction would prove nothing"
-    assert difference[inside].max() < 2e-3
-    # In the corners of the window nnU-Net multiplies by numbers below the precision of its 16 bits.
-    assert np.median(difference) < 2e-3
+    # nnU-Net's window has no digits left in its corners, which in the plane are the corners of the slices.
+    assert np.quantile(difference, 0.98) < 2e-3
+    assert difference[:, 4:-4, 4:-4].max() < 2e-3
+    assert difference.max() < 0.2
 
 
 def test_several_windows_differ_at_their_ends_alone(network: Any, predict: Any) -> None:
     """A volume deeper than planned: the outermost r slices of a window see zeros instead of their neighbours."""
-    image = volume(2 * DEPTH)
+    image = volume(2 * PLANNED)
     difference = np.abs(predict(image, False) - slice_by_slice(network, image, False))
-    centre = difference[:, SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4].reshape(2 * DEPTH, -1).mean(1)
-    # Windows start at 0, 6 and 12; slices 4, 5 and 18, 19 lie well inside of one and outside of the ends of others.
-    assert centre[[0, 1, 2, 3, 20, 21, 22, 23]].max() < 2e-3, "seen by one window only"
-    assert 2e-3 < centre[4:20].max() < 0.05, "at low weight"
+    centre = difference[:, SIZE // 4 : -SIZE // 4, SIZE // 4 : -SIZE // 4].reshape(2 * PLANNED, -1).mean(1)
+    # Windows start at 0, 9 and 18.
+    assert centre[[*range(7), *range(29, 36)]].max() < 2e-3, "seen by the first or the last window only"
+    assert 2e-3 < centre.max() < 0.05, "at low weight"
 
 
-@pytest.mark.parametrize(("depth", "mirror"), [(DEPTH, False), (DEPTH, True), (5, True), (11, False)])
+@pytest.mark.parametrize(("depth", "mirror"), [(DEPTH, False), (DEPTH, True), (5, True), (PLANNED, False)])
 def test_every_slice_is_computed_once_per_mirror(network: Any, predict: Any, depth: int, mirror: bool) -> None:
     passes: list[int] = []
     handle = network.network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    network.skip_padding = True  # as our trainers build it
     predict(volume(depth), mirror)
+    network.skip_padding = False
     handle.remove()
-    # Padding makes slices near the volume that see some of it, and one that stands for those that see nothing.
-    seen = min(DEPTH, depth + 4) + (depth + 4 < DEPTH)
-    assert sum(passes) == seen * (4 if mirror else 1)
+    assert sum(passes) == (depth + (depth < PLANNED)) * (4 if mirror else 1), "and one stack stands for all padding"

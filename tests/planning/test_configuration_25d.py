@@ -15,7 +15,7 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning import configuration_25d as planning
 from nnunet_lopsided.planning.configuration_25d import add_configuration, configuration_25d
-from nnunet_lopsided.planning.rules_25d import Choices, Overrides
+from nnunet_lopsided.planning.rules_25d import Choices, Overrides, TrainingMemory
 
 PLANS: dict[str, Any] = {
     "plans_name": "nnUNetPlans",
@@ -39,8 +39,8 @@ def plans(**changes: Any) -> dict[str, Any]:
     return copy.deepcopy(PLANS) | changes
 
 
-def memory(network: Any, patch: tuple[int, int]) -> tuple[int, int]:
-    return 2**30, 2**28
+def memory(network: Any, patch: tuple[int, int]) -> TrainingMemory:
+    return TrainingMemory(2**30, 2**28)
 
 
 def configuration(given: dict[str, Any] = PLANS, fingerprint: dict[str, Any] = FINGERPRINT) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_the_whole_configuration() -> None:
     reasons = found["lopsided"].pop("reasons")
     assert found == {
         "inherits_from": "3d_fullres",
-        "patch_size": [22, 64, 64],  # 11 slices of 6 mm are 22 of 3 mm; in-plane multiples of 16
+        "patch_size": [33, 64, 64],  # 11 slices of 6 mm are 22 of 3 mm, half as many again; in-plane multiples of 16
         "batch_size": 28,  # 7 GiB of a quarter
         "batch_dice": True,
         "architecture": {
@@ -78,7 +78,7 @@ def test_inputs_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("transpose", "patch"),
     # 20 x 60 x 50 voxels of 3 x 1 x 1 mm and 11 x 60 x 50 of 6 x 1 x 1, at 3 x 1 x 1 mm in the new order
-    [([0, 1, 2], [22, 64, 64]), ([1, 0, 2], [20, 80, 64]), ([2, 0, 1], [17, 80, 64])],
+    [([0, 1, 2], [33, 64, 64]), ([1, 0, 2], [30, 80, 64]), ([2, 0, 1], [26, 80, 64])],
 )
 def test_depth_is_along_the_axis_that_comes_first(transpose: list[int], patch: list[int]) -> None:
     assert configuration(plans(transpose_forward=transpose))["patch_size"] == patch
@@ -86,7 +86,7 @@ def test_depth_is_along_the_axis_that_comes_first(transpose: list[int], patch: l
 
 def test_depth_is_at_least_one_slice() -> None:
     thin = {"shapes_after_crop": [[1, 60, 50]], "spacings": [[0.5, 1.0, 1.0]]}
-    assert configuration(PLANS, thin)["patch_size"][0] == 1
+    assert configuration(PLANS, thin)["patch_size"][0] == 2
 
 
 def test_no_3d_configuration() -> None:
@@ -94,6 +94,14 @@ def test_no_3d_configuration() -> None:
     del without["configurations"]["3d_fullres"]
     with pytest.raises(InputError, match=r"plans nnUNetPlans: 2\.5d needs a 3d_fullres configuration, found 2d; for"):
         configuration(without)
+
+
+@pytest.mark.parametrize("missing", ["spacings", "shapes_after_crop"])
+def test_a_broken_fingerprint(missing: str) -> None:
+    with pytest.raises(InputError, match="dataset fingerprint are not what nnU-Net writes: KeyError"):
+        configuration(PLANS, {key: value for key, value in FINGERPRINT.items() if key != missing})
+    with pytest.raises(InputError, match="the dataset fingerprint holds no cases"):
+        configuration(PLANS, {"shapes_after_crop": [], "spacings": []})
 
 
 def test_no_plans_at_all() -> None:
@@ -121,7 +129,7 @@ def test_it_is_added_and_all_else_kept(folder: Path) -> None:
     assert written["configurations"].pop("2.5d") == configuration
     assert written == PLANS
     assert list(written) == list(PLANS)
-    assert configuration["patch_size"] == [22, 64, 64]
+    assert configuration["patch_size"] == [33, 64, 64]
     measured = json.loads((folder / "lesion_fingerprint.json").read_text())
     assert (measured["n_cases"], measured["n_lesions"]) == (1, 1)
 
@@ -160,5 +168,5 @@ def test_nnunet_reads_it(tiny: Any) -> None:
     assert ours.data_identifier == parent.data_identifier == "nnUNetPlans_3d_fullres"
     assert ours.spacing == parent.spacing
     assert ours.normalization_schemes == parent.normalization_schemes
-    assert ours.patch_size == [12, 32, 32]
+    assert ours.patch_size == [18, 32, 32]
     assert ours.network_arch_class_name == NETWORK_CLASS_NAME

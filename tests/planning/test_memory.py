@@ -9,15 +9,9 @@ import torch
 from torch.nn import functional
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
-from nnunet_lopsided.planning.memory import TrainingMemory, _LiveBytes, _MixedPrecision, training_memory
+from nnunet_lopsided.planning.memory import _LiveBytes, _MixedPrecision, training_memory
 
 SMALL = {"encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
-
-
-def test_arithmetic() -> None:
-    memory = TrainingMemory(fixed_bytes=100, bytes_per_patch=30)
-    assert memory.of_batch(3) == 190
-    assert [memory.largest_batch(budget) for budget in (50, 129, 130, 189, 190.5)] == [0, 0, 1, 2, 3]
 
 
 def test_live_bytes_by_hand() -> None:
