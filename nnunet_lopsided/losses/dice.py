@@ -123,7 +123,7 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         alpha: float = 3.0,
         beta: float = 0.1,
         *,
-        dice: DiceTerm = "masked",
+        dice: DiceTerm = "full",
         weight_dice: float = 1.0,
         batch_dice: bool = False,
         smooth: float = 1e-5,

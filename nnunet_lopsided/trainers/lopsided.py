@@ -155,8 +155,9 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     """Lopsided bootstrap plus soft Dice.
 
     Attributes:
-        dice: ``masked``: voxels labelled background that the network calls lesion are left out of the Dice sums;
-            ``full``: none is; ``none``: no Dice term.
+        dice: ``full``: Dice over all voxels, the default, as it was the better of the two in our measurements;
+            ``masked``: voxels labelled background that the network calls lesion are left out of the sums; ``none``: no
+            Dice term.
     """
 
     name_options: ClassVar = (
@@ -166,7 +167,7 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
         *nnUNetTrainerLopsided.name_options,
     )
     hyperparameters: ClassVar = ("dice", *nnUNetTrainerLopsided.hyperparameters)
-    dice: Literal["none", "full", "masked"] = "masked"
+    dice: Literal["none", "full", "masked"] = "full"
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         return LopsidedDiceLoss(
