@@ -122,7 +122,7 @@ def test_the_parts_of_the_sum() -> None:
     assert torch.equal(LopsidedDiceLoss(3, 0.1, dice="none")(logits, target), alone)
     assert torch.equal(LopsidedDiceLoss(3, 0.1, weight_dice=0)(logits, target), alone)
     summed = alone + 0.5 * SoftDiceLoss(mask="masked", batch_dice=True)(logits, target)
-    loss = LopsidedDiceLoss(3, 1.0, weight_dice=0.5, batch_dice=True)
+    loss = LopsidedDiceLoss(3, 1.0, dice="masked", weight_dice=0.5, batch_dice=True)
     loss.beta = 0.1
     assert torch.equal(loss(logits, target), summed)
 
