@@ -82,6 +82,8 @@ def _write(arguments: argparse.Namespace) -> int:
         n_processes=arguments.np,
     )
     print(f"{variant.folder}: {variant.n_censored} of {variant.n_lesions} lesions censored")
+    for note in variant.notes:
+        print(f"note: {note}", file=sys.stderr)
     if names_of_dataset(arguments.o, ("nnUNet_preprocessed", "nnUNet_results")):
         print(
             f"note: {variant.folder.name} was preprocessed or trained before; those files are of the replaced labels",

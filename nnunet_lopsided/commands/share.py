@@ -36,6 +36,8 @@ def _work(arguments: argparse.Namespace) -> int:
         f"{shared.folder}: {shared.n_cases} cases, {', '.join(shared.configurations)}; "
         f"{shared.n_linked} image files linked"
     )
+    for note in shared.notes:
+        print(f"note: {note}", file=sys.stderr)
     if shared.n_copied:
         print(
             f"note: {shared.n_copied} image files could not be linked (another file system or user) and were copied",

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from nnunet_lopsided.dataset_conversion.censoring import (
     listed_lesions,
 )
 from nnunet_lopsided.dataset_conversion.contrast import lesion_contrast
+from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part, most_lesions
 from nnunet_lopsided.dataset_conversion.lesion_labels import SparseLabel, censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
@@ -40,7 +42,6 @@ from nnunet_lopsided.nnunet_layout import (
     raw_dataset,
     read_json,
     reference,
-    restricted_splits,
     write_json,
 )
 
@@ -51,11 +52,12 @@ LIST = "list"  # the mode that replays a list; the others choose
 
 @dataclass(frozen=True)
 class CensoredVariant:
-    """What :func:`write_censored_variant` made."""
+    """What :func:`write_censored_variant` made; ``notes`` is what the user must know."""
 
     folder: Path
     n_lesions: int
     n_censored: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class CensoringPlan:
         table: every lesion of these cases, training cases first.
         censored: the (case, id) of those that go.
         labels: the label maps by case, as far as they are small.
+        folds: for a choice of patients of a source that has ``splits_final.json``: those of the variant.
         notes: what ``censoring.json`` says beyond the counts.
     """
 
@@ -123,6 +126,7 @@ class CensoringPlan:
     table: list[LesionRow]
     censored: frozenset[tuple[str, int]]
     labels: dict[str, SparseLabel | None]
+    folds: list[dict[str, list[str]]]
     notes: dict[str, Any]
 
 
@@ -162,8 +166,9 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
     dataset = raw_dataset(source)
     training = dataset.training_cases()
     notes: dict[str, Any] = {}
+    patients: dict[str, str] = {}
     if choice.n_patients is not None:
-        training, notes["patients"] = _chosen_patients(dataset, training, choice)
+        training, patients, notes["patients"] = _chosen_patients(dataset, training, choice)
     test = _labelled_test_cases(dataset, training) if choice.cases == "all" else []
     parts: list[list[LesionRow]] = []
     labels: dict[str, SparseLabel | None] = {}
@@ -185,7 +190,13 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
             notes["expected_rate"] = expected_rate(rows, choice.mode, choice.rate)
     if choice.cases != "train":
         notes["cases"] = choice.cases
-    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes)
+    folds: list[dict[str, list[str]]] = []
+    if choice.n_patients is not None and (dataset.folder / "splits_final.json").is_file():
+        lesions = most_lesions((patients[case], n) for case, n in Counter(row.case for row in parts[0]).items())
+        folds, note = folds_of_part(read_json(dataset.folder / "splits_final.json"), patients, lesions, choice.seed)
+        if note:
+            notes["splits"] = note
+    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, folds, notes)
 
 
 def write_censored_variant(
@@ -242,7 +253,8 @@ def write_censored_variant(
         _write_dataset_json(plan, folder, final)
         _write_lesions_csv(folder / LESIONS_FILE, plan)
         write_json(folder / CENSORING_FILE, _record(plan))
-    return CensoredVariant(final, len(plan.table), len(plan.censored))
+    notes = (plan.notes["splits"],) if "splits" in plan.notes else ()
+    return CensoredVariant(final, len(plan.table), len(plan.censored), notes)
 
 
 def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> Path:
@@ -292,12 +304,16 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def _chosen_patients(dataset: RawDataset, cases: list[Case], choice: Choice) -> tuple[list[Case], dict[str, Any]]:
+def _chosen_patients(
+    dataset: RawDataset, cases: list[Case], choice: Choice
+) -> tuple[list[Case], dict[str, str], dict[str, Any]]:
+    """The cases that stay, the patient of each of them, and what ``censoring.json`` says of them."""
     assert choice.n_patients is not None, "called for a number of patients"
     patients, grouping = patients_of([case.name for case in cases], dataset.folder, choice.patients_regex)
     kept = choose_patients(patients.values(), choice.n_patients, choice.seed)
     record = {"n": len(kept), "of": len(set(patients.values())), "grouping": grouping, "kept": sorted(kept)}
-    return [case for case in cases if patients[case.name] in kept], record
+    stay = {case: patient for case, patient in patients.items() if patient in kept}
+    return [case for case in cases if case.name in stay], stay, record
 
 
 def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case]:
@@ -437,8 +453,8 @@ def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
         shutil.copyfile(patients, folder / patients.name)
     if splits.is_file() and plan.choice.n_patients is None:
         shutil.copyfile(splits, folder / splits.name)
-    elif splits.is_file():
-        write_json(folder / splits.name, restricted_splits(read_json(splits), {case.name for case in plan.training}))
+    elif plan.folds:
+        write_json(folder / splits.name, plan.folds)
 
 
 def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:

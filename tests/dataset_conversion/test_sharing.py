@@ -324,6 +324,26 @@ def test_fewer_patients_and_their_splits(small: Path) -> None:
             assert fold[part] == [case for case in whole[part] if case in kept]
 
 
+def test_folds_that_fewer_patients_leave_empty_are_made_anew(small: Path) -> None:
+    kept = sorted(json.loads((small / "nnUNet_raw/Dataset732_Small3Patients/dataset.json").read_text())["dataset"])
+    everything = [f"c{i}" for i in range(5)]
+    folds = [{"train": kept, "val": [case for case in everything if case not in kept]}]
+    (small / "nnUNet_preprocessed/Dataset730_Small/splits_final.json").write_text(json.dumps(folds))
+    own = small / "nnUNet_raw/Dataset732_Small3Patients/splits_final.json"
+    own.write_text(json.dumps([{"train": kept[:2], "val": kept[2:]}]))
+    shared = share_preprocessed(730, 732)
+    assert json.loads((shared.folder / "splits_final.json").read_text()) == json.loads(own.read_text())
+    assert shared.notes == ()
+
+    own.unlink()
+    shared = share_preprocessed(730, 732, overwrite=True)
+    new = json.loads((shared.folder / "splits_final.json").read_text())
+    assert sorted(case for fold in new for case in fold["val"]) == kept
+    assert all(len(fold["train"]) == 2 for fold in new)
+    assert shared.notes == ("a fold of the source would be empty on one side: 3 new folds by patient",)
+    assert json.loads((shared.folder / "sharing.json").read_text())["notes"] == list(shared.notes)
+
+
 def test_another_label_scheme(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oracle that marks what was deleted as ignored: labels and classes differ, images do not."""
     folder = small / "nnUNet_raw" / "Dataset731_SmallCensored"

@@ -602,15 +602,40 @@ def test_patients_are_kept_whole_and_nested(raw: Path, by: str) -> None:
         assert {p.name for p in (variant.folder / "labelsTr").iterdir()} == {f"{case}.nii.gz" for case in cases}
         assert variant.n_lesions == 2 * n
         assert (variant.folder / "imagesTs" / "test_0000.nii.gz").is_file()
-        (fold,) = json.loads((variant.folder / "splits_final.json").read_text())
-        assert {*fold["train"], *fold["val"]} == cases
-        assert fold["train"] == [case for case in folds[0]["train"] if case in cases]
-        record = json.loads((variant.folder / "censoring.json").read_text())["patients"]
-        assert (record["n"], record["of"]) == (n, 6)
+        record = json.loads((variant.folder / "censoring.json").read_text())
+        assert (record["patients"]["n"], record["patients"]["of"]) == (n, 6)
+        left = {side: [case for case in folds[0][side] if case in cases] for side in ("train", "val")}
+        if n == 1:
+            assert not (variant.folder / "splits_final.json").exists()
+            assert variant.notes == ("only one patient to train on: no splits_final.json is written",)
+        elif left["train"] and left["val"]:
+            assert json.loads((variant.folder / "splits_final.json").read_text()) == [left]
+            assert variant.notes == ()
+        assert record.get("splits", "") == "".join(variant.notes)
         found.append(cases)
     assert found[0] < found[1] < found[2] < found[3] == set(MANY)
     with pytest.raises(InputError, match="number of patients must be within 1 to 6, the patients to train on, got 7"):
         write_censored_variant(1, 20, None, n_patients=7, patients_regex=regex)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_fold_of_fewer_patients_can_be_trained(raw: Path, seed: int) -> None:
+    source = write_dataset(raw / "Dataset001_Many", MANY)
+    by_patient = [[case for case in MANY if case.startswith(f"p{p}_")] for p in range(1, 7)]
+    folds = [{"train": sorted(set(MANY) - set(val)), "val": val} for val in by_patient]
+    (source / "splits_final.json").write_text(json.dumps(folds))
+    variant = write_censored_variant(1, 2, "size", 0.5, seed=seed, n_patients=3, patients_regex=r"(p\d+)_")
+    cases = set(json.loads((variant.folder / "dataset.json").read_text())["dataset"])
+    new = json.loads((variant.folder / "splits_final.json").read_text())
+    assert len(new) == 3
+    for fold in new:
+        assert len(fold["train"]) == 4
+        assert len(fold["val"]) == 2
+        assert {*fold["train"], *fold["val"]} == cases
+        assert not {case[:2] for case in fold["train"]} & {case[:2] for case in fold["val"]}
+    (note,) = variant.notes
+    assert note == "a fold of the source would be empty on one side: 3 new folds by patient"
+    assert json.loads((variant.folder / "censoring.json").read_text())["splits"] == note
 
 
 def test_patients_only_leaves_labels_whole(raw: Path) -> None:
