@@ -46,8 +46,7 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
         >>> sorted(choose_test_patients({"a": 1, "b": 2, "c": 12, "d": 20}, 0.5, seed=0))
         ['a', 'c']
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
+    check_fraction(fraction)
     if len(n_lesions) < 2:
         raise InputError(f"test fraction needs at least 2 patients with labels, found {len(n_lesions)}")
     total = min(max(int(fraction * len(n_lesions) + 0.5), 1), len(n_lesions) - 1)
@@ -60,6 +59,12 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
     for key in by_remainder[: total - sum(counts.values())]:
         counts[key] += 1
     return frozenset(patient for key, members in strata.items() for patient in members[: counts[key]])
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise :class:`InputError` unless 0 < fraction < 1."""
+    if not 0 < fraction < 1:
+        raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
 
 
 def folds_by_patient(
