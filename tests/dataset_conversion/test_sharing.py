@@ -439,6 +439,28 @@ def broken_segmentation(_: Path, clean: Path) -> None:
     (clean / "nnUNetPlans_2d" / "c3_seg.b2nd").write_bytes(b"nothing")
 
 
+def empty_image(_: Path, clean: Path) -> None:
+    image = clean / "nnUNetPlans_2d" / "c3.b2nd"
+    image.unlink()
+    image.touch()
+
+
+def image_of_another_shape(_: Path, clean: Path) -> None:
+    import blosc2
+
+    image = clean / "nnUNetPlans_2d" / "c3.b2nd"
+    image.unlink()
+    image.write_bytes(blosc2.asarray(np.zeros((2, 3, 16, 18), np.float32)).to_cframe())
+
+
+def damaged_chunk(_: Path, clean: Path) -> None:
+    path = clean / "nnUNetPlans_2d" / "c3_seg.b2nd"
+    content = bytearray(path.read_bytes())
+    start = int.from_bytes(content[11:15], "big")  # of the first chunk: the length of the header
+    content[start + 32 : start + 56] = b"\xff" * 24
+    path.write_bytes(content)
+
+
 def old_format(_: Path, clean: Path) -> None:
     for path in (clean / "nnUNetPlans_2d").glob("*.b2nd"):
         path.rename(path.with_suffix(".npz"))
@@ -447,7 +469,7 @@ def old_format(_: Path, clean: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_gzip, r"cannot read image .*c1\.nii\.gz: the compressed file is damaged"),
+        (break_gzip, r"cannot read image .*c1\.nii\.gz: broken gzip: the file ends too early"),
         (unknown_value, r"case c1: .*c1\.nii\.gz holds the label values 6, but dataset.json only has 0, 1, 2"),
         (other_shape, r"case c1: expected shape \(4, 16, 18\), as preprocessed, found \(3, 16, 18\)"),
         (other_image, r"case c1: expected .*c2_0001\.nii\.gz to equal the source's .*c1_0001\.nii\.gz, but it differs"),
@@ -457,6 +479,9 @@ def old_format(_: Path, clean: Path) -> None:
         (not_preprocessed, "nothing is preprocessed; run nnUNetv2_preprocess first"),
         (half_preprocessed, r"case c3: expected .*nnUNetPlans_2d/c3\.pkl, found nothing; preprocess the source again"),
         (broken_segmentation, "case c3: cannot read its files in .*nnUNetPlans_2d"),
+        (empty_image, "case c3: cannot read its files in .*nnUNetPlans_2d"),
+        (image_of_another_shape, r"case c3: expected .*c3\.b2nd to have the shape .*, found \(3, 16, 18\)"),
+        (damaged_chunk, r"case c3: c3_seg\.b2nd in nnUNetPlans_2d is damaged: "),
         (old_format, "older nnU-Net, expected .b2nd; run nnUNetv2_preprocess"),
     ],
 )

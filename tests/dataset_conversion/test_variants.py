@@ -21,7 +21,7 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.lesion_labels import censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
 from nnunet_lopsided.dataset_conversion.reader_misses import miss_rate
-from nnunet_lopsided.dataset_conversion.variants import lesion_table, write_censored_variant
+from nnunet_lopsided.dataset_conversion.variants import Choice, plan_censoring, write_censored_variant
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
@@ -141,7 +141,7 @@ def test_the_smallest_lesions_vanish_and_nothing_else_changes(raw: Path) -> None
 
 def test_lesion_table_is_what_find_lesions_says(raw: Path) -> None:
     folder = write_dataset(raw / "Dataset001_Two", TWO_CASES, labels=TWO_CLASSES)
-    table = lesion_table(RawDataset(folder))
+    table = plan_censoring(folder.name, Choice("size", 0.5)).table
     assert [(r.case, r.id, r.n_voxels) for r in table] == [("a", 1, 3), ("a", 2, 1), ("b", 1, 5), ("b", 2, 2)]
     assert [r.volume_mm3 for r in table] == [6, 2, 10, 4]
     lesions = find_lesions(TWO_CASES["a"], (2, 1, 1))
@@ -548,12 +548,51 @@ def test_a_list_replays_another_variant(phantom: Path, tmp_path: Path) -> None:
     hand_made.write_text(f"case,id,volume_mm3\n{row['case']},{row['id']},{float(row['volume_mm3']) * 2}\n")
     with pytest.raises(InputError, match=r"expected the listed volume of .* the labels are not those"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
+    for word, n in (("Censored ", 1), (" KEPT", 0)):
+        hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},{word}\n")
+        plan = plan_censoring(501, Choice("list", lesion_list=hand_made))
+        assert len(plan.censored) == n
+    hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},keep\n")
+    with pytest.raises(InputError, match="line 2: expected the status kept or censored, found 'keep' for case"):
+        write_censored_variant(501, 514, "list", lesion_list=hand_made)
     hand_made.write_text("case,id\n")
     with pytest.raises(InputError, match=r"mine\.csv: expected the columns case, id and volume_mm3"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
     hand_made.write_text("case,id,volume_mm3\na,one,3\n")
     with pytest.raises(InputError, match=r"mine\.csv, line 2: expected case,id,volume_mm3"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
+
+
+@pytest.mark.parametrize(("content", "found"), [(b"case,id,volume_mm3\n\xe9,1,3\n", "0xe9"), (b"a\0b\n", "NUL")])
+def test_a_list_that_is_no_utf8_csv(phantom: Path, tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"bad\.csv: expected CSV.*found .*{found}"):
+        write_censored_variant(501, 514, "list", lesion_list=tmp_path / "bad.csv")
+    (phantom / "cases.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"cases\.csv: expected CSV.*found .*{found}"):
+        write_censored_variant(501, 514, None, n_patients=2)
+
+
+def test_a_list_of_more_cases_than_are_in_scope(phantom: Path, tmp_path: Path) -> None:
+    whole = write_censored_variant(501, 511, "size", 1.0, cases="all")
+    rows = read_csv(whole.folder)
+    of_test = [row for row in rows if row["case"].startswith("phantom_test")]
+    assert 0 < len(of_test) < len(rows)
+    lesions = whole.folder / "censored_lesions.csv"
+    training = write_censored_variant(501, 512, "list", lesion_list=lesions)
+    assert training.n_censored == len(rows) - len(of_test)
+    assert training.notes == (
+        f"{len(of_test)} rows of the list are of cases that are not censored here, and had no effect",
+    )
+    fewer = write_censored_variant(501, 513, "list", lesion_list=lesions, n_patients=2)
+    kept = set(json.loads((fewer.folder / "dataset.json").read_text())["dataset"])
+    assert fewer.n_censored == sum(row["case"] in kept for row in rows)
+    record = json.loads((fewer.folder / "censoring.json").read_text())
+    assert record["list_rows_out_of_scope"] == len(rows) - fewer.n_censored
+    unknown = tmp_path / "unknown.csv"
+    unknown.write_text(lesions.read_text() + "elsewhere,1,3,2,censored\n")
+    with pytest.raises(InputError, match="case elsewhere, lesion 1: is in the list, but the dataset holds no lesion"):
+        write_censored_variant(501, 514, "list", lesion_list=unknown)
 
 
 @pytest.mark.parametrize("mode", ["stochastic", "size", "reader"])

@@ -48,11 +48,13 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
 )
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
+from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet_layout import (
     RawDataset,
+    link_file,
     new_dataset_name,
     new_raw_dataset,
     nnunet_path,
@@ -326,7 +328,7 @@ def _finish_variant(
     write_json(folder / "dataset.json", content)
     for path in dataset.test_files():
         (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).symlink_to(Path("..") / reference(final / path, own_final))
+        link_file(folder / path, final / path, own_final, follow=False)
     base, note = read_json(dataset.folder / CONVERSION_FILE), ""
     n_test = _copy_case_list(dataset.folder, folder, set(training))
     splits = dataset.folder / "splits_final.json"
@@ -345,11 +347,9 @@ def _finish_variant(
 
 def _copy_case_list(source: Path, folder: Path, training: set[str]) -> int:
     """cases.csv without the training cases a variant lacks; returns the number of test cases."""
-    with (source / CASES_FILE).open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        rows = [row for row in reader if row["split"] == "test" or row["case"] in training]
-    _write_csv(folder / CASES_FILE, columns, [[row[column] for column in columns] for row in rows])
+    table = read_table(source / CASES_FILE, ("case", "split"))
+    rows = [row for row in table if row["split"] == "test" or row["case"] in training]
+    _write_csv(folder / CASES_FILE, list(table[0]), [row.values() for row in rows])
     return sum(row["split"] == "test" for row in rows)
 
 

@@ -165,6 +165,16 @@ def test_a_reader_without_the_scans_to_validate_on_gets_new_folds(run, scans, ra
     assert note in json.loads((folder / "conversion.json").read_text())["notes"]
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_as_many_processes_read_xml_as_asked(run, scans, monkeypatch, n) -> None:
+    asked = []
+    real = luna16.for_each
+    monkeypatch.setattr(luna16, "for_each", lambda *given: asked.append(given[2:]) or real(*given))
+    written = run("luna16", n_processes=n)
+    assert asked == [(n, "XML files")]
+    assert "n_processes" not in written.conversion["options"]
+
+
 def test_nnunet_accepts_a_reader_variant(run, scans, raw, verify) -> None:
     run("luna16", reader_variants=True)
     verify(raw / "Dataset503_LUNA16Reader2")

@@ -227,7 +227,7 @@ def test_label_fixes_hold_for_any_nonzero_value_too(tree, run) -> None:
 
 
 def test_a_test_fraction_out_of_range_is_refused_before_anything_is_read() -> None:
-    with pytest.raises(InputError, match="test fraction must be above 0 and below 1, got 1.5"):
+    with pytest.raises(InputError, match=r"test fraction must be above 0 and below 1, got 1\.5"):
         Options(501, "", test_fraction=1.5)
 
 
