@@ -517,7 +517,7 @@ def reference(path: Path, folder: Path) -> str:
     return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
 
 
-def link_file(link: Path, target: Path, final: Path) -> None:
+def link_file(link: Path, target: Path, final: Path, *, follow: bool = True) -> None:
     """Make a symbolic link in a folder such as imagesTr of a raw dataset that will be ``final``.
 
     The link is relative where the target lies below nnUNet_raw, see :func:`reference`, and leads to the file itself
@@ -527,9 +527,11 @@ def link_file(link: Path, target: Path, final: Path) -> None:
         link: the link, one level below the dataset folder, which may still have its unfinished name.
         target: an existing file.
         final: the dataset folder's final path.
+        follow: False: the link leads to ``target`` itself, which need not exist yet, even where that is a link.
     """
     # Links are followed by the system, not by name: both ends must be real paths.
-    text = reference(target.resolve(), final.parent.resolve() / final.name)
+    real = target.resolve() if follow else target.parent.resolve() / target.name
+    text = reference(real, final.parent.resolve() / final.name)
     # One level below the dataset folder, hence one more step up for relative targets.
     link.symlink_to(text if Path(text).is_absolute() else Path("..") / text)
 

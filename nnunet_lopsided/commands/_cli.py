@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from nnunet_lopsided.errors import InputError, InputErrors
@@ -28,3 +30,9 @@ def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], in
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
         return 130
+
+
+def end_on_sigterm() -> None:
+    """Let a batch system's SIGTERM clean up as Ctrl-C does; for commands that write whole folders."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

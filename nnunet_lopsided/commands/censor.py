@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import end_on_sigterm, run
 from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
 
@@ -57,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    if threading.current_thread() is threading.main_thread():
-        # A batch system's SIGTERM cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     if arguments.dry_run:
         return _dry_run(arguments)
     if arguments.o is None:
@@ -82,6 +78,8 @@ def _write(arguments: argparse.Namespace) -> int:
         n_processes=arguments.np,
     )
     print(f"{variant.folder}: {variant.n_censored} of {variant.n_lesions} lesions censored")
+    for note in variant.notes:
+        print(f"note: {note}", file=sys.stderr)
     if names_of_dataset(arguments.o, ("nnUNet_preprocessed", "nnUNet_results")):
         print(
             f"note: {variant.folder.name} was preprocessed or trained before; those files are of the replaced labels",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import end_on_sigterm, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -55,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_class_name,
         metavar="DATASET:OLD=NEW",
         help="what a dataset's class is in the union: 501:lesion=metastasis",
+    )
+    sub.add_argument(
+        "--prefix", action="store_true", help="put the dataset's name before the names of its cases and patients"
     )
     return parser
 
@@ -210,13 +211,11 @@ def _convert(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.dataset_conversion.converters.merge import merge
     from nnunet_lopsided.nnunet_layout import names_of_dataset
 
-    if threading.current_thread() is threading.main_thread():
-        # A batch system's SIGTERM cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     if arguments.converter == "merge":
         same = {other: channel for channel, other in arguments.same}
         classes = {(dataset, old): new for dataset, old, new in arguments.classes}
-        converted = merge(arguments.datasets, _options(arguments, "Merged"), same, classes)
+        converted = merge(arguments.datasets, _options(arguments, "Merged"), same, classes, arguments.prefix)
     else:
         converted = convert(
             arguments.converter, arguments.source, _options(arguments, arguments.name), **_find_options(arguments)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import end_on_sigterm, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    if threading.current_thread() is threading.main_thread():
-        # A batch system's SIGTERM cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     from nnunet_lopsided.dataset_conversion.sharing import share_preprocessed
 
     shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_processes=arguments.np)
@@ -36,6 +32,8 @@ def _work(arguments: argparse.Namespace) -> int:
         f"{shared.folder}: {shared.n_cases} cases, {', '.join(shared.configurations)}; "
         f"{shared.n_linked} image files linked"
     )
+    for note in shared.notes:
+        print(f"note: {note}", file=sys.stderr)
     if shared.n_copied:
         print(
             f"note: {shared.n_copied} image files could not be linked (another file system or user) and were copied",

@@ -176,13 +176,10 @@ def check_rate(rate: float) -> None:
         raise InputError(f"rate must be within [0, 1], got {rate}")
 
 
-def expected_rate(lesions: Iterable[LesionRow], mode: str, rate: float | None) -> float:
-    """Fraction of these lesions that goes on average over seeds (size, contrast: the rate itself)."""
-    if mode == "reader" and rate is None:
-        probabilities = [miss_rate(row.diameter_mm) for row in lesions]
-        return math.fsum(probabilities) / len(probabilities)
-    assert rate is not None, "all other modes need one"
-    return rate
+def expected_rate(lesions: Iterable[LesionRow]) -> float:
+    """Fraction of these lesions, of which there must be one, that ``reader`` takes on average over seeds."""
+    probabilities = [miss_rate(row.diameter_mm) for row in lesions]
+    return math.fsum(probabilities) / len(probabilities)
 
 
 def lesion_draw(seed: int, case: str, lesion_id: int) -> float:

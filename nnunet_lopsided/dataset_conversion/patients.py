@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 
 CASES_FILE = "cases.csv"
@@ -32,12 +32,7 @@ def patients_of(cases: Sequence[str], dataset_folder: Path, pattern: str | None 
         return {case: _matched(pattern, case) for case in cases}, f"regular expression {pattern}"
     if not table.is_file():
         return {case: case for case in cases}, "every case is a patient"
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"case", "patient"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{table}: expected the columns case and patient, found {reader.fieldnames}")
-        known = {row["case"]: row["patient"] for row in reader}
+    known = {row["case"]: row["patient"] for row in read_table(table, ("case", "patient"))}
     for case in cases:
         if not known.get(case):
             raise InputError(f"{table}: case {case} has no row with its patient")

@@ -16,7 +16,9 @@ import numpy as np
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.completeness import check_complete
+from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part
 from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.dataset_conversion.patients import patients_of
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import (
     Case,
@@ -27,7 +29,6 @@ from nnunet_lopsided.nnunet_layout import (
     preprocessed_folder,
     raw_dataset,
     read_json,
-    restricted_splits,
     write_json,
 )
 from nnunet_lopsided.planning.label_preprocessing import (
@@ -54,6 +55,7 @@ class SharedDataset:
         n_linked: files that are hard links to the source's.
         n_copied: files that could not be linked and were copied.
         preprocessed_anew: cases whose images nnU-Net normalises differently with the variant's labels.
+        notes: what else the user must know.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class SharedDataset:
     n_linked: int
     n_copied: int
     preprocessed_anew: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def share_preprocessed(
         results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
         for name, content in plans.items():
             write_json(folder / name, {**content, "dataset_name": dataset.name})
-        _write_dataset_files(dataset, clean_folder, folder)
+        note = _write_dataset_files(dataset, clean_folder, folder)
         shared = SharedDataset(
             nnunet_path("nnUNet_preprocessed") / dataset.name,
             tuple(configurations),
@@ -125,6 +128,7 @@ def share_preprocessed(
             sum(result.n_linked for result in results),
             sum(result.n_copied for result in results),
             tuple(result.name for result in results if result.anew),
+            (note,) if note else (),
         )
         write_json(
             folder / SHARING_FILE,
@@ -137,6 +141,7 @@ def share_preprocessed(
                 "n_files_linked": shared.n_linked,
                 "n_files_copied": shared.n_copied,
                 "cases_preprocessed_anew": list(shared.preprocessed_anew),
+                "notes": list(shared.notes),
             },
         )
     return shared
@@ -252,13 +257,17 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
             raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
 
 
-def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> None:
+def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> str:
+    """What is there once; returns what the user must know of the splits."""
     shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
     fingerprint = clean_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():
         shutil.copyfile(fingerprint, folder / fingerprint.name)
-    names = {case.name for case in dataset.training_cases()}
-    for splits in (clean_folder / "splits_final.json", dataset.folder / "splits_final.json"):
-        if splits.is_file():
-            write_json(folder / splits.name, restricted_splits(read_json(splits), names))
-            return
+    patients, _ = patients_of([case.name for case in dataset.training_cases()], dataset.folder)
+    files = [f / "splits_final.json" for f in (clean_folder, dataset.folder) if (f / "splits_final.json").is_file()]
+    found = [folds_of_part(read_json(file), patients, {}, seed=0) for file in files]
+    # The variant's own, where the source's are of no use for its cases.
+    folds, note = next((f for f in found if not f[1]), found[0] if found else ([], ""))
+    if folds:
+        write_json(folder / "splits_final.json", folds)
+    return note

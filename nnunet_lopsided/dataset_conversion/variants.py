@@ -6,8 +6,9 @@ import csv
 import hashlib
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,18 @@ from nnunet_lopsided.dataset_conversion.censoring import (
     listed_lesions,
 )
 from nnunet_lopsided.dataset_conversion.contrast import lesion_contrast
+from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part, most_lesions
 from nnunet_lopsided.dataset_conversion.lesion_labels import SparseLabel, censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
+from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.lesions import Lesions
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
+    link_file,
     new_dataset_name,
     new_raw_dataset,
     nnunet_path,
@@ -40,7 +44,6 @@ from nnunet_lopsided.nnunet_layout import (
     raw_dataset,
     read_json,
     reference,
-    restricted_splits,
     write_json,
 )
 
@@ -51,11 +54,12 @@ LIST = "list"  # the mode that replays a list; the others choose
 
 @dataclass(frozen=True)
 class CensoredVariant:
-    """What :func:`write_censored_variant` made."""
+    """What :func:`write_censored_variant` made; ``notes`` is what the user must know."""
 
     folder: Path
     n_lesions: int
     n_censored: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Choice:
         cases: "train", or "all": labelsTs too. The choice is made in each part on its own, so the training labels do
             not depend on it.
         lesion_list: for "list", a CSV with the columns case, id, volume_mm3 and, if some of its lesions are kept,
-            status (``censored`` or another word), such as the ``censored_lesions.csv`` of a variant.
+            status (``censored`` or ``kept``), such as the ``censored_lesions.csv`` of a variant. Rows of cases of the
+            source that are out of scope have no effect.
         n_patients: keep only this many training patients; the test cases stay.
         patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
     """
@@ -114,6 +119,7 @@ class CensoringPlan:
         censored: the (case, id) of those that go.
         labels: the label maps by case, as far as they are small.
         notes: what ``censoring.json`` says beyond the counts.
+        folds: for a choice of patients of a source that has ``splits_final.json``: those of the variant.
     """
 
     dataset: RawDataset
@@ -124,24 +130,7 @@ class CensoringPlan:
     censored: frozenset[tuple[str, int]]
     labels: dict[str, SparseLabel | None]
     notes: dict[str, Any]
-
-
-def lesion_table(dataset: RawDataset, n_processes: int = 2) -> list[LesionRow]:
-    """Every lesion of the training labels, by case name and component id.
-
-    A lesion is a 26-connected (2D: 8-connected) component of the union of all labels but background and ignore.
-
-    Args:
-        dataset: a dataset with training labels.
-        n_processes: how many label files are read at the same time.
-
-    Returns:
-        One row per lesion; cases without a lesion have none.
-
-    Raises:
-        InputError: a label is missing or unreadable, or holds a value that dataset.json does not know.
-    """
-    return _lesions_of(dataset, dataset.training_cases(), False, n_processes)[0]
+    folds: list[dict[str, list[str]]] = field(default_factory=list)
 
 
 def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> CensoringPlan:
@@ -162,8 +151,9 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
     dataset = raw_dataset(source)
     training = dataset.training_cases()
     notes: dict[str, Any] = {}
+    patients: dict[str, str] = {}
     if choice.n_patients is not None:
-        training, notes["patients"] = _chosen_patients(dataset, training, choice)
+        training, patients, notes["patients"] = _chosen_patients(dataset, training, choice)
     test = _labelled_test_cases(dataset, training) if choice.cases == "all" else []
     parts: list[list[LesionRow]] = []
     labels: dict[str, SparseLabel | None] = {}
@@ -176,16 +166,26 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
         raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
     censored: frozenset[tuple[str, int]] = frozenset()
     if choice.lesion_list is not None:
-        censored = listed_lesions(rows, _read_list(choice.lesion_list))
+        listed = _read_list(choice.lesion_list)
+        in_scope = _in_scope(dataset, listed, [*training, *test])
+        censored = listed_lesions(rows, in_scope)
+        if len(in_scope) < len(listed):
+            notes["list_rows_out_of_scope"] = len(listed) - len(in_scope)
         notes["list_sha256"] = hashlib.sha256(choice.lesion_list.read_bytes()).hexdigest()
     elif choice.mode is not None:
         chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
         censored = frozenset().union(*chosen)
         if choice.mode == "reader":
-            notes["expected_rate"] = expected_rate(rows, choice.mode, choice.rate)
+            notes["expected_rate"] = expected_rate(rows) if choice.rate is None else choice.rate
     if choice.cases != "train":
         notes["cases"] = choice.cases
-    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes)
+    folds: list[dict[str, list[str]]] = []
+    if choice.n_patients is not None and (dataset.folder / "splits_final.json").is_file():
+        lesions = most_lesions((patients[case], n) for case, n in Counter(row.case for row in parts[0]).items())
+        folds, note = folds_of_part(read_json(dataset.folder / "splits_final.json"), patients, lesions, choice.seed)
+        if note:
+            notes["splits"] = note
+    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes, folds)
 
 
 def write_censored_variant(
@@ -242,7 +242,14 @@ def write_censored_variant(
         _write_dataset_json(plan, folder, final)
         _write_lesions_csv(folder / LESIONS_FILE, plan)
         write_json(folder / CENSORING_FILE, _record(plan))
-    return CensoredVariant(final, len(plan.table), len(plan.censored))
+    return CensoredVariant(final, len(plan.table), len(plan.censored), tuple(_notes(plan)))
+
+
+def _notes(plan: CensoringPlan) -> list[str]:
+    notes = [plan.notes["splits"]] if "splits" in plan.notes else []
+    if dropped := plan.notes.get("list_rows_out_of_scope"):
+        notes.append(f"{dropped} rows of the list are of cases that are not censored here, and had no effect")
+    return notes
 
 
 def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> Path:
@@ -292,12 +299,16 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def _chosen_patients(dataset: RawDataset, cases: list[Case], choice: Choice) -> tuple[list[Case], dict[str, Any]]:
+def _chosen_patients(
+    dataset: RawDataset, cases: list[Case], choice: Choice
+) -> tuple[list[Case], dict[str, str], dict[str, Any]]:
+    """The cases that stay, the patient of each of them, and what ``censoring.json`` says of them."""
     assert choice.n_patients is not None, "called for a number of patients"
     patients, grouping = patients_of([case.name for case in cases], dataset.folder, choice.patients_regex)
     kept = choose_patients(patients.values(), choice.n_patients, choice.seed)
     record = {"n": len(kept), "of": len(set(patients.values())), "grouping": grouping, "kept": sorted(kept)}
-    return [case for case in cases if patients[case.name] in kept], record
+    stay = {case: patient for case, patient in patients.items() if patient in kept}
+    return [case for case in cases if case.name in stay], stay, record
 
 
 def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case]:
@@ -358,18 +369,26 @@ def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
 def _read_list(path: Path) -> list[ListedLesion]:
     if not path.is_file():
         raise InputError(f"list of lesions not found: {path}")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [c for c in ("case", "id", "volume_mm3") if c not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{path}: expected the columns case, id and volume_mm3, found {reader.fieldnames}")
+    listed = []
+    for line, row in enumerate(read_table(path, ("case", "id", "volume_mm3")), 2):
+        status = row.get("status", "censored").strip().lower()
+        if status not in ("kept", "censored"):
+            raise InputError(
+                f"{path}, line {line}: expected the status kept or censored, found {row['status']!r} for case "
+                f"{row['case']}, lesion {row['id']}"
+            )
         try:
-            return [
-                ListedLesion(row["case"], int(row["id"]), float(row["volume_mm3"]), row.get("status") != "kept")
-                for row in reader
-            ]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}, line {reader.line_num}: expected case,id,volume_mm3: {error}") from None
+            listed.append(ListedLesion(row["case"], int(row["id"]), float(row["volume_mm3"]), status == "censored"))
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: expected case,id,volume_mm3: {error}") from None
+    return listed
+
+
+def _in_scope(dataset: RawDataset, listed: list[ListedLesion], scope: Sequence[Case]) -> list[ListedLesion]:
+    """The rows without those of cases that the source has, but that are not to be censored."""
+    known = {case.name for case in (*dataset.training_cases(), *dataset.test_cases())}
+    out_of_scope = known - {case.name for case in scope}
+    return [entry for entry in listed if entry.case not in out_of_scope]
 
 
 def _record(plan: CensoringPlan) -> dict[str, Any]:
@@ -406,18 +425,12 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
 
 
 def _link_test_files(plan: CensoringPlan, folder: Path, final: Path) -> None:
-    # Links are followed by the system, not by name: both ends must be real paths.
-    root = final.parent.resolve()
-    dataset = plan.dataset
-    for path in dataset.test_files():
+    for path in plan.dataset.test_files():
         link = folder / path
         if link.exists():  # a censored label
             continue
         link.parent.mkdir(exist_ok=True)
-        target = (dataset.folder / path).resolve()
-        # One level below the dataset folder, hence one more step up for relative targets.
-        text = reference(target, root / final.name)
-        link.symlink_to(text if Path(text).is_absolute() else Path("..") / text)
+        link_file(link, plan.dataset.folder / path, final)
 
 
 def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
@@ -437,8 +450,8 @@ def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
         shutil.copyfile(patients, folder / patients.name)
     if splits.is_file() and plan.choice.n_patients is None:
         shutil.copyfile(splits, folder / splits.name)
-    elif splits.is_file():
-        write_json(folder / splits.name, restricted_splits(read_json(splits), {case.name for case in plan.training}))
+    elif plan.folds:
+        write_json(folder / splits.name, plan.folds)
 
 
 def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:

@@ -177,7 +177,7 @@ class LabelPreprocessing:
                     f"case {self._name}: expected shape {label.shape} in {configuration.folder} by its plans, found "
                     f"{clean.array.shape}; preprocess the source again"
                 )
-            before = clean.array[:]
+            before = self._decompressed(clean, configuration)
             outside = before == -1
             changed = bool((outside & ~background).any())
             removed = self._removed_outside(case, background, before)
@@ -186,6 +186,15 @@ class LabelPreprocessing:
                 changed = True
         label[background & outside] = -1
         return label, changed
+
+    def _decompressed(self, clean: CleanSegmentation, configuration: Configuration) -> Array:
+        try:
+            return np.asarray(clean.array[:])
+        except Exception as error:  # damaged chunks fail in many ways
+            raise InputError(
+                f"case {self._name}: {self._name}_seg.b2nd in {configuration.folder} is damaged: {error}; preprocess "
+                "the source again"
+            ) from error
 
     def _outside(self, case: _Cropping) -> Array:
         return ~case.nonzero_mask(np.concatenate([read() for read in self._images]))
@@ -307,10 +316,17 @@ def read_clean(folder: Path, case: str) -> CleanSegmentation:
             raise InputError(f"case {case}: expected {folder / name}, found nothing; preprocess the source again")
     try:
         blosc2.set_nthreads(1)
+        image = blosc2.open(urlpath=str(folder / f"{case}.b2nd"), mode="r")
         array = blosc2.open(urlpath=str(folder / f"{case}_seg.b2nd"), mode="r", dparams={"nthreads": 1})
-        return CleanSegmentation(array, load_pickle(str(folder / f"{case}.pkl")))
+        clean = CleanSegmentation(array, load_pickle(str(folder / f"{case}.pkl")))
     except Exception as error:  # broken files fail in many ways
         raise InputError(f"case {case}: cannot read its files in {folder}: {error}") from error
+    if image.shape[1:] != array.shape[1:]:
+        raise InputError(
+            f"case {case}: expected {folder / f'{case}.b2nd'} to have the shape {array.shape[1:]} of its segmentation, "
+            f"found {image.shape[1:]}; preprocess the source again"
+        )
+    return clean
 
 
 def write_segmentation(folder: Path, case: str, new: CleanSegmentation, like: Path) -> None:

@@ -324,6 +324,26 @@ def test_fewer_patients_and_their_splits(small: Path) -> None:
             assert fold[part] == [case for case in whole[part] if case in kept]
 
 
+def test_folds_that_fewer_patients_leave_empty_are_made_anew(small: Path) -> None:
+    kept = sorted(json.loads((small / "nnUNet_raw/Dataset732_Small3Patients/dataset.json").read_text())["dataset"])
+    everything = [f"c{i}" for i in range(5)]
+    folds = [{"train": kept, "val": [case for case in everything if case not in kept]}]
+    (small / "nnUNet_preprocessed/Dataset730_Small/splits_final.json").write_text(json.dumps(folds))
+    own = small / "nnUNet_raw/Dataset732_Small3Patients/splits_final.json"
+    own.write_text(json.dumps([{"train": kept[:2], "val": kept[2:]}]))
+    shared = share_preprocessed(730, 732)
+    assert json.loads((shared.folder / "splits_final.json").read_text()) == json.loads(own.read_text())
+    assert shared.notes == ()
+
+    own.unlink()
+    shared = share_preprocessed(730, 732, overwrite=True)
+    new = json.loads((shared.folder / "splits_final.json").read_text())
+    assert sorted(case for fold in new for case in fold["val"]) == kept
+    assert all(len(fold["train"]) == 2 for fold in new)
+    assert shared.notes == ("a fold of the source would be empty on one side: 3 new folds by patient",)
+    assert json.loads((shared.folder / "sharing.json").read_text())["notes"] == list(shared.notes)
+
+
 def test_another_label_scheme(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oracle that marks what was deleted as ignored: labels and classes differ, images do not."""
     folder = small / "nnUNet_raw" / "Dataset731_SmallCensored"
@@ -419,6 +439,28 @@ def broken_segmentation(_: Path, clean: Path) -> None:
     (clean / "nnUNetPlans_2d" / "c3_seg.b2nd").write_bytes(b"nothing")
 
 
+def empty_image(_: Path, clean: Path) -> None:
+    image = clean / "nnUNetPlans_2d" / "c3.b2nd"
+    image.unlink()
+    image.touch()
+
+
+def image_of_another_shape(_: Path, clean: Path) -> None:
+    import blosc2
+
+    image = clean / "nnUNetPlans_2d" / "c3.b2nd"
+    image.unlink()
+    image.write_bytes(blosc2.asarray(np.zeros((2, 3, 16, 18), np.float32)).to_cframe())
+
+
+def damaged_chunk(_: Path, clean: Path) -> None:
+    path = clean / "nnUNetPlans_2d" / "c3_seg.b2nd"
+    content = bytearray(path.read_bytes())
+    start = int.from_bytes(content[11:15], "big")  # of the first chunk: the length of the header
+    content[start + 32 : start + 56] = b"\xff" * 24
+    path.write_bytes(content)
+
+
 def old_format(_: Path, clean: Path) -> None:
     for path in (clean / "nnUNetPlans_2d").glob("*.b2nd"):
         path.rename(path.with_suffix(".npz"))
@@ -427,7 +469,7 @@ def old_format(_: Path, clean: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_gzip, r"cannot read image .*c1\.nii\.gz: the compressed file is damaged"),
+        (break_gzip, r"cannot read image .*c1\.nii\.gz: broken gzip: the file ends too early"),
         (unknown_value, r"case c1: .*c1\.nii\.gz holds the label values 6, but dataset.json only has 0, 1, 2"),
         (other_shape, r"case c1: expected shape \(4, 16, 18\), as preprocessed, found \(3, 16, 18\)"),
         (other_image, r"case c1: expected .*c2_0001\.nii\.gz to equal the source's .*c1_0001\.nii\.gz, but it differs"),
@@ -437,6 +479,9 @@ def old_format(_: Path, clean: Path) -> None:
         (not_preprocessed, "nothing is preprocessed; run nnUNetv2_preprocess first"),
         (half_preprocessed, r"case c3: expected .*nnUNetPlans_2d/c3\.pkl, found nothing; preprocess the source again"),
         (broken_segmentation, "case c3: cannot read its files in .*nnUNetPlans_2d"),
+        (empty_image, "case c3: cannot read its files in .*nnUNetPlans_2d"),
+        (image_of_another_shape, r"case c3: expected .*c3\.b2nd to have the shape .*, found \(3, 16, 18\)"),
+        (damaged_chunk, r"case c3: c3_seg\.b2nd in nnUNetPlans_2d is damaged: "),
         (old_format, "older nnU-Net, expected .b2nd; run nnUNetv2_preprocess"),
     ],
 )

@@ -21,7 +21,7 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.lesion_labels import censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
 from nnunet_lopsided.dataset_conversion.reader_misses import miss_rate
-from nnunet_lopsided.dataset_conversion.variants import lesion_table, write_censored_variant
+from nnunet_lopsided.dataset_conversion.variants import Choice, plan_censoring, write_censored_variant
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
@@ -141,7 +141,7 @@ def test_the_smallest_lesions_vanish_and_nothing_else_changes(raw: Path) -> None
 
 def test_lesion_table_is_what_find_lesions_says(raw: Path) -> None:
     folder = write_dataset(raw / "Dataset001_Two", TWO_CASES, labels=TWO_CLASSES)
-    table = lesion_table(RawDataset(folder))
+    table = plan_censoring(folder.name, Choice("size", 0.5)).table
     assert [(r.case, r.id, r.n_voxels) for r in table] == [("a", 1, 3), ("a", 2, 1), ("b", 1, 5), ("b", 2, 2)]
     assert [r.volume_mm3 for r in table] == [6, 2, 10, 4]
     lesions = find_lesions(TWO_CASES["a"], (2, 1, 1))
@@ -548,12 +548,51 @@ def test_a_list_replays_another_variant(phantom: Path, tmp_path: Path) -> None:
     hand_made.write_text(f"case,id,volume_mm3\n{row['case']},{row['id']},{float(row['volume_mm3']) * 2}\n")
     with pytest.raises(InputError, match=r"expected the listed volume of .* the labels are not those"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
+    for word, n in (("Censored ", 1), (" KEPT", 0)):
+        hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},{word}\n")
+        plan = plan_censoring(501, Choice("list", lesion_list=hand_made))
+        assert len(plan.censored) == n
+    hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},keep\n")
+    with pytest.raises(InputError, match="line 2: expected the status kept or censored, found 'keep' for case"):
+        write_censored_variant(501, 514, "list", lesion_list=hand_made)
     hand_made.write_text("case,id\n")
     with pytest.raises(InputError, match=r"mine\.csv: expected the columns case, id and volume_mm3"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
     hand_made.write_text("case,id,volume_mm3\na,one,3\n")
     with pytest.raises(InputError, match=r"mine\.csv, line 2: expected case,id,volume_mm3"):
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
+
+
+@pytest.mark.parametrize(("content", "found"), [(b"case,id,volume_mm3\n\xe9,1,3\n", "0xe9"), (b"a\0b\n", "NUL")])
+def test_a_list_that_is_no_utf8_csv(phantom: Path, tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"bad\.csv: expected CSV.*found .*{found}"):
+        write_censored_variant(501, 514, "list", lesion_list=tmp_path / "bad.csv")
+    (phantom / "cases.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"cases\.csv: expected CSV.*found .*{found}"):
+        write_censored_variant(501, 514, None, n_patients=2)
+
+
+def test_a_list_of_more_cases_than_are_in_scope(phantom: Path, tmp_path: Path) -> None:
+    whole = write_censored_variant(501, 511, "size", 1.0, cases="all")
+    rows = read_csv(whole.folder)
+    of_test = [row for row in rows if row["case"].startswith("phantom_test")]
+    assert 0 < len(of_test) < len(rows)
+    lesions = whole.folder / "censored_lesions.csv"
+    training = write_censored_variant(501, 512, "list", lesion_list=lesions)
+    assert training.n_censored == len(rows) - len(of_test)
+    assert training.notes == (
+        f"{len(of_test)} rows of the list are of cases that are not censored here, and had no effect",
+    )
+    fewer = write_censored_variant(501, 513, "list", lesion_list=lesions, n_patients=2)
+    kept = set(json.loads((fewer.folder / "dataset.json").read_text())["dataset"])
+    assert fewer.n_censored == sum(row["case"] in kept for row in rows)
+    record = json.loads((fewer.folder / "censoring.json").read_text())
+    assert record["list_rows_out_of_scope"] == len(rows) - fewer.n_censored
+    unknown = tmp_path / "unknown.csv"
+    unknown.write_text(lesions.read_text() + "elsewhere,1,3,2,censored\n")
+    with pytest.raises(InputError, match="case elsewhere, lesion 1: is in the list, but the dataset holds no lesion"):
+        write_censored_variant(501, 514, "list", lesion_list=unknown)
 
 
 @pytest.mark.parametrize("mode", ["stochastic", "size", "reader"])
@@ -602,15 +641,40 @@ def test_patients_are_kept_whole_and_nested(raw: Path, by: str) -> None:
         assert {p.name for p in (variant.folder / "labelsTr").iterdir()} == {f"{case}.nii.gz" for case in cases}
         assert variant.n_lesions == 2 * n
         assert (variant.folder / "imagesTs" / "test_0000.nii.gz").is_file()
-        (fold,) = json.loads((variant.folder / "splits_final.json").read_text())
-        assert {*fold["train"], *fold["val"]} == cases
-        assert fold["train"] == [case for case in folds[0]["train"] if case in cases]
-        record = json.loads((variant.folder / "censoring.json").read_text())["patients"]
-        assert (record["n"], record["of"]) == (n, 6)
+        record = json.loads((variant.folder / "censoring.json").read_text())
+        assert (record["patients"]["n"], record["patients"]["of"]) == (n, 6)
+        left = {side: [case for case in folds[0][side] if case in cases] for side in ("train", "val")}
+        if n == 1:
+            assert not (variant.folder / "splits_final.json").exists()
+            assert variant.notes == ("only one patient to train on: no splits_final.json is written",)
+        elif left["train"] and left["val"]:
+            assert json.loads((variant.folder / "splits_final.json").read_text()) == [left]
+            assert variant.notes == ()
+        assert record.get("splits", "") == "".join(variant.notes)
         found.append(cases)
     assert found[0] < found[1] < found[2] < found[3] == set(MANY)
     with pytest.raises(InputError, match="number of patients must be within 1 to 6, the patients to train on, got 7"):
         write_censored_variant(1, 20, None, n_patients=7, patients_regex=regex)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_fold_of_fewer_patients_can_be_trained(raw: Path, seed: int) -> None:
+    source = write_dataset(raw / "Dataset001_Many", MANY)
+    by_patient = [[case for case in MANY if case.startswith(f"p{p}_")] for p in range(1, 7)]
+    folds = [{"train": sorted(set(MANY) - set(val)), "val": val} for val in by_patient]
+    (source / "splits_final.json").write_text(json.dumps(folds))
+    variant = write_censored_variant(1, 2, "size", 0.5, seed=seed, n_patients=3, patients_regex=r"(p\d+)_")
+    cases = set(json.loads((variant.folder / "dataset.json").read_text())["dataset"])
+    new = json.loads((variant.folder / "splits_final.json").read_text())
+    assert len(new) == 3
+    for fold in new:
+        assert len(fold["train"]) == 4
+        assert len(fold["val"]) == 2
+        assert {*fold["train"], *fold["val"]} == cases
+        assert not {case[:2] for case in fold["train"]} & {case[:2] for case in fold["val"]}
+    (note,) = variant.notes
+    assert note == "a fold of the source would be empty on one side: 3 new folds by patient"
+    assert json.loads((variant.folder / "censoring.json").read_text())["splits"] == note
 
 
 def test_patients_only_leaves_labels_whole(raw: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
     files_below,
     selected_channels,
 )
+from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part
 from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile
 from nnunet_lopsided.dataset_conversion.converters.writing import (
     CONVERSION_FILE,
@@ -45,11 +47,14 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
     write_checked,
 )
 from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
+from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet_layout import (
     RawDataset,
+    link_file,
     new_dataset_name,
     new_raw_dataset,
     nnunet_path,
@@ -276,7 +281,9 @@ def _write_variants(
             )
         missed = [row for row in rows if row[0] in set(read)]
         statuses = [[*row[:4], "censored" if row[4 + slot] != "outlined" else "kept"] for row in missed]
-        _finish_variant(variant, own_final, dataset, final, read, statuses, slot + 1)
+        note = _finish_variant(variant, own_final, dataset, final, read, statuses, slot + 1)
+        if note:
+            notes.append(f"{own_final.name}: {note}")
     return notes
 
 
@@ -307,8 +314,8 @@ def _finish_variant(
     training: list[str],
     statuses: list[list[Any]],
     slot: int,
-) -> None:
-    """Everything of a variant but its labels: lists, links to the test set, dataset.json."""
+) -> str:
+    """Everything of a variant but its labels: lists, links to the test set, dataset.json; returns a note or nothing."""
     content = dict(dataset.json)
     content["numTraining"] = len(training)
     content["dataset"] = {
@@ -321,18 +328,29 @@ def _finish_variant(
     write_json(folder / "dataset.json", content)
     for path in dataset.test_files():
         (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).symlink_to(Path("..") / reference(final / path, own_final))
+        link_file(folder / path, final / path, own_final, follow=False)
+    base, note = read_json(dataset.folder / CONVERSION_FILE), ""
+    n_test = _copy_case_list(dataset.folder, folder, set(training))
     splits = dataset.folder / "splits_final.json"
     if splits.is_file():
-        folds = [{side: [n for n in fold[side] if n in set(training)] for side in fold} for fold in read_json(splits)]
-        write_json(folder / splits.name, folds)
+        lesions = Counter(row[0] for row in statuses)  # a scan is a patient
+        folds, note = folds_of_part(read_json(splits), {name: name for name in training}, lesions, base["seed"])
+        if folds:
+            write_json(folder / splits.name, folds)
     _write_csv(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)
     n_missed = sum(row[-1] == "censored" for row in statuses)
-    base = read_json(dataset.folder / CONVERSION_FILE)
-    write_json(
-        folder / CONVERSION_FILE,
-        {**base, "reader_of": final.name, "reader_slot": slot, "n_lesions": len(statuses), "n_missed": n_missed},
-    )
+    own = {"n_train": len(training), "n_test": n_test, "notes": [*base["notes"], *([note] if note else [])]}
+    reader = {"reader_of": final.name, "reader_slot": slot, "n_lesions": len(statuses), "n_missed": n_missed}
+    write_json(folder / CONVERSION_FILE, {**base, **own, **reader})
+    return note
+
+
+def _copy_case_list(source: Path, folder: Path, training: set[str]) -> int:
+    """cases.csv without the training cases a variant lacks; returns the number of test cases."""
+    table = read_table(source / CASES_FILE, ("case", "split"))
+    rows = [row for row in table if row["split"] == "test" or row["case"] in training]
+    _write_csv(folder / CASES_FILE, list(table[0]), [row.values() for row in rows])
+    return sum(row["split"] == "test" for row in rows)
 
 
 def _write_csv(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:

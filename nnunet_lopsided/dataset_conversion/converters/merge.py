@@ -6,7 +6,6 @@ from all of its labels, and which class that is goes into not_annotated.json.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
     fill_dataset,
 )
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
+from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import Case, RawDataset, new_raw_dataset, raw_dataset, write_json
 
@@ -41,6 +41,7 @@ def merge(
     options: Options,
     same_channels: Mapping[str, str] | None = None,
     class_names: Mapping[tuple[str, str], str] | None = None,
+    prefix: bool = False,
 ) -> Converted:
     """Write the union of raw datasets: the channels they share, and all of their classes.
 
@@ -53,6 +54,8 @@ def merge(
         same_channels: other names of a channel: ``{"T1post": "t1c"}`` makes T1post and t1c one channel, t1c. Upper and
             lower case are the same anyway.
         class_names: names of classes in the union by (dataset as given, name there).
+        prefix: put the dataset's name before the names of its cases and patients: where two sources have a name in
+            common that stands for different cases.
 
     Returns:
         The folder and counts.
@@ -79,11 +82,17 @@ def merge(
         has = "; ".join(f"{s.dataset.name} has {', '.join(s.channels)}" for s in sources)
         raise InputError(f"the datasets share no channel: {has}")
     labels, spelling = _union_of_classes(sources), sources[0].spelling
-    cases = [case for source in sources for case in _cases(source, {c: spelling[c] for c in channels}, labels)]
+    cases = [case for source in sources for case in _cases(source, {c: spelling[c] for c in channels}, labels, prefix)]
+    _check_different_names(cases, options)
     release = Release(
         tuple(spelling[c] for c in channels), tuple(cases), labels, notes=tuple(_dropped(sources, channels))
     )
-    settings = {"converter": "merge", "source": [s.dataset.name for s in sources], "options": {}}
+    own = {
+        "same": dict(same_channels or {}),
+        "classes": {f"{of}:{old}": new for (of, old), new in renamed.items()},
+        "prefix": prefix,
+    }
+    settings = {"converter": "merge", "source": [s.dataset.name for s in sources], "options": own}
     with new_raw_dataset(options.dataset_id, options.name, CONVERSION_FILE, options.overwrite) as folder:
         converted = fill_dataset(folder, release, options, settings)
         write_json(folder / NOT_ANNOTATED_FILE, _not_annotated(sources, labels, folder))
@@ -120,7 +129,17 @@ def _union_of_classes(sources: Sequence[_Source]) -> dict[str, int]:
     return labels
 
 
-def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, int]) -> list[SourceCase]:
+def _check_different_names(cases: Sequence[SourceCase], options: Options) -> None:
+    sources: dict[str, str] = {}
+    for case in cases:
+        other = sources.setdefault(case.name, case.source)
+        if other != case.source and case.name not in options.exclude:
+            raise InputError(
+                f"case {case.name}: is in {other} and in {case.source}; --prefix puts the dataset's name before both"
+            )
+
+
+def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, int], prefix: bool) -> list[SourceCase]:
     values = {value: labels[name] for name, value in source.classes.items()}
     if source.dataset.ignore_label is not None:
         values[source.dataset.ignore_label] = labels["ignore"]
@@ -128,12 +147,14 @@ def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, in
     training, test = dataset.training_cases(), dataset.test_cases()
     patients, _ = patients_of([c.name for c in [*training, *test]], dataset.folder)
     time_points = _time_points(dataset)
+    before = f"{dataset.name}_" if prefix else ""
 
     def case(c: Case, split: Split) -> SourceCase:
         images = {name: VolumeFile(c.images[source.channels[key]]) for key, name in channels.items()}
         label = None if c.label is None else VolumeFile(c.label)
         time_point = time_points.get(c.name, "")
-        return SourceCase(c.name, patients[c.name], dataset.name, images, label, LabelMap(values), time_point, split)
+        name, patient = (f"{before}{n}" for n in (c.name, patients[c.name]))
+        return SourceCase(name, patient, dataset.name, images, label, LabelMap(values), time_point, split)
 
     return [case(c, "train") for c in training] + [case(c, "test") for c in test]
 
@@ -141,21 +162,19 @@ def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, in
 def _time_points(dataset: RawDataset) -> dict[str, str]:
     if not (dataset.folder / CASES_FILE).is_file():
         return {}
-    with (dataset.folder / CASES_FILE).open(newline="", encoding="utf-8") as file:
-        return {row["case"]: row.get("time_point") or "" for row in csv.DictReader(file)}
+    return {row["case"]: row.get("time_point", "") for row in read_table(dataset.folder / CASES_FILE, ("case",))}
 
 
 def _dropped(sources: Sequence[_Source], channels: Sequence[str]) -> list[str]:
     return [
         f"{source.dataset.name}: not all have channel {', '.join(dropped)}, which is left out"
         for source in sources
-        if (dropped := [channel for channel in source.channels if channel not in channels])
+        if (dropped := [source.spelling[channel] for channel in source.channels if channel not in channels])
     ]
 
 
 def _not_annotated(sources: Sequence[_Source], labels: Mapping[str, int], folder: Path) -> dict[str, object]:
-    with (folder / CASES_FILE).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(folder / CASES_FILE)
     classes = [name for name in labels if name not in ("background", "ignore")]
     return {
         "meaning": "in the cases of a source, background may hold lesions of the classes it has not annotated",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ class LabelMap:
 
     Attributes:
         values: new value of every known value; None: every value but 0 becomes 1.
+        fixes: values that are read as others, see :meth:`with_fix`.
 
     Example:
         >>> LabelMap({1: 1, 2: 0, 3: 1}).apply(np.array([0, 1, 2, 3])).tolist()
@@ -36,6 +37,7 @@ class LabelMap:
     """
 
     values: Mapping[int, int] | None
+    fixes: Mapping[int, int] = field(default_factory=dict)
 
     def apply(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         """The new label map, of the same shape.
@@ -48,25 +50,38 @@ class LabelMap:
             if np.isnan(array).any():
                 raise InputError("the label holds NaN")
             new[array != 0] = 1
+            for stray, meant in self.fixes.items():
+                new[array == stray] = meant != 0
             return new
+        values = {**self.values, **{stray: self.values.get(meant, 0) for stray, meant in self.fixes.items()}}
         nonzero = array != 0
         found = np.unique(array[nonzero])
-        unknown = [value for value in found.tolist() if value not in self.values and value != 0]
+        unknown = [value for value in found.tolist() if value not in values and value != 0]
         if unknown:
-            known = ", ".join(str(v) for v in sorted({0, *self.values}))
+            known = ", ".join(str(v) for v in sorted({0, *values}))
             n = int((array == unknown[0]).sum()) if unknown[0] == unknown[0] else int(np.isnan(array).sum())
             names = ", ".join(f"{v:g}" for v in unknown)
             raise InputError(f"unknown label value {names} in {n} voxels, expected {known}")
         for value in found.tolist():
-            if self.values.get(int(value)):
-                new[array == value] = self.values[int(value)]
+            if values.get(int(value)):
+                new[array == value] = values[int(value)]
         return new
 
     def with_fix(self, fix: Mapping[int, int]) -> LabelMap:
-        """The same map for a case in which the values ``fix`` are read as others, say a stray 6 as 0."""
-        if self.values is None or not fix:
-            return self
-        return LabelMap({**self.values, **{stray: self.values.get(meant, 0) for stray, meant in fix.items()}})
+        """The same map for a case in which the values ``fix`` are read as others, say a stray 6 as 0.
+
+        Raises:
+            InputError: one is to be read as a value that is neither 0 nor known.
+
+        Example:
+            >>> NONZERO.with_fix({6: 0}).apply(np.array([0, 1, 6])).tolist()
+            [0, 1, 0]
+        """
+        for stray, meant in fix.items():
+            if meant != 0 and self.values is not None and meant not in self.values:
+                known = ", ".join(map(str, sorted({0, *self.values})))
+                raise InputError(f"label value {stray} cannot be read as {meant}, which is unknown: expected {known}")
+        return replace(self, fixes={**self.fixes, **fix})
 
 
 BINARY = LabelMap({1: 1})

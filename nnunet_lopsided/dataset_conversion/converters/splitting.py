@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import restricted_splits
 
 # Lesions per case in Yi et al. 2020: 1-3, 4-10 and more; below them, cases without a lesion.
 STRATA_FROM = (1, 4, 11)
@@ -44,8 +46,7 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
         >>> sorted(choose_test_patients({"a": 1, "b": 2, "c": 12, "d": 20}, 0.5, seed=0))
         ['a', 'c']
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
+    check_fraction(fraction)
     if len(n_lesions) < 2:
         raise InputError(f"test fraction needs at least 2 patients with labels, found {len(n_lesions)}")
     total = min(max(int(fraction * len(n_lesions) + 0.5), 1), len(n_lesions) - 1)
@@ -58,6 +59,12 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
     for key in by_remainder[: total - sum(counts.values())]:
         counts[key] += 1
     return frozenset(patient for key, members in strata.items() for patient in members[: counts[key]])
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise :class:`InputError` unless 0 < fraction < 1."""
+    if not 0 < fraction < 1:
+        raise InputError(f"test fraction must be above 0 and below 1, got {fraction}")
 
 
 def folds_by_patient(
@@ -89,6 +96,46 @@ def folds_by_patient(
             here[chosen] += len(cases[patient])
     everything = [case for fold in folds for case in fold]
     return [{"train": sorted(set(everything) - set(fold)), "val": sorted(fold)} for fold in folds]
+
+
+def folds_of_part(
+    splits: Any, patients: Mapping[str, str], n_lesions: Mapping[str, int], seed: int
+) -> tuple[list[dict[str, list[str]]], str]:
+    """The folds of a dataset for a part of its cases.
+
+    They stay what they are, without the cases that are gone. If that leaves nothing to train on or to validate on in
+    any fold, which nnU-Net cannot use, all are made anew by :func:`folds_by_patient`.
+
+    Args:
+        splits: content of ``splits_final.json`` of the whole dataset.
+        patients: by case of the part.
+        n_lesions: by patient, as in :func:`choose_test_patients`; 0 where a patient is missing.
+        seed: of new folds.
+
+    Returns:
+        The folds, and what the user must know of them, empty if they are the old ones. No folds if all cases are of one
+        patient: nothing is to be written then.
+
+    Raises:
+        InputError: the splits are not what nnU-Net writes.
+
+    Example:
+        >>> old = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
+        >>> folds_of_part(old, {"a": "a", "c": "c"}, {}, 0)
+        ([{'train': ['a'], 'val': ['c']}, {'train': ['c'], 'val': ['a']}], '')
+        >>> folds_of_part(old, {"a": "a", "b": "b"}, {}, 0)[1]
+        'a fold of the source would be empty on one side: 2 new folds by patient'
+    """
+    folds = restricted_splits(splits, set(patients))
+    if folds and all(fold["train"] and fold["val"] for fold in folds):
+        return folds, ""
+    cases: dict[str, list[str]] = {}
+    for case, patient in sorted(patients.items()):
+        cases.setdefault(patient, []).append(case)
+    folds = folds_by_patient(cases, {patient: n_lesions.get(patient, 0) for patient in cases}, seed)
+    if not folds:
+        return [], "only one patient to train on: no splits_final.json is written"
+    return folds, f"a fold of the source would be empty on one side: {len(folds)} new folds by patient"
 
 
 def most_lesions(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase
 from nnunet_lopsided.dataset_conversion.converters.splitting import (
+    check_fraction,
     choose_test_patients,
     folds_by_patient,
     most_lesions,
@@ -26,7 +27,7 @@ from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, Volume
 from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import Geometry, Header, Image, write_image
 from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
 
@@ -69,6 +70,11 @@ class Options:
     seed: int = 0
     overwrite: bool = False
     n_processes: int = 2
+
+    def __post_init__(self) -> None:
+        """Raise :class:`InputError` where the test fraction is out of range, before anything is read."""
+        if self.test_fraction is not None:
+            check_fraction(self.test_fraction)
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,8 @@ def write_release(release: Release, options: Options, settings: Mapping[str, Any
 def fill_dataset(folder: Path, release: Release, options: Options, settings: Mapping[str, Any]) -> Converted:
     """What :func:`write_release` does, into the unfinished folder of ``new_raw_dataset``."""
     problems = [f"case {case}: {text}" for case, text in release.problems if case not in options.exclude]
+    release = replace(release, cases=_with_test_cases(release.cases, options))
     cases, notes = _wanted(release, options, problems)
-    cases = _with_test_cases(cases, options)
     problems += _patients_on_both_sides(cases)
     ending = _common_ending(cases)
     final = nnunet_path("nnUNet_raw") / new_dataset_name(options.dataset_id, options.name)
@@ -143,7 +149,7 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
 
     done = [result for result in for_each(work, cases, options.n_processes, "cases") if result is not None]
     if problems:
-        raise InputError(_listed(problems, len(cases)))
+        raise InputErrors(sorted(problems))
     if options.test_fraction is not None:
         done = _hold_out(done, folder, ending, options.test_fraction, options.seed)
     if not any(d.case.split == "train" for d in done):
@@ -172,12 +178,6 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
         },
     )
     return Converted(final, n_train, len(done) - n_train, sum(d.n_lesions or 0 for d in done), tuple(notes))
-
-
-def _listed(problems: Sequence[str], n_cases: int) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return f"{len(problems)} problems in {n_cases} cases, nothing was written: {'; '.join(sorted(problems))}"
 
 
 def _wanted(release: Release, options: Options, problems: list[str]) -> tuple[list[SourceCase], list[str]]:
@@ -216,10 +216,10 @@ def _wanted(release: Release, options: Options, problems: list[str]) -> tuple[li
     return kept, notes
 
 
-def _with_test_cases(cases: Sequence[SourceCase], options: Options) -> list[SourceCase]:
+def _with_test_cases(cases: Sequence[SourceCase], options: Options) -> tuple[SourceCase, ...]:
     """The cases with those of ``test_cases`` and all others of their patients on the test side."""
     patients = {case.patient for case in cases if {case.name, case.patient} & options.test_cases}
-    return [replace(case, split="test") if case.patient in patients else case for case in cases]
+    return tuple(replace(case, split="test") if case.patient in patients else case for case in cases)
 
 
 def _patients_on_both_sides(cases: Iterable[SourceCase]) -> list[str]:

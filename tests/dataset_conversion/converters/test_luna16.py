@@ -141,10 +141,38 @@ def test_readers_as_variants(run, scans, raw, tree) -> None:
         assert missed == (["2"] * 3 if slot in (2, 3) else []), "in the third scan, only one of three saw it"
         about = json.loads((folder / "conversion.json").read_text())
         assert (about["reader_of"], about["reader_slot"], about["n_missed"]) == (written.folder.name, slot, len(missed))
+        assert (about["n_train"], about["n_test"]) == (len(read), 1)
+        with (folder / "cases.csv").open(newline="") as file:
+            listed = {row["case"]: row for row in csv.DictReader(file)}
+        assert set(listed) == {*read, scans[4]}
+        assert all(row == written.cases[name] for name, row in listed.items())
         fold = json.loads((folder / "splits_final.json").read_text())[0]
         assert fold == {"train": [n for n in scans[:3] if n in read], "val": [scans[3]]}
     assert any("LIDC does not say" in note for note in written.converted.notes)
     assert "Dataset505_LUNA16Reader4 lacks 1 cases that have no reading session 4" in written.converted.notes
+
+
+def test_a_reader_without_the_scans_to_validate_on_gets_new_folds(run, scans, raw, tree) -> None:
+    add_xml(tree, scans[3], SESSIONS[:3], f"tcia-lidc-xml/157/{scans[3][-3:]}.xml")
+    written = run("luna16", consensus=2, reader_variants=True)
+    assert written.splits == [{"train": scans[:3], "val": [scans[3]]}]
+    folder = raw / "Dataset505_LUNA16Reader4"
+    folds = json.loads((folder / "splits_final.json").read_text())
+    assert sorted(name for fold in folds for name in fold["val"]) == scans[:3]
+    assert all(len(fold["train"]) == 2 for fold in folds)
+    note = "a fold of the source would be empty on one side: 3 new folds by patient"
+    assert f"Dataset505_LUNA16Reader4: {note}" in written.converted.notes
+    assert note in json.loads((folder / "conversion.json").read_text())["notes"]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_as_many_processes_read_xml_as_asked(run, scans, monkeypatch, n) -> None:
+    asked = []
+    real = luna16.for_each
+    monkeypatch.setattr(luna16, "for_each", lambda *given: asked.append(given[2:]) or real(*given))
+    written = run("luna16", n_processes=n)
+    assert asked == [(n, "XML files")]
+    assert "n_processes" not in written.conversion["options"]
 
 
 def test_nnunet_accepts_a_reader_variant(run, scans, raw, verify) -> None:

@@ -35,7 +35,7 @@ def add(tree, raw: Path, number: int, name: str, channels: list[str], labels: di
 
 @pytest.fixture
 def two(tree, raw) -> tuple[Path, Path]:
-    mets = add(tree, raw, 501, "Mets", ["t1c", "FLAIR", "t2"], {"background": 0, "metastasis": 1}, {"a": (1, 1)})
+    mets = add(tree, raw, 501, "Mets", ["t1c", "FLAIR", "T2w"], {"background": 0, "metastasis": 1}, {"a": (1, 1)})
     ms = add(tree, raw, 502, "MS", ["flair", "T1post"], {"background": 0, "edema": 1, "plaque": 2}, {"b": (1, 2)})
     return mets, ms
 
@@ -59,7 +59,9 @@ def test_union(two, raw, a_label, verify) -> None:
             "Dataset502_MS": {"annotated": ["edema", "plaque"], "not_annotated": ["metastasis"], "cases": ["b"]},
         },
     }
-    assert converted.notes[0] == "Dataset501_Mets: not all have channel t2, which is left out"
+    assert converted.notes[0] == "Dataset501_Mets: not all have channel T2w, which is left out"
+    about = json.loads((folder / "conversion.json").read_text())
+    assert about["options"] == {"same": {"T1post": "t1c"}, "classes": {}, "prefix": False}
     verify(folder)
 
 
@@ -104,19 +106,33 @@ def test_test_sets_and_patients_of_the_sources(tree, raw) -> None:
         merge([501, 502], Options(511, "Clash"))
 
 
+def test_equal_names_with_a_prefix(tree, raw) -> None:
+    for number in (501, 502):
+        add(tree, raw, number, f"D{number}", ["CT"], {"background": 0, "lesion": 1}, {"a": (1,), "b": (1,)})
+    names = {("501", "lesion"): "cyst"}
+    converted = merge([501, 502], Options(510, "Both"), class_names=names, prefix=True)
+    expected = [f"Dataset{number}_D{number}_{case}" for number in (501, 502) for case in "ab"]
+    assert sorted(p.name for p in (converted.folder / "labelsTr").iterdir()) == [f"{name}.nii.gz" for name in expected]
+    about = json.loads((converted.folder / "conversion.json").read_text())
+    assert about["options"] == {"same": {}, "classes": {"501:lesion": "cyst"}, "prefix": True}
+    assert len(json.loads((converted.folder / "splits_final.json").read_text())) == 4, "four patients"
+    sources = json.loads((converted.folder / "not_annotated.json").read_text())["sources"]
+    assert sources["Dataset502_D502"]["cases"] == expected[2:]
+
+
 @pytest.mark.parametrize(
     ("datasets", "options", "message"),
     [
         ([501], {}, "merge needs at least two datasets, got 1"),
         ([501, "Dataset501_Mets"], {}, "merge needs different datasets"),
         ([501, 777], {}, "dataset 777 not found"),
-        ([501, 503], {}, "share no channel: Dataset501_Mets has t1c, flair, t2; Dataset503_CT has ct"),
-        ([501, 504], {}, r"^case a: there 2 times$"),
+        ([501, 503], {}, "share no channel: Dataset501_Mets has t1c, flair, t2w; Dataset503_CT has ct"),
+        ([501, 504], {}, "^case a: is in Dataset501_Mets and in Dataset504_Same; --prefix puts the dataset's name"),
         ([501, 505], {}, "Dataset505_Regions: expected plain labels, found regions"),
         ([501, 502], {"class_names": {("501", "lesion"): "x"}}, "no class 'lesion' to rename, it has metastasis"),
         ([501, 502], {"class_names": {("503", "x"): "y"}}, "class 'x' is renamed in 503, which is not merged"),
         ([501, 502], {"class_names": {("502", "edema"): "plaque"}}, "two classes would both be named"),
-        ([501, 502], {"same_channels": {"t2": "FLAIR"}}, "Dataset501_Mets: channels 1 and 2 are both FLAIR"),
+        ([501, 502], {"same_channels": {"T2w": "FLAIR"}}, "Dataset501_Mets: channels 1 and 2 are both FLAIR"),
     ],
 )
 def test_refused(tree, raw, two, datasets, options, message) -> None:

@@ -20,6 +20,12 @@ def test_label_map() -> None:
     assert (new.tolist(), new.dtype) == ([[0, 0], [5, 5]], np.uint8)
     assert NONZERO.apply(np.array([0, -3, 700])).tolist() == [0, 1, 1]
     assert BINARY.with_fix({6: 1, 7: 0}).apply(np.array([0, 1, 6, 7])).tolist() == [0, 1, 1, 0]
+    assert NONZERO.with_fix({6: 0, 7: 1}).apply(np.array([0, 1, 6, 7, 8])).tolist() == [0, 1, 0, 1, 1]
+
+
+def test_a_fix_must_mean_a_known_value() -> None:
+    with pytest.raises(InputError, match="label value 6 cannot be read as 9, which is unknown: expected 0, 1"):
+        BINARY.with_fix({6: 9})
 
 
 @pytest.mark.parametrize(

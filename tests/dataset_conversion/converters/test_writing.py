@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.dataset_conversion.converters import writing
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.dataset_conversion.converters.writing import Options
+from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
 CHANNELS = {"flair": "*_flair.nii.gz", "t1": "*_t1.nii.gz"}
@@ -163,7 +164,8 @@ def test_every_bad_case_is_named_at_once_and_nothing_is_left(tree, run, raw) -> 
     with pytest.raises(InputError) as error:
         run("folder", **OPTIONS)
     text = str(error.value)
-    assert text.startswith("5 problems in 6 cases, nothing was written: case p2: channel t1")
+    assert isinstance(error.value, InputErrors)
+    assert [problem[:8] for problem in error.value.problems] == [f"case p{i}:" for i in (2, 3, 4, 5, 6)]
     for part in (
         "case p3: channel flair: cannot read image ",
         "broken gzip: the file ends too early",
@@ -198,6 +200,35 @@ def test_test_cases_take_their_whole_patient(tree, run) -> None:
         assert (written.converted.n_train, written.converted.n_test, written.dataset_json["numTraining"]) == (3, 2, 3)
     assert written.cases["p3_1"]["time_point"] == "1"
     assert [fold["val"] for fold in written.splits] in ([["p1_0", "p1_1"], ["p2_0"]], [["p2_0"], ["p1_0", "p1_1"]])
+
+
+def test_unlabelled_cases_can_be_test_cases(tree, run) -> None:
+    for case in ("p1_0", "p1_1", "p2_0", "p3_0"):
+        add(tree, case)
+    for case in ("p1_0", "p1_1"):
+        (tree.root / case / f"{case}_seg.nii.gz").unlink()
+    with pytest.raises(InputError, match="case p1_0: no label found"):
+        run("folder", **BY_PATIENT)
+    written = run("folder", test_cases=frozenset({"p1"}), **BY_PATIENT)
+    assert len(written.names("imagesTs")) == 4
+    assert written.names("labelsTs") == []
+    assert (written.converted.n_train, written.converted.n_test) == (2, 2)
+    assert written.cases["p1_0"]["n_lesions"] == ""
+
+
+def test_label_fixes_hold_for_any_nonzero_value_too(tree, run) -> None:
+    add(tree, "p1", 1, 6)
+    options = {**OPTIONS, "lesion_values": None}
+    fixed = run("folder", label_fixes={"p1": {6: 0}}, **options)
+    assert fixed.label("p1").sum() == 1
+    assert fixed.conversion["label_fixes"] == {"p1": {"6": 0}}
+    with pytest.raises(InputError, match=r"case p1: label .*label value 6 cannot be read as 9, which is unknown"):
+        run("folder", label_fixes={"p1": {6: 9}}, overwrite=True, **OPTIONS)
+
+
+def test_a_test_fraction_out_of_range_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(InputError, match=r"test fraction must be above 0 and below 1, got 1\.5"):
+        Options(501, "", test_fraction=1.5)
 
 
 def test_test_fraction_is_of_patients_and_stratified(tree, run) -> None:

@@ -1,0 +1,42 @@
+"""Reading the CSV files a user gives or an earlier command wrote."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_lopsided.errors import InputError
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, by column; UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        columns: those it must have; it may have more.
+
+    Returns:
+        The rows; a row that is too short has empty cells at its end.
+
+    Raises:
+        InputError: the file is missing, is not UTF-8 or no CSV, or lacks a column.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"file not found: {path}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected CSV in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
+    if "\0" in text:
+        raise InputError(f"{path}: expected CSV, found a NUL character")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    try:
+        rows, found = list(reader), reader.fieldnames or ()
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
+    if any(column not in found for column in columns):
+        expected = " and ".join([", ".join(columns[:-1]), columns[-1]]) if len(columns) > 1 else columns[0]
+        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(found) or 'none'}")
+    return rows

@@ -1,0 +1,34 @@
+"""CSV files of users: read, or refused with the file and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.dataset_conversion.tables import read_table
+from nnunet_lopsided.errors import InputError
+
+
+def test_rows_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffcase,who\r\na,"x, é"\r\nb\r\n'.encode())
+    assert read_table(path, ("case",)) == [{"case": "a", "who": "x, é"}, {"case": "b", "who": ""}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"case\n\xe9\n", r"t\.csv: expected CSV in UTF-8, found byte 0xe9"),
+        (b"case\na\0\n", r"t\.csv: expected CSV, found a NUL character"),
+        (b"case\n" + b"a" * 200_000, r"t\.csv, line \d: expected CSV: field larger than field limit"),
+        (b"", r"t\.csv: expected the columns case and patient, found none"),
+        (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who"),
+    ],
+)
+def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path / "t.csv", ("case", "patient"))
+    with pytest.raises(InputError, match="file not found: "):
+        read_table(tmp_path / "none.csv")
