@@ -108,14 +108,17 @@ PATIENT_METRICS = (
 PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_positives", *PATIENT_METRICS)
 
 
-def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json") -> None:
+def check_output_folder(
+    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
+) -> None:
     """Refuse a target that would destroy something other than an earlier evaluation.
 
     Args:
         folder: where the results are to go.
         overwrite: replace an earlier evaluation there.
         inputs: folders that must survive.
-        marker: the file that every earlier output of this kind holds; only a folder with it is ever replaced.
+        marks: two files that every earlier output of this kind holds, the first with a ``schema_version`` (nnU-Net
+            writes a summary.json too, among predictions); only a folder with both is ever replaced.
 
     Raises:
         InputError: the folder exists without ``overwrite``, is a file, holds something other than an evaluation,
@@ -130,10 +133,23 @@ def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path], m
             return
         if not overwrite:
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
-        if not (folder / marker).is_file():
-            raise InputError(f"output folder {folder} holds no {marker}; only an earlier evaluation is replaced")
+        if not _is_earlier_output(folder, marks):
+            raise InputError(
+                f"output folder {folder} holds no {marks[0]} of lopsided-eval with {marks[1]} beside it; only an "
+                "earlier evaluation is replaced"
+            )
     elif folder.exists():
         raise InputError(f"output folder {folder} is a file")
+
+
+def _is_earlier_output(folder: Path, marks: tuple[str, str]) -> bool:
+    if not (folder / marks[1]).is_file():
+        return False
+    try:
+        content = json.loads((folder / marks[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("schema_version"), int)
 
 
 def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -> None:
@@ -160,26 +176,32 @@ def input_folders(inputs: Inputs) -> tuple[Path, ...]:
 
 @contextmanager
 def new_output_folder(
-    folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json"
+    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
 ) -> Iterator[Path]:
     """An empty folder to write an evaluation to; it becomes ``folder`` when the block ends.
 
     When the block raises, nothing is left and what was there before stays.
 
     Args:
-        folder, overwrite, inputs, marker: as for :func:`check_output_folder`.
+        folder, overwrite, inputs, marks: as for :func:`check_output_folder`.
 
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    check_output_folder(folder, overwrite, inputs, marker)
+    check_output_folder(folder, overwrite, inputs, marks)
     folder = folder.absolute()
     unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
     try:
         for leftover in (unfinished, former):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        yield unfinished
+        try:
+            yield unfinished
+        except OSError as error:
+            # What is read meanwhile (a share that went away) is not what is written.
+            if not _lies_in(error.filename, unfinished) and error.filename is not None:
+                raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from error
+            raise
         if folder.is_dir():
             folder.rename(former)
         unfinished.rename(folder)
@@ -188,6 +210,10 @@ def new_output_folder(
         raise InputError(f"cannot write output folder {folder}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _lies_in(path: Any, folder: Path) -> bool:
+    return isinstance(path, str | Path) and folder in Path(path).parents
 
 
 def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ()) -> None:

@@ -2,6 +2,7 @@
 
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -110,5 +111,21 @@ def test_a_member_shorter_than_its_header_says(tmp_path):
     content = (tmp_path / "probabilities.npy").read_bytes()[:-8000]
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("probabilities.npy", content)
+    with pytest.raises(InputError, match=r"cannot read .*a\.npz: probabilities\.npy ends early"):
+        list(read_channels(tmp_path / "a.npz"))
+
+
+def test_deflated_data_that_ends_early_with_bytes_after_it(tmp_path):
+    """What follows the end of the deflated data is never consumed; it must not be waited for."""
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.random.default_rng(0).random((2, 5000)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        size = archive.getinfo("probabilities.npy").compress_size
+        inflated = archive.read("probabilities.npy")
+    start = 30 + len("probabilities.npy") + int.from_bytes(content[28:30], "little")
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    short = deflate.compress(inflated[:40000]) + deflate.flush()
+    content[start : start + size] = short + b"x" * (size - len(short))
+    (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read .*a\.npz: probabilities\.npy ends early"):
         list(read_channels(tmp_path / "a.npz"))

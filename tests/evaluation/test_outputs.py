@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
-from nnunet_lopsided.evaluation.outputs import summary_dict, write_results
+from nnunet_lopsided.evaluation.outputs import new_output_folder, summary_dict, write_results
 from nnunet_lopsided.evaluation.report import curve_figure, figure_png, figure_svg
 from nnunet_lopsided.evaluation.rules import profile_rules
 
@@ -217,11 +217,11 @@ def test_2d_tables_leave_z_empty(folders, tmp_path):
 def test_existing_output_is_refused_or_replaced(result, tmp_path):
     out = tmp_path / "out"
     write_results(result, out)
-    (out / "summary.json").write_text("old")
+    (out / "curves.png").write_text("old")
     with pytest.raises(InputError, match="output folder exists"):
         write_results(result, out)
     write_results(result, out, overwrite=True)
-    assert (out / "summary.json").read_text() != "old"
+    assert (out / "curves.png").read_bytes() != b"old"
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()
@@ -231,6 +231,35 @@ def test_existing_output_is_refused_or_replaced(result, tmp_path):
         write_results(result, tmp_path, overwrite=True)
     with pytest.raises(InputError, match="is a file"):
         write_results(result, out / "summary.json")
+
+
+@pytest.mark.parametrize("summary", ['{"foreground_mean": {"Dice": 0.5}}', '{"schema_version": 1}', "broken", "[1]"])
+def test_folders_of_predictions_are_never_replaced(result, tmp_path, summary):
+    """nnU-Net writes its own summary.json into fold_X/validation."""
+    folder = tmp_path / "fold_0" / "validation"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(summary)
+    (folder / "a.npz").touch()
+    with pytest.raises(InputError, match=r"holds no summary\.json of lopsided-eval with cases\.csv beside it"):
+        write_results(result, folder, overwrite=True)
+    assert (folder / "a.npz").is_file()
+    if "schema" not in summary:
+        (folder / "cases.csv").touch()
+        with pytest.raises(InputError, match="only an earlier evaluation is replaced"):
+            write_results(result, folder, overwrite=True)
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"^cannot read /share/a\.npz: Stale file handle$"),
+        new_output_folder(tmp_path / "out", False, ()),
+    ):
+        raise OSError(116, "Stale file handle", "/share/a.npz")
+    with (
+        pytest.raises(InputError, match=r"^cannot write output folder .*out: .*No space left"),
+        new_output_folder(tmp_path / "out", False, ()) as unfinished,
+    ):
+        raise OSError(28, "No space left", str(unfinished / "cases.csv"))
 
 
 def test_nothing_is_left_and_the_former_kept_when_writing_fails(result, tmp_path, monkeypatch):
