@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
     struct.error,
+    tokenize.TokenError,  # of numpy, for a header whose brackets do not close
     zipfile.BadZipFile,
     zlib.error,
 )

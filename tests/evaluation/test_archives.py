@@ -129,3 +129,11 @@ def test_deflated_data_that_ends_early_with_bytes_after_it(tmp_path):
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read .*a\.npz: probabilities\.npy ends early"):
         list(read_channels(tmp_path / "a.npz"))
+
+
+def test_a_header_whose_brackets_do_not_close(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"(2, 3), }", b"(2, 3 , {"))
+    with pytest.raises(InputError, match=r"cannot read .*a\.npy"):
+        array_header(tmp_path / "a.npy")

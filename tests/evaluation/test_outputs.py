@@ -101,7 +101,7 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
         ("0.1", "0.5", "3"),
         ("0.4", "0.5", "2"),
     ]
-    assert table[1]["map_ci95_bootstrap_low"] == "0.5"
+    assert table[1]["map_ci95_bootstrap_low"] == ""  # all lesions are of one patient
     at_fp = {
         row["fp_per_case"]: (row["sensitivity"], row["threshold"]) for row in summary["sensitivity_at_fp_per_case"]
     }
@@ -111,7 +111,16 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
     histogram = summary["lesion_histogram"]
     assert (len(histogram["edges"]), histogram["counts"][0], histogram["counts"][80]) == (101, 10, 18)
     assert summary["by_annotation"] is None
-    assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] == [1.0, 1.0]
+    # The lesions are all of one patient: resampling patients says nothing about them, and must not look certain.
+    assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] is None
+    assert summary["metrics"]["map_ci95_bootstrap"] is None
+    why = summary["undefined"]["map_ci95_bootstrap"]
+    assert why == "a bootstrap needs at least two patients that contribute to the denominator, and there is 1"
+    assert summary["undefined"]["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] == why
+    assert summary["undefined"]["by_diameter.sensitivity"] == "the bin has no lesion"
+    assert why in summary["undefined"]["by_diameter.sensitivity_ci95_bootstrap"]
+    null = {name for part in ("metrics", "intervals") for name, value in summary[part].items() if value is None}
+    assert null == {name for name in summary["undefined"] if "." not in name}
     assert summary["details"]["merges"] == summary["details"]["ignored_lesions"] == 0
     settings = summary["settings"]
     assert (settings["profile"], settings["profile_changes"], settings["thresholds"]) == ("paper", {}, [0.1, 0.4])
