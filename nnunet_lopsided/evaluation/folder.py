@@ -216,7 +216,7 @@ def evaluate_folder(
         all_rules[0],
         n_replicates,
         seed,
-        pairing.missing,
+        tuple(name for name in pairing.missing if name not in {skipped.case for skipped in bad}),
         pairing.unreferenced,
         tuple(bad),
         tuple((r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)) if len(all_rules) > 1 else (),
@@ -260,7 +260,9 @@ def _check_all_headers(
             return Skipped(files.name, str(error))
         return None
 
-    bad = [found for found in _in_order(check, list(pairing.cases.values()), n_workers) if found is not None]
+    bad = [Skipped(name, problem) for name, problem in pairing.problems.items()]
+    others = [files for files in pairing.cases.values() if files.name not in pairing.problems]
+    bad += [found for found in _in_order(check, others, n_workers) if found is not None]
     problems = []
     if pairing.missing and not inputs.allow_missing:
         problems.append(

@@ -372,8 +372,9 @@ def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
     empty = (None,) * (len(CASE_COLUMNS) - 5)
     for skipped in result.skipped:
-        files = result.files[skipped.case]
-        yield (files.name, files.patient, files.fold, "skipped", *empty, skipped.problem)
+        files = result.files.get(skipped.case)  # none of a case that only splits_final.json names
+        patient, fold = (None, None) if files is None else (files.patient, files.fold)
+        yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
 
 def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:

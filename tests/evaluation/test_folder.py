@@ -263,8 +263,10 @@ def test_kept_and_censored_lesions(two_cases, tmp_path):
     kept = np.zeros((8, 10, 12), np.uint8)
     kept[6, 6, 6] = 1  # the missed lesion; the found one was censored
     censored.write_reference("a.nii.gz", kept)
-    with pytest.raises(InputError, match=r"no censored reference in .* for the cases b"):
+    with pytest.raises(InputError, match=r"case b: no censored reference in .*censored"):
         evaluate(two_cases, censored_references=censored.references)
+    skipped = evaluate(two_cases, censored_references=censored.references, skip_bad=True).skipped
+    assert [s.case for s in skipped] == ["b"]
     censored.write_reference("b.nii.gz", np.zeros_like(kept))
     groups = evaluate(two_cases, censored_references=censored.references).summary.by_annotation
     assert [(g.name, g.n_lesions, g.n_detected, g.sensitivity) for g in groups] == [
@@ -345,6 +347,14 @@ def test_skipping_bad_cases_still_refuses_missing_predictions(bad_cases):
     (bad_cases.predictions / "a.nii.gz").unlink()
     with pytest.raises(InputErrors, match="1 of 5 references have no prediction"):
         evaluate(bad_cases, skip_bad=True)
+
+
+def test_a_skipped_case_is_not_missed_too(bad_cases):
+    for ending in ("npz", "nii.gz"):
+        (bad_cases.predictions / f"e.{ending}").unlink(missing_ok=True)
+    (bad_cases.references / "e.nii.gz").write_bytes(b"broken")
+    result = evaluate(bad_cases, skip_bad=True, allow_missing=True)
+    assert (result.missing_predictions, [s.case for s in result.skipped]) == ((), ["c", "d", "e"])
 
 
 def test_few_cases_are_in_the_air_at_a_time():

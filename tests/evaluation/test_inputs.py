@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_folder
+from nnunet_lopsided.evaluation.outputs import write_results
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 PLAIN = Geometry((1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
@@ -76,6 +77,23 @@ def test_one_validation_folder_expects_the_cases_of_its_fold(results):
     (results / "fold_1" / "validation" / "d.nii.gz").unlink()
     with pytest.raises(InputError, match=r"1 of 2 references have no prediction in .*: d;"):
         evaluate(results / "fold_1" / "validation")
+
+
+def test_a_case_of_the_fold_without_any_file_is_a_problem(results, tmp_path):
+    references = tmp_path / "nnUNet_preprocessed" / "Dataset901_Toy" / "gt_segmentations"
+    for path in (*(results / "fold_1" / "validation").glob("d.*"), *references.glob("d.*")):
+        path.unlink()
+    with pytest.raises(InputError, match=r"^case d: splits_final.json names it, found neither its reference in"):
+        evaluate(results / "fold_1" / "validation")
+    result = evaluate(results, cross_validation=True, skip_bad=True)
+    assert [s.case for s in result.skipped] == ["d"]
+    write_results(result, tmp_path / "out")
+    assert "d,,,skipped," in (tmp_path / "out" / "cases.csv").read_text()
+
+
+def test_a_patient_without_name_is_refused(results):
+    with pytest.raises(InputError, match=r"gives the cases b, c, d no patient"):
+        evaluate(results, cross_validation=True, patients_regex="(a)?")
 
 
 def test_fold_all_expects_every_case(results):

@@ -83,7 +83,8 @@ class Picture:
         letters = "".join(f'<span class="edge {side}">{letter}</span>' for side, letter in sides if letter)
         label = escape(f"{self.kind}, {self.title}, {self.caption}")
         return (
-            f'<figure><div class="slice"><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{label}" '
+            f'<figure><div class="slice"><svg viewBox="0 0 {width} {height}" '
+            f'preserveAspectRatio="none" role="img" aria-label="{label}" '
             f'style="aspect-ratio:{wide:g}/{tall:g}"><image {size} preserveAspectRatio="none" '
             f'href="data:image/png;base64,{b64encode(self.png).decode()}"/>{paths}</svg>{letters}</div>'
             f"<figcaption><b>{escape(self.title)}</b><br>{escape(self.caption)}</figcaption></figure>"
