@@ -23,8 +23,10 @@ from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.pooling import case_sums
+from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
-from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, Summary, f1_score
+from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, RATIOS, Summary, f1_score
 
 SCHEMA_VERSION = 1
 STATUS_NAMES = {
@@ -229,7 +231,10 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ())
     summary = summary_dict(result)
     text = json.dumps(summary, indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    case_rows = (*(case_row(case, result.files[case.case].fold) for case in result.cases), *_skipped_rows(result))
+    case_rows = (
+        *(case_row(case, result.rules, result.files[case.case].fold) for case in result.cases),
+        *_skipped_rows(result),
+    )
     write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: row[0]))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
     write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
@@ -326,14 +331,19 @@ def patient_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
         )
 
 
-def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
-    """One row of cases.csv; None where undefined. Duplicates are in neither ``precision`` nor the sums after it."""
+def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) -> tuple[Any, ...]:
+    """One row of cases.csv; None where undefined.
+
+    The counts of candidates are those of the matching; the metrics follow the rules for duplicates, as all others do.
+    """
     n_lesions, n_detected = case.n_lesions, int(case.detected.sum())
-    n_true, n_false = case.count(Status.TRUE_POSITIVE), case.count(Status.FALSE_POSITIVE)
-    sensitivity = n_detected / n_lesions if n_lesions else None
-    precision = n_true / (n_true + n_false) if n_true + n_false else None
-    dice = float(case.matches.dice[case.detected].sum())
-    false = case.matches.status == Status.FALSE_POSITIVE
+    sums = case_sums(case, rules)
+
+    def ratio(name: str) -> float | None:
+        top, bottom = (sums[key] for key in RATIOS[name])
+        return top / bottom if bottom else None
+
+    sensitivity, precision = ratio("max_sensitivity"), ratio("precision_at_max_sensitivity")
     return (
         case.case,
         case.patient,
@@ -343,8 +353,8 @@ def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
         n_detected,
         n_lesions - n_detected,
         len(case.candidates),
-        n_true,
-        n_false,
+        case.count(Status.TRUE_POSITIVE),
+        case.count(Status.FALSE_POSITIVE),
         case.count(Status.DUPLICATE),
         case.count(Status.IGNORED),
         case.n_merges,
@@ -352,11 +362,11 @@ def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
         sensitivity,
         precision,
         f1_score(sensitivity, precision),
-        dice / n_detected if n_detected else None,
-        dice / (n_lesions + n_false) if n_lesions + n_false else None,
+        ratio("tp_dice"),
+        ratio("lesion_wise_dice"),
         case.segmentation_overlap.dice,
         case.candidate_overlap.dice,
-        float(case.candidates.volume_mm3[false].sum()),
+        sums["false_volume"],
         float(case.lesions.volume_mm3.sum()),
         float(case.candidates.volume_mm3.sum()),
         case.segmentation_overlap.reference,

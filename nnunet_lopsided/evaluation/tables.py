@@ -21,7 +21,14 @@ from nnunet_lopsided.evaluation.summary import resampled_metrics
 from nnunet_lopsided.nnunet_layout import read_json
 
 # Settings beside the rules that decide what is counted.
-_FURTHER_RULES = ("label", "threshold_rule", "confidence", "average_precision", "average_recall_max_fp_per_case")
+_FURTHER_RULES = (
+    "label",
+    "threshold_rule",
+    "confidence",
+    "average_precision",
+    "average_recall_max_fp_per_case",
+    "hard_labels",
+)
 # A name, and where a curve is read.
 _NO_RULES = ("profile", "fp_per_case")
 # The tables have 9 significant digits.

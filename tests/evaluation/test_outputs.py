@@ -309,3 +309,21 @@ def test_figure_panels():
 def test_figure_files(result):
     assert figure_png(result.summary).startswith(b"\x89PNG")
     assert ET.fromstring(figure_svg(result.summary)).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(("policy", "precision"), [("ignore", "0.5"), ("fp", "0.333333333"), ("tp", "0.666666667")])
+def test_cases_and_patients_agree_on_duplicates(folders, tmp_path, policy, precision):
+    reference, p = np.zeros((4, 20), np.uint8), np.zeros((4, 20), np.float32)
+    reference[0, 0:8] = 1
+    p[0, 0:3], p[0, 5:8], p[0, 15] = 0.9, 0.6, 0.3
+    folders.write_reference("a.png", reference)
+    np.save(folders.predictions / "a.npy", p)
+    rules = EvaluationRules(duplicates=policy)
+    write_results(
+        evaluate_folder(folders.references, folders.predictions, rules=rules, n_replicates=0), tmp_path / "out"
+    )
+    (case,), (patient,) = rows(tmp_path / "out" / "cases.csv"), rows(tmp_path / "out" / "patients.csv")
+    assert case["precision"] == patient["precision_at_max_sensitivity"] == precision
+    assert case["f1"] == patient["f1"]
+    assert case["lesion_wise_dice"] == patient["lesion_wise_dice"]
+    assert case["false_positive_volume_mm3"] == patient["false_positive_volume_mm3_per_case"]

@@ -1,5 +1,8 @@
 """nnunet_lopsided.evaluation.report.compared: the page of a comparison."""
 
+import pytest
+
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict
 from nnunet_lopsided.evaluation.intervals import Interval
@@ -69,20 +72,20 @@ def test_hostile_names_and_three_models(two_models, parse_self_contained):
     assert curves == ["curve k0", "curve k1", "curve k2"] * 3
 
 
-def test_hard_labels_have_no_curve(two_cases, tmp_path, parse_self_contained):
+def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_cases, tmp_path, parse_self_contained):
     from nnunet_lopsided.evaluation import evaluate_folder
     from nnunet_lopsided.evaluation.outputs import write_results
 
     for name, hard in (("hard", True), ("soft", False)):
         result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=hard, n_replicates=0)
         write_results(result, tmp_path / name)
-    comparison, text = html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
+        page = (tmp_path / name / "report.html").read_text()
+        assert ("hard labels)" in page, "p of at least 0.1)" in page) == (hard, not hard)
+    with pytest.raises(InputError, match="hard_labels is True versus False"):
+        html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
+    comparison, text = html_of([tmp_path / "hard"] * 2, ["one", "two"], n_replicates=50)
     difference = comparison.pairs[0].differences["map"]
-    assert (difference.difference, difference.interval.undefined) == (None, "undefined for one of the two")
+    assert (difference.difference, difference.interval.undefined) == (None, "undefined for both")
     parsed = parse_self_contained(text)
-    assert [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")] == [
-        "curve k0",
-        "curve k1",
-        "curve k1",
-        "curve k1",
-    ]
+    curves = [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")]
+    assert curves == ["curve k0", "curve k1"]
