@@ -127,7 +127,8 @@ def evaluate_folder(
         seed: of the bootstrap.
         n_workers: threads.
         progress: called with (cases done, cases) after every case.
-        on_case: called in the worker threads with every case while its volumes are in memory.
+        on_case: called in the worker threads with every case while its volumes are in memory; an ``InputError`` it
+            raises is a problem of the case.
 
     Returns:
         Summary and tables. The same inputs give the same result whatever ``n_workers`` is.
@@ -186,10 +187,10 @@ def evaluate_folder(
             loaded = _load(files, target, inputs)
             check_connectivity(loaded.reference.ndim, rules.connectivity, files.name)
             evaluated = _evaluate(files, loaded, all_rules)
+            if on_case is not None:
+                on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
         except InputError as error:
             return Skipped(files.name, str(error))
-        if on_case is not None:
-            on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
         return tuple(e.result for e in evaluated)
 
     results: list[tuple[CaseResult, ...]] = []

@@ -357,6 +357,17 @@ def test_a_skipped_case_is_not_missed_too(bad_cases):
     assert (result.missing_predictions, [s.case for s in result.skipped]) == ((), ["c", "d", "e"])
 
 
+def test_problems_found_on_the_way_are_gathered_and_skipped_too(two_cases):
+    def on_case(case):
+        if case.files.name == "a":
+            raise InputError("case a: no image")
+
+    with pytest.raises(InputErrors, match="case a: no image"):
+        evaluate(two_cases, on_case=on_case)
+    result = evaluate(two_cases, on_case=on_case, skip_bad=True)
+    assert ([c.case for c in result.cases], [s.case for s in result.skipped]) == (["b"], ["a"])
+
+
 def test_few_cases_are_in_the_air_at_a_time():
     lock, state = threading.Lock(), {"running": 0, "most": 0, "started": 0, "ahead": 0}
 

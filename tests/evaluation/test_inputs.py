@@ -104,7 +104,9 @@ def test_fold_all_expects_every_case(results):
 
 def test_an_unfinished_fold_is_refused(results):
     shutil.rmtree(results / "fold_1" / "validation")
-    with pytest.raises(InputError, match=r"no validation folder for fold 1; finish by .* --val, or choose .*--folds"):
+    with pytest.raises(
+        InputError, match=r"no validation folder for fold 1; finish by .* --val, or choose .*--folds \(with one: 0\)"
+    ):
         evaluate(results, cross_validation=True)
     assert len(evaluate(results, cross_validation=True, folds=(0,)).cases) == 2
     shutil.rmtree(results / "fold_1")

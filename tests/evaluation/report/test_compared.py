@@ -81,7 +81,7 @@ def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_c
         write_results(result, tmp_path / name)
         page = (tmp_path / name / "report.html").read_text()
         assert ("hard labels)" in page, "p of at least 0.1)" in page) == (hard, not hard)
-    with pytest.raises(InputError, match="hard_labels is True versus False"):
+    with pytest.raises(InputError, match="predictions is 'hard labels' versus 'probabilities'"):
         html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
     comparison, text = html_of([tmp_path / "hard"] * 2, ["one", "two"], n_replicates=50)
     difference = comparison.pairs[0].differences["map"]
