@@ -332,9 +332,10 @@ def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dic
     found = {fold: results / f"fold_{fold}" / "validation" for fold in folds}
     missing = [str(fold) for fold, path in found.items() if not path.is_dir()]
     if missing:
+        complete = [str(fold) for fold in there if (results / f"fold_{fold}" / "validation").is_dir()]
         raise InputError(
             f"{results}: no validation folder for fold {', '.join(missing)}; finish by nnUNetv2_train ... FOLD --val, "
-            f"or choose folds by --folds (there: {', '.join(map(str, there))})"
+            f"or choose folds by --folds (with one: {', '.join(complete) or 'none'})"
         )
     return found
 

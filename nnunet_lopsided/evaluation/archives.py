@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
     struct.error,
+    tokenize.TokenError,  # of numpy, for a header whose brackets do not close
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -154,7 +156,8 @@ class _Inflater:
                 self._left -= len(self._packed)
             at_end = not self._packed
             piece = self._inflate.decompress(self._packed, min(_PIECE_BYTES, n_bytes - n))
-            if at_end and not piece:
+            # After the end of the deflated data what is left is never consumed: waiting for more would take forever.
+            if not piece and (at_end or self._inflate.eof):
                 raise EOFError(f"{self._info.filename} ends early")
             self._packed = self._inflate.unconsumed_tail
             self._checksum = zlib.crc32(piece, self._checksum)

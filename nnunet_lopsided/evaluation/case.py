@@ -292,7 +292,10 @@ def _candidates(
     if not np.issubdtype(prediction.dtype, np.floating):
         candidates = find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity)
         return candidates, np.ones(len(candidates)), "labels"
-    mask = prediction >= prediction.dtype.type(threshold)
+    cast = prediction.dtype.type(threshold)
+    if threshold > 0 and not cast > 0:
+        raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
+    mask = prediction >= cast
     candidates = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
     kind = "probabilities" if len(candidates) or prediction.any() else "empty"
     _require_probabilities(prediction.reshape(-1)[candidates.voxels])

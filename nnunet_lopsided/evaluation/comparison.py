@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case import CaseResult
-from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval
+from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval, why_no_bootstrap
 from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.strata import diameter_bin
-from nnunet_lopsided.evaluation.summary import resampled_metrics
+from nnunet_lopsided.evaluation.summary import n_contributing, resampled_metrics
 from nnunet_lopsided.evaluation.tables import SavedEvaluation
 
 
@@ -155,11 +155,12 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     rules = models[0].rules
     pooled = [pool(model.cases, rules) for model in models]
     n_patients = len(pooled[0].patients)
-    why = _why_no_bootstrap(n_patients, n_replicates)
+    why = why_no_bootstrap(n_patients, n_replicates)
     weights = np.zeros((0, n_patients), np.int64) if why else patient_weights(n_patients, n_replicates, seed)
     replicates = [resampled_metrics(p, weights) for p in pooled]
     for of_model in replicates:
         of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
+    contributing = {name: min(n_contributing(p, name) for p in pooled) for name in replicates[0]}
     counted = np.concatenate([case.counted for case in models[0].cases])
     detected = np.stack([np.concatenate([c.detected for c in m.cases]) for m in models], axis=1)[counted]
     diameter = np.concatenate([case.lesions.diameter_mm for case in models[0].cases])[counted]
@@ -167,7 +168,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         Pair(
             a,
             b,
-            _differences(models[a], models[b], replicates[a], replicates[b], why),
+            _differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
             _found_by(detected[:, a], detected[:, b]),
             _by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
         )
@@ -210,17 +211,12 @@ def _check_case(where: str, mine: CaseResult, theirs: CaseResult) -> None:
         )
 
 
-def _why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
-    if not n_replicates:
-        return "the bootstrap was switched off"
-    return "a bootstrap over patients needs at least two patients" if n_patients < 2 else None
-
-
 def _differences(
     first: SavedEvaluation,
     second: SavedEvaluation,
     of_first: dict[str, NDArray[np.float64]],
     of_second: dict[str, NDArray[np.float64]],
+    contributing: dict[str, int],
     why: str | None,
 ) -> dict[str, Difference]:
     found = {}
@@ -233,7 +229,7 @@ def _differences(
         elif why is not None:
             interval = Interval.without(why)
         else:
-            interval = percentile_interval(of_second[name] - of_first[name])
+            interval = percentile_interval(of_second[name] - of_first[name], contributing[name])
         found[name] = Difference(a, b, b - a if a is not None and b is not None else None, interval)
     return found
 

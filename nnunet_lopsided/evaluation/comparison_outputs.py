@@ -16,7 +16,7 @@ from nnunet_lopsided.evaluation.outputs import LESION_COLUMNS, new_output_folder
 from nnunet_lopsided.evaluation.outputs import lesion_rows as lesion_table_rows
 
 SCHEMA_VERSION = 1
-MARKER = "comparison.json"
+MARKS = ("comparison.json", "lesions.csv")
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
     from nnunet_lopsided.evaluation.report.compared import comparison_html
 
     content = comparison_dict(comparison)
-    with new_output_folder(folder, overwrite, [m.folder for m in comparison.models], marker=MARKER) as unfinished:
+    with new_output_folder(folder, overwrite, [m.folder for m in comparison.models], MARKS) as unfinished:
         text = json.dumps(content, indent=2, allow_nan=False)
-        (unfinished / MARKER).write_text(text + "\n", encoding="utf-8")
+        (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))
         page = comparison_html(comparison, content["settings"])
         (unfinished / "compare.html").write_text(page, encoding="utf-8")

@@ -127,7 +127,8 @@ def evaluate_folder(
         seed: of the bootstrap.
         n_workers: threads.
         progress: called with (cases done, cases) after every case.
-        on_case: called in the worker threads with every case while its volumes are in memory.
+        on_case: called in the worker threads with every case while its volumes are in memory; an ``InputError`` it
+            raises is a problem of the case.
 
     Returns:
         Summary and tables. The same inputs give the same result whatever ``n_workers`` is.
@@ -186,10 +187,10 @@ def evaluate_folder(
             loaded = _load(files, target, inputs)
             check_connectivity(loaded.reference.ndim, rules.connectivity, files.name)
             evaluated = _evaluate(files, loaded, all_rules)
+            if on_case is not None:
+                on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
         except InputError as error:
             return Skipped(files.name, str(error))
-        if on_case is not None:
-            on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
         return tuple(e.result for e in evaluated)
 
     results: list[tuple[CaseResult, ...]] = []
@@ -216,7 +217,7 @@ def evaluate_folder(
         all_rules[0],
         n_replicates,
         seed,
-        pairing.missing,
+        tuple(name for name in pairing.missing if name not in {skipped.case for skipped in bad}),
         pairing.unreferenced,
         tuple(bad),
         tuple((r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)) if len(all_rules) > 1 else (),
@@ -260,7 +261,9 @@ def _check_all_headers(
             return Skipped(files.name, str(error))
         return None
 
-    bad = [found for found in _in_order(check, list(pairing.cases.values()), n_workers) if found is not None]
+    bad = [Skipped(name, problem) for name, problem in pairing.problems.items()]
+    others = [files for files in pairing.cases.values() if files.name not in pairing.problems]
+    bad += [found for found in _in_order(check, others, n_workers) if found is not None]
     problems = []
     if pairing.missing and not inputs.allow_missing:
         problems.append(

@@ -78,11 +78,13 @@ class Pairing:
         cases: by name, sorted.
         missing: references without prediction.
         unreferenced: predictions without reference.
+        problems: why cases cannot be evaluated, by name; cases that splits_final.json names and no folder holds too.
     """
 
     cases: dict[str, CaseFiles]
     missing: tuple[str, ...]
     unreferenced: tuple[str, ...]
+    problems: dict[str, str]
 
 
 def default_references(predictions: Path) -> Path:
@@ -110,7 +112,7 @@ def pair(inputs: Inputs) -> Pairing:
 
     Raises:
         InputError: a folder is missing or holds no case, a case lies in two folds, no case has a prediction, the
-            regular expression of patients does not fit, or a case has no censored reference.
+            or the regular expression of patients does not fit.
     """
     references = label_maps(inputs.references)
     if not references:
@@ -123,10 +125,18 @@ def pair(inputs: Inputs) -> Pairing:
             f"no case of {inputs.references} ({next(iter(references))}, ...) has a prediction in {inputs.predictions} "
             f"({next(iter(predicted))}, ...)"
         )
+    problems = {
+        name: f"case {name}: splits_final.json names it, found neither its reference in {inputs.references} nor its "
+        f"prediction in {inputs.predictions}"
+        for name in sorted((expected or frozenset()) - set(references) - set(predicted))
+    }
     if expected is not None:
         references = {name: path for name, path in references.items() if name in expected or name in predicted}
     patients = _patients(tuple(references), inputs.patients_regex)
-    censored = _censored_references(inputs.censored_references, references)
+    censored = {} if inputs.censored_references is None else label_maps(inputs.censored_references)
+    if inputs.censored_references is not None:
+        for name in references.keys() - censored.keys():
+            problems[name] = f"case {name}: no censored reference in {inputs.censored_references}"
     cases = {
         name: CaseFiles(name, patients[name], path, predicted.get(name), censored.get(name), fold_of.get(name))
         for name, path in references.items()
@@ -135,6 +145,7 @@ def pair(inputs: Inputs) -> Pairing:
         cases,
         tuple(name for name in cases if name not in predicted),
         tuple(name for name in predicted if name not in cases),
+        dict(sorted(problems.items())),
     )
 
 
@@ -163,16 +174,6 @@ def _of_folds(results: Path, folds: Iterable[int]) -> frozenset[str] | None:
     return frozenset(name for fold in folds for name in splits[fold])
 
 
-def _censored_references(folder: Path | None, names: Iterable[str]) -> dict[str, Path]:
-    if folder is None:
-        return {}
-    found = label_maps(folder)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise InputError(f"no censored reference in {folder} for the cases {', '.join(missing)}")
-    return found
-
-
 def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
     if pattern is None:
         return {name: name for name in names}
@@ -184,4 +185,10 @@ def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
     unmatched = [name for name, hit in found.items() if hit is None]
     if unmatched:
         raise InputError(f"patients_regex {pattern!r} does not match the cases {', '.join(unmatched)}")
-    return {name: (hit[1] if compiled.groups else hit[0]) or "" for name, hit in found.items() if hit is not None}
+    patients = {name: hit[1] if compiled.groups else hit[0] for name, hit in found.items() if hit is not None}
+    nameless = [name for name, patient in patients.items() if patient is None]
+    if nameless:
+        raise InputError(
+            f"patients_regex {pattern!r} gives the cases {', '.join(nameless)} no patient: its group takes no part"
+        )
+    return patients

@@ -99,8 +99,30 @@ def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: in
     return weights
 
 
-def percentile_interval(replicates: NDArray[np.float64]) -> Interval:
-    """The 2.5th and 97.5th percentile of the replicates in which the statistic is defined (not NaN)."""
+def why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
+    """The reason why nothing can be resampled; None: it can."""
+    if not n_replicates:
+        return "the bootstrap was switched off"
+    return "a bootstrap over patients needs at least two patients" if n_patients < 2 else None
+
+
+def percentile_interval(replicates: NDArray[np.float64], n_contributing: int | None = None) -> Interval:
+    """The 2.5th and 97.5th percentile of the replicates in which the statistic is defined (not NaN).
+
+    Args:
+        replicates: of the statistic, (B,).
+        n_contributing: patients that contribute to its denominator. Of one alone every replicate is the same, which
+            would look like certainty: below two the interval is undefined. None: enough.
+
+    Example:
+        >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined
+        'a bootstrap needs at least two patients that contribute to the denominator, and there is 1'
+    """
+    if n_contributing is not None and n_contributing < 2:
+        return Interval.without(
+            "a bootstrap needs at least two patients that contribute to the denominator, and there is "
+            f"{n_contributing or 'none'}"
+        )
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return Interval.without("no bootstrap replicate is defined")

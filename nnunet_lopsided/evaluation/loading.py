@@ -65,7 +65,8 @@ class LesionClass:
             Array of the channels' shape.
 
         Raises:
-            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not a softmax.
+            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not probabilities or not
+                a softmax.
         """
         if self.scheme is not None and n != self.scheme.n_channels:
             raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
@@ -76,11 +77,15 @@ class LesionClass:
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
             if self.scheme is None and n > 1:
-                sums = sums + channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
+                part = channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
+                if not ((part >= -ROUNDING) & (part <= 1 + ROUNDING)).all():  # nor where NaN
+                    found_ends = f"{part.min()} to {part.max()} in channel {i}"
+                    raise UnfitChannels(f"expected finite probabilities within [0, 1], found {found_ends}")
+                sums = sums + part
             if i in chosen:
                 found = channel if found is None else combine(found, channel)
             del channel
-        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2, equal_nan=True):
+        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2):
             raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
         assert found is not None
         return 1 - _wide(found) if chosen == (0,) and self._is_background(n) else found
@@ -197,7 +202,7 @@ def load_case(
         if censored_reference is not None:
             other = read_image(censored_reference)
             _check_fit(censored_reference, other, image)
-            censored = _labelled(censored_reference, other.array, target, "a label map as reference")
+            censored = _labelled(censored_reference, other.array, target, "a label map as censored reference")
         if prediction is not None:
             predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
     except InputError as error:
@@ -266,7 +271,8 @@ def _load_prediction(
         image = read_image(files.image)
         _check_fit(files.image, image, reference)
         # A floating-point image of zeros is a label map where one is asked for.
-        soft = _is_probability(files.image, image.array) and not (hard_labels and not image.array.any())
+        alone = files.array is None and not hard_labels and target.values in (None, (1,))
+        soft = _is_probability(files.image, image.array, alone) and not (hard_labels and not image.array.any())
         if soft and files.array is None and not hard_labels:
             return _checked_probability(files.image, image.array), None
         if hard_labels or not soft:
@@ -290,17 +296,20 @@ def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> 
         raise InputError(f"reference and prediction differ in geometry: {difference} in {path}")
 
 
-def _is_probability(path: Path, array: NDArray[Any]) -> bool:
+def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:
     """Whether an image holds probabilities: floating point with fractional values (some tools save labels as float).
 
-    A floating-point image of zeros is taken for probabilities; among label maps it counts as an empty one.
+    A floating-point image of zeros is taken for probabilities; among label maps it counts as an empty one. One of zeros
+    and ones alone holds probabilities if ``binary`` says so: a certain and perfect model writes such maps.
     """
     if not np.issubdtype(array.dtype, np.floating):
         return False
     found = array[array != 0]
     if not (np.isfinite(found).all() and _finite_on_disk(path)):
         raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
-    return not found.size or bool((found != np.floor(found)).any())
+    if not found.size or bool((found != np.floor(found)).any()):
+        return True
+    return binary and bool((found == 1).all())
 
 
 def _finite_on_disk(path: Path) -> bool:

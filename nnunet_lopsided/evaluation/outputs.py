@@ -23,8 +23,10 @@ from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.pooling import case_sums
+from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
-from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, Summary, f1_score
+from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, RATIOS, Summary, f1_score
 
 SCHEMA_VERSION = 1
 STATUS_NAMES = {
@@ -108,14 +110,17 @@ PATIENT_METRICS = (
 PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_positives", *PATIENT_METRICS)
 
 
-def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json") -> None:
+def check_output_folder(
+    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
+) -> None:
     """Refuse a target that would destroy something other than an earlier evaluation.
 
     Args:
         folder: where the results are to go.
         overwrite: replace an earlier evaluation there.
         inputs: folders that must survive.
-        marker: the file that every earlier output of this kind holds; only a folder with it is ever replaced.
+        marks: two files that every earlier output of this kind holds, the first with a ``schema_version`` (nnU-Net
+            writes a summary.json too, among predictions); only a folder with both is ever replaced.
 
     Raises:
         InputError: the folder exists without ``overwrite``, is a file, holds something other than an evaluation,
@@ -130,10 +135,23 @@ def check_output_folder(folder: Path, overwrite: bool, inputs: Sequence[Path], m
             return
         if not overwrite:
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
-        if not (folder / marker).is_file():
-            raise InputError(f"output folder {folder} holds no {marker}; only an earlier evaluation is replaced")
+        if not _is_earlier_output(folder, marks):
+            raise InputError(
+                f"output folder {folder} holds no {marks[0]} of lopsided-eval with {marks[1]} beside it; only an "
+                "earlier evaluation is replaced"
+            )
     elif folder.exists():
         raise InputError(f"output folder {folder} is a file")
+
+
+def _is_earlier_output(folder: Path, marks: tuple[str, str]) -> bool:
+    if not (folder / marks[1]).is_file():
+        return False
+    try:
+        content = json.loads((folder / marks[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("schema_version"), int)
 
 
 def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -> None:
@@ -160,26 +178,32 @@ def input_folders(inputs: Inputs) -> tuple[Path, ...]:
 
 @contextmanager
 def new_output_folder(
-    folder: Path, overwrite: bool, inputs: Sequence[Path], marker: str = "summary.json"
+    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
 ) -> Iterator[Path]:
     """An empty folder to write an evaluation to; it becomes ``folder`` when the block ends.
 
     When the block raises, nothing is left and what was there before stays.
 
     Args:
-        folder, overwrite, inputs, marker: as for :func:`check_output_folder`.
+        folder, overwrite, inputs, marks: as for :func:`check_output_folder`.
 
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    check_output_folder(folder, overwrite, inputs, marker)
+    check_output_folder(folder, overwrite, inputs, marks)
     folder = folder.absolute()
     unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
     try:
         for leftover in (unfinished, former):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        yield unfinished
+        try:
+            yield unfinished
+        except OSError as error:
+            # What is read meanwhile (a share that went away) is not what is written.
+            if not _lies_in(error.filename, unfinished) and error.filename is not None:
+                raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from error
+            raise
         if folder.is_dir():
             folder.rename(former)
         unfinished.rename(folder)
@@ -188,6 +212,10 @@ def new_output_folder(
         raise InputError(f"cannot write output folder {folder}: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _lies_in(path: Any, folder: Path) -> bool:
+    return isinstance(path, str | Path) and folder in Path(path).parents
 
 
 def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ()) -> None:
@@ -203,7 +231,10 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ())
     summary = summary_dict(result)
     text = json.dumps(summary, indent=2, allow_nan=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    case_rows = (*(case_row(case, result.files[case.case].fold) for case in result.cases), *_skipped_rows(result))
+    case_rows = (
+        *(case_row(case, result.rules, result.files[case.case].fold) for case in result.cases),
+        *_skipped_rows(result),
+    )
     write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: row[0]))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
     write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
@@ -300,14 +331,19 @@ def patient_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
         )
 
 
-def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
-    """One row of cases.csv; None where undefined. Duplicates are in neither ``precision`` nor the sums after it."""
+def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) -> tuple[Any, ...]:
+    """One row of cases.csv; None where undefined.
+
+    The counts of candidates are those of the matching; the metrics follow the rules for duplicates, as all others do.
+    """
     n_lesions, n_detected = case.n_lesions, int(case.detected.sum())
-    n_true, n_false = case.count(Status.TRUE_POSITIVE), case.count(Status.FALSE_POSITIVE)
-    sensitivity = n_detected / n_lesions if n_lesions else None
-    precision = n_true / (n_true + n_false) if n_true + n_false else None
-    dice = float(case.matches.dice[case.detected].sum())
-    false = case.matches.status == Status.FALSE_POSITIVE
+    sums = case_sums(case, rules)
+
+    def ratio(name: str) -> float | None:
+        top, bottom = (sums[key] for key in RATIOS[name])
+        return top / bottom if bottom else None
+
+    sensitivity, precision = ratio("max_sensitivity"), ratio("precision_at_max_sensitivity")
     return (
         case.case,
         case.patient,
@@ -317,8 +353,8 @@ def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
         n_detected,
         n_lesions - n_detected,
         len(case.candidates),
-        n_true,
-        n_false,
+        case.count(Status.TRUE_POSITIVE),
+        case.count(Status.FALSE_POSITIVE),
         case.count(Status.DUPLICATE),
         case.count(Status.IGNORED),
         case.n_merges,
@@ -326,11 +362,11 @@ def case_row(case: CaseResult, fold: int | None = None) -> tuple[Any, ...]:
         sensitivity,
         precision,
         f1_score(sensitivity, precision),
-        dice / n_detected if n_detected else None,
-        dice / (n_lesions + n_false) if n_lesions + n_false else None,
+        ratio("tp_dice"),
+        ratio("lesion_wise_dice"),
         case.segmentation_overlap.dice,
         case.candidate_overlap.dice,
-        float(case.candidates.volume_mm3[false].sum()),
+        sums["false_volume"],
         float(case.lesions.volume_mm3.sum()),
         float(case.candidates.volume_mm3.sum()),
         case.segmentation_overlap.reference,
@@ -346,8 +382,9 @@ def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
     empty = (None,) * (len(CASE_COLUMNS) - 5)
     for skipped in result.skipped:
-        files = result.files[skipped.case]
-        yield (files.name, files.patient, files.fold, "skipped", *empty, skipped.problem)
+        files = result.files.get(skipped.case)  # none of a case that only splits_final.json names
+        patient, fold = (None, None) if files is None else (files.patient, files.fold)
+        yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
 
 def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:

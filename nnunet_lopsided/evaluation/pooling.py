@@ -73,7 +73,7 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
         candidate_patient[false],
         np.bincount(lesion_patient, minlength=len(patients)),
     )
-    sums = [_sums(case, rules) for case in cases]
+    sums = [case_sums(case, rules) for case in cases]
     totals: dict[str, NDArray[np.float64]] = {}
     for name in sums[0]:
         values = np.array([s[name] for s in sums], np.float64)
@@ -102,7 +102,7 @@ def _policy(case: CaseResult, rules: EvaluationRules) -> tuple[NDArray[np.bool_]
     return true | (duplicate & (rules.duplicates == "tp")), false | (duplicate & (rules.duplicates == "fp"))
 
 
-def _sums(case: CaseResult, rules: EvaluationRules) -> dict[str, float]:
+def case_sums(case: CaseResult, rules: EvaluationRules) -> dict[str, float]:
     """What one case adds to the sums behind the metrics."""
     true, false = (int(mask.sum()) for mask in _policy(case, rules))
     n_lesions, n_detected = case.n_lesions, int(case.detected.sum())

@@ -148,4 +148,6 @@ def shannon_entropy_bits(counts: NDArray[np.int64]) -> float | None:
 
 
 def _bins(probability: NDArray[np.floating], n_bins: int) -> NDArray[np.int64]:
-    return np.minimum((probability.astype(np.float64) * n_bins).astype(np.int64), n_bins - 1)
+    # Not p * n_bins, which rounds: 0.29 * 100 is 28.999999999999996.
+    edges = np.arange(n_bins + 1) / n_bins
+    return np.minimum(np.searchsorted(edges, probability.astype(np.float64), side="right") - 1, n_bins - 1)

@@ -25,6 +25,7 @@ from nnunet_lopsided.evaluation.intervals import (
     resampled_curves,
     resampled_ratio,
     subsample_weights,
+    why_no_bootstrap,
     wilson,
 )
 from nnunet_lopsided.evaluation.matching import Status
@@ -118,7 +119,8 @@ class Summary:
     Attributes:
         metrics: the metrics.
         counts: the counts behind them.
-        undefined: reason by name of every metric and interval that is None.
+        undefined: reason by name of every metric and interval that is None, under its name in summary.json
+            (``TABLE.NAME`` for what is None in any row of a table).
         intervals: further 95% intervals by name.
         by_diameter: sensitivity by diameter, smallest first.
         by_annotation: sensitivity on lesions that an incomplete reference kept and lacks; empty without one.
@@ -219,17 +221,27 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     if pooled.has_probabilities:
         intervals["average_recall_bootstrap"] = replicates.interval("average_recall")
     intervals["max_sensitivity_wilson"] = wilson(int(pooled.totals["detected"].sum()), n_lesions)
+    by_diameter = sensitivity_by_diameter(
+        pooled.lesion_diameter_mm, pooled.lesion_detected, rules.diameter_edges_mm, replicates.by_diameter()
+    )
+    by_annotation = replicates.by_annotation()
+    at_fp = tuple(zip(matched, replicates.at_fp(len(matched)), strict=True))
+    undefined = {
+        **_undefined(metrics, intervals, reasons),
+        **_undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
+        **_undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
+    }
+    if any(interval.undefined for _, interval in at_fp):
+        undefined["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] = at_fp[0][1].undefined or ""
     return Summary(
         metrics,
         _counts(cases),
-        _undefined(metrics, intervals, reasons),
+        undefined,
         intervals,
-        sensitivity_by_diameter(
-            pooled.lesion_diameter_mm, pooled.lesion_detected, rules.diameter_edges_mm, replicates.by_diameter()
-        ),
-        replicates.by_annotation(),
+        by_diameter,
+        by_annotation,
         points,
-        tuple(zip(matched, replicates.at_fp(len(matched)), strict=True)),
+        at_fp,
         _subsampled(pooled, n_replicates, seed),
         histogram,
         pooled.patients,
@@ -258,6 +270,14 @@ RATIOS: Mapping[str, tuple[str, str]] = {
     "voxel_dice_pooled": ("twice_shared_voxels", "voxels_of_both"),
     "voxel_dice_at_threshold": ("case_candidate_dice", "cases_with_candidate_dice"),
 }
+
+
+def n_contributing(pooled: Pooled, name: str) -> int:
+    """Patients that contribute to the denominator of a metric of :func:`resampled_metrics`."""
+    totals = pooled.totals
+    if name == "f1":
+        return int(((totals["lesions"] + totals["true_and_false"]) > 0).sum())
+    return int((totals[RATIOS[name][1] if name in RATIOS else "lesions"] > 0).sum())
 
 
 def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -327,20 +347,17 @@ class _Replicates:
     """The bootstrap: every statistic in every replicate, or the reason why there is none."""
 
     reason: str | None
+    pooled: Pooled
     metrics: dict[str, NDArray[np.float64]]
-    diameter: NDArray[np.float64]
-    annotation: tuple[tuple[str, int, int, NDArray[np.float64]], ...]
+    diameter: tuple[tuple[NDArray[np.float64], int], ...]
+    annotation: tuple[tuple[str, int, int, NDArray[np.float64], int], ...]
     matched: NDArray[np.float64]
 
     @classmethod
     def draw(cls, pooled: Pooled, rules: EvaluationRules, n_replicates: int, seed: int) -> _Replicates:
         """Draw patients and compute everything."""
         n = len(pooled.patients)
-        reason = None
-        if not n_replicates:
-            reason = "the bootstrap was switched off"
-        elif n < 2:
-            reason = "a bootstrap over patients needs at least two patients"
+        reason = why_no_bootstrap(n, n_replicates)
         weights = patient_weights(n, 0 if reason else n_replicates, seed)
         bins = diameter_bin(pooled.lesion_diameter_mm, rules.diameter_edges_mm)
         n_bins = len(rules.diameter_edges_mm) + 1
@@ -349,7 +366,9 @@ class _Replicates:
             lesions, found = _per_patient(pooled, pooled.lesion_censored.astype(np.int64), 2)
             shares = resampled_ratio(weights, found, lesions)
             for i, name in enumerate(("kept", "censored")):
-                groups.append((name, int(lesions[:, i].sum()), int(found[:, i].sum()), shares[:, i]))
+                of_group = lesions[:, i]
+                n_with = int((of_group > 0).sum())
+                groups.append((name, int(of_group.sum()), int(found[:, i].sum()), shares[:, i], n_with))
         all_in_bin, found_in_bin = _per_patient(pooled, bins, n_bins)
         matched: NDArray[np.float64] = np.zeros((len(weights), 0))
         if pooled.has_probabilities:
@@ -358,30 +377,33 @@ class _Replicates:
             ).sensitivity_at
         return cls(
             reason,
+            pooled,
             resampled_metrics(pooled, weights),
-            resampled_ratio(weights, found_in_bin, all_in_bin),
+            tuple(zip(resampled_ratio(weights, found_in_bin, all_in_bin).T, (all_in_bin > 0).sum(axis=0), strict=True)),
             tuple(groups),
             matched,
         )
 
-    def of(self, replicates: NDArray[np.float64]) -> Interval:
-        """The interval of a statistic from its replicates."""
-        return percentile_interval(replicates) if self.reason is None else Interval.without(self.reason)
+    def of(self, replicates: NDArray[np.float64], n_contributing: int) -> Interval:
+        """The interval of a statistic from its replicates and the number of patients in its denominator."""
+        if self.reason is not None:
+            return Interval.without(self.reason)
+        return percentile_interval(replicates, n_contributing)
 
     def interval(self, name: str) -> Interval:
-        return self.of(self.metrics[name])
+        return self.of(self.metrics[name], n_contributing(self.pooled, name))
 
     def n_defined(self, name: str) -> int:
         return int((~np.isnan(self.metrics[name])).sum())
 
     def by_diameter(self) -> list[Interval]:
-        return [self.of(column) for column in self.diameter.T]
+        return [self.of(shares, int(n)) for shares, n in self.diameter]
 
     def by_annotation(self) -> tuple[AnnotationGroup, ...]:
-        return tuple(AnnotationGroup(name, n, found, self.of(shares)) for name, n, found, shares in self.annotation)
+        return tuple(AnnotationGroup(name, n, hit, self.of(shares, k)) for name, n, hit, shares, k in self.annotation)
 
     def at_fp(self, n: int) -> list[Interval]:
-        return [self.of(column) for column in self.matched.T[:n]]
+        return [self.of(column, n_contributing(self.pooled, "map")) for column in self.matched.T[:n]]
 
 
 def _per_patient(
@@ -459,7 +481,18 @@ def _undefined(metrics: Metrics, intervals: dict[str, Interval], reasons: dict[s
     for name, value in {**vars(metrics), **intervals}.items():
         if isinstance(value, Interval):
             if value.undefined is not None:
-                found[name] = value.undefined
+                found[name if name in vars(metrics) else f"{name}_ci95"] = value.undefined
         elif value is None:
             found[name] = reasons[name]
+    return found
+
+
+def _undefined_shares(table: str, groups: Sequence[DiameterBin | AnnotationGroup], no_lesion: str) -> dict[str, str]:
+    """Why something in a table of sensitivities is undefined, each reason once."""
+    found: dict[str, str] = {}
+    if any(group.sensitivity is None for group in groups):
+        found |= {f"{table}.sensitivity": no_lesion, f"{table}.sensitivity_ci95_wilson": no_lesion}
+    reasons = dict.fromkeys(g.bootstrap.undefined for g in groups if g.bootstrap.undefined is not None)
+    if reasons:
+        found[f"{table}.sensitivity_ci95_bootstrap"] = "; ".join(reasons)
     return found

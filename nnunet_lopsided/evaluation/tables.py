@@ -21,7 +21,13 @@ from nnunet_lopsided.evaluation.summary import resampled_metrics
 from nnunet_lopsided.nnunet_layout import read_json
 
 # Settings beside the rules that decide what is counted.
-_FURTHER_RULES = ("label", "threshold_rule", "confidence", "average_precision", "average_recall_max_fp_per_case")
+_FURTHER_RULES = (
+    "label",
+    "threshold_rule",
+    "confidence",
+    "average_precision",
+    "average_recall_max_fp_per_case",
+)
 # A name, and where a curve is read.
 _NO_RULES = ("profile", "fp_per_case")
 # The tables have 9 significant digits.
@@ -58,7 +64,8 @@ class SavedEvaluation:
         """The settings that must be the same where numbers are compared."""
         settings = self.summary["settings"]
         names = [f.name for f in fields(EvaluationRules) if f.name not in _NO_RULES] + list(_FURTHER_RULES)
-        return {name: settings[name] for name in names}
+        hard = any(case.kind == "labels" for case in self.cases)
+        return {**{name: settings[name] for name in names}, "predictions": "hard labels" if hard else "probabilities"}
 
 
 def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluation:

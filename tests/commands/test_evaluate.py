@@ -238,9 +238,11 @@ def test_an_empty_floating_point_label_map_among_others(arguments, tmp_path):
         label = np.zeros((5, 6, 7), np.float32)
         label[1:3, 1:3, 1:3] = value
         write_image(tmp_path / "predictions" / f"{case}.nii.gz", Image(label, PLAIN))
-    assert main(arguments) == 0
+    assert main([*arguments, "--hard-labels"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["metrics"]["map"] is None
+    assert main([*arguments, "--overwrite"]) == 0  # zeros and ones in floating point are probabilities unless told
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"]["map"] == 1.0
     assert summary["metrics"]["lesion_entropy_bits"] is None
     assert (summary["metrics"]["max_sensitivity"], summary["counts"]["candidates"]) == (1.0, 1)
 

@@ -2,6 +2,7 @@
 
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,3 +113,27 @@ def test_a_member_shorter_than_its_header_says(tmp_path):
         archive.writestr("probabilities.npy", content)
     with pytest.raises(InputError, match=r"cannot read .*a\.npz: probabilities\.npy ends early"):
         list(read_channels(tmp_path / "a.npz"))
+
+
+def test_deflated_data_that_ends_early_with_bytes_after_it(tmp_path):
+    """What follows the end of the deflated data is never consumed; it must not be waited for."""
+    np.savez_compressed(tmp_path / "a.npz", probabilities=np.random.default_rng(0).random((2, 5000)))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        size = archive.getinfo("probabilities.npy").compress_size
+        inflated = archive.read("probabilities.npy")
+    start = 30 + len("probabilities.npy") + int.from_bytes(content[28:30], "little")
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    short = deflate.compress(inflated[:40000]) + deflate.flush()
+    content[start : start + size] = short + b"x" * (size - len(short))
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read .*a\.npz: probabilities\.npy ends early"):
+        list(read_channels(tmp_path / "a.npz"))
+
+
+def test_a_header_whose_brackets_do_not_close(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 3)))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"(2, 3), }", b"(2, 3 , {"))
+    with pytest.raises(InputError, match=r"cannot read .*a\.npy"):
+        array_header(tmp_path / "a.npy")

@@ -220,3 +220,8 @@ def test_thousands_of_specks_of_noise_are_one_pass():
     probability[chosen] = 0.4
     result = evaluate_case(np.zeros(lattice.shape, bool), probability.reshape(lattice.shape), (1, 1, 1))
     assert result.count(Status.FALSE_POSITIVE) == 14_000
+
+
+def test_a_threshold_that_vanishes_in_the_type_of_the_map_is_refused():
+    with pytest.raises(InputError, match=r"threshold 1e-09 is 0 in float16"):
+        evaluate_case(np.zeros((2, 3)), np.zeros((2, 3), np.float16), (1, 1), EvaluationRules(threshold=1e-9))

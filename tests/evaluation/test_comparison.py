@@ -106,6 +106,8 @@ def test_an_evaluation_compared_with_itself_differs_by_exactly_0(two_models):
         assert d.difference == 0, name
         if name in ("lesion_entropy_bits", "smallest_detected_diameter_mm"):
             assert d.interval.undefined == "there is no bootstrap of this metric"
+        elif "lesion_free" in name:
+            assert "and there is 1" in d.interval.undefined, name
         else:
             assert (d.interval.low, d.interval.high) == (0, 0), name
     assert (pair.lesions.only_first, pair.lesions.only_second, pair.lesions.mcnemar_p) == (0, 0, None)

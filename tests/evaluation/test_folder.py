@@ -37,9 +37,10 @@ def test_by_hand(two_cases):
     # Of 28 lesion voxels 18 have .8 and 10 have 0.
     assert metrics.lesion_entropy_bits == pytest.approx(-(18 / 28) * np.log2(18 / 28) - (10 / 28) * np.log2(10 / 28))
     assert (result.summary.n_cases_with_lesions, result.summary.n_patients) == (1, 2)
-    # Replicates without case a have no lesion and no average precision; the others all have .5.
+    # Replicates without case a have no lesion and no average precision; the others all have .5, which is no certainty.
     assert 0 < result.summary.n_defined_replicates < 50
-    assert (metrics.map_ci95_bootstrap.low, metrics.map_ci95_bootstrap.high) == (0.5, 0.5)
+    assert metrics.map_ci95_bootstrap.low is None
+    assert "there is 1" in result.summary.undefined["map_ci95_bootstrap"]
 
 
 def test_further_metrics_by_hand(two_cases):
@@ -138,7 +139,7 @@ def test_everything_empty_gives_reasons():
     assert (metrics.tp_dice, metrics.lesion_entropy_bits, metrics.false_positives_per_case) == (None, None, 0.0)
     assert {name for name, value in vars(metrics).items() if value is None} <= set(summary.undefined)
     assert all(summary.undefined.values())
-    assert {"map_ci95_hanley_mcneil", "map_ci95_bootstrap", "max_sensitivity_wilson"} <= set(summary.undefined)
+    assert {"map_ci95_hanley_mcneil", "map_ci95_bootstrap", "max_sensitivity_wilson_ci95"} <= set(summary.undefined)
     with pytest.raises(ValueError, match="cases must not be empty"):
         summarize([], EvaluationRules())
 
@@ -262,15 +263,17 @@ def test_kept_and_censored_lesions(two_cases, tmp_path):
     kept = np.zeros((8, 10, 12), np.uint8)
     kept[6, 6, 6] = 1  # the missed lesion; the found one was censored
     censored.write_reference("a.nii.gz", kept)
-    with pytest.raises(InputError, match=r"no censored reference in .* for the cases b"):
+    with pytest.raises(InputError, match=r"case b: no censored reference in .*censored"):
         evaluate(two_cases, censored_references=censored.references)
+    skipped = evaluate(two_cases, censored_references=censored.references, skip_bad=True).skipped
+    assert [s.case for s in skipped] == ["b"]
     censored.write_reference("b.nii.gz", np.zeros_like(kept))
     groups = evaluate(two_cases, censored_references=censored.references).summary.by_annotation
     assert [(g.name, g.n_lesions, g.n_detected, g.sensitivity) for g in groups] == [
         ("kept", 1, 0, 0.0),
         ("censored", 1, 1, 1.0),
     ]
-    assert (groups[1].bootstrap.low, groups[1].interval.high) == (1.0, 1.0)
+    assert (groups[1].bootstrap.low, groups[1].interval.high) == (None, 1.0)  # all of one patient
     assert evaluate(two_cases).summary.by_annotation == ()
     kept[0, 0, 0] = 1
     censored.write_reference("b.nii.gz", kept)
@@ -344,6 +347,25 @@ def test_skipping_bad_cases_still_refuses_missing_predictions(bad_cases):
     (bad_cases.predictions / "a.nii.gz").unlink()
     with pytest.raises(InputErrors, match="1 of 5 references have no prediction"):
         evaluate(bad_cases, skip_bad=True)
+
+
+def test_a_skipped_case_is_not_missed_too(bad_cases):
+    for ending in ("npz", "nii.gz"):
+        (bad_cases.predictions / f"e.{ending}").unlink(missing_ok=True)
+    (bad_cases.references / "e.nii.gz").write_bytes(b"broken")
+    result = evaluate(bad_cases, skip_bad=True, allow_missing=True)
+    assert (result.missing_predictions, [s.case for s in result.skipped]) == ((), ["c", "d", "e"])
+
+
+def test_problems_found_on_the_way_are_gathered_and_skipped_too(two_cases):
+    def on_case(case):
+        if case.files.name == "a":
+            raise InputError("case a: no image")
+
+    with pytest.raises(InputErrors, match="case a: no image"):
+        evaluate(two_cases, on_case=on_case)
+    result = evaluate(two_cases, on_case=on_case, skip_bad=True)
+    assert ([c.case for c in result.cases], [s.case for s in result.skipped]) == (["b"], ["a"])
 
 
 def test_few_cases_are_in_the_air_at_a_time():

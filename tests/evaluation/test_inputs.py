@@ -12,6 +12,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_folder
+from nnunet_lopsided.evaluation.outputs import write_results
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 PLAIN = Geometry((1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel().tolist()))
@@ -78,6 +79,23 @@ def test_one_validation_folder_expects_the_cases_of_its_fold(results):
         evaluate(results / "fold_1" / "validation")
 
 
+def test_a_case_of_the_fold_without_any_file_is_a_problem(results, tmp_path):
+    references = tmp_path / "nnUNet_preprocessed" / "Dataset901_Toy" / "gt_segmentations"
+    for path in (*(results / "fold_1" / "validation").glob("d.*"), *references.glob("d.*")):
+        path.unlink()
+    with pytest.raises(InputError, match=r"^case d: splits_final.json names it, found neither its reference in"):
+        evaluate(results / "fold_1" / "validation")
+    result = evaluate(results, cross_validation=True, skip_bad=True)
+    assert [s.case for s in result.skipped] == ["d"]
+    write_results(result, tmp_path / "out")
+    assert "d,,,skipped," in (tmp_path / "out" / "cases.csv").read_text()
+
+
+def test_a_patient_without_name_is_refused(results):
+    with pytest.raises(InputError, match=r"gives the cases b, c, d no patient"):
+        evaluate(results, cross_validation=True, patients_regex="(a)?")
+
+
 def test_fold_all_expects_every_case(results):
     shutil.move(results / "fold_0", results / "fold_all")
     with pytest.raises(InputError, match="2 of 4 references have no prediction"):
@@ -86,7 +104,9 @@ def test_fold_all_expects_every_case(results):
 
 def test_an_unfinished_fold_is_refused(results):
     shutil.rmtree(results / "fold_1" / "validation")
-    with pytest.raises(InputError, match=r"no validation folder for fold 1; finish by .* --val, or choose .*--folds"):
+    with pytest.raises(
+        InputError, match=r"no validation folder for fold 1; finish by .* --val, or choose .*--folds \(with one: 0\)"
+    ):
         evaluate(results, cross_validation=True)
     assert len(evaluate(results, cross_validation=True, folds=(0,)).cases) == 2
     shutil.rmtree(results / "fold_1")

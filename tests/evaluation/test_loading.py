@@ -57,12 +57,29 @@ def test_npy_and_probability_image(folders, lesion):
     np.testing.assert_array_equal(load(folders).prediction, lesion)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_label_map_of_any_type(folders, lesion, dtype):
+@pytest.mark.parametrize(("dtype", "hard"), [(np.uint8, False), (np.float32, True)])
+def test_label_map_of_any_type(folders, lesion, dtype, hard):
     folders.write_image("a.nii.gz", reference_array().astype(dtype))
-    loaded = load(folders)
+    loaded = load(folders, hard_labels=hard)
     assert loaded.prediction.dtype == bool
     np.testing.assert_array_equal(loaded.prediction, loaded.reference)
+
+
+def test_floating_zeros_and_ones_are_probabilities_unless_an_array_lies_beside_them(folders, lesion):
+    certain = reference_array().astype(np.float32)
+    folders.write_image("a.nii.gz", certain)
+    np.testing.assert_array_equal(load(folders).prediction, certain)
+    assert load(folders).prediction.dtype == np.float32
+    two = scheme({"background": 0, "a": 1, "b": 2})  # where 1 may be a label, it is
+    assert load(folders, LesionClass(two)).prediction.dtype == bool
+    folders.write_npz("a", lesion)
+    assert load(folders).segmentation.sum() == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 7.0])
+def test_channels_without_dataset_json_are_checked_before_their_sum(bad):
+    with pytest.raises(InputError, match=r"expected finite probabilities within \[0, 1\]"):
+        LesionClass().probability(*channels(bad, 0.2))
 
 
 def test_hard_labels_on_request(folders, lesion):

@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
-from nnunet_lopsided.evaluation.outputs import summary_dict, write_results
+from nnunet_lopsided.evaluation.outputs import new_output_folder, summary_dict, write_results
 from nnunet_lopsided.evaluation.report import curve_figure, figure_png, figure_svg
 from nnunet_lopsided.evaluation.rules import profile_rules
 
@@ -101,7 +101,7 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
         ("0.1", "0.5", "3"),
         ("0.4", "0.5", "2"),
     ]
-    assert table[1]["map_ci95_bootstrap_low"] == "0.5"
+    assert table[1]["map_ci95_bootstrap_low"] == ""  # all lesions are of one patient
     at_fp = {
         row["fp_per_case"]: (row["sensitivity"], row["threshold"]) for row in summary["sensitivity_at_fp_per_case"]
     }
@@ -111,7 +111,16 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
     histogram = summary["lesion_histogram"]
     assert (len(histogram["edges"]), histogram["counts"][0], histogram["counts"][80]) == (101, 10, 18)
     assert summary["by_annotation"] is None
-    assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] == [1.0, 1.0]
+    # The lesions are all of one patient: resampling patients says nothing about them, and must not look certain.
+    assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] is None
+    assert summary["metrics"]["map_ci95_bootstrap"] is None
+    why = summary["undefined"]["map_ci95_bootstrap"]
+    assert why == "a bootstrap needs at least two patients that contribute to the denominator, and there is 1"
+    assert summary["undefined"]["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] == why
+    assert summary["undefined"]["by_diameter.sensitivity"] == "the bin has no lesion"
+    assert why in summary["undefined"]["by_diameter.sensitivity_ci95_bootstrap"]
+    null = {name for part in ("metrics", "intervals") for name, value in summary[part].items() if value is None}
+    assert null == {name for name in summary["undefined"] if "." not in name}
     assert summary["details"]["merges"] == summary["details"]["ignored_lesions"] == 0
     settings = summary["settings"]
     assert (settings["profile"], settings["profile_changes"], settings["thresholds"]) == ("paper", {}, [0.1, 0.4])
@@ -217,11 +226,11 @@ def test_2d_tables_leave_z_empty(folders, tmp_path):
 def test_existing_output_is_refused_or_replaced(result, tmp_path):
     out = tmp_path / "out"
     write_results(result, out)
-    (out / "summary.json").write_text("old")
+    (out / "curves.png").write_text("old")
     with pytest.raises(InputError, match="output folder exists"):
         write_results(result, out)
     write_results(result, out, overwrite=True)
-    assert (out / "summary.json").read_text() != "old"
+    assert (out / "curves.png").read_bytes() != b"old"
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()
@@ -231,6 +240,35 @@ def test_existing_output_is_refused_or_replaced(result, tmp_path):
         write_results(result, tmp_path, overwrite=True)
     with pytest.raises(InputError, match="is a file"):
         write_results(result, out / "summary.json")
+
+
+@pytest.mark.parametrize("summary", ['{"foreground_mean": {"Dice": 0.5}}', '{"schema_version": 1}', "broken", "[1]"])
+def test_folders_of_predictions_are_never_replaced(result, tmp_path, summary):
+    """nnU-Net writes its own summary.json into fold_X/validation."""
+    folder = tmp_path / "fold_0" / "validation"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(summary)
+    (folder / "a.npz").touch()
+    with pytest.raises(InputError, match=r"holds no summary\.json of lopsided-eval with cases\.csv beside it"):
+        write_results(result, folder, overwrite=True)
+    assert (folder / "a.npz").is_file()
+    if "schema" not in summary:
+        (folder / "cases.csv").touch()
+        with pytest.raises(InputError, match="only an earlier evaluation is replaced"):
+            write_results(result, folder, overwrite=True)
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"^cannot read /share/a\.npz: Stale file handle$"),
+        new_output_folder(tmp_path / "out", False, ()),
+    ):
+        raise OSError(116, "Stale file handle", "/share/a.npz")
+    with (
+        pytest.raises(InputError, match=r"^cannot write output folder .*out: .*No space left"),
+        new_output_folder(tmp_path / "out", False, ()) as unfinished,
+    ):
+        raise OSError(28, "No space left", str(unfinished / "cases.csv"))
 
 
 def test_nothing_is_left_and_the_former_kept_when_writing_fails(result, tmp_path, monkeypatch):
@@ -271,3 +309,21 @@ def test_figure_panels():
 def test_figure_files(result):
     assert figure_png(result.summary).startswith(b"\x89PNG")
     assert ET.fromstring(figure_svg(result.summary)).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(("policy", "precision"), [("ignore", "0.5"), ("fp", "0.333333333"), ("tp", "0.666666667")])
+def test_cases_and_patients_agree_on_duplicates(folders, tmp_path, policy, precision):
+    reference, p = np.zeros((4, 20), np.uint8), np.zeros((4, 20), np.float32)
+    reference[0, 0:8] = 1
+    p[0, 0:3], p[0, 5:8], p[0, 15] = 0.9, 0.6, 0.3
+    folders.write_reference("a.png", reference)
+    np.save(folders.predictions / "a.npy", p)
+    rules = EvaluationRules(duplicates=policy)
+    write_results(
+        evaluate_folder(folders.references, folders.predictions, rules=rules, n_replicates=0), tmp_path / "out"
+    )
+    (case,), (patient,) = rows(tmp_path / "out" / "cases.csv"), rows(tmp_path / "out" / "patients.csv")
+    assert case["precision"] == patient["precision_at_max_sensitivity"] == precision
+    assert case["f1"] == patient["f1"]
+    assert case["lesion_wise_dice"] == patient["lesion_wise_dice"]
+    assert case["false_positive_volume_mm3"] == patient["false_positive_volume_mm3_per_case"]

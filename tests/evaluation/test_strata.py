@@ -47,3 +47,9 @@ def test_entropy_of_each_component_is_that_of_its_own_histogram():
     assert found[[0, 1, 3, 4]].tolist() == pytest.approx(expected)
     assert np.isnan(found[2])
     assert entropy_by_component(np.zeros(0), np.zeros(0, int), 0, 10).shape == (0,)
+
+
+@pytest.mark.parametrize("n_bins", [10, 100, 7])
+def test_a_probability_on_an_edge_is_in_the_bin_above(n_bins):
+    edges = np.arange(n_bins) / n_bins
+    assert probability_histogram(edges, n_bins).tolist() == [1] * n_bins

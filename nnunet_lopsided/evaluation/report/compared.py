@@ -69,7 +69,8 @@ def _row(name: str, d: Difference) -> tuple[str, ...]:
         between, remark = "", f'<span class="why">{escape(d.interval.undefined or "")}</span>'
     else:
         between = interval((low, high), "+")
-        remark = "<b>without 0</b>" if low > 0 or high < 0 else ""
+        # Without any width the replicates were all the same, which is no finding.
+        remark = "<b>without 0</b>" if low < high and (low > 0 or high < 0) else ""
     difference = "" if d.difference is None else number(d.difference, "+")
     return escape(title_of(name)), number(d.first), number(d.second), difference, between, remark
 

@@ -27,6 +27,9 @@ Kind = Literal["missed", "false positive"]
 # Half the side of a picture, unless the finding needs more; and the side in pixels beyond which images are shrunk.
 _HALF_MM = 22.0
 _MAX_PIXELS = 160
+# Where the axes of LPS coordinates grow, and the opposite; and the least cosine of an axis that goes by their names.
+_AXES = (("L", "R"), ("P", "A"), ("S", "I"))
+_ALIGNED = 0.87
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Picture:
         spacing_mm: of the slice, (y, x).
         reference: outline of all lesions in it, as SVG path data.
         candidate: outline of all candidates in it.
+        edges: what lies at the left, right, top and bottom: ``R L A P`` ..., or the array's axes.
     """
 
     kind: Kind
@@ -61,6 +65,7 @@ class Picture:
     spacing_mm: tuple[float, float]
     reference: str
     candidate: str
+    edges: tuple[str, str, str, str] = ("", "", "", "")
 
     def figure(self) -> str:
         """The picture as HTML."""
@@ -74,11 +79,14 @@ class Picture:
         # All casings first: where both run along the same edges, the gaps of the dashes show the reference.
         paths = "".join(f'<path class="outline casing" d="{path}"/>' for _, path in outlines)
         paths += "".join(f'<path class="outline {kind}" d="{path}"/>' for kind, path in outlines)
+        sides = zip(("left", "right", "top", "bottom"), self.edges, strict=True)
+        letters = "".join(f'<span class="edge {side}">{letter}</span>' for side, letter in sides if letter)
         label = escape(f"{self.kind}, {self.title}, {self.caption}")
         return (
-            f'<figure><svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{label}" '
+            f'<figure><div class="slice"><svg viewBox="0 0 {width} {height}" '
+            f'preserveAspectRatio="none" role="img" aria-label="{label}" '
             f'style="aspect-ratio:{wide:g}/{tall:g}"><image {size} preserveAspectRatio="none" '
-            f'href="data:image/png;base64,{b64encode(self.png).decode()}"/>{paths}</svg>'
+            f'href="data:image/png;base64,{b64encode(self.png).decode()}"/>{paths}</svg>{letters}</div>'
             f"<figcaption><b>{escape(self.title)}</b><br>{escape(self.caption)}</figcaption></figure>"
         )
 
@@ -182,11 +190,17 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
         case = result.cases[i]
         loaded = load_again(result, case.case)
         of_cases.check(loaded)
-        image = read_image(of_cases.path(case.case), colour=True).array
+        image = _finite(read_image(of_cases.path(case.case), colour=True).array)
         limits = _window(image)
         for finding in of_case:
             pictures[finding] = _picture(finding, case, loaded, image, limits, result.rules.threshold)
     return tuple(pictures[finding] for finding in findings)
+
+
+def _finite(image: NDArray[Any]) -> NDArray[Any]:
+    """The image with the lowest of its values in place of NaN and infinity."""
+    finite = np.isfinite(image)
+    return image if finite.all() else np.where(finite, image, image[finite].min() if finite.any() else 0)
 
 
 def _window(image: NDArray[Any]) -> tuple[float, float]:
@@ -218,7 +232,8 @@ def _picture(
     if loaded.valid is not None:
         reference, predicted = reference & loaded.valid[at], predicted & loaded.valid[at]
     middle = int(centre[-2]), int(centre[-1])
-    part = _around(image[at], middle, half, image.min())
+    edges, turned = orientation(loaded.geometry.direction)
+    part = _around(image[at], middle, half, image.min())[turned]
     return Picture(
         finding.kind,
         case.case,
@@ -226,9 +241,40 @@ def _picture(
         _png(part, limits),
         (part.shape[0], part.shape[1]),
         spacing,
-        outline(_around(reference, middle, half, False)),
-        outline(_around(predicted, middle, half, False)),
+        outline(_around(reference, middle, half, False)[turned]),
+        outline(_around(predicted, middle, half, False)[turned]),
+        edges,
     )
+
+
+def orientation(direction: Sequence[float]) -> tuple[tuple[str, str, str, str], tuple[slice, slice]]:
+    """How a slice of the first axis is turned to be read as radiologists do.
+
+    The patient's right is at the left of the picture, or else the front; the front, or else the head, is at the top.
+
+    Args:
+        direction: cosines, row by row, as in ``Geometry``.
+
+    Returns:
+        What lies at the left, right, top and bottom of the picture, and the slices that flip rows and columns. Where
+        an axis of the array is more than about 30 degrees off the patient's, and in 2D, nothing is flipped, and the
+        right and the bottom are named ``+x`` and ``+y``, where the array's axes grow.
+
+    Example:
+        >>> orientation((-1, 0, 0, 0, 1, 0, 0, 0, 1))  # columns grow to the patient's right
+        (('R', 'L', 'A', 'P'), (slice(None, None, 1), slice(None, None, -1)))
+    """
+    axes = np.reshape(direction, (3, 3)).T[:2] if len(direction) == 9 else np.zeros((2, 3))
+    named = [_AXES[int(np.abs(axis).argmax())] for axis in axes]
+    if (np.abs(axes).max(axis=1) < _ALIGNED).any() or named[0] == named[1]:
+        return ("", "+x", "", "+y"), (slice(None), slice(None))
+    edges, flips = [], []
+    for axis, (towards, away), last in zip(axes, named, ("LPS", "PIL"), strict=True):
+        grows = axis[np.abs(axis).argmax()] > 0
+        end, start = (towards, away) if towards in last else (away, towards)
+        edges += [start, end]
+        flips.append(slice(None, None, 1 if grows == (end == towards) else -1))
+    return (edges[0], edges[1], edges[2], edges[3]), (flips[1], flips[0])
 
 
 def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.bool_]:

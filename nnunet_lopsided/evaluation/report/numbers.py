@@ -106,12 +106,12 @@ def intervals_of(summary: Mapping[str, Any], name: str) -> list[tuple[str, Seque
     """The intervals of a metric: how each was made, its ends (None: undefined) and why it is undefined."""
     found = []
     for kind, method in (("bootstrap", _bootstrap(summary)), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson")):
-        for group, key, why in (
-            (summary["metrics"], f"{name}_ci95_{kind}", f"{name}_ci95_{kind}"),
-            (summary["intervals"], f"{name}_{kind}_ci95", f"{name}_{kind}"),
+        for group, key in (
+            (summary["metrics"], f"{name}_ci95_{kind}"),
+            (summary["intervals"], f"{name}_{kind}_ci95"),
         ):
             if key in group:
-                found.append((method, group[key], summary["undefined"].get(why)))
+                found.append((method, group[key], summary["undefined"].get(key)))
     return found
 
 

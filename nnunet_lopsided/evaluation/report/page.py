@@ -41,10 +41,12 @@ def report_html(result: FolderResult, summary: Mapping[str, Any], gallery: Seque
         HTML, the same for the same arguments. It asks for no other file.
     """
     counts, settings = summary["counts"], summary["settings"]
+    hard = settings["hard_labels"] or any(case.kind == "labels" for case in result.cases)
+    cut = "hard labels" if hard else f"p of at least {settings['threshold']:g}"
     subtitle = (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"p of at least {settings['threshold']:g})"
+        f"{cut})"
     )
     sections = [
         ("Curves", operating_curves(summary) + _at_rates(summary)),

@@ -1,8 +1,12 @@
 """nnunet_lopsided.evaluation.report.compared: the page of a comparison."""
 
-from nnunet_lopsided.evaluation.comparison import compare
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict
-from nnunet_lopsided.evaluation.report.compared import comparison_html
+from nnunet_lopsided.evaluation.intervals import Interval
+from nnunet_lopsided.evaluation.report.compared import _row, comparison_html
 from nnunet_lopsided.evaluation.tables import read_evaluation
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -28,7 +32,8 @@ def test_structure_and_values(two_models, parse_self_contained):
         if d.interval.low is not None:
             assert any(
                 r[4] == f"{d.interval.low:+.3f} to {d.interval.high:+.3f}"
-                and (r[5] == "without 0") == (d.interval.low > 0 or d.interval.high < 0)
+                and (r[5] == "without 0")
+                == (d.interval.low < d.interval.high and not d.interval.low <= 0 <= d.interval.high)
                 for r in differences
             ), name
     (found,) = [t for t in tables if t[0][0] == "diameter"]
@@ -36,6 +41,12 @@ def test_structure_and_values(two_models, parse_self_contained):
     counts = [lesions.both, lesions.only_first, lesions.only_second, lesions.neither]
     assert found[1][:6] == ["all", str(sum(counts)), *map(str, counts)]
     assert [row[0] for row in found[2:]] == ["0 to 3 mm", "3 to 6 mm", "6 to 10 mm", "10 to 20 mm", "20 or more mm"]
+
+
+def test_an_interval_without_width_is_no_finding():
+    row = _row("map", Difference(0.2, 0.7, 0.5, Interval(0.5, 0.5)))
+    assert row[4:] == ("+0.500 to +0.500", "")
+    assert _row("map", Difference(0.2, 0.7, 0.5, Interval(0.4, 0.5)))[5] == "<b>without 0</b>"
 
 
 def test_lesions_on_which_models_differ_come_first(two_models, parse_self_contained):
@@ -61,20 +72,20 @@ def test_hostile_names_and_three_models(two_models, parse_self_contained):
     assert curves == ["curve k0", "curve k1", "curve k2"] * 3
 
 
-def test_hard_labels_have_no_curve(two_cases, tmp_path, parse_self_contained):
+def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_cases, tmp_path, parse_self_contained):
     from nnunet_lopsided.evaluation import evaluate_folder
     from nnunet_lopsided.evaluation.outputs import write_results
 
     for name, hard in (("hard", True), ("soft", False)):
         result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=hard, n_replicates=0)
         write_results(result, tmp_path / name)
-    comparison, text = html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
+        page = (tmp_path / name / "report.html").read_text()
+        assert ("hard labels)" in page, "p of at least 0.1)" in page) == (hard, not hard)
+    with pytest.raises(InputError, match="predictions is 'hard labels' versus 'probabilities'"):
+        html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
+    comparison, text = html_of([tmp_path / "hard"] * 2, ["one", "two"], n_replicates=50)
     difference = comparison.pairs[0].differences["map"]
-    assert (difference.difference, difference.interval.undefined) == (None, "undefined for one of the two")
+    assert (difference.difference, difference.interval.undefined) == (None, "undefined for both")
     parsed = parse_self_contained(text)
-    assert [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")] == [
-        "curve k0",
-        "curve k1",
-        "curve k1",
-        "curve k1",
-    ]
+    curves = [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")]
+    assert curves == ["curve k0", "curve k1"]

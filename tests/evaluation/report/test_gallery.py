@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
-from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, Picture, choose, gallery
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, Picture, choose, gallery, orientation
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 
@@ -169,3 +169,41 @@ def test_colour_images_are_shown_in_grey(folders):
     shown = pixels(picture)[22:30, 20:40].astype(int)
     assert (np.diff(shown, axis=1) > 0).all()
     assert (shown == shown[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "edges", "steps"),
+    [
+        ((1, 0, 0), (0, 1, 0), ("R", "L", "A", "P"), (1, 1)),
+        ((-1, 0, 0), (0, -1, 0), ("R", "L", "A", "P"), (-1, -1)),  # RAS, as nibabel writes
+        ((0.97, 0.24, 0), (-0.24, 0.97, 0), ("R", "L", "A", "P"), (1, 1)),  # tilted by 14 degrees
+        ((1, 0, 0), (0, 0, 1), ("R", "L", "S", "I"), (-1, 1)),  # coronal
+        ((0, -1, 0), (0, 0, -1), ("A", "P", "S", "I"), (1, -1)),  # sagittal
+        ((0.7, 0.7, 0), (-0.7, 0.7, 0), ("", "+x", "", "+y"), (None, None)),
+    ],
+)
+def test_orientation(x, y, edges, steps):
+    direction = np.column_stack([x, y, np.cross(x, y)]).ravel().tolist()
+    found, turned = orientation(direction)
+    assert (found, tuple(s.step for s in turned)) == (edges, steps)
+    assert orientation((1, 0, 0, 1)) == (("", "+x", "", "+y"), (slice(None), slice(None)))
+
+
+def test_pictures_are_turned_with_their_outlines_and_nan_is_dark(folders):
+    """The same head stored the other way round gives the same picture."""
+    images = folders.references.parent / "images"
+    images.mkdir()
+    reference, values = np.zeros((3, 30, 40), np.uint8), np.random.default_rng(0).random((3, 30, 40)).astype(np.float32)
+    reference[1, 5:8, 10:15] = 1
+    values[0, :4] = np.nan
+    for case, step, sign in (("a", 1, 1.0), ("b", -1, -1.0)):
+        turned = Geometry((1.0,) * 3, (0.0,) * 3, (sign, 0.0, 0.0, 0.0, sign, 0.0, 0.0, 0.0, 1.0))
+        folders.write_reference(f"{case}.nii.gz", reference[:, ::step, ::step].copy(), turned)
+        np.save(folders.predictions / f"{case}.npy", np.zeros(reference.shape, np.float32))
+        write_image(images / f"{case}_0000.mha", Image(values[:, ::step, ::step].copy(), turned))
+    a, b = gallery(evaluate_folder(folders.references, folders.predictions, n_replicates=0), images)
+    assert a.edges == b.edges == ("R", "L", "A", "P")
+    assert a.reference == b.reference
+    np.testing.assert_array_equal(pixels(a), pixels(b))
+    assert pixels(a).std() > 10
+    assert '<span class="edge left">R</span>' in a.figure()
