@@ -394,6 +394,8 @@ def run_hooked(hook: str, *arguments: str, send: signal.Signals | None = None) -
     program = (
         "import os, signal, sys, time\nimport nnunet_lopsided.dataset_conversion.variants as variants\n"
         "from nnunet_lopsided.commands.censor import main\n"
+        # A shell makes what it starts in the background ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"{hook}\nsys.exit(main({[*arguments]!r}))"
     )
     process = subprocess.Popen(
