@@ -147,13 +147,15 @@ class DeepLabV3For25D(nn.Module):
         # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
         stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
         depth = stacks.shape[1]
-        to_compute, source = list(range(depth)), None
-        empty = [] if self.training else self._empty_stacks((padded != 0).any(4).any(3).any(1).any(0).tolist())
-        if sum(empty) > 1:
-            first_empty = empty.index(True)
-            to_compute = [z for z in to_compute if not empty[z] or z == first_empty]
+        empty = [False] * depth
+        if not self.training:
+            empty = self._empty_stacks((padded != 0).any(4).any(3).any(1).any(0).tolist())
+        to_compute: list[int | None] = [z for z in range(depth) if not empty[z]]
+        source = list(range(depth))
+        if any(empty):
             position = {z: i for i, z in enumerate(to_compute)}
-            source = [position[first_empty if empty[z] else z] for z in range(depth)]
+            source = [len(to_compute) if empty[z] else position[z] for z in range(depth)]
+            to_compute.append(None)  # one empty stack stands for all
 
         size = self.slices_per_pass or self._slices_that_fit(padded)
         size = math.ceil(len(to_compute) / math.ceil(len(to_compute) / size))  # passes of equal size
@@ -162,7 +164,8 @@ class DeepLabV3For25D(nn.Module):
             chosen = to_compute[start : start + size]
             try:
                 # Copied slice by slice: indexing would first copy the whole chunk once more.
-                stack = torch.cat([stacks[:, z].flatten(1, 2) for z in chosen])
+                of_slices = (torch.zeros_like(stacks[:, 0]) if z is None else stacks[:, z] for z in chosen)
+                stack = torch.cat([of_slice.flatten(1, 2) for of_slice in of_slices])
                 logits = self._predict(stack)
             except torch.cuda.OutOfMemoryError:
                 if self.slices_per_pass or size == 1:
@@ -172,12 +175,15 @@ class DeepLabV3For25D(nn.Module):
             chunks.append(logits.unflatten(0, (len(chosen), -1)))
             start += size
         logits = torch.cat(chunks)
-        if source is not None:
+        if any(empty):
             logits = logits[torch.tensor(source, device=logits.device)]
         return logits.permute(1, 2, 0, 3, 4)
 
     def _empty_stacks(self, filled: list[bool]) -> list[bool]:
-        """For every slice whether its logits are those of an empty stack, from which padded slices are not zero."""
+        """For every slice whether its logits are those of an empty stack.
+
+        ``filled`` says of every slice, with ``n_slices // 2`` beyond either end, whether anything in it is not zero.
+        """
         radius = self.n_slices // 2
         empty = [not any(filled[z : z + self.n_slices]) for z in range(len(filled) - 2 * radius)]
         if self.skip_padding and any(filled):

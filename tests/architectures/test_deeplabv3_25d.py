@@ -154,6 +154,16 @@ def test_padding_is_skipped_where_that_is_asked_for() -> None:
     assert sum(passes) == 1
 
 
+@torch.no_grad()
+def test_thin_padding_does_not_stand_for_empty_slices_of_the_volume() -> None:
+    image = torch.zeros(1, 2, 14, 16, 16)
+    image[:, :, 1:3], image[:, :, 11:13] = volume(2), volume(2)  # one slice of padding at either end sees the volume
+    network = shallow(5)
+    expected = network(image)
+    network.skip_padding = True
+    torch.testing.assert_close(network(image)[:, :, 1:13], expected[:, :, 1:13])
+
+
 @pytest.mark.parametrize("encoder", ["tu-efficientnet_b0", "tu-mobilenetv3_small_100"])
 def test_no_activation_is_lost_with_its_normalisation(encoder: str) -> None:
     from segmentation_models_pytorch import DeepLabV3
