@@ -56,14 +56,7 @@ def configuration_25d(
         raise InputError(f"plans or dataset fingerprint are not what nnU-Net writes: {reason}") from error
     if not shapes:
         raise InputError("the dataset fingerprint holds no cases")
-    choices = choose_25d(
-        shapes,
-        spacing,
-        lesions,
-        memory,
-        memory_target_gib,
-        overrides,
-    )
+    choices = choose_25d(shapes, spacing, lesions, memory, memory_target_gib, overrides)
     return {
         "inherits_from": _PARENT,
         "patch_size": [choices.depth.value, *choices.patch.value],
@@ -120,7 +113,10 @@ def add_configuration(
     def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> TrainingMemory:
         from nnunet_lopsided.planning.memory import training_memory
 
-        return training_memory(dict(network), n_channels, n_classes, patch)
+        try:
+            return training_memory(dict(network), n_channels, n_classes, patch)
+        except ValueError as error:
+            raise InputError(str(error)) from error
 
     check_memory_target(memory_target_gib)
     if overrides.encoder is not None:  # before anything long
@@ -130,7 +126,8 @@ def add_configuration(
     present = plans["configurations"].get(NAME)
     if present not in (None, configuration) and not overwrite:
         raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
-    _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
+    if overrides.encoder_weights is not None:  # the network itself was built for the estimate
+        _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
     write_json(folder / FILE, lesions)
     plans["configurations"][NAME] = configuration
     write_json(plans_file, plans)
@@ -138,7 +135,7 @@ def add_configuration(
 
 
 def _check_network(arguments: dict[str, Any], n_channels: int, n_classes: int) -> None:
-    """Build the network and load its weights once: what cannot be had is found now, not in training."""
+    """Build the network and load its weights: what cannot be had is found now, not in training."""
     from nnunet_lopsided.architectures import DeepLabV3For25D
 
     try:

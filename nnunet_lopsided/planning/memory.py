@@ -27,8 +27,8 @@ def training_memory(
 
     One step (forward, cross-entropy, backward) runs on tensors without content, while the bytes of every tensor alive
     are added up, the optimiser's momentum among them; convolutions take 16 and normalisations 32 bits, as in CUDA's
-    autocast. A margin of 12% for what cuDNN takes comes on top. Batches of 1 and 2 give the fixed part
-    and the part per patch.
+    autocast. A margin of 12% for what cuDNN takes comes on top. Batches of 1 and 2 give the fixed part and the part per
+    patch.
 
     Args:
         network: ``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`.
