@@ -1,11 +1,12 @@
-"""Reading the CSV files a user gives or an earlier command wrote."""
+"""CSV files: reading those that a user gives or a command wrote, and writing them."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunet_lopsided.errors import InputError
 
@@ -40,3 +41,11 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
         expected = " and ".join([", ".join(columns[:-1]), columns[-1]]) if len(columns) > 1 else columns[0]
         raise InputError(f"{path}: expected the columns {expected}, found {', '.join(found) or 'none'}")
     return rows
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file with a header, in UTF-8 and with one newline character per row on every system."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.tables import read_table, write_table
 
 
 def test_rows_by_column(tmp_path: Path) -> None:
@@ -32,3 +32,10 @@ def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
         read_table(tmp_path / "t.csv", ("case", "patient"))
     with pytest.raises(InputError, match="file not found: "):
         read_table(tmp_path / "none.csv")
+
+
+def test_a_written_table_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write_table(path, ["case", "n"], [["a,b", 1], ["ü", None]])
+    assert path.read_bytes() == 'case,n\n"a,b",1\nü,\n'.encode()
+    assert read_table(path) == [{"case": "a,b", "n": "1"}, {"case": "ü", "n": ""}]

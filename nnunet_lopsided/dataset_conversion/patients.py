@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.tables import read_table
 
 CASES_FILE = "cases.csv"
 

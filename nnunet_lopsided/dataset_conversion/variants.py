@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 import shutil
@@ -29,7 +28,6 @@ from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_par
 from nnunet_lopsided.dataset_conversion.lesion_labels import SparseLabel, censor_label, label_lesions, sparse_label
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
-from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.lesions import Lesions
@@ -46,6 +44,7 @@ from nnunet_lopsided.nnunet_layout import (
     reference,
     write_json,
 )
+from nnunet_lopsided.tables import read_table, write_table
 
 CENSORING_FILE = "censoring.json"
 LESIONS_FILE = "censored_lesions.csv"
@@ -456,13 +455,15 @@ def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
 
 def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:
     with_contrast = plan.choice.mode == "contrast"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        measures = ["volume_mm3", "diameter_mm", *(["contrast"] if with_contrast else [])]
-        writer.writerow(["case", "id", *measures, "status"])
-        for row in plan.table:
-            status = "censored" if row.key in plan.censored else "kept"
-            writer.writerow([row.case, row.id, *(f"{getattr(row, name):.9g}" for name in measures), status])
+    measures = ["volume_mm3", "diameter_mm", *(["contrast"] if with_contrast else [])]
+    rows = (
+        [
+            *(row.case, row.id, *(f"{getattr(row, name):.9g}" for name in measures)),
+            "censored" if row.key in plan.censored else "kept",
+        ]
+        for row in plan.table
+    )
+    write_table(path, ["case", "id", *measures, "status"], rows)
 
 
 def _read_label(case: Case) -> Image:

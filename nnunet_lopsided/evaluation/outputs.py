@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
@@ -27,6 +26,7 @@ from nnunet_lopsided.evaluation.pooling import case_sums
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, RATIOS, Summary, f1_score
+from nnunet_lopsided.tables import write_table
 
 SCHEMA_VERSION = 1
 STATUS_NAMES = {
@@ -444,10 +444,7 @@ def _listed(column: Any) -> list[Any]:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table: undefined (None, NaN) cells are empty, numbers have nine significant digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
+    write_table(path, header, ([_cell(value) for value in row] for row in rows))
 
 
 def _cell(value: Any) -> Any:

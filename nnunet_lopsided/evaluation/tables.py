@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import resampled_metrics
 from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.tables import read_table
 
 # Settings beside the rules that decide what is counted.
 _FURTHER_RULES = (
@@ -109,8 +109,8 @@ def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
 
 
 def _cases(folder: Path, censored: bool) -> tuple[CaseResult, ...]:
-    of_case = [row for row in _read(folder / "cases.csv") if row["prediction"] != "skipped"]
-    lesions, candidates = (_by_case(_read(folder / f"{name}.csv")) for name in ("lesions", "candidates"))
+    of_case = [row for row in read_table(folder / "cases.csv") if row["prediction"] != "skipped"]
+    lesions, candidates = (_by_case(read_table(folder / f"{name}.csv")) for name in ("lesions", "candidates"))
     cases = []
     for row in of_case:
         name = row["case"]
@@ -121,16 +121,6 @@ def _cases(folder: Path, censored: bool) -> tuple[CaseResult, ...]:
     if lesions or candidates:
         raise InputError(f"{folder}: case {min([*lesions, *candidates])} has rows, but not in cases.csv")
     return tuple(cases)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise InputError(f"file not found: {path}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def _by_case(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:

@@ -158,5 +158,5 @@ def test_a_missing_table(written):
     with pytest.raises(InputError, match=r"file not found: .*lesions.csv"):
         read_evaluation(written[1])
     (written[1] / "lesions.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"cannot read .*lesions.csv"):
+    with pytest.raises(InputError, match=r"lesions.csv: expected CSV in UTF-8"):
         read_evaluation(written[1])

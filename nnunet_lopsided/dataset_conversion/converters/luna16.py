@@ -6,7 +6,6 @@ outlined: what a study with a single annotator would have had, real omissions in
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -48,7 +47,6 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
 )
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
-from nnunet_lopsided.dataset_conversion.tables import read_table
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
@@ -62,6 +60,7 @@ from nnunet_lopsided.nnunet_layout import (
     reference,
     write_json,
 )
+from nnunet_lopsided.tables import read_table, write_table
 
 CHANNELS = ("CT",)
 # Folders of the split of Shirokikh et al. 2020.
@@ -266,7 +265,7 @@ def _write_variants(
         ]
 
     rows = [row for found in for_each(work, training, options.n_processes, "readers") for row in found]
-    _write_csv(
+    write_table(
         folder / READERS_FILE,
         ["case", "id", "volume_mm3", "diameter_mm", *(f"reader{slot}" for slot in range(1, N_READERS + 1))],
         rows,
@@ -337,7 +336,7 @@ def _finish_variant(
         folds, note = folds_of_part(read_json(splits), {name: name for name in training}, lesions, base["seed"])
         if folds:
             write_json(folder / splits.name, folds)
-    _write_csv(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)
+    write_table(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)
     n_missed = sum(row[-1] == "censored" for row in statuses)
     own = {"n_train": len(training), "n_test": n_test, "notes": [*base["notes"], *([note] if note else [])]}
     reader = {"reader_of": final.name, "reader_slot": slot, "n_lesions": len(statuses), "n_missed": n_missed}
@@ -349,12 +348,5 @@ def _copy_case_list(source: Path, folder: Path, training: set[str]) -> int:
     """cases.csv without the training cases a variant lacks; returns the number of test cases."""
     table = read_table(source / CASES_FILE, ("case", "split"))
     rows = [row for row in table if row["split"] == "test" or row["case"] in training]
-    _write_csv(folder / CASES_FILE, list(table[0]), [row.values() for row in rows])
+    write_table(folder / CASES_FILE, list(table[0]), [row.values() for row in rows])
     return sum(row["split"] == "test" for row in rows)
-
-
-def _write_csv(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import shutil
@@ -30,6 +29,7 @@ from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import Geometry, Header, Image, write_image
 from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
+from nnunet_lopsided.tables import write_table
 
 CONVERSION_FILE = "conversion.json"
 # Kept if all images of a release have it. Of the others, .nii would cost more in label maps than linking saves, and
@@ -407,12 +407,12 @@ def _write_lists(folder: Path, release: Release, options: Options, done: Sequenc
     folds, notes = _folds(release, training, options)
     if folds:
         write_json(folder / "splits_final.json", folds)
-    with (folder / CASES_FILE).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "patient", "time_point", "source", "split", "n_lesions"])
-        for d in done:
-            n_lesions = "" if d.n_lesions is None else d.n_lesions
-            writer.writerow([d.case.name, d.case.patient, d.case.time_point, d.case.source, d.case.split, n_lesions])
+    write_table(
+        folder / CASES_FILE,
+        ["case", "patient", "time_point", "source", "split", "n_lesions"],
+        # None is an empty cell.
+        ((c.name, c.patient, c.time_point, c.source, c.split, d.n_lesions) for d in done for c in [d.case]),
+    )
     return notes
 
 
