@@ -75,13 +75,34 @@ def _weights(
     for patch, out in zip(ids, weights, strict=True) if batched else [(ids, weights)]:
         flat, flat_out = patch.reshape(-1), out.reshape(-1)
         voxels = np.flatnonzero(flat != 0)  # several times faster on booleans
-        _, inverse, counts = np.unique(flat[voxels], return_inverse=True, return_counts=True)
-        n_background = flat.size - len(voxels)
-        n_groups = len(counts) + (n_background > 0)
-        if n_background:
-            flat_out.fill(np.clip(flat.size / (n_groups * n_background), *clip))
-        flat_out[voxels] = np.clip(flat.size / (n_groups * counts), *clip)[inverse.reshape(-1)]
+        background, of_lesions = lesion_weights(flat[voxels], flat.size, clip)
+        flat_out.fill(background)
+        flat_out[voxels] = of_lesions
     return weights
+
+
+def lesion_weights(
+    ids: NDArray[np.generic], n_voxels: int, clip: tuple[float, float] = (1.0, 2e5)
+) -> tuple[float, NDArray[np.float64]]:
+    """The weights of :func:`inverse_size_weights` for a patch of which only the lesion voxels are listed.
+
+    Args:
+        ids: the lesion id of every lesion voxel of the patch, in any order.
+        n_voxels: of the whole patch.
+        clip: smallest and largest weight.
+
+    Returns:
+        The weight of the background, and that of every voxel listed.
+
+    Example:
+        >>> lesion_weights(np.array([7, 7, 2]), 12)
+        (1.0, array([2., 2., 4.]))
+    """
+    _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    n_background = n_voxels - len(ids)
+    n_groups = len(counts) + (n_background > 0)
+    background = float(np.clip(n_voxels / (n_groups * max(n_background, 1)), *clip))
+    return background, np.clip(n_voxels / (n_groups * counts), *clip)[inverse.reshape(-1)]
 
 
 class InverseWeightedLoss(nn.Module):

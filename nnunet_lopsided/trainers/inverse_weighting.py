@@ -25,7 +25,12 @@ class InverseWeightingData(LesionTrainer):
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         training, validation = super().get_tr_and_val_datasets()
-        return WithInstances(training, self.label_manager.ignore_label), validation
+        return WithInstances(training, self._n_labels, self.label_manager.ignore_label), validation
+
+    @property
+    def _n_labels(self) -> int:
+        """One more than the largest label value, the ignore label included."""
+        return 1 + max([*self.label_manager.all_labels, self.label_manager.ignore_label or 0])
 
     def get_training_transforms(
         self,
@@ -40,12 +45,14 @@ class InverseWeightingData(LesionTrainer):
         augmentation = super().get_training_transforms(patch_size, rotation, None, *args, regions=None, **kwargs)
         ignore_label = kwargs.get("ignore_label")
         augmentation.transforms = [
-            SpatialWithInstances(step, ignore_label) if isinstance(step, SpatialTransform) else step
+            SpatialWithInstances(step, self._n_labels, ignore_label, self.is_cascaded)
+            if isinstance(step, SpatialTransform)
+            else step
             for step in augmentation.transforms
         ]
         if regions is not None and ignore_label is not None:
             regions = [*regions, ignore_label]
-        target = WeightedTarget(regions, deep_supervision_scales, self._is_25d)
+        target = WeightedTarget(self._n_labels, regions, deep_supervision_scales, self._is_25d)
         return ComposeTransforms([augmentation, target])
 
     def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
