@@ -7,16 +7,22 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from nnunet_lopsided.errors import InputError, InputErrors
 
 
-def run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
     """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr (several: a line each) and
     exit code 2.
     """
-    # One line, without the usage that argparse puts before it.
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}\n")  # type: ignore[method-assign]
     arguments = parser.parse_args(argv)
     try:
         return work(arguments)

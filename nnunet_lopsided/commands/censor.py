@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.commands._cli import end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, write the variant, and say what it holds."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-censor",
         description="Write a variant of a raw nnU-Net dataset whose training labels lack some lesions. Images are "
         "referenced, not copied; test labels stay whole.",

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.comparison import Comparison
@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     return run(_parser(), _compare, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="lopsided-eval compare",
         description="Compare evaluations of the same cases by the same rules: the difference of every metric with its "
         "paired bootstrap interval, and which lesion was found by which model. Writes compare.html, comparison.json, "

@@ -6,9 +6,9 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from nnunet_lopsided.commands._cli import end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -20,19 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     return run(_parser(), _convert, argv)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line, as every command of ours.
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="lopsided-convert",
         description="Write a release as a raw dataset of nnU-Net: every case checked, files linked, patients kept "
         "together in splits_final.json. The source is never written to.",
     )
-    converters = parser.add_subparsers(dest="converter", required=True, metavar="NAME", parser_class=_Parser)
+    converters = parser.add_subparsers(dest="converter", required=True, metavar="NAME")
     for name, info in CONVERTERS.items():
         aliases = ["yale-pretreat"] if name == "brats-mets" else []
         sub = converters.add_parser(name, help=info.summary, description=f"Expected: {info.expected}", aliases=aliases)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-demo",
         description="Censor a dataset, train three short arms (all lesions; censored, weighted cross-entropy; "
         "censored, lopsided loss), predict, evaluate and compare, by public commands alone. Without --data on "

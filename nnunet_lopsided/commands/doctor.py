@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
@@ -40,7 +40,7 @@ class Finding:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns 0, or 1 if something needed is missing."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-doctor",
         description="Report versions, nnU-Net's paths, whether nnU-Net finds our trainers, and the GPU. Exits with 1 "
         "if something needed is missing.",

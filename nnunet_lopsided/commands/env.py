@@ -6,12 +6,12 @@ import argparse
 import os
 import shlex
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-env",
         description="Print the line that makes nnU-Net find the trainers of nnunet-lopsided, for those who have "
         'switched the automatic way off: eval "$(lopsided-env)"',

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     return run(_parser(), _evaluate, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="lopsided-eval",
         description="Evaluate predictions lesion by lesion: average precision, sensitivity, false positives, FROC, "
         "sensitivity by size. Writes report.html, summary.json, cases.csv, patients.csv, lesions.csv, candidates.csv, "

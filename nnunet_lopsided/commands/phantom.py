@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
 from nnunet_lopsided.errors import InputError
 
@@ -12,7 +12,7 @@ from nnunet_lopsided.errors import InputError
 def main(argv: list[str] | None = None) -> int:
     """``python -m nnunet_lopsided.commands.phantom -d 900 --train 12 --test 6``."""
     default = PhantomSettings()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m nnunet_lopsided.commands.phantom",
         description="Write a dataset of procedural brains with lesions below nnUNet_raw.",
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nnunet_lopsided.commands._cli import run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-plan",
         description="Add the 2.5d configuration (slices into channels, DeepLabv3) to the plans of a dataset, fitted to "
         "its images and lesions. Run it after nnUNetv2_plan_and_preprocess; the preprocessed data of 3d_fullres is "

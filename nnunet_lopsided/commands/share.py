@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nnunet_lopsided.commands._cli import end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, make the folder, and say what it shares."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-share",
         description="Make the preprocessed folder of a variant from that of its source: image files are hard links, "
         "plans and splits are the source's, and only what the labels change is written. The result is that of "

@@ -13,7 +13,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case import CaseResult
 from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval, why_no_bootstrap
 from nnunet_lopsided.evaluation.pooling import pool
-from nnunet_lopsided.evaluation.strata import diameter_bin
+from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
 from nnunet_lopsided.evaluation.summary import n_contributing, resampled_metrics
 from nnunet_lopsided.evaluation.tables import SavedEvaluation
 
@@ -247,11 +247,9 @@ def _by_diameter(
     diameter_mm: NDArray[np.float64], first: NDArray[np.bool_], second: NDArray[np.bool_], edges_mm: Sequence[float]
 ) -> tuple[FoundByDiameter, ...]:
     index = diameter_bin(diameter_mm, edges_mm)
-    bounds = [0.0, *map(float, edges_mm)]
-    uppers = [*bounds[1:], None]
     return tuple(
         FoundByDiameter(low, high, _found_by(first[index == i], second[index == i]))
-        for i, (low, high) in enumerate(zip(bounds, uppers, strict=True))
+        for i, (low, high) in enumerate(diameter_bounds(edges_mm))
     )
 
 

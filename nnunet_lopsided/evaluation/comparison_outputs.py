@@ -11,7 +11,6 @@ import numpy as np
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundBy, Pair
-from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.outputs import LESION_COLUMNS, new_output_folder, write_csv
 from nnunet_lopsided.evaluation.outputs import lesion_rows as lesion_table_rows
 
@@ -107,13 +106,9 @@ def _difference(d: Difference) -> dict[str, Any]:
         "first": d.first,
         "second": d.second,
         "difference": d.difference,
-        "ci95_bootstrap": _ends(d.interval),
+        "ci95_bootstrap": d.interval.ends,
         "undefined": d.interval.undefined,
     }
-
-
-def _ends(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
 
 
 def _found_by(found: FoundBy) -> dict[str, Any]:

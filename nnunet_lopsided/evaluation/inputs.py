@@ -111,7 +111,7 @@ def pair(inputs: Inputs) -> Pairing:
     Of predictions in ``fold_X/validation`` only the fold's own cases are expected, where splits_final.json tells them.
 
     Raises:
-        InputError: a folder is missing or holds no case, a case lies in two folds, no case has a prediction, the
+        InputError: a folder is missing or holds no case, a case lies in two folds, no case has a prediction,
             or the regular expression of patients does not fit.
     """
     references = label_maps(inputs.references)

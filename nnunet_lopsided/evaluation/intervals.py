@@ -25,6 +25,11 @@ class Interval:
     def without(cls, reason: str) -> Interval:
         return cls(None, None, reason)
 
+    @property
+    def ends(self) -> list[float] | None:
+        """As the outputs write it: [low, high], or None."""
+        return None if self.low is None or self.high is None else [self.low, self.high]
+
 
 def hanley_mcneil(area: float, n_positive: int, n_negative: int) -> Interval:
     """Interval of an area under a curve, clipped to [0, 1].
@@ -234,11 +239,3 @@ def resampled_curves(
             allowed = n_false <= limit * n_cases + 1e-9
             np.divide((rise * allowed).sum(axis=0), n_lesions, out=matched[rows, i], where=some)
     return ResampledCurves(precision_area, recall_area, matched)
-
-
-def resampled_average_precision(
-    detections: Detections, weights: NDArray[np.integer], max_cells: int = 500_000
-) -> NDArray[np.float64]:
-    """The average precision of :func:`resampled_curves`; shape (B,), NaN where no lesion was drawn."""
-    cases = np.ones(len(detections.lesions_per_patient), np.int64)
-    return resampled_curves(detections, weights, cases, 1.0, (), max_cells).average_precision

@@ -253,7 +253,7 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
         "metrics": _metrics(summary),
         "undefined": summary.undefined,
         "counts": asdict(summary.counts),
-        "intervals": {f"{name}_ci95": _ends(value) for name, value in summary.intervals.items()},
+        "intervals": {f"{name}_ci95": value.ends for name, value in summary.intervals.items()},
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
         "by_threshold": [
@@ -261,7 +261,7 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
             for threshold, s in result.by_threshold
         ],
         "sensitivity_at_fp_per_case": [
-            {**vars(matched), "sensitivity_ci95_bootstrap": _ends(interval)}
+            {**vars(matched), "sensitivity_ci95_bootstrap": interval.ends}
             for matched, interval in summary.sensitivity_at_fp
         ],
         "average_recall_80_percent": _subsampled(summary),
@@ -284,9 +284,7 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
 
 
 def _metrics(summary: Summary) -> dict[str, Any]:
-    return {
-        name: _ends(value) if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
-    }
+    return {name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()}
 
 
 def _subsampled(summary: Summary) -> dict[str, float] | None:
@@ -454,10 +452,6 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _ends(interval: Interval) -> list[float] | None:
-    return None if interval.low is None or interval.high is None else [interval.low, interval.high]
-
-
 def _diameter_bin(b: DiameterBin) -> dict[str, Any]:
     return {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_share(b)}
 
@@ -467,8 +461,8 @@ def _share(group: DiameterBin | AnnotationGroup) -> dict[str, Any]:
         "lesions": group.n_lesions,
         "detected": group.n_detected,
         "sensitivity": group.sensitivity,
-        "sensitivity_ci95_wilson": _ends(group.interval),
-        "sensitivity_ci95_bootstrap": _ends(group.bootstrap),
+        "sensitivity_ci95_wilson": group.interval.ends,
+        "sensitivity_ci95_bootstrap": group.bootstrap.ends,
     }
 
 

@@ -104,10 +104,11 @@ def _policy(case: CaseResult, rules: EvaluationRules) -> tuple[NDArray[np.bool_]
 
 def case_sums(case: CaseResult, rules: EvaluationRules) -> dict[str, float]:
     """What one case adds to the sums behind the metrics."""
-    true, false = (int(mask.sum()) for mask in _policy(case, rules))
+    is_true, is_false = _policy(case, rules)
+    true, false = int(is_true.sum()), int(is_false.sum())
     n_lesions, n_detected = case.n_lesions, int(case.detected.sum())
     dice = float(case.matches.dice[case.detected].sum())
-    false_volume = float(case.candidates.volume_mm3[_policy(case, rules)[1]].sum())
+    false_volume = float(case.candidates.volume_mm3[is_false].sum())
     lesion_free = len(case.lesions) == 0
     voxels, voxel_dice = case.segmentation_overlap, case.segmentation_overlap.dice
     candidate_dice = case.candidate_overlap.dice

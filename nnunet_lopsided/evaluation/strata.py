@@ -11,38 +11,11 @@ from numpy.typing import NDArray
 from nnunet_lopsided.evaluation.intervals import Interval, wilson
 
 
-@dataclass(frozen=True)
-class DiameterBin:
-    """Lesions with ``lower_mm <= diameter < upper_mm`` (None: no upper edge) and how many were detected."""
+class _Share:
+    """Detected lesions of a group."""
 
-    lower_mm: float
-    upper_mm: float | None
     n_lesions: int
     n_detected: int
-    bootstrap: Interval = field(default_factory=lambda: Interval.without("the bootstrap was switched off"))
-
-    @property
-    def sensitivity(self) -> float | None:
-        """Detected share, None for an empty bin."""
-        return self.n_detected / self.n_lesions if self.n_lesions else None
-
-    @property
-    def interval(self) -> Interval:
-        """Wilson 95% interval of the sensitivity."""
-        return wilson(self.n_detected, self.n_lesions)
-
-
-@dataclass(frozen=True)
-class AnnotationGroup:
-    """Lesions that an incomplete reference kept or lacks (``kept``, ``censored``), and how many were detected.
-
-    ``bootstrap`` is the 95% interval of the sensitivity over patients; further attributes as in :class:`DiameterBin`.
-    """
-
-    name: str
-    n_lesions: int
-    n_detected: int
-    bootstrap: Interval
 
     @property
     def sensitivity(self) -> float | None:
@@ -55,9 +28,39 @@ class AnnotationGroup:
         return wilson(self.n_detected, self.n_lesions)
 
 
+@dataclass(frozen=True)
+class DiameterBin(_Share):
+    """Lesions with ``lower_mm <= diameter < upper_mm`` (None: no upper edge) and how many were detected."""
+
+    lower_mm: float
+    upper_mm: float | None
+    n_lesions: int
+    n_detected: int
+    bootstrap: Interval = field(default_factory=lambda: Interval.without("the bootstrap was switched off"))
+
+
+@dataclass(frozen=True)
+class AnnotationGroup(_Share):
+    """Lesions that an incomplete reference kept or lacks (``kept``, ``censored``), and how many were detected.
+
+    ``bootstrap`` is the 95% interval of the sensitivity over patients; further attributes as in :class:`DiameterBin`.
+    """
+
+    name: str
+    n_lesions: int
+    n_detected: int
+    bootstrap: Interval
+
+
 def diameter_bin(diameter_mm: NDArray[np.float64], edges_mm: Sequence[float]) -> NDArray[np.int64]:
     """The bin (from 0) of every diameter; one on an edge belongs to the upper bin."""
     return np.searchsorted(np.asarray(edges_mm, float), diameter_mm, side="right")
+
+
+def diameter_bounds(edges_mm: Sequence[float]) -> list[tuple[float, float | None]]:
+    """Lower and upper bound of every bin; the last has no upper one."""
+    edges = [float(edge) for edge in edges_mm]
+    return list(zip([0.0, *edges], [*edges, None], strict=True))
 
 
 def sensitivity_by_diameter(
@@ -88,12 +91,11 @@ def sensitivity_by_diameter(
     index = diameter_bin(diameter_mm, edges_mm)
     n_lesions = np.bincount(index, minlength=len(edges_mm) + 1)
     n_detected = np.bincount(index[detected], minlength=len(edges_mm) + 1)
-    lower = (0.0, *(float(e) for e in edges_mm))
-    upper = (*(float(e) for e in edges_mm), None)
-    resampled = bootstrap or [Interval.without("the bootstrap was switched off")] * len(lower)
+    bounds = diameter_bounds(edges_mm)
+    resampled = bootstrap or [Interval.without("the bootstrap was switched off")] * len(bounds)
     return tuple(
         DiameterBin(low, high, int(n), int(d), interval)
-        for low, high, n, d, interval in zip(lower, upper, n_lesions, n_detected, resampled, strict=True)
+        for (low, high), n, d, interval in zip(bounds, n_lesions, n_detected, resampled, strict=True)
     )
 
 
@@ -141,10 +143,16 @@ def shannon_entropy_bits(counts: NDArray[np.int64]) -> float | None:
         >>> shannon_entropy_bits(np.array([5, 5, 0, 0]))
         1.0
     """
-    if not counts.sum():
-        return None
-    share = counts[counts > 0] / counts.sum()
-    return float(max(0.0, -(share * np.log2(share)).sum()))
+    bits = float(entropy_of_rows(counts[None])[0])
+    return None if np.isnan(bits) else bits
+
+
+def entropy_of_rows(histograms: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Shannon entropy in bits of every row, (n, bins) -> (n,); NaN for an empty one."""
+    total = histograms.sum(axis=1, keepdims=True)
+    share = np.divide(histograms, total, out=np.zeros(histograms.shape), where=total > 0)
+    bits = -(share * np.log2(share, out=np.zeros(share.shape), where=share > 0)).sum(axis=1)
+    return np.where(total[:, 0] > 0, np.maximum(bits, 0.0), np.nan)
 
 
 def _bins(probability: NDArray[np.floating], n_bins: int) -> NDArray[np.int64]:

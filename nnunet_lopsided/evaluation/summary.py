@@ -35,6 +35,7 @@ from nnunet_lopsided.evaluation.strata import (
     AnnotationGroup,
     DiameterBin,
     diameter_bin,
+    entropy_of_rows,
     sensitivity_by_diameter,
     shannon_entropy_bits,
 )
@@ -291,27 +292,40 @@ def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str,
     Returns:
         Arrays of shape (B,) by the metric's name in :class:`Metrics`; NaN where undefined.
     """
+    return _resampled(pooled, weights, ())[0]
+
+
+def _resampled(
+    pooled: Pooled, weights: NDArray[np.integer], fp_per_case: Sequence[float]
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """The metrics, and the FROC read at numbers of false positives per case: (B, F), (B, 0) without probabilities."""
     found = _resampled_ratios(pooled, weights)
     nothing = np.full(len(weights), np.nan)
     if not pooled.has_probabilities:
-        return {**found, "map": nothing, "average_recall": nothing, "lesion_entropy_bits": nothing}
-    curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP)
+        undefined = dict.fromkeys(("map", "average_recall", "lesion_entropy_bits"), nothing)
+        return {**found, **undefined}, np.zeros((len(weights), 0))
+    curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, fp_per_case)
     found["map"], found["average_recall"] = curves.average_precision, curves.average_recall
-    found["lesion_entropy_bits"] = _entropies(weights @ pooled.histograms)
-    return found
+    found["lesion_entropy_bits"] = entropy_of_rows(weights @ pooled.histograms)
+    return found, curves.sensitivity_at
 
 
 def _resampled_ratios(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
     """Of :func:`resampled_metrics` those that need no confidences."""
     totals = pooled.totals
     found = {name: resampled_ratio(weights, totals[top], totals[bottom]) for name, (top, bottom) in RATIOS.items()}
-    recall, precision = found["max_sensitivity"], found["precision_at_max_sensitivity"]
-    # Where lesions or candidates exist and nothing is right, F1 is 0, though one of the two may be undefined.
+    found["f1"] = _f1(found["max_sensitivity"], found["precision_at_max_sensitivity"])
+    return found
+
+
+def _f1(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Harmonic mean; NaN: undefined. Where lesions or candidates exist and nothing is right, it is 0, though one of the
+    two may be undefined.
+    """
     wrong = np.nan_to_num(recall) + np.nan_to_num(precision) == 0
     defined = ~(np.isnan(recall) & np.isnan(precision))
     f1 = np.where(wrong & defined, 0.0, np.nan)
-    found["f1"] = np.divide(2 * recall * precision, recall + precision, out=f1, where=~wrong)
-    return found
+    return np.divide(2 * recall * precision, recall + precision, out=f1, where=~wrong)
 
 
 def f1_score(recall: float | None, precision: float | None) -> float | None:
@@ -321,25 +335,14 @@ def f1_score(recall: float | None, precision: float | None) -> float | None:
         >>> f1_score(0.5, 1.0), f1_score(0.0, None), f1_score(None, None)
         (0.6666666666666666, 0.0, None)
     """
-    if recall is None and precision is None:
-        return None
-    if not recall or not precision:
-        return 0.0
-    return 2 * recall * precision / (recall + precision)
+    f1 = float(_f1(*(np.array([np.nan if value is None else value]) for value in (recall, precision)))[0])
+    return None if np.isnan(f1) else f1
 
 
 def _plain_ratios(pooled: Pooled) -> dict[str, float | None]:
     """The ratios and F1 over all patients; None where undefined."""
     values = _resampled_ratios(pooled, np.ones((1, len(pooled.patients)), np.int64))
     return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()}
-
-
-def _entropies(histograms: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Shannon entropy of each row in bits; NaN for an empty one."""
-    total = histograms.sum(axis=1, keepdims=True)
-    share = np.divide(histograms, total, out=np.zeros(histograms.shape), where=total > 0)
-    bits = -(share * np.log2(share, out=np.zeros(share.shape), where=share > 0)).sum(axis=1)
-    return np.where(total[:, 0] > 0, np.maximum(bits, 0.0), np.nan)
 
 
 @dataclass(frozen=True)
@@ -370,15 +373,11 @@ class _Replicates:
                 n_with = int((of_group > 0).sum())
                 groups.append((name, int(of_group.sum()), int(found[:, i].sum()), shares[:, i], n_with))
         all_in_bin, found_in_bin = _per_patient(pooled, bins, n_bins)
-        matched: NDArray[np.float64] = np.zeros((len(weights), 0))
-        if pooled.has_probabilities:
-            matched = resampled_curves(
-                pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, rules.fp_per_case
-            ).sensitivity_at
+        metrics, matched = _resampled(pooled, weights, rules.fp_per_case)
         return cls(
             reason,
             pooled,
-            resampled_metrics(pooled, weights),
+            metrics,
             tuple(zip(resampled_ratio(weights, found_in_bin, all_in_bin).T, (all_in_bin > 0).sum(axis=0), strict=True)),
             tuple(groups),
             matched,
