@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, InputErrors
 
 PATH_VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 # The longer of two endings that both fit comes first.
@@ -270,24 +270,34 @@ class Prediction:
     array: Path | None
 
 
-def label_maps(folder: Path) -> dict[str, Path]:
+def label_maps(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Path]:
     """The images of a folder such as labelsTs, by case name (the file name without its image ending), sorted.
 
+    Args:
+        folder: the folder.
+        problems: is told of every case with two images, by name, of which the first counts; None: they are errors.
+
     Raises:
-        InputError: the folder does not exist, or two images belong to one case.
+        InputError: the folder does not exist.
+        InputErrors: cases have two images, and there is nobody to tell.
     """
     if not folder.is_dir():
         raise InputError(f"folder not found: {folder}")
-    return _by_case(folder, IMAGE_ENDINGS)
+    return _by_case(folder, IMAGE_ENDINGS, problems)
 
 
-def predictions_by_case(folder: Path) -> dict[str, Prediction]:
+def predictions_by_case(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Prediction]:
     """The predicted cases of a folder that nnUNetv2_predict or another tool wrote, sorted by name.
 
+    Args:
+        folder: the folder.
+        problems: as for :func:`label_maps`, of images and of arrays.
+
     Raises:
-        InputError: the folder does not exist, or a case has two images or two arrays.
+        InputError: the folder does not exist.
+        InputErrors: cases have two images or two arrays, and there is nobody to tell.
     """
-    images, arrays = label_maps(folder), _by_case(folder, ARRAY_ENDINGS)
+    images, arrays = label_maps(folder, problems), _by_case(folder, ARRAY_ENDINGS, problems)
     return {name: Prediction(name, images.get(name), arrays.get(name)) for name in sorted({*images, *arrays})}
 
 
@@ -380,16 +390,22 @@ def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
         raise InputError(f"{path}: expected a list of mappings with 'train' and 'val'") from None
 
 
-def _by_case(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
+def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    twice: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in endings if path.name.lower().endswith(e)), None)
         if ending is None or path.name.startswith(".") or not path.is_file():
             continue
         name = path.name[: -len(ending)]
         if name in found:
-            raise InputError(f"case {name} has two files in {folder}: {found[name].name} and {path.name}")
-        found[name] = path
+            twice.setdefault(name, f"case {name} has two files in {folder}: {found[name].name} and {path.name}")
+        else:
+            found[name] = path
+    if problems is not None:
+        problems.update(twice)
+    elif twice:
+        raise InputErrors(list(twice.values()))
     return dict(sorted(found.items()))
 
 

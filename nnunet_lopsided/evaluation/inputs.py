@@ -111,13 +111,14 @@ def pair(inputs: Inputs) -> Pairing:
     Of predictions in ``fold_X/validation`` only the fold's own cases are expected, where splits_final.json tells them.
 
     Raises:
-        InputError: a folder is missing or holds no case, a case lies in two folds, no case has a prediction,
-            or the regular expression of patients does not fit.
+        InputError: a folder is missing or holds no case, no case has a prediction, or the regular expression of
+            patients does not fit.
     """
-    references = label_maps(inputs.references)
+    problems: dict[str, str] = {}
+    references = label_maps(inputs.references, problems)
     if not references:
         raise InputError(f"no label maps in the reference folder {inputs.references}")
-    predicted, fold_of, expected = _predictions(inputs)
+    predicted, fold_of, expected = _predictions(inputs, problems)
     if not predicted:
         raise InputError(f"no predictions in {inputs.predictions}")
     if not set(references) & set(predicted):
@@ -125,15 +126,15 @@ def pair(inputs: Inputs) -> Pairing:
             f"no case of {inputs.references} ({next(iter(references))}, ...) has a prediction in {inputs.predictions} "
             f"({next(iter(predicted))}, ...)"
         )
-    problems = {
-        name: f"case {name}: splits_final.json names it, found neither its reference in {inputs.references} nor its "
-        f"prediction in {inputs.predictions}"
-        for name in sorted((expected or frozenset()) - set(references) - set(predicted))
-    }
+    for name in (expected or frozenset()) - set(references) - set(predicted):
+        problems[name] = (
+            f"case {name}: splits_final.json names it, found neither its reference in {inputs.references} nor its "
+            f"prediction in {inputs.predictions}"
+        )
     if expected is not None:
         references = {name: path for name, path in references.items() if name in expected or name in predicted}
     patients = _patients(tuple(references), inputs.patients_regex)
-    censored = {} if inputs.censored_references is None else label_maps(inputs.censored_references)
+    censored = {} if inputs.censored_references is None else label_maps(inputs.censored_references, problems)
     if inputs.censored_references is not None:
         for name in references.keys() - censored.keys():
             problems[name] = f"case {name}: no censored reference in {inputs.censored_references}"
@@ -149,22 +150,24 @@ def pair(inputs: Inputs) -> Pairing:
     )
 
 
-def _predictions(inputs: Inputs) -> tuple[dict[str, Prediction], dict[str, int], frozenset[str] | None]:
+def _predictions(
+    inputs: Inputs, problems: dict[str, str]
+) -> tuple[dict[str, Prediction], dict[str, int], frozenset[str] | None]:
     """Predictions by case, the fold of each, and the cases that must be there (None: all references)."""
     if inputs.folds is not None:
         predicted: dict[str, Prediction] = {}
         fold_of: dict[str, int] = {}
         for fold, folder in validation_folders(inputs.predictions, inputs.folds).items():
-            for name, files in predictions_by_case(folder).items():
+            for name, files in predictions_by_case(folder, problems).items():
                 if name in fold_of:
-                    raise InputError(
+                    problems[name] = (
                         f"case {name} lies in two folds of {inputs.predictions}: {fold_of[name]} and {fold}"
                     )
                 predicted[name], fold_of[name] = files, fold
         return dict(sorted(predicted.items())), fold_of, _of_folds(inputs.predictions, inputs.folds)
     own_fold = fold_of_validation(inputs.predictions)
     expected = None if own_fold in (None, "all") else _of_folds(inputs.predictions, (int(str(own_fold)),))
-    return predictions_by_case(inputs.predictions), {}, expected
+    return predictions_by_case(inputs.predictions, problems), {}, expected
 
 
 def _of_folds(results: Path, folds: Iterable[int]) -> frozenset[str] | None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.outputs import write_results
 from nnunet_lopsided.images import Geometry, Image, write_image
@@ -118,6 +118,23 @@ def test_a_case_in_two_folds_is_refused(results):
     shutil.copy(results / "fold_0" / "validation" / "a.npz", results / "fold_1" / "validation" / "a.npz")
     with pytest.raises(InputError, match=r"case a lies in two folds of .*: 0 and 1"):
         evaluate(results, cross_validation=True)
+    skipped = evaluate(results, cross_validation=True, skip_bad=True).skipped
+    assert [case.case for case in skipped] == ["a"]
+
+
+def test_every_case_with_two_files_is_named_at_once(results):
+    references = results.parents[2] / "nnUNet_preprocessed" / "Dataset901_Toy" / "gt_segmentations"
+    for folder, name in ((references, "a"), (results / "fold_0" / "validation", "b")):
+        shutil.copy(folder / f"{name}.nii.gz", folder / f"{name}.nii")
+    shutil.copy(results / "fold_1" / "validation" / "c.npz", results / "fold_1" / "validation" / "c.npy")
+    with pytest.raises(InputErrors) as error:
+        evaluate(results, cross_validation=True)
+    assert [problem.split(" in ")[0] for problem in error.value.problems] == [
+        f"case {name} has two files" for name in "abc"
+    ]
+    result = evaluate(results, cross_validation=True, skip_bad=True)
+    assert [case.case for case in result.cases] == ["d"]
+    assert [case.case for case in result.skipped] == ["a", "b", "c"]
 
 
 def test_a_folder_without_folds_or_of_no_dataset(results, tmp_path):
