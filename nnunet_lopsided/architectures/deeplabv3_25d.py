@@ -39,7 +39,7 @@ class DeepLabV3For25D(nn.Module):
     normalisation, so that a prediction depends on its own slices alone, whatever the batch.
 
     Prediction goes through the 2D network some slices at a time. Where nnU-Net has padded a volume to its patch, all
-    stacks are zero and have the same logits: they are computed once.
+    stacks are zero and have the same logits: they are computed once. Padding in the plane is not computed at all.
 
     The constructor is called by nnU-Net with the ``arch_kwargs`` of the plans.
 
@@ -61,6 +61,9 @@ class DeepLabV3For25D(nn.Module):
         skip_padding: take leading and trailing slices that are zero in every channel for nnU-Net's padding: they are
             not predicted but get the logits of an empty stack. Set by our trainers; nnU-Net crops volumes to their
             nonzero voxels, so no other slices are meant.
+        padding_beyond: take what lies beyond the central (height, width) of an input for nnU-Net's padding if it is
+            zero: only the centre is predicted, as if it were the input, and the rest gets logits of zero. Set by our
+            trainers to the patch they train with; None: nothing.
 
     Raises:
         ValueError: an argument is unknown or out of its range, or the encoder is unknown or cannot be dilated.
@@ -107,6 +110,7 @@ class DeepLabV3For25D(nn.Module):
         self.encoder_weights = encoder_weights
         self.centre_slice_only = False
         self.skip_padding = False
+        self.padding_beyond: tuple[int, int] | None = None
         self._encoder = (encoder, input_channels * n_slices)
         try:
             network = _DECODERS[decoder](
@@ -144,6 +148,30 @@ class DeepLabV3For25D(nn.Module):
     @torch.compiler.disable(recursive=False)
     def _predict_volume(self, padded: Tensor) -> Tensor:
         """Logits of a volume that has n_slices // 2 slices of zeros at either end."""
+        margins = self._in_plane_padding(padded)
+        if any(margins):
+            left, right, top, bottom = margins
+            inner = padded[..., top : padded.shape[3] - bottom, left : padded.shape[4] - right]
+            return functional.pad(self._predict_slices(inner), margins)
+        return self._predict_slices(padded)
+
+    def _in_plane_padding(self, padded: Tensor) -> tuple[int, int, int, int]:
+        """Columns left and right, rows above and below that are not computed, as ``functional.pad`` takes them."""
+        if self.training or self.padding_beyond is None:
+            return (0, 0, 0, 0)
+        (top, bottom), (left, right) = (
+            ((size - inner) // 2, size - inner - (size - inner) // 2) if size > inner else (0, 0)
+            for size, inner in zip(padded.shape[3:], self.padding_beyond, strict=True)
+        )
+        height, width = padded.shape[3:]
+        rows = (padded[..., :top, :], padded[..., height - bottom :, :])
+        columns = (padded[..., :left], padded[..., width - right :])
+        if any(bool((strip != 0).any()) for strip in (*rows, *columns)):
+            return (0, 0, 0, 0)
+        return left, right, top, bottom
+
+    def _predict_slices(self, padded: Tensor) -> Tensor:
+        """:meth:`_predict_volume` of all that it is given."""
         # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
         stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
         depth = stacks.shape[1]

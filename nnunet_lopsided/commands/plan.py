@@ -70,7 +70,8 @@ def _lines(configuration: dict[str, Any]) -> dict[str, tuple[str, str]]:
     depth, height, width = configuration["patch_size"]
     values = {
         "slices": network["n_slices"],
-        "patch": f"{height} x {width}",
+        "patch": " x ".join(map(str, ours["training_patch"])),
+        "window": f"{height} x {width}",
         "depth": depth,
         "decoder": network["decoder"],
         "output_stride": network["output_stride"],

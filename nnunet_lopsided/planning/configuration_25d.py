@@ -26,8 +26,8 @@ def configuration_25d(
 ) -> dict[str, Any]:
     """The configuration to store as ``plans["configurations"]["2.5d"]``; ``lopsided`` in it holds every reason.
 
-    It inherits 3d_fullres, and with it spacing, normalisation and the preprocessed data. The depth of its patch is the
-    predictor's; for training, our trainers cut patches of ``n_slices``.
+    It inherits 3d_fullres, and with it spacing, normalisation and the preprocessed data. Its patch is the predictor's;
+    for training, our trainers cut patches of ``n_slices`` and ``training_patch``.
 
     Args:
         plans: the content of nnUNetPlans.json.
@@ -59,11 +59,12 @@ def configuration_25d(
     choices = choose_25d(shapes, spacing, lesions, memory, memory_target_gib, overrides)
     return {
         "inherits_from": _PARENT,
-        "patch_size": [choices.depth.value, *choices.patch.value],
+        "patch_size": [choices.depth.value, *choices.window.value],
         "batch_size": choices.batch_size.value,
         "batch_dice": True,
         "architecture": {"network_class_name": _NETWORK, "arch_kwargs": choices.network, "_kw_requires_import": []},
         "lopsided": {
+            "training_patch": list(choices.patch.value),
             "epochs": choices.epochs.value,
             "iterations_per_epoch": choices.iterations_per_epoch.value,
             "estimated_training_memory_bytes": choices.memory.value,

@@ -17,8 +17,10 @@ _ENCODERS = ("resnet50", "resnet34", "resnet18")  # the first that leaves room f
 # In-plane diameter in voxels of a small lesion (first quartile), below which the finer network is chosen.
 _TINY, _SMALL = 8, 16
 _ITERATIONS, _EPOCHS, _NNUNET_ITERATIONS = (50, 500), (100, 1000), 250_000
-# nnU-Net weights its windows by a Gaussian in 16 bits, which has few digits at a window's ends; padding costs nothing.
-_DEPTH_MARGIN = 1.5
+# nnU-Net weights its windows by a Gaussian in 16 bits, whose standard deviation is an eighth of the window and its
+# maximum 10. Where it is 7.5e-6, 5.3 standard deviations from the centre, a probability has an error of 2e-3. These
+# margins put the corners of a volume at 5.25. Padding costs nothing.
+_DEPTH_MARGIN, _IN_PLANE_MARGIN = 1.5, 1.25
 _TRAINING_SHARE = 0.8  # of the cases, in nnU-Net's five folds
 
 
@@ -72,7 +74,8 @@ class Choices:
 
     Attributes:
         slices: slices stacked into channels.
-        patch: in-plane patch (height, width) in voxels of the resampled images.
+        patch: in-plane patch (height, width) of training in voxels of the resampled images.
+        window: height and width of the prediction patch.
         depth: slices of the prediction patch.
         decoder: ``deeplabv3`` or ``deeplabv3plus``.
         output_stride: 8 or 16.
@@ -86,6 +89,7 @@ class Choices:
 
     slices: Choice
     patch: Choice
+    window: Choice
     depth: Choice
     decoder: Choice
     output_stride: Choice
@@ -142,8 +146,8 @@ def choose_25d(
 
     - Slices: as many as a median lesion spans, odd, 3 to 7.
     - Patch: the largest slice of the dataset, rounded up to multiples of 16, at most 512.
-    - Depth of the prediction patch: 1.5 times the deepest case, so that one window covers a volume, and that not at
-      its ends.
+    - Prediction patch: 1.5 times the deepest case, and 1.25 times the patch where that is the whole slice, so that one
+      window covers a volume, and that not at its ends.
     - Decoder and output stride: a quarter of the lesions below 8 voxels across: DeepLabv3+ at stride 8; below 16:
       DeepLabv3 at stride 8, the paper's; otherwise DeepLabv3+ at stride 16, which is cheaper.
     - Encoder: resnet50, or the largest smaller one that leaves room for a batch of 8; batch size: what the memory
@@ -164,7 +168,8 @@ def choose_25d(
     check_memory_target(memory_target_gib)
     percentiles = lesions.get("diameter_mm_percentiles")
     slices = _slices(spacing_mm[0], percentiles, overrides.n_slices)
-    patch = _patch([shape[1:] for shape in shapes], overrides.in_plane_patch)
+    slice_shapes = [shape[1:] for shape in shapes]
+    patch = _patch(slice_shapes, overrides.in_plane_patch)
     deepest = max(shape[0] for shape in shapes)
     decoder, output_stride = _decoder_and_stride(max(spacing_mm[1:]), percentiles, overrides)
     weights = Choice(overrides.encoder_weights, "random weights" if overrides.encoder_weights is None else "as given")
@@ -184,6 +189,7 @@ def choose_25d(
     return Choices(
         slices=slices,
         patch=patch,
+        window=_window(slice_shapes, patch.value),
         depth=Choice(
             math.ceil(_DEPTH_MARGIN * deepest),
             f"one window covers the deepest case, {deepest} slices, with room to where nnU-Net's window has digits",
@@ -245,6 +251,14 @@ def _patch(slice_shapes: Sequence[Sequence[int]], given: tuple[int, int] | None)
         reason = f"slices of up to {size} do not fit: at most {_LARGEST_PATCH} a side"
     height, width = (math.ceil(n / _STEP) * _STEP for n in wanted)
     return Choice((height, width), reason)
+
+
+def _window(slice_shapes: Sequence[Sequence[int]], patch: tuple[int, int]) -> Choice:
+    if any(size > side for shape in slice_shapes for size, side in zip(shape, patch, strict=True)):
+        return Choice(patch, "the patch: several windows cover a slice")
+    # As much on either side, so that a case lies in the patch as nnU-Net's padding would put it there.
+    height, width = (side + 2 * math.ceil((_IN_PLANE_MARGIN - 1) / 2 * side) for side in patch)
+    return Choice((height, width), "the patch, with room to where nnU-Net's window has digits; padding is not computed")
 
 
 def _decoder_and_stride(

@@ -125,6 +125,7 @@ class LesionTrainer(nnUNetTrainer):
         with _arch_kwargs_of_the_user():
             network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
         network.skip_padding = True
+        network.padding_beyond = training_patch(configuration_manager)
         return network
 
     def initialize(self) -> None:
@@ -216,10 +217,10 @@ class LesionTrainer(nnUNetTrainer):
 
     @contextmanager
     def _training_patch(self) -> Iterator[None]:
-        """Patches of exactly the slices one 2.5d prediction sees; the plans' depth is the predictor's."""
+        """Patches of exactly the slices one 2.5d prediction sees; the plans' patch is the predictor's."""
         planned = self.configuration_manager
         training = deepcopy(planned.configuration)
-        training["patch_size"][0] = self._bare_network.n_slices
+        training["patch_size"] = [self._bare_network.n_slices, *training_patch(planned)]
         self.configuration_manager = ConfigurationManager(training)
         try:
             yield
@@ -366,6 +367,13 @@ def _arch_kwargs_of_the_user() -> Iterator[None]:
         problem = InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}")
         end_nnunet_command(problem)
         raise problem from error
+
+
+def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:
+    """Height and width of the patches a 2.5d configuration is trained with; the predictor's have margins around."""
+    height, width = configuration.patch_size[1:]
+    planned = configuration.configuration.get("lopsided", {}).get("training_patch", (height, width))
+    return min(planned[0], height), min(planned[1], width)
 
 
 class _SliceLoader(nnUNetDataLoader):

@@ -38,7 +38,7 @@ def test_it_says_what_it_wrote_and_why(folder: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == f"2.5d added to {folder / 'nnUNetPlans.json'}"
     assert lines[-1] == "Train with: nnUNetv2_train 505 2.5d FOLD -tr nnUNetTrainerLopsided"
     assert [line[2:22].strip() for line in lines[1:-1]] == [
-        *("slices", "patch", "depth", "decoder", "output stride", "encoder", "encoder weights", "batch size"),
+        *("slices", "patch", "window", "depth", "decoder", "output stride", "encoder", "encoder weights", "batch size"),
         *("iterations per epoch", "epochs", "memory"),
     ]
     assert (
@@ -46,7 +46,7 @@ def test_it_says_what_it_wrote_and_why(folder: Path, capsys: pytest.CaptureFixtu
     )
     assert "  patch                64 x 64          the whole slice (largest 60 x 50), in multiples of 16" in lines
     written = stored(folder)
-    assert written["patch_size"] == [30, 64, 64]
+    assert written["patch_size"] == [30, 80, 80]
     assert written["lopsided"]["reasons"]["slices"] == "a median lesion of 14.9 mm spans 5.0 slices of 3 mm (3 to 7)"
     assert 2**29 < written["lopsided"]["estimated_training_memory_bytes"] < 8 * 2**30
 
@@ -59,7 +59,7 @@ def test_options_reach_the_plans(folder: Path, capsys: pytest.CaptureFixture[str
         capsys.readouterr().out
     )
     written = stored(folder, "Mine")
-    assert (written["patch_size"], written["batch_size"]) == ([30, 32, 96], 4)
+    assert (written["patch_size"], written["batch_size"]) == ([30, 32, 96], 4), "several windows: no margin"
     assert written["architecture"]["arch_kwargs"] == {
         "n_slices": 3,
         "encoder": "resnet18",

@@ -52,7 +52,7 @@ def test_the_whole_configuration() -> None:
     reasons = found["lopsided"].pop("reasons")
     assert found == {
         "inherits_from": "3d_fullres",
-        "patch_size": [33, 64, 64],  # 11 slices of 6 mm are 22 of 3 mm, half as many again; in-plane multiples of 16
+        "patch_size": [33, 80, 80],  # 11 slices of 6 mm are 22 of 3 mm, half as many again; in the plane a quarter more
         "batch_size": 28,  # 7 GiB of a quarter
         "batch_dice": True,
         "architecture": {
@@ -61,6 +61,7 @@ def test_the_whole_configuration() -> None:
             "_kw_requires_import": [],
         },
         "lopsided": {
+            "training_patch": [64, 64],  # 60 x 50 in multiples of 16
             "epochs": 1000,
             "iterations_per_epoch": 50,
             "estimated_training_memory_bytes": 8 * 2**30,
@@ -78,7 +79,7 @@ def test_inputs_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("transpose", "patch"),
     # 20 x 60 x 50 voxels of 3 x 1 x 1 mm and 11 x 60 x 50 of 6 x 1 x 1, at 3 x 1 x 1 mm in the new order
-    [([0, 1, 2], [33, 64, 64]), ([1, 0, 2], [30, 80, 64]), ([2, 0, 1], [26, 80, 64])],
+    [([0, 1, 2], [33, 80, 80]), ([1, 0, 2], [30, 100, 80]), ([2, 0, 1], [26, 100, 80])],
 )
 def test_depth_is_along_the_axis_that_comes_first(transpose: list[int], patch: list[int]) -> None:
     assert configuration(plans(transpose_forward=transpose))["patch_size"] == patch
@@ -129,7 +130,7 @@ def test_it_is_added_and_all_else_kept(folder: Path) -> None:
     assert written["configurations"].pop("2.5d") == configuration
     assert written == PLANS
     assert list(written) == list(PLANS)
-    assert configuration["patch_size"] == [33, 64, 64]
+    assert configuration["patch_size"] == [33, 80, 80]
     measured = json.loads((folder / "lesion_fingerprint.json").read_text())
     assert (measured["n_cases"], measured["n_lesions"]) == (1, 1)
 
@@ -168,5 +169,5 @@ def test_nnunet_reads_it(tiny: Any) -> None:
     assert ours.data_identifier == parent.data_identifier == "nnUNetPlans_3d_fullres"
     assert ours.spacing == parent.spacing
     assert ours.normalization_schemes == parent.normalization_schemes
-    assert ours.patch_size == [18, 32, 32]
+    assert ours.patch_size == [18, 40, 40]
     assert ours.network_arch_class_name == NETWORK_CLASS_NAME

@@ -34,58 +34,58 @@ def choose(
     return choose_25d(shapes, spacing, found, memory, **options)
 
 
-# name: shapes, spacing, lesions -> slices, patch, depth, decoder, stride, encoder, batch, iterations, epochs
+# name: shapes, spacing, lesions -> slices, patch, window, depth, decoder, stride, encoder, batch, iterations, epochs
 TABLE: dict[str, tuple[Any, Any, Any, tuple[Any, ...]]] = {
     "isotropic 1 mm brain MR": (
         [(150, 190, 170), (144, 200, 165)] * 50,
         (1.0, 1.0, 1.0),
         lesions(6.0, 8.0),
         # 8 slices -> 7 (the most); .8 * 14700 slices in batches of 32 are 368; 250000 / 368
-        (7, (208, 176), 225, "deeplabv3plus", 8, "resnet50", 32, 368, 679),
+        (7, (208, 176), (260, 220), 225, "deeplabv3plus", 8, "resnet50", 32, 368, 679),
     ),
     "the paper's: 1 mm slices of 0.94 mm, lesions of 5.6 mm": (
         [(160, 240, 240)] * 105,
         (1.0, 0.94, 0.94),
         lesions(4.0, 5.6),
-        (5, (240, 240), 240, "deeplabv3plus", 8, "resnet50", 25, 500, 500),
+        (5, (240, 240), (300, 300), 240, "deeplabv3plus", 8, "resnet50", 25, 500, 500),
     ),
     "5 mm slices": (
         [(28, 384, 300)] * 40,
         (5.0, 0.6, 0.6),
         lesions(7.0, 12.0),
         # 2.4 slices -> 3; 11.7 voxels across
-        (3, (384, 304), 42, "deeplabv3", 8, "resnet50", 12, 75, 1000),
+        (3, (384, 304), (480, 380), 42, "deeplabv3", 8, "resnet50", 12, 75, 1000),
     ),
     "0.5 mm CT": (
         [(400, 512, 512), (300, 512, 512)],
         (0.5, 0.5, 0.5),
         lesions(3.0, 6.0),
         # Patches of 512 x 512 take four times the memory: 7.5 / (4 / 3) = 5.6 with resnet50, / .7 = 8.04 with resnet34.
-        (7, (512, 512), 600, "deeplabv3plus", 8, "resnet34", 8, 70, 1000),
+        (7, (512, 512), (640, 640), 600, "deeplabv3plus", 8, "resnet34", 8, 70, 1000),
     ),
     "large lesions": (
         [(100, 256, 256)] * 10,
         (1.0, 1.0, 1.0),
         lesions(18.0, 30.0),
-        (7, (256, 256), 150, "deeplabv3plus", 16, "resnet50", 32, 50, 1000),
+        (7, (256, 256), (320, 320), 150, "deeplabv3plus", 16, "resnet50", 32, 50, 1000),
     ),
     "one case": (
         [(20, 100, 90)],
         (3.0, 1.0, 1.0),
         lesions(5.0, 9.0),
-        (3, (112, 96), 30, "deeplabv3plus", 8, "resnet50", 20, 50, 1000),
+        (3, (112, 96), (140, 120), 30, "deeplabv3plus", 8, "resnet50", 20, 50, 1000),
     ),
     "huge in-plane": (
         [(30, 2048, 1400)] * 8,
         (2.0, 0.2, 0.2),
         lesions(5.0, 6.0),
-        (3, (512, 512), 45, "deeplabv3plus", 16, "resnet50", 11, 50, 1000),
+        (3, (512, 512), (512, 512), 45, "deeplabv3plus", 16, "resnet50", 11, 50, 1000),
     ),
     "no lesions": (
         [(30, 64, 64)] * 8,
         (2.0, 1.0, 1.0),
         NO_LESIONS,
-        (5, (64, 64), 45, "deeplabv3", 8, "resnet50", 32, 50, 1000),
+        (5, (64, 64), (80, 80), 45, "deeplabv3", 8, "resnet50", 32, 50, 1000),
     ),
 }
 
@@ -95,7 +95,15 @@ def test_the_table(name: str) -> None:
     shapes, spacing, found, expected = TABLE[name]
     c = choose(shapes, spacing, found)
     assert (
-        *(c.slices.value, c.patch.value, c.depth.value, c.decoder.value, c.output_stride.value, c.encoder.value),
+        *(
+            c.slices.value,
+            c.patch.value,
+            c.window.value,
+            c.depth.value,
+            c.decoder.value,
+            c.output_stride.value,
+            c.encoder.value,
+        ),
         *(c.batch_size.value, c.iterations_per_epoch.value, c.epochs.value),
     ) == expected
 

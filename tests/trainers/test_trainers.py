@@ -355,7 +355,7 @@ def check_a_step(trainer: Any, n_foreground: int, moved: float = 0.5) -> None:
 def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
     trainer = build(tiny, configuration="2.5d", edit=mask_images(False))
     trainer.on_train_start()
-    assert trainer.configuration_manager.patch_size == [18, 32, 32]  # the predictor's
+    assert trainer.configuration_manager.patch_size == [18, 40, 40]  # the predictor's
     trainer.on_train_epoch_start()
     batch = next(trainer.dataloader_train)
     assert batch["data"].shape == (2, 4, 5, 32, 32)
