@@ -354,12 +354,21 @@ def _check_agreement(
     files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
 ) -> None:
     """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
-    at_labels = probability[segmentation]
-    softmax_channels = target.scheme.n_channels if target.scheme and not target.scheme.has_regions else 2
-    agreeing = int((at_labels >= 1 / softmax_channels - ROUNDING).sum())
-    if at_labels.size >= 10 and agreeing < 0.1 * at_labels.size:
+    n_labelled = int(segmentation.sum())
+    regions = target.scheme is not None and target.scheme.has_regions
+    least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
+
+    def n_agreeing(probability: NDArray[np.floating]) -> int:
+        return int((probability[segmentation] >= least).sum())
+
+    if n_labelled < 10 or (agreeing := n_agreeing(probability)) >= 0.1 * n_labelled:
+        return
+    if regions and target.name is not None and files.array is not None:
+        # A label of this region may be there because of another region, whose probability need not be the smaller one.
+        agreeing = n_agreeing(_probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
+    if agreeing < 0.1 * n_labelled:
         raise InputError(
-            f"{files.array} does not belong to {files.image}: only {agreeing} of {at_labels.size} voxels labelled "
+            f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled "
             "lesion have the probability for it; were they written by different models or in different orientations?"
         )
 

@@ -348,3 +348,19 @@ def test_array_in_another_orientation_than_its_label_map(folders):
         load(folders)
     folders.write_npz("a", lesion)
     assert load(folders).prediction.sum() == pytest.approx(27 * 0.9)
+
+
+def test_a_region_whose_label_is_there_because_of_another_region(folders):
+    """An undertrained network may find a core outside of any whole: nnU-Net labels it, and the label is in both."""
+    reference = np.zeros((6, 6, 6), np.uint8)
+    reference[0:3, 0:3, 0:3] = 2
+    core = np.where(reference > 0, 0.9, 0.0).astype(np.float32)
+    folders.write_reference("a.nii.gz", reference)
+    folders.write_image("a.nii.gz", reference)
+    whole = LesionClass(scheme(REGIONS), "whole")
+    np.savez_compressed(folders.predictions / "a.npz", probabilities=np.stack([core / 10, core]))
+    assert load(folders, whole).prediction.max() == pytest.approx(0.09)
+    assert load(folders, LesionClass(scheme(REGIONS), "core")).prediction.max() == pytest.approx(0.9)
+    np.savez_compressed(folders.predictions / "a.npz", probabilities=np.stack([core / 10, core])[:, ::-1])
+    with pytest.raises(InputError, match=r"does not belong to .*only 0 of 27 voxels"):
+        load(folders, whole)
