@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case import CaseResult
-from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval, why_no_bootstrap
-from nnunet_lopsided.evaluation.pooling import pool
-from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
+from nnunet_lopsided.evaluation.intervals import (
+    Interval,
+    patient_weights,
+    percentile_interval,
+    resampled_ratio,
+    why_no_bootstrap,
+)
+from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
+from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
 from nnunet_lopsided.evaluation.summary import n_contributing, resampled_metrics
 from nnunet_lopsided.evaluation.tables import SavedEvaluation
 
@@ -70,6 +76,21 @@ class FoundByDiameter:
 
 
 @dataclass(frozen=True)
+class FoundByAnnotation:
+    """:class:`FoundBy` for lesions that an incomplete reference kept or lacks, and the sensitivity on them.
+
+    Attributes:
+        name: ``kept`` or ``censored``.
+        found: by which model.
+        sensitivity: of both models.
+    """
+
+    name: str
+    found: FoundBy
+    sensitivity: Difference
+
+
+@dataclass(frozen=True)
 class Pair:
     """Two models, by their number (from 0).
 
@@ -79,6 +100,8 @@ class Pair:
         differences: by metric.
         lesions: found by which of them.
         by_diameter: the same by size, smallest first.
+        by_annotation: the same for lesions that an incomplete reference kept and lacks; empty unless both models were
+            evaluated with the same one.
     """
 
     first: int
@@ -86,6 +109,7 @@ class Pair:
     differences: dict[str, Difference]
     lesions: FoundBy
     by_diameter: tuple[FoundByDiameter, ...]
+    by_annotation: tuple[FoundByAnnotation, ...]
 
 
 @dataclass(frozen=True)
@@ -171,6 +195,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
             _differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
             _found_by(detected[:, a], detected[:, b]),
             _by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
+            _by_annotation(pooled[a], pooled[b], weights, why),
         )
         for a, b in combinations(range(len(models)), 2)
     )
@@ -251,6 +276,27 @@ def _by_diameter(
         FoundByDiameter(low, high, _found_by(first[index == i], second[index == i]))
         for i, (low, high) in enumerate(diameter_bounds(edges_mm))
     )
+
+
+def _by_annotation(
+    first: Pooled, second: Pooled, weights: NDArray[np.int64], why: str | None
+) -> tuple[FoundByAnnotation, ...]:
+    censored = first.lesion_censored
+    if censored is None or second.lesion_censored is None or not np.array_equal(censored, second.lesion_censored):
+        return ()
+    (lesions, of_first), (_, of_second) = (lesions_by_patient(p, censored.astype(np.int64), 2) for p in (first, second))
+    groups = []
+    for i, name in enumerate(ANNOTATION_GROUPS):
+        inside, n = censored == i, int(lesions[:, i].sum())
+        interval = Interval.without(why or "the group has no lesion")
+        if n and why is None:
+            replicates = resampled_ratio(weights, of_second[:, i] - of_first[:, i], lesions[:, i])
+            interval = percentile_interval(replicates, int((lesions[:, i] > 0).sum()))
+        found = _found_by(first.lesion_detected[inside], second.lesion_detected[inside])
+        a, b = (float(hits[:, i].sum()) / n if n else None for hits in (of_first, of_second))
+        difference = Difference(a, b, b - a if a is not None and b is not None else None, interval)
+        groups.append(FoundByAnnotation(name, found, difference))
+    return tuple(groups)
 
 
 def _some(names: Sequence[str]) -> str:

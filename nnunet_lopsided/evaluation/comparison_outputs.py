@@ -98,6 +98,10 @@ def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
         "by_diameter": [
             {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_found_by(b.found)} for b in pair.by_diameter
         ],
+        "by_annotation": [
+            {"name": group.name, **_found_by(group.found), "sensitivity": _difference(group.sensitivity)}
+            for group in pair.by_annotation
+        ],
     }
 
 

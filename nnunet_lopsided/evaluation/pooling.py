@@ -94,6 +94,23 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     )
 
 
+def lesions_by_patient(
+    pooled: Pooled, group: NDArray[np.int64], n_groups: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lesions and detected lesions of each patient in each group, both of shape (n_patients, n_groups).
+
+    Args:
+        pooled: the cases.
+        group: of every lesion, from 0, (K,).
+        n_groups: their number.
+    """
+    shape = (len(pooled.patients), n_groups)
+    keys = pooled.lesion_patient * n_groups + group
+    counts = (np.bincount(k, minlength=shape[0] * n_groups) for k in (keys, keys[pooled.lesion_detected]))
+    lesions, detected = (c.reshape(shape).astype(np.float64) for c in counts)
+    return lesions, detected
+
+
 def _policy(case: CaseResult, rules: EvaluationRules) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which candidates count as true and which as false positives."""
     status = case.matches.status

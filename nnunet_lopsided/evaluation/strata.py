@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.intervals import Interval, wilson
 
+# Lesions that an incomplete reference kept, and those that it lacks.
+ANNOTATION_GROUPS = ("kept", "censored")
+
 
 class _Share:
     """Detected lesions of a group."""

@@ -29,9 +29,10 @@ from nnunet_lopsided.evaluation.intervals import (
     wilson,
 )
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.pooling import Pooled, pool
+from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import (
+    ANNOTATION_GROUPS,
     AnnotationGroup,
     DiameterBin,
     diameter_bin,
@@ -366,13 +367,13 @@ class _Replicates:
         n_bins = len(rules.diameter_edges_mm) + 1
         groups = []
         if pooled.lesion_censored is not None:
-            lesions, found = _per_patient(pooled, pooled.lesion_censored.astype(np.int64), 2)
+            lesions, found = lesions_by_patient(pooled, pooled.lesion_censored.astype(np.int64), 2)
             shares = resampled_ratio(weights, found, lesions)
-            for i, name in enumerate(("kept", "censored")):
+            for i, name in enumerate(ANNOTATION_GROUPS):
                 of_group = lesions[:, i]
                 n_with = int((of_group > 0).sum())
                 groups.append((name, int(of_group.sum()), int(found[:, i].sum()), shares[:, i], n_with))
-        all_in_bin, found_in_bin = _per_patient(pooled, bins, n_bins)
+        all_in_bin, found_in_bin = lesions_by_patient(pooled, bins, n_bins)
         metrics, matched = _resampled(pooled, weights, rules.fp_per_case)
         return cls(
             reason,
@@ -403,17 +404,6 @@ class _Replicates:
 
     def at_fp(self, n: int) -> list[Interval]:
         return [self.of(column, n_contributing(self.pooled, "map")) for column in self.matched.T[:n]]
-
-
-def _per_patient(
-    pooled: Pooled, group: NDArray[np.int64], n_groups: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lesions and detected lesions of each patient in each group, both of shape (n_patients, n_groups)."""
-    shape = (len(pooled.patients), n_groups)
-    keys = pooled.lesion_patient * n_groups + group
-    counts = (np.bincount(k, minlength=shape[0] * n_groups) for k in (keys, keys[pooled.lesion_detected]))
-    lesions, detected = (c.reshape(shape).astype(np.float64) for c in counts)
-    return lesions, detected
 
 
 def _each_patient_alone(pooled: Pooled, n_at_a_time: int = 256) -> dict[str, NDArray[np.float64]]:

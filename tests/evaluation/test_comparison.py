@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -251,3 +252,30 @@ def test_too_few_models_and_equal_names(two_models):
         compare(models)
     with pytest.raises(InputError, match="at least 0, got 5 and -1"):
         compare(read(two_models), 5, -1)
+
+
+def test_kept_and_censored_lesions_apart(two_models, tmp_path):
+    a, b = read(two_models)
+    assert all(pair.by_annotation == () for pair in compare([a, b], 0).pairs)
+    # Every second lesion of a case is censored.
+    marked = [
+        replace(m, cases=tuple(replace(c, censored=np.arange(len(c.lesions)) % 2 == 1) for c in m.cases))
+        for m in (a, b)
+    ]
+    comparison = compare(marked, 200, seed=3)
+    kept, censored = comparison.pairs[0].by_annotation
+    hits = {"kept": [], "censored": []}
+    for of_a, of_b in zip(a.cases, b.cases, strict=True):
+        for k, hit in enumerate(zip(of_a.detected.tolist(), of_b.detected.tolist(), strict=True)):
+            hits["censored" if k % 2 else "kept"].append(hit)
+    for group in (kept, censored):
+        found = hits[group.name]
+        assert group.found == FoundBy(*(found.count(which) for which in ((1, 1), (1, 0), (0, 1), (0, 0))))
+        shares = [sum(hit[i] for hit in found) / len(found) for i in range(2)]
+        assert (group.sensitivity.first, group.sensitivity.second) == pytest.approx(shares)
+        assert group.sensitivity.interval.low <= group.sensitivity.difference <= group.sensitivity.interval.high
+    content = comparison_dict(comparison)["pairs"][0]["by_annotation"]
+    assert [row["name"] for row in content] == ["kept", "censored"]
+    write_comparison(comparison, tmp_path / "compared")
+    assert "Sensitivity on censored lesions" in (tmp_path / "compared" / "compare.html").read_text()
+    assert all(pair.by_annotation == () for pair in compare([marked[0], b], 0).pairs)

@@ -49,7 +49,8 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, Any]) -> str:
 def _pair(comparison: Comparison, pair: Pair) -> str:
     first, second = (escape(comparison.models[i].name) for i in (pair.first, pair.second))
     unit = escape(comparison.models[0].summary["settings"]["bootstrap_unit"])
-    rows = [_row(name, difference) for name, difference in pair.differences.items()]
+    rows = [_row(title_of(name), difference) for name, difference in pair.differences.items()]
+    rows += [_row(f"Sensitivity on {g.name} lesions", g.sensitivity) for g in pair.by_annotation]
     header = ("metric", first, second, "difference", "95% interval", "")
     return "".join(
         (
@@ -63,7 +64,7 @@ def _pair(comparison: Comparison, pair: Pair) -> str:
     )
 
 
-def _row(name: str, d: Difference) -> tuple[str, ...]:
+def _row(title: str, d: Difference) -> tuple[str, ...]:
     low, high = d.interval.low, d.interval.high
     if low is None or high is None:
         between, remark = "", f'<span class="why">{escape(d.interval.undefined or "")}</span>'
@@ -72,7 +73,7 @@ def _row(name: str, d: Difference) -> tuple[str, ...]:
         # Without any width the replicates were all the same, which is no finding.
         remark = "<b>without 0</b>" if low < high and (low > 0 or high < 0) else ""
     difference = "" if d.difference is None else number(d.difference, "+")
-    return escape(title_of(name)), number(d.first), number(d.second), difference, between, remark
+    return escape(title), number(d.first), number(d.second), difference, between, remark
 
 
 def _found(pair: Pair, first: str, second: str) -> str:
@@ -80,6 +81,7 @@ def _found(pair: Pair, first: str, second: str) -> str:
     for b in pair.by_diameter:
         upper = " or more" if b.upper_mm is None else f" to {b.upper_mm:g}"
         rows.append((f"{b.lower_mm:g}{upper} mm", *_counted(b.found)))
+    rows += [(f"{group.name} lesions", *_counted(group.found)) for group in pair.by_annotation]
     header = ("diameter", "lesions", "found by both", f"only {first}", f"only {second}", "neither", "McNemar p")
     note = '<p class="why">McNemar: exact test of "only one found it", which takes lesions as independent.</p>'
     return f'<div class="scroll">{table(header, rows, right=range(1, 7))}</div>{note}'
