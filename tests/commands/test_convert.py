@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,3 +206,18 @@ def test_help_is_fast_and_names_every_converter() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for name in ("brainmetshare", "brats-mets", "ucsf-bmsr", "nyumets", "ljubljana-ms", "lits", "luna16", "folder"):
         assert f"    {name}" in done.stdout
+
+
+def test_merging_datasets_with_equal_case_names(source: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("501", "502"):
+        assert main(["brats-mets", str(source), "-d", number, "--name", f"Mets{number}"]) == 0
+    capsys.readouterr()
+    assert main(["merge", "501", "502", "-d", "510", "--name", "Both"]) == 2
+    assert re.fullmatch(
+        r"lopsided-convert: error: case BraTS-MET-\S+: is in Dataset501_Mets501 and .*--prefix .*\n",
+        capsys.readouterr().err,
+    )
+    assert main(["merge", "501", "502", "-d", "510", "--name", "Both", "--prefix"]) == 0
+    names = [path.name for path in (raw / "Dataset510_Both" / "labelsTr").iterdir()]
+    assert len(names) == 8
+    assert {name.split("BraTS")[0] for name in names} == {"Dataset501_Mets501_", "Dataset502_Mets502_"}
