@@ -173,12 +173,13 @@ def _run(arguments: argparse.Namespace) -> int:
     plan_jobs(study, folder)  # complains before anything is written
     with _only_run(folder):
         jobs = prepare(study, text, folder)
-        gpus = _gpus(arguments) if study.device == "cuda" and arguments.profile is None else []
         if arguments.dry_run:
             import subprocess
 
             return subprocess.run(command, check=False).returncode
-        code = run_engine(folder, command, gpus)
+        here = arguments.profile is None
+        gpus = _gpus(arguments) if here and study.device == "cuda" else []
+        code = run_engine(folder, command, arguments.cores if here else 0, gpus)
         failed = _summarise(folder, jobs)
         print(f"report: {_write_report(folder)}")
     return 1 if failed or code else 0
@@ -195,9 +196,7 @@ def _check_room(study: Study, arguments: argparse.Namespace) -> None:
 
 
 def _gpus(arguments: argparse.Namespace) -> list[str]:
-    """The GPUs that jobs are dealt out to; none when they are not to choose."""
-    if arguments.gpus < 2:
-        return []
+    """The GPUs that jobs are dealt out to."""
     visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     return (visible or [str(i) for i in range(arguments.gpus)])[: arguments.gpus]
 

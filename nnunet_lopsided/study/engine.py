@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.running import die_with_parent, end_with_children, last_line
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.job import GPUS_VARIABLE
+from nnunet_lopsided.study.job import CORES_VARIABLE, GPUS_VARIABLE
 
 _HERE = Path(__file__).parent
 
@@ -59,12 +59,13 @@ def command_line(
     return [*command, *further]
 
 
-def run_engine(folder: StudyFolder, command: Sequence[str], gpus: Sequence[str] = ()) -> int:
+def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gpus: Sequence[str] = ()) -> int:
     """Run Snakemake to its end, with a bar of finished jobs; its own output goes to ``logs/snakemake.log``.
 
     Args:
         folder: of the study; the lock of it is held by the caller.
         command: of :func:`command_line`.
+        n_cores: those of this machine that jobs share; 0: a batch system decides.
         gpus: those that jobs are dealt out to; empty: all jobs see all.
 
     Returns:
@@ -75,7 +76,8 @@ def run_engine(folder: StudyFolder, command: Sequence[str], gpus: Sequence[str] 
     """
     log = folder.path / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **({GPUS_VARIABLE: ",".join(gpus)} if gpus else {})}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", CORES_VARIABLE: ",".join(map(str, range(n_cores)))}
+    environment[GPUS_VARIABLE] = ",".join(gpus)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,

@@ -74,6 +74,11 @@ class StudyFolder:
         file = self.marker(job)
         return dict(read_json(file)) if file.is_file() else None
 
+    def known_attempts(self, job: str) -> list[dict[str, Any]]:
+        """When each attempt at a job began, how long it took and on which host, interrupted ones included."""
+        file = self.attempts(job) / "attempts.json"
+        return list(read_json(file)) if file.is_file() else []
+
     def states(self, jobs: Sequence[Job]) -> dict[str, State]:
         """What has become of every job: one that needs a failed one is blocked."""
         found: dict[str, State] = {}

@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from nnunet_lopsided.running import last_line, run_logged
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job
 
-# The GPUs a run on one machine may use; set by the engine when there is more than one.
-GPUS_VARIABLE = "LOPSIDED_STUDY_GPUS"
+# What a run on one machine may use, names separated by commas; set by the engine. On a cluster its scheduler decides.
+CORES_VARIABLE, GPUS_VARIABLE = "LOPSIDED_STUDY_CORES", "LOPSIDED_STUDY_GPUS"
 # In the order in which nnUNetv2_train --c looks for them.
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 _SECONDS_FOR_LOCK, _SECONDS_BETWEEN_RECORDS = 60, 10
@@ -61,6 +61,9 @@ def run_job(folder: StudyFolder, job: Job) -> int:
     for path in (folder.marker(job.name), folder.log(job.name), attempts / "attempts.json"):
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
+        cores, gpus = ([s for s in os.environ.get(v, "").split(",") if s] for v in (CORES_VARIABLE, GPUS_VARIABLE))
+        held.enter_context(held_slots(folder.path, "core", cores, job.cpus))
+        chosen = held.enter_context(held_slots(folder.path, "gpu", gpus, job.gpus))
         _wait_for(held, attempts)
         done = folder.record(job.name)
         if done is not None and done["command"] == list(job.command):  # the one that held the lock did it
@@ -68,9 +71,8 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         (attempts / "failed.json").unlink(missing_ok=True)
         record, environment = _Record(attempts / "attempts.json"), _environment(folder.path, job)
         command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
-        if job.gpus and os.environ.get(GPUS_VARIABLE):
-            chosen = held.enter_context(_free_gpus(folder.path, job.gpus, os.environ[GPUS_VARIABLE].split(",")))
-            environment["CUDA_VISIBLE_DEVICES"] = chosen
+        if chosen:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         code = run_logged(
             command,
             folder.log(job.name),
@@ -155,22 +157,34 @@ def _wait_for(held: ExitStack, folder: Path) -> None:
 
 
 @contextmanager
-def _free_gpus(folder: Path, n: int, gpus: list[str]) -> Iterator[str]:
-    """``n`` of these GPUs that no other job of the study uses, for CUDA_VISIBLE_DEVICES."""
-    with ExitStack() as held:
-        chosen: list[str] = []
-        for gpu in gpus:
-            place = folder / "attempts" / f"gpu-{gpu}"
-            place.mkdir(parents=True, exist_ok=True)
-            if len(chosen) < n:
-                try:
-                    held.enter_context(locked(place))
-                    chosen.append(gpu)
-                except InputError:
-                    continue
-        if len(chosen) < n:
-            raise InputError(f"expected {n} free GPUs among {', '.join(gpus)}, found {len(chosen)}")
-        yield ",".join(chosen)
+def held_slots(folder: Path, kind: str, slots: Sequence[str], n: int) -> Iterator[list[str]]:
+    """Hold ``n`` of these slots (all, if there are fewer), which no other job of the study then has; wait for them.
+
+    Snakemake up to 9.15 counts the cores and GPUs of a job that was the only one ready as free while it runs.
+
+    Args:
+        folder: of the study.
+        kind: "core" or "gpu".
+        slots: names of all there are.
+        n: how many are needed.
+    """
+    n, parent = min(n, len(slots)), os.getppid()
+    while True:
+        with ExitStack() as held:
+            chosen: list[str] = []
+            for slot in slots:
+                place = folder / "attempts" / "slots" / f"{kind}-{slot}"
+                place.mkdir(parents=True, exist_ok=True)
+                if len(chosen) < n:
+                    with suppress(InputError):
+                        held.enter_context(locked(place))
+                        chosen.append(slot)
+            if len(chosen) == n:
+                yield chosen
+                return
+        if os.getppid() != parent:
+            raise KeyboardInterrupt("the process that started this job is gone")
+        time.sleep(1)
 
 
 if __name__ == "__main__":
