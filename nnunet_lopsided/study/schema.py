@@ -13,6 +13,7 @@ from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_
 
 FULL = "full"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Planner -> the name nnU-Net gives its plans.
 PLANNERS = {
     "ExperimentPlanner": "nnUNetPlans",
@@ -211,7 +212,7 @@ def _study(top: Node, folder: Path) -> Study:
     # nnU-Net keeps results by trainer.
     _unique(top, "arms", [arm.trainer for arm in arms])
     study = Study(
-        name=top.need("name", _name),
+        name=top.need("name", _study_name),
         datasets=datasets,
         arms=arms,
         censoring=censoring,
@@ -250,6 +251,13 @@ def _unique(top: Node, key: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             top.get(key, lambda n, name=name: n.fail("different ones", f"{name} twice"), None)  # type: ignore[misc]
+
+
+def _study_name(node: Node) -> str:
+    text = node.text()
+    if not _STUDY_NAME.fullmatch(text):
+        node.fail("a name of letters, digits, '.', '_' and '-' that begins with a letter or digit")
+    return text
 
 
 def _name(node: Node) -> str:
