@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from nnunet_lopsided.commands._cli import end_on_sigterm, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nnunet_lopsided.study.folder import State, StudyFolder
     from nnunet_lopsided.study.jobs import Job
@@ -21,7 +22,21 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 if jobs failed, 2 on wrong input."""
-    return run(_parser(), lambda arguments: arguments.work(arguments), argv)
+    argv = sys.argv[1:] if argv is None else argv
+    # What stands behind -- is Snakemake's, options too.
+    mine = argv[: argv.index("--")] if "--" in argv else argv
+    parser = _parser()
+    parser.set_defaults(further=argv[len(mine) + 1 :])
+    return run(parser, _work, mine)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
+
+    if arguments.further and arguments.work is not _run:
+        raise InputError(f"only run takes arguments behind --, got {' '.join(arguments.further)}")
+    work: Callable[[argparse.Namespace], int] = arguments.work
+    return work(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", metavar="PROFILE", help="slurm, or a folder with a Snakemake profile: run the jobs there"
     )
     command.add_argument("--dry-run", action="store_true", help="let Snakemake show what it would run")
-    command.add_argument("further", nargs="*", metavar="-- ARGUMENTS", help="further arguments for Snakemake")
+    command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
     for name, work, text in (
         ("status", _status, "what is done, running, failed and waiting"),
         ("report", _report, "write the page and the tables of what is done so far"),

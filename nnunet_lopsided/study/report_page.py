@@ -242,11 +242,13 @@ def _runs(results: Results) -> str:
     for e in results.evaluated:
         values = [part for m in PAPER_METRICS for part in (number(e.metric(m)), interval(e.interval(m)))]
         hanley = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"]
-        link = f'<a href="../evaluations/{escape(e.run.name)}/{e.cases}/report.html">{escape(e.run.name)}</a>'
-        rows.append([link, e.cases, *values, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
+        rows.append([escape(e.run.name), e.cases, *values, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
     header = ["run", "cases", *(part for m in PAPER_METRICS for part in (title_of(m), "95% interval"))]
     header += ["mAP, Hanley-McNeil", "training, h"]
-    return _scroll(table(header, rows, right=range(2, len(header)))) if rows else ""
+    note = (
+        "<p class=why>The report of each, with pictures and curves: <code>evaluations/RUN/CASES/report.html</code>.</p>"
+    )
+    return _scroll(table(header, rows, right=range(2, len(header)))) + note if rows else ""
 
 
 def _repeat(results: Results) -> str:
