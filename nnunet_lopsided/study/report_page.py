@@ -81,8 +81,7 @@ def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> st
     header = ["labels", "arm", "runs"]
     for name in PAPER_METRICS:
         header += [title_of(name), "", "of baseline"]
-    header += [title_of(name) for name in FURTHER_METRICS]
-    rows = []
+    rows, further = [], []
     for cell in chosen:
         baseline = results.baseline_of(cell, cells)
         row = [escape(cell.labels), escape(cell.arm), f"{len(cell.runs)} / {cell.n_expected}"]
@@ -90,13 +89,20 @@ def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> st
             share = relative(cell, baseline, name)
             mean = cell.mean(name)
             row += ["" if mean is None else number(mean), interval(cell.ends(name)[0]), _percent(share)]
-        row += ["" if (m := cell.mean(name)) is None else number(m) for name in FURTHER_METRICS]
         rows.append(row)
+        values = [(cell.mean(name), cell.ends(name)[0]) for name in FURTHER_METRICS]
+        shown = [part for mean, ends in values for part in ("" if mean is None else number(mean), interval(ends))]
+        further.append([escape(cell.labels), escape(cell.arm), *shown])
     several = any(len(cell.runs) > 1 for cell in chosen)
     note = "In the column beside a metric: 95% bootstrap interval over patients of a single run" + (
         "; smallest and largest value where there are several runs, whose mean is shown." if several else "."
     )
-    return _scroll(table(header, rows, right=range(2, len(header)))) + f'<p class="why">{note}</p>'
+    more = ["labels", "arm", *(part for name in FURTHER_METRICS for part in (title_of(name), ""))]
+    return (
+        _scroll(table(header, rows, right=range(2, len(header))))
+        + f'<p class="why">{note}</p>'
+        + _scroll(table(more, further, right=range(2, len(more))))
+    )
 
 
 def _over(results: Results, chosen: Sequence[Cell]) -> str:
