@@ -53,7 +53,7 @@ def run_logged(
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 cwd=cwd,
-                preexec_fn=die_with_parent,
+                preexec_fn=WITH_PARENT,
             )
         except FileNotFoundError as error:
             output.write(f"{error}\n".encode())
@@ -75,15 +75,15 @@ def last_line(log: Path) -> str:
     return (text.replace("\r", "\n").strip().splitlines() or ["no output"])[-1].strip()
 
 
-def die_with_parent() -> None:
-    """Let the system end this process when the one that started it dies, however it dies; on Linux alone.
+def _die_with_parent() -> None:
+    """Let Linux end this process when the one that started it dies, however it dies."""
+    import ctypes
 
-    For ``preexec_fn``; the process must be started by the main thread.
-    """
-    if sys.platform == "linux":
-        import ctypes
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+# For ``preexec_fn`` of a process that the main thread starts.
+WITH_PARENT = _die_with_parent if sys.platform == "linux" else None
 
 
 def end_with_children(process: subprocess.Popen[bytes], seconds: float = 10) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.running import die_with_parent, end_with_children, last_line
+from nnunet_lopsided.running import WITH_PARENT, end_with_children, last_line
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job import CORES_VARIABLE, GPUS_VARIABLE
 
@@ -85,7 +85,7 @@ def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gp
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment,
-            preexec_fn=die_with_parent,
+            preexec_fn=WITH_PARENT,
         )
         try:
             _watch(folder, process)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 import sys
 import time
 import zipfile
@@ -69,7 +70,8 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         if done is not None and done["command"] == list(job.command):  # the one that held the lock did it
             return 0
         (attempts / "failed.json").unlink(missing_ok=True)
-        record, environment = _Record(attempts / "attempts.json"), _environment(folder.path, job)
+        device = _gpu_name() if job.gpus else platform.processor() or platform.machine()
+        record, environment = _Record(attempts / "attempts.json", device), _environment(folder.path, job)
         command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
         if chosen:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
@@ -117,8 +119,8 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
 class _Record:
     """When every attempt at a job began and how long it took, kept while it runs, so that a kill loses little."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, device: str) -> None:
+        self.file, self.device = file, device
         self.earlier: list[dict[str, Any]] = read_json(file) if file.is_file() else []
         self.n_earlier = len(self.earlier)
         self.begin, self.written = time.monotonic(), 0.0
@@ -135,12 +137,22 @@ class _Record:
     def write(self) -> None:
         self.written = time.monotonic()
         seconds = round(self.written - self.begin, 1)
-        self.now = {"started": self.started, "seconds": seconds, "host": platform.node()}
+        self.now = {"started": self.started, "seconds": seconds, "host": platform.node(), "device": self.device}
         write_json(self.file, [*self.earlier, self.now])
 
     def summary(self) -> dict[str, Any]:
         attempts = [*self.earlier, self.now]
         return {**self.now, "seconds": round(sum(a["seconds"] for a in attempts), 1), "attempts": len(attempts)}
+
+
+def _gpu_name() -> str:
+    """What the driver calls the first GPU."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown GPU"
+    return (done.stdout.strip().splitlines() or ["unknown GPU"])[0]
 
 
 def _wait_for(held: ExitStack, folder: Path) -> None:

@@ -232,12 +232,14 @@ def _cost(results: Results) -> str:
             [*map(escape, (cell.dataset, cell.labels, cell.configuration, cell.arm)), f"{hours:.3f}", str(attempts)]
         )
     rows.append(["all", "", "", "", f"{total:.3f}", ""])
-    hosts = sorted({a["host"] for job in results.jobs for a in results.folder.known_attempts(job.name)})
+    trainings = [job for job in results.jobs if job.kind == "train"]
+    known = [attempt for job in trainings for attempt in results.folder.known_attempts(job.name)]
+    machines = sorted({f"{a['host']} ({a.get('device', 'unknown')})" for a in known})
     resources = results.study.resources
     what = f"{resources.gpus} GPU{'s' * (resources.gpus > 1)}" if results.study.device == "cuda" else "no GPU"
     note = (
         f"Wall time of all attempts; device {results.study.device}, {what} and {resources.cpus} cores per training, on "
-        f"{', '.join(map(escape, hosts)) or 'no machine yet'}."
+        f"{', '.join(map(escape, machines)) or 'no machine yet'}."
     )
     header = ("dataset", "labels", "configuration", "arm", "hours of training", "attempts")
     return _scroll(table(header, rows, right=(4, 5))) + f'<p class="why">{note}</p>'
