@@ -64,6 +64,11 @@ def _versions() -> list[Finding]:
             findings.append(Finding("ok", package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             findings.append(Finding("missing", package, f"not installed: pip install {package}"))
+    try:
+        findings.append(Finding("ok", "snakemake", metadata.version("snakemake")))
+    except metadata.PackageNotFoundError:
+        hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"
+        findings.append(Finding("note", "snakemake", hint))
     return findings
 
 

@@ -24,7 +24,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import PATH_VARIABLES, locked, read_json, write_json
 from nnunet_lopsided.running import last_line, run_logged
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job
+from nnunet_lopsided.study.jobs import Job, same_outcome
 
 # What a run on one machine may use, names separated by commas; set by the engine. On a cluster its scheduler decides.
 CORES_VARIABLE, GPUS_VARIABLE = "LOPSIDED_STUDY_CORES", "LOPSIDED_STUDY_GPUS"
@@ -67,7 +67,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         chosen = held.enter_context(held_slots(folder.path, "gpu", gpus, job.gpus))
         _wait_for(held, attempts)
         done = folder.record(job.name)
-        if done is not None and done["command"] == list(job.command):  # the one that held the lock did it
+        if done is not None and same_outcome(done["command"], job.command):  # the one that held the lock did it
             return 0
         (attempts / "failed.json").unlink(missing_ok=True)
         device = _gpu_name() if job.gpus else platform.processor() or platform.machine()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import new_dataset_name, results_folder_name
 from nnunet_lopsided.study.schema import FULL, Arm, Censoring, Dataset, Phantom, Study
 
+# Options that decide how fast and where, not what comes out.
+_ONLY_SPEED = ("-np", "-npfp", "--np", "-npp", "-nps", "-device", "-num_gpus")
 KINDS = ("phantom", "preprocess", "plan", "censor", "share", "train", "predict", "evaluate")
 
 
@@ -106,6 +108,27 @@ class Job:
     def as_json(self) -> dict[str, Any]:
         """For jobs.json."""
         return asdict(self)
+
+
+def same_outcome(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two commands differ at most in how many processes they use and on which device.
+
+    Example:
+        >>> same_outcome(["nnUNetv2_train", "1", "-device", "cpu"], ["nnUNetv2_train", "1", "-device", "cuda"])
+        True
+        >>> same_outcome(["censor", "--seed", "1", "-np", "2"], ["censor", "--seed", "2", "-np", "2"])
+        False
+    """
+    return _essence(one) == _essence(other)
+
+
+def _essence(command: Sequence[str]) -> list[str]:
+    kept, dropping = [], False
+    for word in command:
+        dropping = word in _ONLY_SPEED or (dropping and not word.startswith("-"))
+        if not dropping:
+            kept.append(word)
+    return kept
 
 
 def job_of_json(content: Mapping[str, Any]) -> Job:

@@ -21,7 +21,8 @@ from nnunet_lopsided.nnunet_layout import (
     write_json,
 )
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, choose_ids, expand
+from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome
+from nnunet_lopsided.study.reading import Node
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 
 _DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share")
@@ -71,7 +72,7 @@ def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
             _provide(dataset, raw, ids[dataset.name], folder)
     for job in jobs:
         record = folder.record(job.name)
-        if record is not None and record["command"] != list(job.command):
+        if record is not None and not same_outcome(record["command"], job.command):
             folder.marker(job.name).unlink()
     write_json(folder.jobs_file, [job.as_json() for job in jobs])
     return jobs
@@ -99,6 +100,9 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
         if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
+    name = Node.of_file(folder.study_file).value.get("name")
+    if name != study.name:
+        raise InputError(f"{folder.path} holds the study {name}, not {study.name}; choose another folder with -o")
     for dataset in study.datasets:
         earlier = folder.sources().get(dataset.name)
         if earlier is not None and earlier != _described(dataset):
@@ -124,7 +128,7 @@ def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
     trained = any(job.kind == "train" and folder.attempts(job.name).is_dir() for job in jobs)
     for job in jobs if trained else ():
         record = folder.record(job.name) if job.kind in _DATA_KINDS else None
-        if record is not None and record["command"] != list(job.command):
+        if record is not None and not same_outcome(record["command"], job.command):
             raise InputError(
                 f"job {job.name} differs from what was run in {folder.path} ({' '.join(record['command'])}), and "
                 "trainings have used it; choose another folder with -o"

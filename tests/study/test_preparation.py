@@ -117,10 +117,12 @@ def test_data_that_trainings_have_used_do_not_change(text: str, folder: StudyFol
     jobs = prepare(study(text), text, folder)
     for job in jobs:
         done(folder, job.name, list(job.command))
-    more = text + "resources: {cpus: 3}\n"
-    plan_jobs(study(more), folder)  # nothing trained yet: may be done again
-    folder.attempts("train/mets-full-2d-plain-r1-f0").mkdir(parents=True)
     planner = text + "planner: nnUNetPlannerResEncM\n"
+    plan_jobs(study(planner), folder)  # nothing trained yet: may be done again
+    folder.attempts("train/mets-full-2d-plain-r1-f0").mkdir(parents=True)
+    more = text.replace("device: cpu", "device: cuda\nresources: {cpus: 3, gpus: 2}")
+    prepare(study(more), more, folder)  # another machine
+    assert set(folder.states(folder.jobs()).values()) == {"done"}
     with pytest.raises(InputError, match=r"job preprocess/mets differs from what was run .* choose another folder"):
         plan_jobs(study(planner), folder)
 
@@ -154,6 +156,13 @@ def test_another_dataset_of_the_same_name(
     prepare(study(text), text, folder)
     other = TEXT.replace("DATA", str(raw_dataset_folder(name="Dataset502_Other")))
     with pytest.raises(InputError, match=r"holds a study whose dataset mets is .*Small, now it is .*Other"):
+        prepare(study(other), other, folder)
+
+
+def test_another_study(text: str, folder: StudyFolder) -> None:
+    prepare(study(text), text, folder)
+    other = text.replace("name: small", "name: large")
+    with pytest.raises(InputError, match="holds the study small, not large; choose another folder with -o"):
         prepare(study(other), other, folder)
 
 
