@@ -47,11 +47,11 @@ class Variant:
 
         Example:
             >>> Variant("mets", Censoring("size", 0.5), 1, 10).name, Variant("mets", Censoring()).name
-            ('mets-size50s1-n10', 'mets')
+            ('mets-size50-s1-n10', 'mets')
         """
         if self.is_source:
             return self.dataset
-        seed = "" if self.censoring.mode is None else f"s{self.seed}"
+        seed = "" if self.censoring.mode is None else f"-s{self.seed}"
         patients = "" if self.patients is None else f"-n{self.patients}"
         return f"{self.dataset}-{self.censoring.name}{seed}{patients}"
 

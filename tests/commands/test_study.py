@@ -97,7 +97,7 @@ def test_status(prepared: StudyFolder, capsys: pytest.CaptureFixture[str]) -> No
     write_json(failed / "failed.json", {})
     prepared.log("preprocess/mets").parent.mkdir(parents=True)
     prepared.log("preprocess/mets").write_text("reading\nno space left\n\n")
-    running = prepared.attempts("censor/mets-size50s0")
+    running = prepared.attempts("censor/mets-size50-s0")
     running.mkdir(parents=True)
     with locked(running):
         assert main(["status", str(prepared.path)]) == 1
@@ -106,7 +106,7 @@ def test_status(prepared: StudyFolder, capsys: pytest.CaptureFixture[str]) -> No
     assert counts["all"].split() == ["all", "10", "1", "1", "1", "7"]
     assert f"failed: preprocess/mets: no space left (see {prepared.log('preprocess/mets')})" in out
     assert "blocked by these: 7 jobs" in out
-    assert "running: censor/mets-size50s0" in out
+    assert "running: censor/mets-size50-s0" in out
 
 
 def test_report_of_an_unfinished_study(prepared: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:

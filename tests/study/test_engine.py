@@ -33,7 +33,6 @@ arms:
 device: cpu
 resources: {cpus: 1}
 """
-TRAININGS = ("mets-full-2d-plain-r1-f0", "mets-size50s0-2d-plain-r1-f0", "mets-size50s0-2d-other-r1-f0")
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_a_failed_arm_stops_no_other_and_is_named(stand_ins: StandIns, study_fil
     folder, run = tmp_path / "out", ("run", str(study_file), "-o", str(tmp_path / "out"), "--cores", "1")
     code, out = finished(stand_ins.study(*run, cwd=tmp_path, BREAK="nnUNetTrainer_5epochs"))
     assert code == 1
-    job = "train/mets-size50s0-2d-other-r1-f0"
+    job = "train/mets-size50-s0-2d-other-r1-f0"
     log = folder / "logs" / f"{job}.log"
     assert f"failed: {job}: RuntimeError: CUDA out of memory (see {log})" in out
     assert "blocked by these: 2 jobs" in out

@@ -39,16 +39,16 @@ def test_the_jobs_of_a_study() -> None:
     assert list(jobs) == [
         "preprocess/mets",
         "plan/mets",
-        *("censor/mets-stochastic50s0", "share/mets-stochastic50s0"),
-        *("censor/mets-stochastic50s1", "share/mets-stochastic50s1"),
+        *("censor/mets-stochastic50-s0", "share/mets-stochastic50-s0"),
+        *("censor/mets-stochastic50-s1", "share/mets-stochastic50-s1"),
         *(
             f"{kind}/{run}{end}"
             for run in (
                 "mets-full-2.5d-plain-r1",
-                "mets-stochastic50s0-2.5d-plain-r1",
-                "mets-stochastic50s0-2.5d-other-r1",
-                "mets-stochastic50s1-2.5d-plain-r1",
-                "mets-stochastic50s1-2.5d-other-r1",
+                "mets-stochastic50-s0-2.5d-plain-r1",
+                "mets-stochastic50-s0-2.5d-other-r1",
+                "mets-stochastic50-s1-2.5d-plain-r1",
+                "mets-stochastic50-s1-2.5d-other-r1",
             )
             for kind, end in (("train", "-f0"), ("predict", ""), ("evaluate", "-test"), ("evaluate", "-validation"))
         ),
@@ -57,16 +57,16 @@ def test_the_jobs_of_a_study() -> None:
 
 def test_the_commands_of_a_study() -> None:
     jobs = jobs_of()
-    run = "mets-stochastic50s1-2.5d-other-r1"
-    model = "nnUNet_results/repetition_1/Dataset802_mets-stochastic50s1/nnUNetTrainer_5epochs__nnUNetPlans__2.5d"
+    run = "mets-stochastic50-s1-2.5d-other-r1"
+    model = "nnUNet_results/repetition_1/Dataset802_mets-stochastic50-s1/nnUNetTrainer_5epochs__nnUNetPlans__2.5d"
     gt = "nnUNet_preprocessed/Dataset80{}/gt_segmentations"
     assert jobs["preprocess/mets"] == "nnUNetv2_plan_and_preprocess -d 800 -c 3d_fullres -npfp 2 -np 2"
     assert jobs["plan/mets"] == "lopsided-plan -d 800 --encoder resnet18 --patch 64 80 --overwrite -np 2"
-    assert jobs["censor/mets-stochastic50s1"] == (
-        "lopsided-censor -d 800 -o 802 --name mets-stochastic50s1 --mode stochastic --rate 0.5 --seed 1 --overwrite "
+    assert jobs["censor/mets-stochastic50-s1"] == (
+        "lopsided-censor -d 800 -o 802 --name mets-stochastic50-s1 --mode stochastic --rate 0.5 --seed 1 --overwrite "
         "-np 2"
     )
-    assert jobs["share/mets-stochastic50s1"] == "lopsided-share -d 800 -o 802 --overwrite -np 2"
+    assert jobs["share/mets-stochastic50-s1"] == "lopsided-share -d 800 -o 802 --overwrite -np 2"
     assert jobs[f"train/{run}-f0"] == "nnUNetv2_train 802 2.5d 0 -tr nnUNetTrainer_5epochs -device cpu --npz"
     assert jobs[f"predict/{run}"] == (
         f"nnUNetv2_predict -i nnUNet_raw/Dataset800_mets/imagesTs -o predictions/{run} -d 802 -c 2.5d "
@@ -78,7 +78,7 @@ def test_the_commands_of_a_study() -> None:
     )
     assert jobs[f"evaluate/{run}-validation"] == (
         f"lopsided-eval -g {gt.format('0_mets')} --cv {model} --folds 0 --reference-censored "
-        f"{gt.format('2_mets-stochastic50s1')} -o evaluations/{run}/validation --np 2 --overwrite"
+        f"{gt.format('2_mets-stochastic50-s1')} -o evaluations/{run}/validation --np 2 --overwrite"
     )
     full = jobs["evaluate/mets-full-2.5d-plain-r1-validation"]
     assert "--reference-censored" not in full
@@ -87,13 +87,13 @@ def test_the_commands_of_a_study() -> None:
 def test_needs() -> None:
     found = study()
     needs = {job.name: job.needs for job in expand(found, choose_ids(found, {}))}
-    run = "mets-stochastic50s0-2.5d-plain-r1"
+    run = "mets-stochastic50-s0-2.5d-plain-r1"
     assert needs["preprocess/mets"] == ()
     assert needs["plan/mets"] == ("preprocess/mets",)
-    assert needs["censor/mets-stochastic50s0"] == ()
-    assert needs["share/mets-stochastic50s0"] == ("censor/mets-stochastic50s0", "plan/mets")
+    assert needs["censor/mets-stochastic50-s0"] == ()
+    assert needs["share/mets-stochastic50-s0"] == ("censor/mets-stochastic50-s0", "plan/mets")
     assert needs["train/mets-full-2.5d-plain-r1-f0"] == ("plan/mets",)
-    assert needs[f"train/{run}-f0"] == ("share/mets-stochastic50s0",)
+    assert needs[f"train/{run}-f0"] == ("share/mets-stochastic50-s0",)
     assert needs[f"predict/{run}"] == (f"train/{run}-f0",)
     assert needs[f"evaluate/{run}-test"] == (f"predict/{run}",)
     assert needs[f"evaluate/{run}-validation"] == (f"train/{run}-f0",)
@@ -143,7 +143,7 @@ def test_patients() -> None:
     assert [v.name for v in variants_of(found)] == [
         "mets",
         "mets-full-n10",
-        *("mets-stochastic50s0-n10", "mets-stochastic50s1-n10", "mets-stochastic50s0", "mets-stochastic50s1"),
+        *("mets-stochastic50-s0-n10", "mets-stochastic50-s1-n10", "mets-stochastic50-s0", "mets-stochastic50-s1"),
     ]
     assert [v.labels for v in variants_of(found)][:3] == ["full", "full-n10", "stochastic50-n10"]
     jobs = jobs_of(more="patients: [10, all]\n")
@@ -153,12 +153,12 @@ def test_patients() -> None:
     assert "train/mets-full-n10-2.5d-plain-r1-f0" in jobs
     assert "train/mets-full-n10-2.5d-other-r1-f0" not in jobs
     without_all = {run.variant.name for run in runs_of(study(more="patients: [10]\n"))}
-    assert without_all == {"mets-full-n10", "mets-stochastic50s0-n10", "mets-stochastic50s1-n10"}
+    assert without_all == {"mets-full-n10", "mets-stochastic50-s0-n10", "mets-stochastic50-s1-n10"}
 
 
 def test_without_full_labels_nothing_is_trained_on_them() -> None:
     runs = runs_of(study(TEXT.replace("[none, ", "[")))
-    assert {run.variant.name for run in runs} == {"mets-stochastic50s0", "mets-stochastic50s1"}
+    assert {run.variant.name for run in runs} == {"mets-stochastic50-s0", "mets-stochastic50-s1"}
 
 
 def test_a_phantom_is_made_first() -> None:
@@ -169,7 +169,7 @@ def test_a_phantom_is_made_first() -> None:
         "python -m nnunet_lopsided.commands.phantom -d 800 --name mets --train 6 --test 2 --seed 0 --shape 8 16 16 "
         "--spacing 2 1.6 1.6 --contrast 1.5 --overwrite -np 2"
     )
-    assert jobs["preprocess/mets"].needs == jobs["censor/mets-stochastic50s0"].needs == ("phantom/mets",)
+    assert jobs["preprocess/mets"].needs == jobs["censor/mets-stochastic50-s0"].needs == ("phantom/mets",)
 
 
 def test_fold_all_is_evaluated_on_its_own_cases() -> None:
@@ -181,9 +181,9 @@ def test_fold_all_is_evaluated_on_its_own_cases() -> None:
 
 def test_ids_are_kept_when_a_study_grows() -> None:
     ids = choose_ids(study(), {})
-    assert ids == {"mets": 800, "mets-stochastic50s0": 801, "mets-stochastic50s1": 802}
+    assert ids == {"mets": 800, "mets-stochastic50-s0": 801, "mets-stochastic50-s1": 802}
     text = TEXT.replace("[none, ", "[none, {mode: size, rate: 0.5}, ")
-    assert choose_ids(study(text), ids) == {**ids, "mets-size50s0": 803}
+    assert choose_ids(study(text), ids) == {**ids, "mets-size50-s0": 803}
 
 
 def test_too_few_ids() -> None:

@@ -51,7 +51,7 @@ def test_what_is_written(text: str, folder: StudyFolder, monkeypatch: pytest.Mon
     jobs = prepare(study(text), text, folder)
     assert folder.jobs() == jobs
     assert folder.study_file.read_text() == text
-    assert folder.ids() == {"mets": 800, "mets-size50s0": 801}
+    assert folder.ids() == {"mets": 800, "mets-size50-s0": 801}
     linked = folder.path / "nnUNet_raw" / "Dataset800_mets"
     assert sorted(p.name for p in (linked / "imagesTr").iterdir()) == [f"tr{i}_0000.nii.gz" for i in range(5)]
     assert [p.name for p in (linked / "labelsTs").iterdir()] == ["ts0.nii.gz"]
@@ -107,10 +107,10 @@ def test_a_study_that_grows(text: str, folder: StudyFolder) -> None:
         done(folder, job.name, list(job.command))
     grown = text.replace("[none, ", "[none, {mode: stochastic, rate: 0.5}, ")
     prepare(study(grown), grown, folder)
-    assert folder.ids() == {"mets": 800, "mets-size50s0": 801, "mets-stochastic50s0": 802}
+    assert folder.ids() == {"mets": 800, "mets-size50-s0": 801, "mets-stochastic50-s0": 802}
     waiting = {name for name, state in folder.states(folder.jobs()).items() if state != "done"}
     assert len(waiting) == 5
-    assert all("stochastic50s0" in name for name in waiting)
+    assert all("stochastic50-s0" in name for name in waiting)
 
 
 def test_data_that_trainings_have_used_do_not_change(text: str, folder: StudyFolder) -> None:
@@ -170,7 +170,7 @@ def test_an_id_in_use(text: str, folder: StudyFolder) -> None:
     prepare(study(text), text, folder)
     (folder.path / "nnUNet_results" / "Dataset802_Mine").mkdir()
     grown = text.replace("[none, ", "[none, {mode: stochastic, rate: 0.5}, ")
-    with pytest.raises(InputError, match=r"dataset id 802 for mets-stochastic50s0 is in use .*Dataset802_Mine; give"):
+    with pytest.raises(InputError, match=r"dataset id 802 for mets-stochastic50-s0 is in use .*Dataset802_Mine; give"):
         prepare(study(grown), grown, folder)
 
 

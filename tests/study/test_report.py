@@ -91,9 +91,9 @@ def made(tmp_path: Path) -> Made:
     found = Made(tmp_path / "out")
     found.run("mets-full-2d-plain-r1", ["ls", "ls", "ls", "ls"])
     found.run("mets-full-2d-plain-r2", ["ls", "ls", "ls", "l"])
-    found.run("mets-size50s0-2d-plain-r1", ["l", "l", "l", ""])
-    found.run("mets-size50s0-2d-the_other-r1", ["ls", "l", "l", "l"], attempts=2)
-    found.run("mets-size50s0-2d-the_other-r1", ["ls", "l", "l", "l"], "validation", attempts=2)
+    found.run("mets-size50-s0-2d-plain-r1", ["l", "l", "l", ""])
+    found.run("mets-size50-s0-2d-the_other-r1", ["ls", "l", "l", "l"], attempts=2)
+    found.run("mets-size50-s0-2d-the_other-r1", ["ls", "l", "l", "l"], "validation", attempts=2)
     failed = "train/mets-full-2d-the_other-r1-f0"
     found.folder.attempts(failed).mkdir(parents=True)
     write_json(found.folder.attempts(failed) / "failed.json", {})
@@ -135,7 +135,7 @@ def test_the_table_of_runs(made: Made) -> None:
     write_report(made.folder)
     table = {(r["run"], r["cases"]): r for r in rows(made, "runs")}
     assert len(table) == 5
-    run = table["mets-size50s0-2d-the_other-r1", "test"]
+    run = table["mets-size50-s0-2d-the_other-r1", "test"]
     assert [run[n] for n in ("mode", "rate", "censoring_seed", "patients", "repetition")] == [
         "size",
         "0.5",
@@ -159,9 +159,9 @@ def test_differences_from_the_baseline(made: Made) -> None:
     }
     assert {key: (r["baseline"].removeprefix("mets-"), float(r["difference"])) for key, r in table.items()} == {
         # Each with the baseline of its own repetition.
-        ("size50s0-2d-plain-r1", "full labels"): ("full-2d-plain-r1", -0.625),
-        ("size50s0-2d-the_other-r1", "full labels"): ("full-2d-plain-r1", -0.375),
-        ("size50s0-2d-the_other-r1", "the same labels"): ("size50s0-2d-plain-r1", 0.25),
+        ("size50-s0-2d-plain-r1", "full labels"): ("full-2d-plain-r1", -0.625),
+        ("size50-s0-2d-the_other-r1", "full labels"): ("full-2d-plain-r1", -0.375),
+        ("size50-s0-2d-the_other-r1", "the same labels"): ("size50-s0-2d-plain-r1", 0.25),
     }
     for row in table.values():
         assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
@@ -212,7 +212,7 @@ def test_before_anything_is_done(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_cannot_be_read_is_named(made: Made) -> None:
-    name = "mets-size50s0-2d-plain-r1"
+    name = "mets-size50-s0-2d-plain-r1"
     (made.folder.path / "evaluations" / name / "test" / "summary.json").write_text("{")
     results = Results(read_study(made.folder.study_file), made.folder)
     assert len(results.evaluated) == 4

@@ -45,7 +45,7 @@ def test_a_study_on_slurm(stand_ins: StandIns, tmp_path: Path, raw_dataset_folde
     assert process.returncode == 1, out
     jobs = StudyFolder(folder).jobs()
     states = StudyFolder(folder).states(jobs)
-    broken = "train/mets-size50s0-2d-other-r1-f0"
+    broken = "train/mets-size50-s0-2d-other-r1-f0"
     assert {name for name, state in states.items() if state == "failed"} == {broken}
     assert sum(state == "done" for state in states.values()) == len(jobs) - 3
     assert f"failed: {broken}: RuntimeError: CUDA out of memory" in out
