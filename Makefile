@@ -14,7 +14,7 @@ test: venv
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-# A whole small study with nnU-Net's real commands; about ten minutes on an idle CPU.
+# A whole small study with nnU-Net's real commands; minutes on an idle CPU.
 study: venv
 	$(BIN)/lopsided-study run quick -o study-quick
 

@@ -107,11 +107,20 @@ def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> st
 
 def _over(results: Results, chosen: Sequence[Cell]) -> str:
     """The metrics over the rate of missing lesions and over the number of patients, where the study varies them."""
+    arms, shown = [arm.name for arm in results.study.arms], ""
+    # Four to a chart: there are four colours.
+    for part in (arms[i : i + 4] for i in range(0, len(arms), 4)):
+        charts = _charts_over(results, chosen, part)
+        shown += key(part) + figures(charts) if charts else ""
+    return shown
+
+
+def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) -> list[str]:
     charts = []
-    arms = [arm.name for arm in results.study.arms]
     modes = dict.fromkeys(c.mode for c in results.study.censoring if c.mode is not None and c.rate is not None)
     for mode in modes:
-        rates = {c.name: c.rate or 0.0 for c in results.study.censoring if c.mode in (mode, None)}
+        with_rate = [c for c in results.study.censoring if c.mode is None or (c.mode == mode and c.rate is not None)]
+        rates = {c.name: c.rate or 0.0 for c in with_rate}
         if len(rates) > 2:
             charts += _lines(chosen, arms, rates, f"{mode}: share of lesions missing in the labels")
     if len(results.study.patients) > 1:
@@ -121,7 +130,7 @@ def _over(results: Results, chosen: Sequence[Cell]) -> str:
                 for n in results.study.patients
             }
             charts += _lines(chosen, arms, counts, f"{censoring.name}: number of training patients")
-    return key(arms) + figures(charts) if charts else ""
+    return charts
 
 
 def _lines(chosen: Sequence[Cell], arms: Sequence[str], places: dict[str, float], x_label: str) -> list[str]:
