@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test venv peers
+.PHONY: demo test venv peers study study-slurm
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
@@ -13,6 +13,15 @@ test: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# A whole small study with nnU-Net's real commands; minutes on an idle CPU.
+study: venv
+	$(BIN)/lopsided-study run quick -o study-quick
+
+# The same engine on SLURM, with stand-ins for nnU-Net; as root, after apt-get install slurm-wlm munge.
+study-slurm: venv
+	tests/study/single_node_slurm.sh up
+	$(BIN)/python -m pytest -m slurm tests/study; code=$$?; tests/study/single_node_slurm.sh down; exit $$code
 
 venv: $(STAMP)
 

@@ -350,6 +350,16 @@ def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dic
     return found
 
 
+def results_folder_name(dataset: str, trainer: str, plans: str, configuration: str) -> str:
+    """Where nnU-Net puts a trained model, below nnUNet_results.
+
+    Example:
+        >>> results_folder_name("Dataset501_Mets", "nnUNetTrainer", "nnUNetPlans", "2d")
+        'Dataset501_Mets/nnUNetTrainer__nnUNetPlans__2d'
+    """
+    return f"{dataset}/{trainer}__{plans}__{configuration}"
+
+
 def dataset_of_results(results: Path) -> str | None:
     """Name of the dataset below whose folder (``Dataset501_NAME``) a result folder lies; None if below none."""
     names = [p.name for p in (results.absolute(), *results.absolute().parents)]
@@ -605,7 +615,7 @@ def _new_folder(final: Path, marker: str, refuse: Callable[[], None]) -> Iterato
         raise InputError(f"{final} is not replaced: it holds no {marker}, so it was not made by this command")
 
     unfinished.mkdir(exist_ok=True)
-    with _locked(unfinished):
+    with locked(unfinished):
         try:
             shutil.rmtree(replaced, ignore_errors=True)
             for left_over in unfinished.iterdir():
@@ -631,8 +641,12 @@ def _refuse_existing(dataset_id: int, final: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on a folder, where the system has such locks; a killed process gives it back."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an advisory lock on a folder, where the system has such locks; a killed process gives it back.
+
+    Raises:
+        InputError: another process holds it.
+    """
     try:
         import fcntl
     except ImportError:

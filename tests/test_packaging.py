@@ -105,7 +105,8 @@ def test_content_of_the_wheel(wheel: Path) -> None:
     assert "nnunet_lopsided.pth" in names
     assert "nnunet_lopsided/trainers/plugin/nnunet_lopsided_trainers.py" in names
     assert "nnunet_lopsided/py.typed" in names
-    files = [p for p in (REPOSITORY / "nnunet_lopsided").rglob("*") if p.suffix in (".py", ".css", ".js")]
+    files = [p for p in (REPOSITORY / "nnunet_lopsided").rglob("*") if p.suffix in (".py", ".css", ".js", ".yaml")]
+    files.append(REPOSITORY / "nnunet_lopsided" / "study" / "Snakefile")
     sources = {p.relative_to(REPOSITORY).as_posix() for p in files}
     assert sources <= set(names)
     top = {name.split("/")[0] for name in names}
@@ -123,7 +124,7 @@ def test_the_wheel_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     out = check_trainers(python, tmp_path / "venv", tmp_path)
     assert out.splitlines()[-1] == f"resolved {' '.join(NAMES)}"
     assert f"variable {tmp_path / 'venv'}" in out
-    for command in ("convert", "censor", "share", "plan", "eval", "demo", "env", "doctor"):
+    for command in ("convert", "censor", "share", "plan", "eval", "study", "demo", "env", "doctor"):
         assert (python.parent / f"lopsided-{command}").is_file()
     line = run(python.parent / "lopsided-env", cwd=tmp_path)
     assert line.startswith(f"export nnUNet_extTrainer={tmp_path / 'venv'}")

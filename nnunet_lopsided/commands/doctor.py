@@ -17,7 +17,7 @@ from nnunet_lopsided.commands._cli import Parser, run
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2", "matplotlib",
-    "pillow", "tifffile", "tqdm", "setuptools",
+    "pillow", "tifffile", "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
 _TRAINERS = (
     "nnUNetTrainerLopsided",
@@ -64,6 +64,11 @@ def _versions() -> list[Finding]:
             findings.append(Finding("ok", package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             findings.append(Finding("missing", package, f"not installed: pip install {package}"))
+    try:
+        findings.append(Finding("ok", "snakemake", metadata.version("snakemake")))
+    except metadata.PackageNotFoundError:
+        hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"
+        findings.append(Finding("note", "snakemake", hint))
     return findings
 
 

@@ -125,8 +125,22 @@ def _write_case(job: tuple) -> str:
     folder, split, index, shape, spacing_mm, seed, settings = job
     phantom = make_phantom(shape, spacing_mm, case_seed(seed, split, index), settings)
     geometry = Geometry(phantom.spacing_mm, (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))
-    name = f"phantom_{index:03d}" if split == "Tr" else f"phantom_test_{index:03d}"
+    name = _case_name(split, index)
     for channel, array in enumerate(phantom.images):
         write_image(folder / f"images{split}" / f"{name}_{channel:04d}.nii.gz", Image(array, geometry))
     write_image(folder / f"labels{split}" / f"{name}.nii.gz", Image(phantom.label, geometry))
     return name
+
+
+def training_case_names(n_train: int) -> list[str]:
+    """The training cases of a phantom dataset.
+
+    Example:
+        >>> training_case_names(2)
+        ['phantom_000', 'phantom_001']
+    """
+    return [_case_name("Tr", index) for index in range(n_train)]
+
+
+def _case_name(split: str, index: int) -> str:
+    return f"phantom_{index:03d}" if split == "Tr" else f"phantom_test_{index:03d}"

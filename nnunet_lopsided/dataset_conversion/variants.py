@@ -275,7 +275,25 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
         training = [case for case in training if case not in test]
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
-    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
+    return link_cases(dataset, output_id, plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name)), training, test)
+
+
+def link_cases(dataset: RawDataset, output_id: int, name: str, training: Sequence[Case], test: Sequence[Case]) -> Path:
+    """Link cases of a dataset into nnUNet_raw as a dataset of their own.
+
+    Args:
+        dataset: any folder in nnU-Net's raw layout, inside nnUNet_raw or not.
+        output_id: id of the linked dataset, not in use.
+        name: its folder name after ``DatasetXXX_``.
+        training: its training cases, with labels.
+        test: its test cases, with labels.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        InputError: the id is in use.
+    """
     with new_raw_dataset(output_id, name, marker="dataset.json") as folder:
         for split, cases in (("Tr", training), ("Ts", test)):
             for kind in ("images", "labels"):

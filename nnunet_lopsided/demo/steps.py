@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +13,7 @@ from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import write_json
+from nnunet_lopsided.running import last_line, run_logged
 
 _EPOCH = re.compile(rb"Epoch (\d+)")
 
@@ -70,26 +67,10 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
 
 
 def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm) -> None:
-    program = shutil.which(step.command[0], path=os.path.dirname(sys.executable)) or step.command[0]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, *step.command[1:]],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, **dict(step.environment)},
-        )
-        try:
-            while True:
-                try:
-                    code = process.wait(timeout=1)
-                    break
-                except subprocess.TimeoutExpired:
-                    epochs = _EPOCH.findall(log.read_bytes())
-                    bar.set_postfix_str(f"epoch {int(epochs[-1]) + 1}" if epochs else "")
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+    def show_epoch() -> None:
+        epochs = _EPOCH.findall(log.read_bytes())
+        bar.set_postfix_str(f"epoch {int(epochs[-1]) + 1}" if epochs else "")
+
+    code = run_logged(step.command, log, {**environment, **dict(step.environment)}, show_epoch)
     if code != 0:
-        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-        raise InputError(f"step {step.name} failed with exit code {code}: {lines[-1]} (see {log})")
+        raise InputError(f"step {step.name} failed with exit code {code}: {last_line(log)} (see {log})")

@@ -32,6 +32,16 @@ def __getattr__(name: str) -> Any:
 _MODULES = ("stock", "lopsided", "inverse_weighting", "region_specific")
 
 
+def base_trainers() -> tuple[str, ...]:
+    """Names of our trainers without hyper-parameters.
+
+    Example:
+        >>> base_trainers()[:2]
+        ('nnUNetTrainer25D', 'nnUNetTrainerBootstrap')
+    """
+    return tuple(sorted(_bases()))
+
+
 def _bases() -> dict[str, Any]:
     """Our trainers by name: the classes of these modules whose names nnU-Net would accept."""
     modules = [import_module(f"{__name__}.{module}") for module in _MODULES]

@@ -71,6 +71,8 @@ class LesionTrainer(nnUNetTrainer):
         iterations = self.iterations_per_epoch or planned.get("iterations_per_epoch", 250)
         self.iterations_per_epoch = self.num_iterations_per_epoch = iterations
         self.num_val_iterations_per_epoch = max(1, iterations // 5)
+        # nnU-Net keeps a checkpoint every 50 epochs, which a short training that is interrupted never reaches.
+        self.save_every = min(50, max(1, self.num_epochs // 10))
         self._resumed = False
         # nnU-Net's predictor and its --c read single keys of init_args; further ones travel along.
         self.my_init_kwargs["lopsided"] = self._describe_hyperparameters()

@@ -108,5 +108,20 @@ def test_a_missing_package(report, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[missing] no-such-package: not installed: pip install no-such-package" in lines
 
 
+def test_snakemake_is_optional(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = metadata.version
+
+    def without_snakemake(name: str) -> str:
+        if name == "snakemake":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", without_snakemake)
+    code, lines = report()
+    assert code == 0
+    hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"
+    assert f"[ note  ] snakemake: {hint}" in lines
+
+
 def test_the_names_it_tries_exist() -> None:
     assert [getattr(trainers, name).__name__ for name in doctor._TRAINERS] == list(doctor._TRAINERS)

@@ -198,6 +198,11 @@ def test_the_default_recipe(tiny: Any) -> None:
         assert getattr(trainer, attribute) == getattr(stock, attribute)
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (9, 1), (40, 4), (499, 49), (500, 50), (1000, 50)])
+def test_an_interrupted_training_loses_at_most_a_tenth(tiny: Any, epochs: int, expected: int) -> None:
+    assert build(tiny, f"nnUNetTrainer25D_{epochs}epochs").save_every == expected
+
+
 def test_the_plain_arm_is_beta_of_one(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerClassWeighted_a10")
     trainer.initialize()

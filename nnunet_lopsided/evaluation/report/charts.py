@@ -137,6 +137,33 @@ def probability_histogram(summary: Mapping[str, Any]) -> str:
     return plot.svg(inside)
 
 
+def lines_over(
+    title: str, x_label: str, lines: Mapping[str, Sequence[tuple[float, float, tuple[float, float] | None]]]
+) -> str:
+    """A metric of several models over something that was varied, such as the number of patients.
+
+    Args:
+        title: of the chart, and of its axis.
+        x_label: what was varied.
+        lines: by model, ascending (x, value, interval or None); colours are those of :func:`key`.
+    """
+    points = [point for of_model in lines.values() for point in of_model]
+    if not points:
+        return Plot(title, x_label, title).svg([say("nothing evaluated yet")])
+    places = sorted({x for x, _, _ in points})
+    highest = max(max(value, ends[1] if ends else value) for _, value, ends in points)
+    plot = Plot(title, x_label, title, max(places[-1] * 1.05, 1e-9), max(highest * 1.05, 1e-9))
+    inside = []
+    for i, of_model in enumerate(lines.values()):
+        path = "L".join(f"{plot.x(x):g} {plot.y(value):g}" for x, value, _ in of_model)
+        inside += [f'<path class="curve k{i % 4}" d="M{path}"/>'] if of_model else []
+        for x, value, ends in of_model:
+            inside.append(f'<circle class="bar k{i % 4}" cx="{plot.x(x):g}" cy="{plot.y(value):g}" r="4"/>')
+            if ends is not None:
+                inside.append(whisker(plot.x(x) + 3 * i, plot.y(ends[0]), plot.y(ends[1])))
+    return plot.svg(inside, [(x, f"{x:g}") for x in places])
+
+
 def figures(charts: Sequence[str]) -> str:
     """Charts side by side, below each other where there is no room."""
     return '<div class="charts">' + "".join(f"<figure>{chart}</figure>" for chart in charts) + "</div>"

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from nnunet_lopsided.evaluation.report.charts import MAX_POINTS, sensitivity_by_diameter, thinned
+from nnunet_lopsided.evaluation.report.charts import MAX_POINTS, lines_over, sensitivity_by_diameter, thinned
 from nnunet_lopsided.evaluation.report.svg import Plot, say, steps, ticks
 
 
@@ -72,3 +72,16 @@ def test_thinning_keeps_both_ends():
     assert thinned(3) == [0, 1, 2]
     kept = thinned(100_000)
     assert (len(kept), kept[0], kept[-1]) == (MAX_POINTS, 0, 99_999)
+
+
+def test_lines_over_what_was_varied():
+    chart = lines_over("mAP", "patients", {"a": [(10, 0.2, (0.1, 0.4)), (40, 0.8, None)], "b": []})
+    root = ET.fromstring(chart)
+    assert root.get("aria-label") == "mAP: mAP against patients"
+    (line,) = [e for e in root.iter() if e.get("class") == "curve k0"]
+    # x ends at 42, y at 0.84: 56 + x / 42 * 448 across, 310 - y / 0.84 * 276 up.
+    assert line.get("d") == "M162.7 244.3L482.7 47.1"
+    (whisker,) = [e for e in root.iter() if e.get("class") == "whisker"]
+    assert whisker.get("d").startswith("M158.7 277.1h8M158.7 178.6h8")
+    assert [e.text for e in root.iter() if e.text in ("10", "40")] == ["10", "40"]
+    assert "nothing evaluated yet" in lines_over("mAP", "patients", {"a": []})

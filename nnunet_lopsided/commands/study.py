@@ -1,0 +1,288 @@
+"""``lopsided-study``: many trainings on censored data, planned, run, watched and reported."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_lopsided.commands._cli import end_on_sigterm, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from nnunet_lopsided.study.folder import State, StudyFolder
+    from nnunet_lopsided.study.jobs import Job
+    from nnunet_lopsided.study.schema import Study
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 1 if jobs failed, 2 on wrong input."""
+    argv = sys.argv[1:] if argv is None else argv
+    # What stands behind -- is Snakemake's, options too.
+    mine = argv[: argv.index("--")] if "--" in argv else argv
+    parser = _parser()
+    parser.set_defaults(further=argv[len(mine) + 1 :])
+    return run(parser, _work, mine)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
+
+    if arguments.further and arguments.work is not _run:
+        raise InputError(f"only run takes arguments behind --, got {' '.join(arguments.further)}")
+    work: Callable[[argparse.Namespace], int] = arguments.work
+    return work(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from nnunet_lopsided.study.presets import preset_names
+
+    presets = ", ".join(preset_names())
+    parser = argparse.ArgumentParser(
+        prog="lopsided-study",
+        description="A study: datasets x censoring x arms x repetitions, as jobs of public commands that Snakemake "
+        "runs on this machine or on a cluster, and one report about them.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, work: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(work=work)
+        # One line, as everywhere.
+        command.error = lambda message: command.exit(2, f"{command.prog}: error: {message}\n")  # type: ignore[method-assign]
+        return command
+
+    for name, work, text in (
+        ("plan", _plan, "show the jobs of a study and estimate time and disk; nothing is written"),
+        ("run", _run, "run a study, or go on with it"),
+    ):
+        command = add(name, work, text)
+        command.add_argument("study", metavar="STUDY", help=f"a YAML file, or a preset: {presets}")
+        command.add_argument("-o", metavar="FOLDER", help="the study's folder (default: study-NAME)")
+    command.add_argument(
+        "--cores", type=int, default=os.cpu_count() or 1, help="of this machine to use (default: %(default)s)"
+    )
+    command.add_argument("--gpus", type=int, default=1, help="of this machine to use (default: %(default)s)")
+    command.add_argument(
+        "--profile", metavar="PROFILE", help="slurm, or a folder with a Snakemake profile: run the jobs there"
+    )
+    command.add_argument("--dry-run", action="store_true", help="let Snakemake show what it would run")
+    command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
+    for name, work, text in (
+        ("status", _status, "what is done, running, failed and waiting"),
+        ("report", _report, "write the page and the tables of what is done so far"),
+    ):
+        command = add(name, work, text)
+        command.add_argument("folder", metavar="FOLDER", help="the study's folder, or its STUDY")
+    command = add("presets", _presets, "list the presets, or print one to start from")
+    command.add_argument("name", nargs="?", metavar="NAME", help=presets)
+    return parser
+
+
+def _load(text_or_path: str) -> tuple[Study, str]:
+    """A study by the path of its file or the name of a preset, and its text."""
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.presets import preset_names, preset_text
+    from nnunet_lopsided.study.reading import did_you_mean
+    from nnunet_lopsided.study.schema import read_study, study_of_text
+
+    path = Path(text_or_path)
+    if path.is_file():
+        return read_study(path), path.read_text(encoding="utf-8")
+    if text_or_path in preset_names():
+        text = preset_text(text_or_path)
+        return study_of_text(text, f"preset {text_or_path}", Path.cwd()), text
+    raise InputError(
+        f"expected a YAML file or one of the presets {', '.join(preset_names())}, found {text_or_path}"
+        f"{did_you_mean(text_or_path, preset_names())}"
+    )
+
+
+def _folder(arguments: argparse.Namespace, study: Study) -> StudyFolder:
+    from nnunet_lopsided.study.folder import StudyFolder
+
+    return StudyFolder(Path(arguments.o or f"study-{study.name}").absolute())
+
+
+def _existing(name: str) -> StudyFolder:
+    from nnunet_lopsided.study.folder import StudyFolder
+
+    folder = StudyFolder(Path(name).absolute())
+    folder.jobs()  # complains
+    return folder
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.study.estimate import estimate
+    from nnunet_lopsided.study.preparation import plan_jobs
+    from nnunet_lopsided.study.trainer_choice import other_trainers
+
+    study, _ = _load(arguments.study)
+    folder = _folder(arguments, study)
+    _, jobs = plan_jobs(study, folder)
+    print("\n".join(_arm_lines(study)))
+    print()
+    print("\n".join(_count_lines(folder, jobs)))
+    expected = estimate(study, jobs, folder)
+    print(
+        f"\nestimate of what is left: {expected.training_hours:.2f} h of training, one after the other, and "
+        f"{expected.other_hours:.2f} h of everything else; {expected.disk_gb:.0f} GB of disk in {folder.path}"
+    )
+    print(f"  {expected.seconds_per_iteration:.2f} s per iteration, {expected.basis}; disk is a rule of thumb")
+    for arm in study.arms:
+        if arm.trainer in other_trainers():
+            print(f"note: {arm.name}: {arm.trainer} is nnU-Net's own and keeps its own epochs and iterations")
+    return 0
+
+
+def _arm_lines(study: Study) -> list[str]:
+    from nnunet_lopsided.study.jobs import runs_of
+
+    cells = Counter((r.variant.dataset, r.variant.labels, r.configuration, r.arm.name) for r in runs_of(study))
+    trainers = {arm.name: arm.trainer for arm in study.arms}
+    rows = [("dataset", "labels", "configuration", "arm", "runs", "trainer")]
+    rows += [(*cell, str(n), trainers[cell[-1]]) for cell, n in cells.items()]
+    return _columns(rows)
+
+
+def _count_lines(folder: StudyFolder, jobs: Sequence[Job]) -> list[str]:
+    from nnunet_lopsided.study.jobs import KINDS
+
+    states = folder.states(jobs)
+    shown: tuple[State, ...] = ("done", "running", "failed", "blocked", "waiting")
+    rows: list[tuple[str, ...]] = [("jobs", "all", *shown)]
+    for kind in KINDS:
+        of_kind = Counter(states[job.name] for job in jobs if job.kind == kind)
+        if of_kind:
+            rows.append((kind, str(sum(of_kind.values())), *(str(of_kind[state] or "") for state in shown)))
+    total = Counter(states.values())
+    rows.append(("all", str(len(jobs)), *(str(total[state] or "") for state in shown)))
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.engine import check_engine, command_line, run_engine
+    from nnunet_lopsided.study.preparation import plan_jobs, prepare
+
+    end_on_sigterm()
+    for name, least in (("cores", 1), ("gpus", 0)):
+        if getattr(arguments, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(arguments, name)}")
+    study, text = _load(arguments.study)
+    folder = _folder(arguments, study)
+    check_engine(arguments.profile)
+    further = [*(["--dry-run"] if arguments.dry_run else []), *arguments.further]
+    command = command_line(folder, arguments.cores, arguments.gpus, arguments.profile, further)
+    _check_room(study, arguments)
+    plan_jobs(study, folder)  # complains before anything is written
+    with _only_run(folder):
+        jobs = prepare(study, text, folder)
+        if arguments.dry_run:
+            import subprocess
+
+            return subprocess.run(command, check=False).returncode
+        here = arguments.profile is None
+        gpus = _gpus(arguments) if here and study.device == "cuda" else []
+        code = run_engine(folder, command, arguments.cores if here else 0, gpus)
+        failed = _summarise(folder, jobs)
+        print(f"report: {_write_report(folder)}")
+    return 1 if failed or code else 0
+
+
+def _check_room(study: Study, arguments: argparse.Namespace) -> None:
+    """A job that needs more than there is would be cut down or wait for ever."""
+    from nnunet_lopsided.errors import InputError
+
+    if arguments.profile is None and study.device == "cuda" and study.resources.gpus > arguments.gpus:
+        raise InputError(
+            f"a training needs {study.resources.gpus} GPUs (resources: gpus), and --gpus gives {arguments.gpus}"
+        )
+
+
+def _gpus(arguments: argparse.Namespace) -> list[str]:
+    """The GPUs that jobs are dealt out to."""
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    return (visible or [str(i) for i in range(arguments.gpus)])[: arguments.gpus]
+
+
+@contextmanager
+def _only_run(folder: StudyFolder) -> Iterator[None]:
+    """One run of a study at a time."""
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.nnunet_layout import locked
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder.path):
+            yield
+    except InputError as error:
+        if str(error).startswith("another process is writing"):
+            raise InputError(f"another lopsided-study run is at work in {folder.path}") from None
+        raise
+
+
+def _summarise(folder: StudyFolder, jobs: Sequence[Job]) -> int:
+    """Print what has become of the jobs; returns how many failed."""
+    states = folder.states(jobs)
+    print("\n".join(_count_lines(folder, jobs)))
+    failed = [name for name, state in states.items() if state == "failed"]
+    for name in failed:
+        print(f"failed: {name}: {folder.failure(name)}")
+    blocked = [name for name, state in states.items() if state == "blocked"]
+    if blocked:
+        print(f"blocked by these: {len(blocked)} jobs")
+    return len(failed)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    folder = _existing(arguments.folder)
+    jobs = folder.jobs()
+    failed = _summarise(folder, jobs)
+    for name, state in folder.states(jobs).items():
+        if state == "running":
+            print(f"running: {name}")
+    return 1 if failed else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    print(_write_report(_existing(arguments.folder)))
+    return 0
+
+
+def _write_report(folder: StudyFolder) -> Path:
+    from nnunet_lopsided.study.report import write_report
+
+    return write_report(folder)
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.presets import preset_names, preset_text
+    from nnunet_lopsided.study.reading import did_you_mean
+
+    if arguments.name is None:
+        for name in preset_names():
+            print(f"{name:14}{preset_text(name).splitlines()[0].lstrip('# ')}")
+        return 0
+    if arguments.name not in preset_names():
+        raise InputError(
+            f"preset must be one of {', '.join(preset_names())}, got {arguments.name}"
+            f"{did_you_mean(arguments.name, preset_names())}"
+        )
+    print(preset_text(arguments.name), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

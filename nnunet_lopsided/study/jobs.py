@@ -1,0 +1,382 @@
+"""A study as jobs, each one call of a public command. Pure: nothing is read or written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import new_dataset_name, results_folder_name
+from nnunet_lopsided.study.schema import FULL, Arm, Censoring, Dataset, Phantom, Study
+
+# Options that decide how fast and where, not what comes out.
+_ONLY_SPEED = ("-np", "-npfp", "--np", "-npp", "-nps", "-device", "-num_gpus")
+KINDS = ("phantom", "preprocess", "plan", "censor", "share", "train", "predict", "evaluate")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of labels to train on.
+
+    Attributes:
+        dataset: the study's name of the dataset.
+        censoring: which lesions are missing.
+        seed: of the censoring and of the choice of patients.
+        patients: number of training patients; None: all.
+    """
+
+    dataset: str
+    censoring: Censoring
+    seed: int = 0
+    patients: int | None = None
+
+    @property
+    def is_source(self) -> bool:
+        """Whether this is the dataset as it is."""
+        return self.censoring.mode is None and self.patients is None
+
+    @property
+    def labels(self) -> str:
+        """The kind of labels without the dataset and without the seed, as tables call it."""
+        return self.censoring.name + ("" if self.patients is None else f"-n{self.patients}")
+
+    @property
+    def name(self) -> str:
+        """Unique in the study; the dataset's name where this is the dataset.
+
+        Example:
+            >>> Variant("mets", Censoring("size", 0.5), 1, 10).name, Variant("mets", Censoring()).name
+            ('mets-size50-s1-n10', 'mets')
+        """
+        if self.is_source:
+            return self.dataset
+        seed = "" if self.censoring.mode is None else f"-s{self.seed}"
+        patients = "" if self.patients is None else f"-n{self.patients}"
+        return f"{self.dataset}-{self.censoring.name}{seed}{patients}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm on one variant, in one configuration and repetition: a training per fold."""
+
+    variant: Variant
+    configuration: str
+    arm: Arm
+    repetition: int
+
+    @property
+    def name(self) -> str:
+        """Unique in the study, and the name of its folders."""
+        labels = f"-{FULL}" if self.variant.is_source else ""
+        return f"{self.variant.name}{labels}-{self.configuration}-{self.arm.name}-r{self.repetition}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a public command, in the study's folder.
+
+    Attributes:
+        name: ``KIND/NAME``, unique; names its marker and its log.
+        command: program and arguments; paths are relative to the study's folder.
+        needs: names of the jobs whose results it reads.
+        results: nnU-Net's results folder, relative.
+        cpus: cores it may use.
+        gpus: GPUs it needs.
+        memory_gb: main memory it may need.
+        hours: time limit.
+        fold_folder: for a training, where its checkpoints are, relative.
+        run: name of the run it belongs to; empty for jobs on datasets.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    results: str = "nnUNet_results"
+    cpus: int = 1
+    gpus: int = 0
+    memory_gb: float = 4.0
+    hours: float = 4.0
+    fold_folder: str = ""
+    run: str = ""
+
+    @property
+    def kind(self) -> str:
+        """One of :data:`KINDS`."""
+        return self.name.split("/")[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """For jobs.json."""
+        return asdict(self)
+
+
+def same_outcome(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two commands differ at most in how many processes they use and on which device.
+
+    Example:
+        >>> same_outcome(["nnUNetv2_train", "1", "-device", "cpu"], ["nnUNetv2_train", "1", "-device", "cuda"])
+        True
+        >>> same_outcome(["censor", "--seed", "1", "-np", "2"], ["censor", "--seed", "2", "-np", "2"])
+        False
+    """
+    return _essence(one) == _essence(other)
+
+
+def _essence(command: Sequence[str]) -> list[str]:
+    kept, dropping = [], False
+    for word in command:
+        dropping = word in _ONLY_SPEED or (dropping and not word.startswith("-"))
+        if not dropping:
+            kept.append(word)
+    return kept
+
+
+def job_of_json(content: Mapping[str, Any]) -> Job:
+    """The reverse of :meth:`Job.as_json`."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+    return Job(**values)
+
+
+def variants_of(study: Study) -> tuple[Variant, ...]:
+    """Every set of labels that an arm of the study trains on, and every dataset, sorted by dataset."""
+    wanted = {name for arm in study.arms for name in arm.censoring or [c.name for c in study.censoring]}
+    variants = []
+    for dataset in study.datasets:
+        variants.append(Variant(dataset.name, Censoring()))
+        for censoring in study.censoring:
+            for patients in study.patients:
+                of_all = [Variant(dataset.name, censoring, seed, patients) for seed in censoring.seeds]
+                variants += [v for v in of_all if censoring.name in wanted and not v.is_source]
+    return tuple(variants)
+
+
+def runs_of(study: Study) -> tuple[Run, ...]:
+    """Every run, in the order of the study's lists."""
+    trained = {
+        name: [v for v in variants_of(study) if v.dataset == name and (not v.is_source or None in study.patients)]
+        for name in (dataset.name for dataset in study.datasets)
+    }
+    has_full = any(censoring.mode is None for censoring in study.censoring)
+    return tuple(
+        Run(variant, configuration, arm, repetition)
+        for dataset in study.datasets
+        for variant in trained[dataset.name]
+        if has_full or variant.censoring.mode is not None
+        for configuration in study.configurations
+        for arm in study.arms
+        if arm.censoring is None or variant.censoring.name in arm.censoring
+        for repetition in range(1, study.repetitions + 1)
+    )
+
+
+def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
+    """A dataset id for every variant; those of an earlier run of the study are kept.
+
+    Args:
+        study: the study.
+        earlier: ids by name of the variant.
+
+    Raises:
+        InputError: the study's range has too few ids.
+    """
+    low, high = study.dataset_ids
+    names = [variant.name for variant in variants_of(study)]
+    chosen = {name: earlier[name] for name in names if name in earlier}
+    free = (i for i in range(low, high + 1) if i not in earlier.values())
+    for name in names:
+        if name not in chosen:
+            number = next(free, None)
+            if number is None:
+                raise InputError(
+                    f"dataset_ids must have room for {len(names)} datasets and variants, got {low} to {high} with "
+                    f"{len(earlier)} in use"
+                )
+            chosen[name] = number
+    return {name: chosen[name] for name in names}
+
+
+def expand(study: Study, ids: Mapping[str, int]) -> tuple[Job, ...]:
+    """Every job of a study, after those it needs.
+
+    Args:
+        study: the study.
+        ids: dataset id of every variant, of :func:`choose_ids`.
+    """
+    return _Expansion(study, ids).jobs()
+
+
+class _Expansion:
+    def __init__(self, study: Study, ids: Mapping[str, int]) -> None:
+        self.study, self.ids = study, ids
+
+    def jobs(self) -> tuple[Job, ...]:
+        found: list[Job] = []
+        for dataset in self.study.datasets:
+            found += self._of_dataset(dataset)
+        for variant in variants_of(self.study):
+            if not variant.is_source:
+                found += self._of_variant(variant)
+        for run in runs_of(self.study):
+            found += self._of_run(run)
+        return tuple(found)
+
+    # ---- data
+
+    def _of_dataset(self, dataset: Dataset) -> Iterator[Job]:
+        number = str(self.ids[dataset.name])
+        cpus = self.study.resources.cpus
+        if isinstance(dataset.source, Phantom):
+            yield Job(f"phantom/{dataset.name}", _phantom(dataset, dataset.source, number, cpus), cpus=cpus)
+        configurations = dict.fromkeys("3d_fullres" if c == "2.5d" else c for c in self.study.configurations)
+        planner = () if self.study.planner == "ExperimentPlanner" else ("-pl", self.study.planner)
+        processes = ("-npfp", str(cpus), "-np", *[str(cpus)] * len(configurations))
+        command = ("nnUNetv2_plan_and_preprocess", "-d", number, *planner, "-c", *configurations, *processes)
+        made = self._made(dataset.name)
+        yield Job(f"preprocess/{dataset.name}", command, made, cpus=cpus, memory_gb=self.study.resources.memory_gb)
+        if "2.5d" in self.study.configurations:
+            plan = ("lopsided-plan", "-d", number, *self._plans, *_plan_options(self.study), "--overwrite")
+            yield Job(f"plan/{dataset.name}", (*plan, "-np", str(cpus)), (f"preprocess/{dataset.name}",), cpus=cpus)
+
+    def _of_variant(self, variant: Variant) -> Iterator[Job]:
+        source, number = str(self.ids[variant.dataset]), str(self.ids[variant.name])
+        censoring, cpus = variant.censoring, self.study.resources.cpus
+        command = ["lopsided-censor", "-d", source, "-o", number, "--name", variant.name]
+        if censoring.mode is not None:
+            command += ["--mode", censoring.mode]
+        if censoring.rate is not None:
+            command += ["--rate", f"{censoring.rate:g}"]
+        command += ["--seed", str(variant.seed)]
+        if variant.patients is not None:
+            command += ["--patients", str(variant.patients)]
+            if self.study.evaluation.patients_regex is not None:
+                command += ["--patients-regex", self.study.evaluation.patients_regex]
+        made = self._made(variant.dataset)
+        yield Job(f"censor/{variant.name}", (*command, "--overwrite", "-np", str(cpus)), made, cpus=cpus)
+        share = ("lopsided-share", "-d", source, "-o", number, "--overwrite", "-np", str(cpus))
+        yield Job(f"share/{variant.name}", share, (f"censor/{variant.name}", self._ready(variant.dataset)), cpus=cpus)
+
+    def _made(self, dataset: str) -> tuple[str, ...]:
+        """The job that makes the raw dataset, if one does."""
+        (source,) = (d.source for d in self.study.datasets if d.name == dataset)
+        return (f"phantom/{dataset}",) if isinstance(source, Phantom) else ()
+
+    def _ready(self, dataset: str) -> str:
+        """The job after which a dataset is preprocessed and planned."""
+        return f"{'plan' if '2.5d' in self.study.configurations else 'preprocess'}/{dataset}"
+
+    # ---- runs
+
+    @property
+    def _plans(self) -> tuple[str, ...]:
+        return () if self.study.plans == "nnUNetPlans" else ("-p", self.study.plans)
+
+    def _of_run(self, run: Run) -> Iterator[Job]:
+        trains = [self._train(run, fold) for fold in self.study.folds]
+        yield from trains
+        trained = tuple(job.name for job in trains)
+        if "test" in self.study.evaluation.cases:
+            yield self._predict(run, trained)
+            raw = f"nnUNet_raw/{self._folder(run.variant.dataset)}"
+            which = ("-g", f"{raw}/labelsTs", "-p", f"predictions/{run.name}")
+            yield self._evaluate(run, "test", which, (f"predict/{run.name}",))
+        if "validation" in self.study.evaluation.cases:
+            yield self._evaluate(run, "validation", self._validation(run), trained)
+
+    def _train(self, run: Run, fold: int | str) -> Job:
+        resources, variant = self.study.resources, run.variant
+        command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold), "-tr", run.arm.trainer]
+        command += [*self._plans, "-device", self.study.device]
+        if "validation" in self.study.evaluation.cases:
+            command.append("--npz")
+        gpus = resources.gpus if self.study.device == "cuda" else 0
+        if gpus > 1:
+            command += ["-num_gpus", str(gpus)]
+        ready = self._ready(variant.dataset) if variant.is_source else f"share/{variant.name}"
+        return Job(
+            f"train/{run.name}-f{fold}",
+            tuple(command),
+            (ready,),
+            _results(run),
+            resources.cpus,
+            gpus,
+            resources.memory_gb,
+            resources.hours,
+            f"{self._model(run)}/fold_{fold}",
+            run.name,
+        )
+
+    def _predict(self, run: Run, needs: tuple[str, ...]) -> Job:
+        resources = self.study.resources
+        images = f"nnUNet_raw/{self._folder(run.variant.dataset)}/imagesTs"
+        command = ["nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}", "-d"]
+        command += [
+            str(self.ids[run.variant.name]),
+            "-c",
+            run.configuration,
+            "-tr",
+            run.arm.trainer,
+            *self._plans,
+            "-f",
+        ]
+        command += [*map(str, self.study.folds), "-device", self.study.device, "--save_probabilities"]
+        command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
+        gpus = 1 if self.study.device == "cuda" else 0
+        return Job(
+            f"predict/{run.name}",
+            tuple(command),
+            needs,
+            _results(run),
+            resources.cpus,
+            gpus,
+            resources.memory_gb,
+            resources.hours,
+            run=run.name,
+        )
+
+    def _evaluate(self, run: Run, on: str, which: tuple[str, ...], needs: tuple[str, ...]) -> Job:
+        rules, cpus = self.study.evaluation, self.study.resources.cpus
+        options = [] if rules.profile == "paper" else ["--profile", rules.profile]
+        options += [] if rules.label is None else ["--label", rules.label]
+        options += [] if rules.patients_regex is None else ["--patients-regex", rules.patients_regex]
+        command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "--np", str(cpus))
+        return Job(f"evaluate/{run.name}-{on}", (*command, "--overwrite"), needs, _results(run), cpus, run=run.name)
+
+    def _validation(self, run: Run) -> tuple[str, ...]:
+        """Predictions on the validation cases against whole labels, with the censored ones beside them."""
+        full = ("-g", f"nnUNet_preprocessed/{self._folder(run.variant.dataset)}/gt_segmentations")
+        labels = f"nnUNet_preprocessed/{self._folder(run.variant.name)}/gt_segmentations"
+        censored = () if run.variant.censoring.mode is None else ("--reference-censored", labels)
+        if self.study.folds == ("all",):
+            return (*full, "-p", f"{self._model(run)}/fold_all/validation", *censored)
+        return (*full, "--cv", self._model(run), "--folds", *map(str, self.study.folds), *censored)
+
+    def _model(self, run: Run) -> str:
+        names = self._folder(run.variant.name), run.arm.trainer, self.study.plans, run.configuration
+        return f"{_results(run)}/{results_folder_name(*names)}"
+
+    def _folder(self, variant: str) -> str:
+        return new_dataset_name(self.ids[variant], variant)
+
+
+def _results(run: Run) -> str:
+    """nnU-Net has no seed and no name for a repetition: each has a results folder of its own."""
+    return f"nnUNet_results/repetition_{run.repetition}"
+
+
+def _phantom(dataset: Dataset, phantom: Phantom, number: str, cpus: int) -> tuple[str, ...]:
+    command = ["python", "-m", "nnunet_lopsided.commands.phantom", "-d", number, "--name", dataset.name]
+    command += ["--train", str(phantom.train), "--test", str(phantom.test), "--seed", str(phantom.seed)]
+    command += ["--shape", *map(str, phantom.shape), "--spacing", *(f"{s:g}" for s in phantom.spacing)]
+    for option in ("lesions", "diameter", "contrast"):
+        value = getattr(phantom, option)
+        command += [] if value is None else [f"--{option}", f"{value:g}"]
+    return (*command, "--overwrite", "-np", str(cpus))
+
+
+def _plan_options(study: Study) -> list[str]:
+    options: list[str] = []
+    for name, value in asdict(study.plan_25d).items():
+        if value is not None:
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            options += [f"--{name.replace('_', '-')}", *(str(v) for v in values)]
+    return options

@@ -1,0 +1,203 @@
+"""Making a folder ready for a study: its jobs, the ids of its datasets, links to the user's data, the folds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import (
+    PATH_VARIABLES,
+    RawDataset,
+    names_of_dataset,
+    new_dataset_name,
+    raw_dataset,
+    read_json,
+    write_json,
+)
+from nnunet_lopsided.study.folder import StudyFolder
+from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome
+from nnunet_lopsided.study.reading import Node
+from nnunet_lopsided.study.schema import Dataset, Phantom, Study
+
+_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share")
+
+
+def plan_jobs(study: Study, folder: StudyFolder) -> tuple[dict[str, int], tuple[Job, ...]]:
+    """Ids and jobs of a study in a folder, which need not exist; nothing is written.
+
+    Raises:
+        InputError: the folder holds something else or another study, an id is in use, or data have changed that
+            trainings have used.
+    """
+    _check_folder(study, folder)
+    ids = choose_ids(study, folder.ids())
+    _check_ids(folder, ids)
+    jobs = expand(study, ids)
+    _check_data(folder, jobs)
+    return ids, jobs
+
+
+def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
+    """Write the jobs of a study into its folder, link its datasets, and take back markers of jobs that have changed.
+
+    Args:
+        study: the study.
+        text: of its YAML file.
+        folder: need not exist.
+
+    Returns:
+        The jobs.
+
+    Raises:
+        InputError: see :func:`plan_jobs`; or a dataset cannot be used.
+    """
+    ids, jobs = plan_jobs(study, folder)
+    sources = {d.name: (d, _source(d)) for d in study.datasets}
+    for dataset, raw in sources.values():
+        if raw is not None:
+            _check_source(study, dataset, raw)
+    for variable in PATH_VARIABLES:
+        (folder.path / variable).mkdir(parents=True, exist_ok=True)
+    folder.study_file.write_text(text, encoding="utf-8")
+    described = {name: _described(dataset) for name, (dataset, _) in sources.items()}
+    write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
+    with nnunet_paths(folder.path):
+        for dataset, raw in sources.values():
+            _provide(dataset, raw, ids[dataset.name], folder)
+    for job in jobs:
+        record = folder.record(job.name)
+        if record is not None and not same_outcome(record["command"], job.command):
+            folder.marker(job.name).unlink()
+    write_json(folder.jobs_file, [job.as_json() for job in jobs])
+    return jobs
+
+
+@contextmanager
+def nnunet_paths(folder: Path) -> Iterator[None]:
+    """nnU-Net's paths are those of a study for a while."""
+    before = {variable: os.environ.get(variable) for variable in PATH_VARIABLES}
+    os.environ.update({variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES})
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+
+
+def _check_folder(study: Study, folder: StudyFolder) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError(f"{folder.path} is not a folder")
+    if not folder.jobs_file.is_file() and not folder.study_file.is_file():
+        if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
+            raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
+        return
+    name = Node.of_file(folder.study_file).value.get("name")
+    if name != study.name:
+        raise InputError(f"{folder.path} holds the study {name}, not {study.name}; choose another folder with -o")
+    for dataset in study.datasets:
+        earlier = folder.sources().get(dataset.name)
+        if earlier is not None and earlier != _described(dataset):
+            raise InputError(
+                f"{folder.path} holds a study whose dataset {dataset.name} is {earlier}, now it is "
+                f"{_described(dataset)}; choose another folder with -o"
+            )
+
+
+def _check_ids(folder: StudyFolder, ids: Mapping[str, int]) -> None:
+    with nnunet_paths(folder.path):
+        for variant, number in ids.items():
+            others = [name for name in names_of_dataset(number) if name != new_dataset_name(number, variant)]
+            if others:
+                raise InputError(
+                    f"dataset id {number} for {variant} is in use in {folder.path}: {', '.join(others)}; give another "
+                    "range by dataset_ids"
+                )
+
+
+def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
+    """A training would go on from a checkpoint of other data, so these must not change."""
+    trained = any(job.kind == "train" and folder.attempts(job.name).is_dir() for job in jobs)
+    for job in jobs if trained else ():
+        record = folder.record(job.name) if job.kind in _DATA_KINDS else None
+        if record is not None and not same_outcome(record["command"], job.command):
+            raise InputError(
+                f"job {job.name} differs from what was run in {folder.path} ({' '.join(record['command'])}), and "
+                "trainings have used it; choose another folder with -o"
+            )
+
+
+def _source(dataset: Dataset) -> RawDataset | None:
+    """The user's dataset; None for a phantom."""
+    if isinstance(dataset.source, Phantom):
+        return None
+    if isinstance(dataset.source, int):
+        return raw_dataset(dataset.source)
+    if not Path(dataset.source).is_dir():
+        raise InputError(f"dataset {dataset.name}: folder not found: {dataset.source}")
+    return RawDataset(Path(dataset.source))
+
+
+def _described(dataset: Dataset) -> Any:
+    """The source as JSON."""
+    if isinstance(dataset.source, Phantom):
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.source).items()}
+    return dataset.source
+
+
+def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
+    raw.training_cases()  # complains of what is broken
+    test = raw.test_cases()
+    without = [case.name for case in test if case.label is None]
+    if "test" in study.evaluation.cases and (not test or without):
+        what = f"no label for {', '.join(without[:3])}" if test else "no imagesTs"
+        raise InputError(
+            f"dataset {dataset.name}: expected labels in labelsTs for all of imagesTs of {raw.folder}, found {what}; "
+            "or evaluate the validation cases alone (evaluation: cases: [validation])"
+        )
+
+
+def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
+    """Links to the user's cases, and the folds that all variants share, before anything can make others."""
+    name = new_dataset_name(number, dataset.name)
+    if raw is not None and not (folder.path / "nnUNet_raw" / name).is_dir():
+        from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
+        from nnunet_lopsided.dataset_conversion.variants import link_cases
+
+        test = [case for case in raw.test_cases() if case.label is not None]
+        linked = link_cases(raw, number, dataset.name, raw.training_cases(), test)
+        if (raw.folder / CASES_FILE).is_file():
+            shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
+    splits = folder.path / "nnUNet_preprocessed" / name / "splits_final.json"
+    if not splits.is_file():
+        splits.parent.mkdir(parents=True, exist_ok=True)
+        write_json(splits, _folds(dataset, raw))
+
+
+def _folds(dataset: Dataset, raw: RawDataset | None) -> list[dict[str, list[str]]]:
+    """The dataset's own folds, or else five by patient."""
+    from nnunet_lopsided.dataset_conversion.converters.splitting import folds_by_patient
+    from nnunet_lopsided.dataset_conversion.patients import patients_of
+    from nnunet_lopsided.dataset_conversion.phantom import training_case_names
+
+    if raw is None:
+        assert isinstance(dataset.source, Phantom), "only phantoms have no raw dataset before they are made"
+        names = training_case_names(dataset.source.train)
+        patients = {name: name for name in names}
+    else:
+        if (raw.folder / "splits_final.json").is_file():
+            return list(read_json(raw.folder / "splits_final.json"))
+        names = [case.name for case in raw.training_cases()]
+        patients, _ = patients_of(names, raw.folder)
+    cases: dict[str, list[str]] = {}
+    for case, patient in patients.items():
+        cases.setdefault(patient, []).append(case)
+    return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0)

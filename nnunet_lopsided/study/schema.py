@@ -1,0 +1,407 @@
+"""What a study is: study.yaml, checked and as frozen dataclasses."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_lopsided.dataset_conversion.censoring import MODES
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.reading import Node, did_you_mean
+from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget
+
+FULL = "full"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Planner -> the name nnU-Net gives its plans.
+PLANNERS = {
+    "ExperimentPlanner": "nnUNetPlans",
+    "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans",
+    "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
+    "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
+}
+_SEEDED = ("stochastic", "reader")
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Procedural brains: the options of ``python -m nnunet_lopsided.commands.phantom``."""
+
+    train: int = 24
+    test: int = 12
+    shape: tuple[int, int, int] = (32, 80, 80)
+    spacing: tuple[float, float, float] = (2.0, 1.6, 1.6)
+    seed: int = 0
+    lesions: float | None = None
+    diameter: float | None = None
+    contrast: float | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset under the study's own name for it.
+
+    Attributes:
+        name: in the study.
+        source: exactly one of a folder in nnU-Net's raw layout, the id of a dataset below the user's nnUNet_raw, or a
+            phantom.
+    """
+
+    name: str
+    source: str | int | Phantom
+
+
+@dataclass(frozen=True)
+class Censoring:
+    """Which lesions the training labels lack; ``mode`` None: none."""
+
+    mode: str | None = None
+    rate: float | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def name(self) -> str:
+        """What arms and tables call it.
+
+        Example:
+            >>> Censoring().name, Censoring("size", 0.5).name, Censoring("reader").name, Censoring("size", 0.125).name
+            ('full', 'size50', 'reader', 'size12p5')
+        """
+        if self.mode is None:
+            return FULL
+        return self.mode + ("" if self.rate is None else f"{100 * self.rate:g}".replace(".", "p"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: in the study.
+        trainer: with its budget in the name, where it is one of ours.
+        censoring: names of the censorings it is trained on; None: all.
+    """
+
+    name: str
+    trainer: str
+    censoring: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan25d:
+    """Options of ``lopsided-plan``; None: its own choice."""
+
+    slices: int | None = None
+    encoder: str | None = None
+    decoder: str | None = None
+    output_stride: int | None = None
+    patch: tuple[int, int] | None = None
+    batch_size: int | None = None
+    gpu_memory: float | None = None
+    pretrained: str | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated and how.
+
+    Attributes:
+        cases: "test", "validation" or both.
+        profile: of ``lopsided-eval``.
+        label: class or region; None: all foreground.
+        patients_regex: see ``lopsided-eval``.
+    """
+
+    cases: tuple[str, ...] = ("test",)
+    profile: str = "paper"
+    label: str | None = None
+    patients_regex: str | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one training may take.
+
+    Attributes:
+        cpus: cores.
+        gpus: GPUs, when the device is cuda.
+        memory_gb: main memory.
+        hours: time limit.
+        seconds_per_iteration: for the estimate; None: measured in the study, or else assumed.
+    """
+
+    cpus: int = 2
+    gpus: int = 1
+    memory_gb: float = 8.0
+    hours: float = 24.0
+    seconds_per_iteration: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study; see docs/reference/study.md for every key of the YAML file."""
+
+    name: str
+    datasets: tuple[Dataset, ...]
+    arms: tuple[Arm, ...]
+    censoring: tuple[Censoring, ...] = (Censoring(),)
+    patients: tuple[int | None, ...] = (None,)
+    configurations: tuple[str, ...] = ("3d_fullres",)
+    planner: str = "ExperimentPlanner"
+    plan_25d: Plan25d = Plan25d()
+    folds: tuple[int | str, ...] = (0,)
+    repetitions: int = 1
+    baseline: str = ""
+    evaluation: Evaluation = Evaluation()
+    mirroring: bool = True
+    device: str = "cuda"
+    resources: Resources = Resources()
+    dataset_ids: tuple[int, int] = (800, 999)
+
+    @property
+    def plans(self) -> str:
+        """Name of the plans."""
+        return PLANNERS[self.planner]
+
+
+def read_study(path: Path) -> Study:
+    """The study in a YAML file.
+
+    Args:
+        path: the file; folders in it are relative to where it lies.
+
+    Raises:
+        InputError: something in it is unknown, missing or wrong; one line with file, key, expected and found.
+    """
+    return _study(Node.of_file(path), path.resolve().parent)
+
+
+def study_of_text(text: str, source: str, folder: Path) -> Study:
+    """As :func:`read_study`, from the text of a file called ``source``."""
+    return _study(Node.of_text(text, source), folder)
+
+
+_KEYS = (
+    *(
+        "name",
+        "datasets",
+        "censoring",
+        "patients",
+        "configurations",
+        "planner",
+        "plan_25d",
+        "arms",
+        "baseline",
+        "folds",
+    ),
+    *("repetitions", "budget", "evaluation", "mirroring", "device", "resources", "dataset_ids"),
+)
+
+
+def _study(top: Node, folder: Path) -> Study:
+    top.mapping(_KEYS, required=("name", "datasets", "arms"))
+    datasets = top.need("datasets", lambda n: n.list_of(lambda d: _dataset(d, folder)))
+    _unique(top, "datasets", [d.name for d in datasets])
+    censoring = top.get("censoring", lambda n: n.list_of(_censoring), (Censoring(),))
+    names = [c.name for c in censoring]
+    _unique(top, "censoring", names)
+    budget = top.get("budget", _budget, (None, None))
+    arms = top.need("arms", lambda n: n.list_of(lambda a: _arm(a, names, budget)))
+    _unique(top, "arms", [arm.name for arm in arms])
+    # nnU-Net keeps results by trainer.
+    _unique(top, "arms", [arm.trainer for arm in arms])
+    study = Study(
+        name=top.need("name", _study_name),
+        datasets=datasets,
+        arms=arms,
+        censoring=censoring,
+        patients=top.get("patients", lambda n: n.list_of(_patients), (None,)),
+        configurations=top.get("configurations", lambda n: n.list_of(_configuration), ("3d_fullres",)),
+        planner=top.get("planner", lambda n: n.choice(list(PLANNERS)), "ExperimentPlanner"),
+        plan_25d=top.get("plan_25d", _plan_25d, Plan25d()),
+        folds=top.get("folds", lambda n: n.list_of(_fold), (0,)),
+        repetitions=top.get("repetitions", lambda n: n.whole(1, 999), 1),
+        baseline=top.get("baseline", lambda n: n.choice([arm.name for arm in arms]), arms[0].name),
+        evaluation=top.get("evaluation", _evaluation, Evaluation()),
+        mirroring=top.get("mirroring", Node.truth, True),
+        device=top.get("device", lambda n: n.choice(("cpu", "cuda", "mps")), "cuda"),
+        resources=top.get("resources", _resources, Resources()),
+        dataset_ids=top.get("dataset_ids", _id_range, (800, 999)),
+    )
+    _check_together(top, study)
+    return study
+
+
+def _check_together(top: Node, study: Study) -> None:
+    """What single keys cannot tell."""
+    if "all" in study.folds and len(study.folds) > 1:
+        top.get("folds", lambda n: n.fail("either all or numbers", f"{list(study.folds)}"), None)
+    if "all" in study.folds and "validation" in study.evaluation.cases and study.patients != (None,):
+        top.get("folds", lambda n: n.fail("numbers where numbers of patients are evaluated on validation cases"), None)
+    for i, dataset in enumerate(study.datasets):
+        if isinstance(dataset.source, Phantom) and not dataset.source.test and "test" in study.evaluation.cases:
+            place = Node(top.source, f"datasets[{i}].phantom.test", 0)
+            place.fail("test cases, or evaluation: cases: [validation]")
+    if study.plan_25d != Plan25d() and "2.5d" not in study.configurations:
+        top.get("plan_25d", lambda n: n.fail("2.5d among the configurations", ", ".join(study.configurations)), None)
+
+
+def _unique(top: Node, key: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            top.get(key, lambda n, name=name: n.fail("different ones", f"{name} twice"), None)  # type: ignore[misc]
+
+
+def _study_name(node: Node) -> str:
+    text = node.text()
+    if not _STUDY_NAME.fullmatch(text):
+        node.fail("a name of letters, digits, '.', '_' and '-' that begins with a letter or digit")
+    return text
+
+
+def _name(node: Node) -> str:
+    text = node.text()
+    if not _NAME.fullmatch(text) or "__" in text:
+        node.fail("a name of letters, digits, '.' and single '_' that begins with a letter or digit")
+    return text
+
+
+def _dataset(node: Node, folder: Path) -> Dataset:
+    node.mapping(("name", "folder", "id", "phantom"), required=("name",))
+    given = [key for key in ("folder", "id", "phantom") if node.value.get(key) is not None]
+    if len(given) != 1:
+        node.fail("exactly one of the keys folder, id, phantom", ", ".join(given) or "none of them")
+    name = node.need("name", _name)
+    path = node.get("folder", lambda n: str((folder / Path(n.text()).expanduser()).resolve()), "")
+    number = node.get("id", lambda n: n.whole(1, 999), 0)
+    phantom = node.get("phantom", _phantom, None)
+    return Dataset(name, phantom or number or path)
+
+
+def _phantom(node: Node) -> Phantom:
+    node.mapping(("train", "test", "shape", "spacing", "seed", "lesions", "diameter", "contrast"))
+    default = Phantom()
+    z, y, x = node.get("shape", lambda n: _numbers(n, 3, 8, integer=True), default.shape)
+    spacing = node.get("spacing", lambda n: _numbers(n, 3, 0.01), default.spacing)
+    return Phantom(
+        train=node.get("train", lambda n: n.whole(2), default.train),
+        test=node.get("test", lambda n: n.whole(0), default.test),
+        shape=(int(z), int(y), int(x)),
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        seed=node.get("seed", lambda n: n.whole(), default.seed),
+        lesions=node.get("lesions", lambda n: n.number(0), None),
+        diameter=node.get("diameter", lambda n: n.number(0), None),
+        contrast=node.get("contrast", lambda n: n.number(0), None),
+    )
+
+
+def _numbers(node: Node, n: int, low: float, integer: bool = False) -> tuple[float, ...]:
+    values = tuple(item.whole(int(low)) if integer else item.number(low) for item in node.items())
+    if len(values) != n:
+        node.fail(f"a list of {n} numbers")
+    return values
+
+
+def _censoring(node: Node) -> Censoring:
+    if node.value == "none":
+        return Censoring()
+    if not isinstance(node.value, dict):
+        node.fail("none or a mapping with the keys mode, rate, seeds")
+    node.mapping(("mode", "rate", "seeds"), required=("mode",))
+    mode = node.need("mode", lambda n: n.choice(MODES))
+    rate = node.get("rate", lambda n: n.number(0, 1), None)
+    if rate is None and mode != "reader":
+        node.fail(f"a rate for mode {mode}", "none")
+    seeds = node.get("seeds", lambda n: n.list_of(lambda s: s.whole()), (0,))
+    if len(seeds) > 1 and mode not in _SEEDED:
+        node.get("seeds", lambda n: n.fail(f"one seed: mode {mode} deletes the same lesions with any"), None)
+    return Censoring(mode, rate, seeds)
+
+
+def _patients(node: Node) -> int | None:
+    return None if node.value == "all" else node.whole(1)
+
+
+def _configuration(node: Node) -> str:
+    if isinstance(node.value, float):  # 2.5d is text, 2.5 is not
+        node.fail("a configuration such as 2d, 2.5d, 3d_fullres")
+    return node.choice(("2d", "2.5d", "3d_fullres", "3d_lowres"))
+
+
+def _fold(node: Node) -> int | str:
+    return "all" if node.value == "all" else node.whole(0, 99)
+
+
+def _budget(node: Node) -> tuple[int | None, int | None]:
+    node.mapping(("epochs", "iterations"))
+    return (
+        node.get("epochs", lambda n: n.whole(1), None),
+        node.get("iterations", lambda n: n.whole(1), None),
+    )
+
+
+def _arm(node: Node, censorings: list[str], budget: tuple[int | None, int | None]) -> Arm:
+    node.mapping(("name", "trainer", "censoring"), required=("name", "trainer"))
+    trainer = node.need("trainer", lambda n: _trainer(n, budget))
+    chosen = node.get("censoring", lambda n: n.list_of(lambda c: c.choice(censorings)), None)
+    return Arm(node.need("name", _name), trainer, chosen)
+
+
+def _trainer(node: Node, budget: tuple[int | None, int | None]) -> str:
+    name = node.text()
+    if name in other_trainers():
+        return name
+    try:
+        full = with_budget(name, *budget) if is_ours(name) else None
+        if full is not None:
+            is_ours(full)
+    except InputError as error:
+        raise InputError(f"{node.source}: {node.key}: {error}; found {name}") from None
+    if full is None:
+        node.fail("a trainer of nnU-Net or of this package", f"{name}{did_you_mean(name, known_trainers())}")
+    return full
+
+
+def _plan_25d(node: Node) -> Plan25d:
+    node.mapping(("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "gpu_memory", "pretrained"))
+    patch = node.get("patch", lambda n: _numbers(n, 2, 1, integer=True), None)
+    return Plan25d(
+        slices=node.get("slices", lambda n: n.whole(1), None),
+        encoder=node.get("encoder", Node.text, None),
+        decoder=node.get("decoder", lambda n: n.choice(("deeplabv3", "deeplabv3plus")), None),
+        output_stride=node.get("output_stride", lambda n: n.whole(8, 16), None),
+        patch=None if patch is None else (int(patch[0]), int(patch[1])),
+        batch_size=node.get("batch_size", lambda n: n.whole(1), None),
+        gpu_memory=node.get("gpu_memory", lambda n: n.number(0.1), None),
+        pretrained=node.get("pretrained", Node.text, None),
+    )
+
+
+def _evaluation(node: Node) -> Evaluation:
+    node.mapping(("cases", "profile", "label", "patients_regex"))
+    return Evaluation(
+        cases=node.get("cases", lambda n: n.list_of(lambda i: i.choice(("test", "validation"))), ("test",)),
+        profile=node.get("profile", lambda n: n.choice(("paper", "brats-mets")), "paper"),
+        label=node.get("label", Node.text, None),
+        patients_regex=node.get("patients_regex", Node.text, None),
+    )
+
+
+def _resources(node: Node) -> Resources:
+    node.mapping(("cpus", "gpus", "memory_gb", "hours", "seconds_per_iteration"))
+    default = Resources()
+    return Resources(
+        cpus=node.get("cpus", lambda n: n.whole(1), default.cpus),
+        gpus=node.get("gpus", lambda n: n.whole(1), default.gpus),
+        memory_gb=node.get("memory_gb", lambda n: n.number(0.1), default.memory_gb),
+        hours=node.get("hours", lambda n: n.number(0.01), default.hours),
+        seconds_per_iteration=node.get("seconds_per_iteration", lambda n: n.number(0), None),
+    )
+
+
+def _id_range(node: Node) -> tuple[int, int]:
+    low, high = (int(value) for value in _numbers(node, 2, 1, integer=True))
+    if not low <= high <= 999:
+        node.fail("two ids from 1 to 999, the smaller first", f"{low}, {high}")
+    return low, high

@@ -1,0 +1,75 @@
+"""Which trainers a study may name: ours with hyper-parameters, nnU-Net's own, and those of the user's folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from nnunet_lopsided.startup import PLUGIN_FOLDER, VARIABLE
+
+_CLASS = re.compile(r"^class (nnUNetTrainer\w*)\(", re.MULTILINE)
+_EPOCHS, _ITERATIONS = re.compile(r"_\d+epochs(_|$)"), re.compile(r"_\d+iters(_|$)")
+
+
+def other_trainers() -> frozenset[str]:
+    """Names of nnU-Net's own trainers, and of those in the folders of ``nnUNet_extTrainer``.
+
+    They are read from the source text: importing every trainer of nnU-Net takes many seconds.
+    """
+    nnunet = find_spec("nnunetv2")
+    folders = [
+        Path(place) / "training" / "nnUNetTrainer" for place in (nnunet and nnunet.submodule_search_locations) or ()
+    ]
+    folders += [Path(f) for f in os.environ.get(VARIABLE, "").split(os.pathsep) if f and f != PLUGIN_FOLDER]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return frozenset(name for path in files for name in _CLASS.findall(path.read_text(errors="replace")))
+
+
+def is_ours(name: str) -> bool:
+    """Whether a trainer is one of this package, with or without hyper-parameters in its name.
+
+    Raises:
+        InputError: it starts like one of ours, but the rest of its name cannot be read.
+    """
+    from nnunet_lopsided import trainers
+
+    try:
+        getattr(trainers, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def known_trainers() -> tuple[str, ...]:
+    """All names a study may use, ours without hyper-parameters, sorted."""
+    from nnunet_lopsided.trainers import base_trainers
+
+    return tuple(sorted({*base_trainers(), *other_trainers()}))
+
+
+def with_budget(trainer: str, epochs: int | None, iterations: int | None) -> str:
+    """The name of one of our trainers with a budget, where the name sets none itself.
+
+    Example:
+        >>> with_budget("nnUNetTrainerLopsided_a3", 5, 50), with_budget("nnUNetTrainer25D_9epochs", 5, 50)
+        ('nnUNetTrainerLopsided_a3_5epochs_50iters', 'nnUNetTrainer25D_9epochs_50iters')
+    """
+    if epochs is not None and not _EPOCHS.search(trainer):
+        trainer += f"_{epochs}epochs"
+    if iterations is not None and not _ITERATIONS.search(trainer):
+        trainer += f"_{iterations}iters"
+    return trainer
+
+
+def budget_of(trainer: str) -> tuple[int | None, int | None]:
+    """Epochs and iterations per epoch in a trainer's name; None where it has none.
+
+    Example:
+        >>> budget_of("nnUNetTrainer25D_5epochs_50iters"), budget_of("nnUNetTrainer_5epochs")
+        ((5, 50), (5, None))
+    """
+    numbers = [re.search(rf"_(\d+){unit}(?:_|$)", trainer) for unit in ("epochs", "iters")]
+    epochs, iterations = (None if found is None else int(found[1]) for found in numbers)
+    return epochs, iterations

@@ -1,0 +1,197 @@
+"""A study as jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.jobs import choose_ids, expand, job_of_json, runs_of, variants_of
+from nnunet_lopsided.study.schema import Study, study_of_text
+
+TEXT = """
+name: small
+datasets:
+  - {name: mets, folder: /data/Mets}
+censoring: [none, {mode: stochastic, rate: 0.5, seeds: [0, 1]}]
+configurations: [2.5d]
+plan_25d: {encoder: resnet18, patch: [64, 80]}
+arms:
+  - {name: plain, trainer: nnUNetTrainer}
+  - {name: other, trainer: nnUNetTrainer_5epochs, censoring: [stochastic50]}
+evaluation: {cases: [test, validation]}
+device: cpu
+"""
+
+
+def study(text: str = TEXT, more: str = "") -> Study:
+    return study_of_text(text + more, "study", Path("/"))
+
+
+def jobs_of(text: str = TEXT, more: str = "") -> dict[str, str]:
+    found = study(text, more)
+    return {job.name: " ".join(job.command) for job in expand(found, choose_ids(found, {}))}
+
+
+def test_the_jobs_of_a_study() -> None:
+    jobs = jobs_of()
+    assert list(jobs) == [
+        "preprocess/mets",
+        "plan/mets",
+        *("censor/mets-stochastic50-s0", "share/mets-stochastic50-s0"),
+        *("censor/mets-stochastic50-s1", "share/mets-stochastic50-s1"),
+        *(
+            f"{kind}/{run}{end}"
+            for run in (
+                "mets-full-2.5d-plain-r1",
+                "mets-stochastic50-s0-2.5d-plain-r1",
+                "mets-stochastic50-s0-2.5d-other-r1",
+                "mets-stochastic50-s1-2.5d-plain-r1",
+                "mets-stochastic50-s1-2.5d-other-r1",
+            )
+            for kind, end in (("train", "-f0"), ("predict", ""), ("evaluate", "-test"), ("evaluate", "-validation"))
+        ),
+    ]
+
+
+def test_the_commands_of_a_study() -> None:
+    jobs = jobs_of()
+    run = "mets-stochastic50-s1-2.5d-other-r1"
+    model = "nnUNet_results/repetition_1/Dataset802_mets-stochastic50-s1/nnUNetTrainer_5epochs__nnUNetPlans__2.5d"
+    gt = "nnUNet_preprocessed/Dataset80{}/gt_segmentations"
+    assert jobs["preprocess/mets"] == "nnUNetv2_plan_and_preprocess -d 800 -c 3d_fullres -npfp 2 -np 2"
+    assert jobs["plan/mets"] == "lopsided-plan -d 800 --encoder resnet18 --patch 64 80 --overwrite -np 2"
+    assert jobs["censor/mets-stochastic50-s1"] == (
+        "lopsided-censor -d 800 -o 802 --name mets-stochastic50-s1 --mode stochastic --rate 0.5 --seed 1 --overwrite "
+        "-np 2"
+    )
+    assert jobs["share/mets-stochastic50-s1"] == "lopsided-share -d 800 -o 802 --overwrite -np 2"
+    assert jobs[f"train/{run}-f0"] == "nnUNetv2_train 802 2.5d 0 -tr nnUNetTrainer_5epochs -device cpu --npz"
+    assert jobs[f"predict/{run}"] == (
+        f"nnUNetv2_predict -i nnUNet_raw/Dataset800_mets/imagesTs -o predictions/{run} -d 802 -c 2.5d "
+        "-tr nnUNetTrainer_5epochs -f 0 -device cpu --save_probabilities -npp 1 -nps 1"
+    )
+    assert jobs[f"evaluate/{run}-test"] == (
+        f"lopsided-eval -g nnUNet_raw/Dataset800_mets/labelsTs -p predictions/{run} -o evaluations/{run}/test --np 2 "
+        "--overwrite"
+    )
+    assert jobs[f"evaluate/{run}-validation"] == (
+        f"lopsided-eval -g {gt.format('0_mets')} --cv {model} --folds 0 --reference-censored "
+        f"{gt.format('2_mets-stochastic50-s1')} -o evaluations/{run}/validation --np 2 --overwrite"
+    )
+    full = jobs["evaluate/mets-full-2.5d-plain-r1-validation"]
+    assert "--reference-censored" not in full
+
+
+def test_needs() -> None:
+    found = study()
+    needs = {job.name: job.needs for job in expand(found, choose_ids(found, {}))}
+    run = "mets-stochastic50-s0-2.5d-plain-r1"
+    assert needs["preprocess/mets"] == ()
+    assert needs["plan/mets"] == ("preprocess/mets",)
+    assert needs["censor/mets-stochastic50-s0"] == ()
+    assert needs["share/mets-stochastic50-s0"] == ("censor/mets-stochastic50-s0", "plan/mets")
+    assert needs["train/mets-full-2.5d-plain-r1-f0"] == ("plan/mets",)
+    assert needs[f"train/{run}-f0"] == ("share/mets-stochastic50-s0",)
+    assert needs[f"predict/{run}"] == (f"train/{run}-f0",)
+    assert needs[f"evaluate/{run}-test"] == (f"predict/{run}",)
+    assert needs[f"evaluate/{run}-validation"] == (f"train/{run}-f0",)
+    seen: set[str] = set()
+    for name, before in needs.items():
+        assert seen.issuperset(before), f"{name} comes before what it needs"
+        seen.add(name)
+
+
+def test_folds_repetitions_gpus_and_plans() -> None:
+    text = (
+        TEXT.replace("device: cpu", "device: cuda")
+        .replace("2.5d]", "2d]")
+        .replace("plan_25d: {encoder: resnet18, patch: [64, 80]}\n", "")
+    )
+    more = (
+        "folds: [0, 1]\nrepetitions: 2\nresources: {gpus: 2, cpus: 4, memory_gb: 20, hours: 3}\n"
+        "planner: nnUNetPlannerResEncM\nmirroring: false\n"
+    )
+    found = study(text, more)
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    run = "mets-full-2d-plain-r2"
+    train = jobs[f"train/{run}-f1"]
+    assert " ".join(train.command) == (
+        "nnUNetv2_train 800 2d 1 -tr nnUNetTrainer -p nnUNetResEncUNetMPlans -device cuda --npz -num_gpus 2"
+    )
+    assert (train.cpus, train.gpus, train.memory_gb, train.hours) == (4, 2, 20, 3)
+    assert train.results == "nnUNet_results/repetition_2"
+    assert train.fold_folder == (
+        "nnUNet_results/repetition_2/Dataset800_mets/nnUNetTrainer__nnUNetResEncUNetMPlans__2d/fold_1"
+    )
+    predict = jobs[f"predict/{run}"]
+    assert predict.needs == (f"train/{run}-f0", f"train/{run}-f1")
+    assert " -f 0 1 " in " ".join(predict.command)
+    assert "--disable_tta" in predict.command
+    assert predict.gpus == 1
+    assert "plan/mets" not in jobs
+    assert " ".join(jobs["preprocess/mets"].command) == (
+        "nnUNetv2_plan_and_preprocess -d 800 -pl nnUNetPlannerResEncM -c 2d -npfp 4 -np 4"
+    )
+    assert jobs["preprocess/mets"].gpus == 0
+    assert " --folds 0 1 " in " ".join(jobs[f"evaluate/{run}-validation"].command)
+
+
+def test_patients() -> None:
+    found = study(more="patients: [10, all]\n")
+    assert [v.name for v in variants_of(found)] == [
+        "mets",
+        "mets-full-n10",
+        *("mets-stochastic50-s0-n10", "mets-stochastic50-s1-n10", "mets-stochastic50-s0", "mets-stochastic50-s1"),
+    ]
+    assert [v.labels for v in variants_of(found)][:3] == ["full", "full-n10", "stochastic50-n10"]
+    jobs = jobs_of(more="patients: [10, all]\n")
+    assert jobs["censor/mets-full-n10"] == (
+        "lopsided-censor -d 800 -o 801 --name mets-full-n10 --seed 0 --patients 10 --overwrite -np 2"
+    )
+    assert "train/mets-full-n10-2.5d-plain-r1-f0" in jobs
+    assert "train/mets-full-n10-2.5d-other-r1-f0" not in jobs
+    without_all = {run.variant.name for run in runs_of(study(more="patients: [10]\n"))}
+    assert without_all == {"mets-full-n10", "mets-stochastic50-s0-n10", "mets-stochastic50-s1-n10"}
+
+
+def test_without_full_labels_nothing_is_trained_on_them() -> None:
+    runs = runs_of(study(TEXT.replace("[none, ", "[")))
+    assert {run.variant.name for run in runs} == {"mets-stochastic50-s0", "mets-stochastic50-s1"}
+
+
+def test_a_phantom_is_made_first() -> None:
+    text = TEXT.replace("folder: /data/Mets", "phantom: {train: 6, test: 2, shape: [8, 16, 16], contrast: 1.5}")
+    found = study(text)
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    assert " ".join(jobs["phantom/mets"].command) == (
+        "python -m nnunet_lopsided.commands.phantom -d 800 --name mets --train 6 --test 2 --seed 0 --shape 8 16 16 "
+        "--spacing 2 1.6 1.6 --contrast 1.5 --overwrite -np 2"
+    )
+    assert jobs["preprocess/mets"].needs == jobs["censor/mets-stochastic50-s0"].needs == ("phantom/mets",)
+
+
+def test_fold_all_is_evaluated_on_its_own_cases() -> None:
+    command = jobs_of(more="folds: [all]\n")["evaluate/mets-full-2.5d-plain-r1-validation"]
+    assert (
+        "-p nnUNet_results/repetition_1/Dataset800_mets/nnUNetTrainer__nnUNetPlans__2.5d/fold_all/validation" in command
+    )
+
+
+def test_ids_are_kept_when_a_study_grows() -> None:
+    ids = choose_ids(study(), {})
+    assert ids == {"mets": 800, "mets-stochastic50-s0": 801, "mets-stochastic50-s1": 802}
+    text = TEXT.replace("[none, ", "[none, {mode: size, rate: 0.5}, ")
+    assert choose_ids(study(text), ids) == {**ids, "mets-size50-s0": 803}
+
+
+def test_too_few_ids() -> None:
+    with pytest.raises(InputError, match="dataset_ids must have room for 3 datasets and variants, got 900 to 901"):
+        choose_ids(study(more="dataset_ids: [900, 901]\n"), {})
+
+
+def test_jobs_go_through_json() -> None:
+    found = study()
+    for job in expand(found, choose_ids(found, {})):
+        assert job_of_json(job.as_json()) == job

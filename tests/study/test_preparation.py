@@ -1,0 +1,181 @@
+"""A folder made ready for a study."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import read_json, write_json
+from nnunet_lopsided.study.folder import StudyFolder
+from nnunet_lopsided.study.preparation import plan_jobs, prepare
+from nnunet_lopsided.study.schema import Study, study_of_text
+
+TEXT = """
+name: small
+datasets:
+  - {name: mets, folder: DATA}
+censoring: [none, {mode: size, rate: 0.5}]
+configurations: [2d]
+arms:
+  - {name: plain, trainer: nnUNetTrainer}
+device: cpu
+"""
+
+
+@pytest.fixture
+def text(raw_dataset_folder: Callable[..., Path]) -> str:
+    return TEXT.replace("DATA", str(raw_dataset_folder()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return StudyFolder(tmp_path / "out")
+
+
+def study(text: str) -> Study:
+    return study_of_text(text, "study", Path("/"))
+
+
+def done(folder: StudyFolder, job: str, command: list[str]) -> None:
+    folder.marker(job).parent.mkdir(parents=True, exist_ok=True)
+    write_json(folder.marker(job), {"command": command, "seconds": 1, "attempts": 1, "host": "here"})
+
+
+def test_what_is_written(text: str, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_raw", "/mine")
+    jobs = prepare(study(text), text, folder)
+    assert folder.jobs() == jobs
+    assert folder.study_file.read_text() == text
+    assert folder.ids() == {"mets": 800, "mets-size50-s0": 801}
+    linked = folder.path / "nnUNet_raw" / "Dataset800_mets"
+    assert sorted(p.name for p in (linked / "imagesTr").iterdir()) == [f"tr{i}_0000.nii.gz" for i in range(5)]
+    assert [p.name for p in (linked / "labelsTs").iterdir()] == ["ts0.nii.gz"]
+    assert all(p.is_symlink() for p in (linked / "imagesTr").iterdir())
+    assert os.environ["nnUNet_raw"] == "/mine"
+    splits = read_json(folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json")
+    assert sorted(case for fold in splits for case in fold["val"]) == [f"tr{i}" for i in range(5)]
+    assert [len(fold["train"]) for fold in splits] == [4] * 5
+    assert prepare(study(text), text, folder) == jobs  # and again
+
+
+def test_the_datasets_own_folds(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    source = next((tmp_path / "data").iterdir())
+    own = [{"train": ["tr0", "tr1", "tr2"], "val": ["tr3", "tr4"]}]
+    write_json(source / "splits_final.json", own)
+    (source / "cases.csv").write_text("case,patient\n" + "".join(f"tr{i},p{i // 2}\n" for i in range(5)))
+    prepare(study(text), text, folder)
+    assert read_json(folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json") == own
+    assert (folder.path / "nnUNet_raw" / "Dataset800_mets" / "cases.csv").is_file()
+
+
+def test_folds_keep_patients_together(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    source = next((tmp_path / "data").iterdir())
+    (source / "cases.csv").write_text("case,patient\n" + "".join(f"tr{i},p{i // 2}\n" for i in range(5)))
+    prepare(study(text), text, folder)
+    splits = read_json(folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json")
+    assert sorted(sorted(fold["val"]) for fold in splits) == [["tr0", "tr1"], ["tr2", "tr3"], ["tr4"]]
+
+
+def test_a_dataset_by_its_id(
+    text: str, folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nnunet_paths: Path
+) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "data"))
+    by_id = study(TEXT.replace("folder: DATA", "id: 501"))
+    prepare(by_id, text, folder)
+    assert (folder.path / "nnUNet_raw" / "Dataset800_mets" / "imagesTr").is_dir()
+    with pytest.raises(InputError, match="dataset 502 not found below nnUNet_raw="):
+        prepare(study(TEXT.replace("folder: DATA", "id: 502")), text, StudyFolder(tmp_path / "other"))
+
+
+def test_a_changed_job_is_done_again_and_the_others_are_not(text: str, folder: StudyFolder) -> None:
+    jobs = {job.name: job for job in prepare(study(text), text, folder)}
+    for job in jobs.values():
+        done(folder, job.name, list(job.command))
+    changed = text + "evaluation: {label: lesion}\n"
+    prepare(study(changed), changed, folder)
+    waiting = {name for name, state in folder.states(folder.jobs()).items() if state != "done"}
+    assert waiting == {name for name in jobs if name.startswith("evaluate/")}
+
+
+def test_a_study_that_grows(text: str, folder: StudyFolder) -> None:
+    for job in prepare(study(text), text, folder):
+        done(folder, job.name, list(job.command))
+    grown = text.replace("[none, ", "[none, {mode: stochastic, rate: 0.5}, ")
+    prepare(study(grown), grown, folder)
+    assert folder.ids() == {"mets": 800, "mets-size50-s0": 801, "mets-stochastic50-s0": 802}
+    waiting = {name for name, state in folder.states(folder.jobs()).items() if state != "done"}
+    assert len(waiting) == 5
+    assert all("stochastic50-s0" in name for name in waiting)
+
+
+def test_data_that_trainings_have_used_do_not_change(text: str, folder: StudyFolder) -> None:
+    jobs = prepare(study(text), text, folder)
+    for job in jobs:
+        done(folder, job.name, list(job.command))
+    planner = text + "planner: nnUNetPlannerResEncM\n"
+    plan_jobs(study(planner), folder)  # nothing trained yet: may be done again
+    folder.attempts("train/mets-full-2d-plain-r1-f0").mkdir(parents=True)
+    more = text.replace("device: cpu", "device: cuda\nresources: {cpus: 3, gpus: 2}")
+    prepare(study(more), more, folder)  # another machine
+    assert set(folder.states(folder.jobs()).values()) == {"done"}
+    with pytest.raises(InputError, match=r"job preprocess/mets differs from what was run .* choose another folder"):
+        plan_jobs(study(planner), folder)
+
+
+@pytest.mark.parametrize(("n_test", "found"), [(0, "no imagesTs"), (2, "no label for ts1")])
+def test_a_test_set_is_needed(
+    raw_dataset_folder: Callable[..., Path], folder: StudyFolder, n_test: int, found: str
+) -> None:
+    source = raw_dataset_folder(n_test=n_test, name="Dataset502_Other")
+    if n_test:
+        (source / "labelsTs" / "ts1.nii.gz").unlink()
+    text = TEXT.replace("DATA", str(source))
+    with pytest.raises(InputError, match=rf"dataset mets: expected labels in labelsTs .*, found {found}; or"):
+        prepare(study(text), text, folder)
+    assert not folder.path.exists()
+    validation = text + "evaluation: {cases: [validation]}\n"
+    prepare(study(validation), validation, folder)
+
+
+def test_other_folders_are_left_alone(text: str, folder: StudyFolder) -> None:
+    folder.path.mkdir()
+    (folder.path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and holds no study; choose another folder with -o"):
+        prepare(study(text), text, folder)
+    assert [p.name for p in folder.path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_dataset_of_the_same_name(
+    text: str, folder: StudyFolder, raw_dataset_folder: Callable[..., Path]
+) -> None:
+    prepare(study(text), text, folder)
+    other = TEXT.replace("DATA", str(raw_dataset_folder(name="Dataset502_Other")))
+    with pytest.raises(InputError, match=r"holds a study whose dataset mets is .*Small, now it is .*Other"):
+        prepare(study(other), other, folder)
+
+
+def test_another_study(text: str, folder: StudyFolder) -> None:
+    prepare(study(text), text, folder)
+    other = text.replace("name: small", "name: large")
+    with pytest.raises(InputError, match="holds the study small, not large; choose another folder with -o"):
+        prepare(study(other), other, folder)
+
+
+def test_an_id_in_use(text: str, folder: StudyFolder) -> None:
+    prepare(study(text), text, folder)
+    (folder.path / "nnUNet_results" / "Dataset802_Mine").mkdir()
+    grown = text.replace("[none, ", "[none, {mode: stochastic, rate: 0.5}, ")
+    with pytest.raises(InputError, match=r"dataset id 802 for mets-stochastic50-s0 is in use .*Dataset802_Mine; give"):
+        prepare(study(grown), grown, folder)
+
+
+def test_a_missing_folder(folder: StudyFolder) -> None:
+    with pytest.raises(InputError, match="dataset mets: folder not found: /nowhere"):
+        prepare(study(TEXT.replace("DATA", "/nowhere")), TEXT, folder)
+    assert not folder.path.exists()
+    assert json.dumps(folder.ids()) == "{}"

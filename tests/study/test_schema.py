@@ -1,0 +1,168 @@
+"""study.yaml: what is accepted, and the line that says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.presets import preset_names, preset_text
+from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, study_of_text
+
+SMALLEST = """
+name: small
+datasets:
+  - {name: brains, phantom: {train: 4}}
+arms:
+  - {name: plain, trainer: nnUNetTrainer}
+"""
+
+
+def study(text: str):
+    return study_of_text(text, "my.yaml", Path("/here"))
+
+
+def problem(text: str) -> str:
+    with pytest.raises(InputError) as error:
+        study(text)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_smallest_study() -> None:
+    found = study(SMALLEST)
+    assert found.datasets == (Dataset("brains", Phantom(train=4)),)
+    assert found.arms == (Arm("plain", "nnUNetTrainer"),)
+    assert found.censoring == (Censoring(),)
+    assert (found.baseline, found.folds, found.repetitions, found.device) == ("plain", (0,), 1, "cuda")
+    assert (found.configurations, found.plans) == (("3d_fullres",), "nnUNetPlans")
+    assert found.evaluation.cases == ("test",)
+
+
+def test_every_key() -> None:
+    found = study("""
+name: all-keys
+datasets:
+  - {name: a, folder: sub/Dataset001_A}
+  - {name: b, id: 501}
+censoring: [none, {mode: stochastic, rate: 0.5, seeds: [3, 4]}, {mode: reader}]
+patients: [10, all]
+configurations: [2.5d, 2d]
+planner: nnUNetPlannerResEncM
+plan_25d: {slices: 5, encoder: resnet18, decoder: deeplabv3, output_stride: 8, patch: [64, 80], batch_size: 4}
+arms:
+  - {name: one, trainer: nnUNetTrainerLopsided_a10, censoring: [stochastic50]}
+  - {name: two, trainer: nnUNetTrainer25D_7epochs}
+baseline: two
+folds: [0, 1]
+repetitions: 2
+budget: {epochs: 5, iterations: 50}
+evaluation: {cases: [validation], profile: brats-mets, label: lesion, patients_regex: '(.+)_'}
+mirroring: false
+device: cpu
+resources: {cpus: 4, gpus: 2, memory_gb: 16, hours: 1.5, seconds_per_iteration: 0.1}
+dataset_ids: [700, 709]
+""")
+    assert [d.source for d in found.datasets] == ["/here/sub/Dataset001_A", 501]
+    assert [c.name for c in found.censoring] == ["full", "stochastic50", "reader"]
+    assert found.censoring[1] == Censoring("stochastic", 0.5, (3, 4))
+    assert found.patients == (10, None)
+    assert found.plans == "nnUNetResEncUNetMPlans"
+    assert found.plan_25d == Plan25d(5, "resnet18", "deeplabv3", 8, (64, 80), 4)
+    assert found.arms == (
+        Arm("one", "nnUNetTrainerLopsided_a10_5epochs_50iters", ("stochastic50",)),
+        Arm("two", "nnUNetTrainer25D_7epochs_50iters"),
+    )
+    assert (found.baseline, found.folds, found.repetitions) == ("two", (0, 1), 2)
+    assert (found.evaluation.cases, found.evaluation.label) == (("validation",), "lesion")
+    assert (found.mirroring, found.device, found.resources.hours) == (False, "cpu", 1.5)
+    assert found.dataset_ids == (700, 709)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_studies(name: str) -> None:
+    assert study(preset_text(name)).name == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "name: small",
+            "name: small\nfold: [0]",
+            "my.yaml: fold: expected one of the keys name, datasets, censoring, ",
+        ),
+        ("name: small", "name: small\nfold: [0]", ", found fold. Did you mean folds?"),
+        ("name: small", "name: a b", "my.yaml: name: expected a name of letters, digits, '.', '_' and '-'"),
+        ("name: small", "", "my.yaml: expected the key name, found only datasets, arms"),
+        ("{train: 4}", "{train: four}", "my.yaml: datasets[0].phantom.train: expected a whole number, found 'four'"),
+        ("{train: 4}", "{train: 1}", "phantom.train: expected a whole number of at least 2, found 1"),
+        ("{train: 4}", "{train: true}", "phantom.train: expected a whole number, found true"),
+        (
+            "{train: 4}",
+            "{test: 0}",
+            "datasets[0].phantom.test: expected test cases, or evaluation: cases: [validation]",
+        ),
+        (", phantom: {train: 4}", "", "datasets[0]: expected exactly one of the keys folder, id, phantom, found none"),
+        ("phantom: {train: 4}", "id: 1, folder: x", "keys folder, id, phantom, found folder, id"),
+        (
+            "trainer: nnUNetTrainer}",
+            "trainer: nnUNetTrainerLopsidd}",
+            "my.yaml: arms[0].trainer: expected a trainer of nnU-Net or of this package, found nnUNetTrainerLopsidd. "
+            "Did you mean nnUNetTrainerLopsided?",
+        ),
+        (
+            "trainer: nnUNetTrainer}",
+            "trainer: nnUNetTrainerLopsided_x3}",
+            "my.yaml: arms[0].trainer: trainer name nnUNetTrainerLopsided_x3: cannot read '_x3'.",
+        ),
+        (
+            "trainer: nnUNetTrainer}",
+            "trainer: nnUNetTrainer, censoring: [size50]}",
+            "censoring[0]: expected one of full",
+        ),
+        ("arms:", "arms: []\nx:", "found x"),
+        ("arms:", "folds: []\narms:", "my.yaml: folds: expected a list with at least one element, found a list of 0"),
+        ("arms:", "folds: [0, 0]\narms:", "my.yaml: folds[1]: expected every element once, found 0 twice"),
+        ("arms:", "folds: [all, 0]\narms:", "my.yaml: folds: expected either all or numbers"),
+        ("arms:", "censoring: [{mode: size}]\narms:", "censoring[0]: expected a rate for mode size, found none"),
+        ("arms:", "censoring: [{mode: size, rate: 50}]\narms:", "rate: expected a number from 0 to 1, found 50"),
+        ("arms:", "censoring: [{mode: small, rate: .5}]\narms:", "expected one of stochastic, size, reader, contrast"),
+        ("arms:", "censoring: [{mode: size, rate: .5, seeds: [0, 1]}]\narms:", "expected one seed: mode size deletes"),
+        (
+            "arms:",
+            "censoring: [size]\narms:",
+            "expected none or a mapping with the keys mode, rate, seeds, found 'size'",
+        ),
+        ("arms:", "configurations: [2.5]\narms:", "expected a configuration such as 2d, 2.5d, 3d_fullres, found 2.5"),
+        ("arms:", "baseline: plan\narms:", "baseline: expected one of plain, found 'plan'. Did you mean plain?"),
+        ("arms:", "plan_25d: {slices: 3}\narms:", "plan_25d: expected 2.5d among the configurations, found 3d_fullres"),
+        ("arms:", "dataset_ids: [900, 800]\narms:", "expected two ids from 1 to 999, the smaller first"),
+        ("arms:", "evaluation: {on: [test]}\narms:", "not valid YAML: line 5: expected text as a key, found True"),
+        ("arms:", "name: again\narms:", "not valid YAML: line 5: key name is given twice"),
+        ("arms:", "arms: [", "my.yaml: not valid YAML: "),
+        (
+            "arms:",
+            "arms:\n  - {name: plain, trainer: nnUNetTrainer_5epochs}",
+            "my.yaml: arms: expected different ones, found plain twice",
+        ),
+        (
+            "arms:",
+            "arms:\n  - {name: other, trainer: nnUNetTrainer}",
+            "my.yaml: arms: expected different ones, found nnUNetTrainer twice",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(old: str, new: str, expected: str) -> None:
+    assert old in SMALLEST
+    assert expected in problem(SMALLEST.replace(old, new))
+
+
+def test_an_empty_file() -> None:
+    assert problem("").startswith("my.yaml: expected a mapping with the keys name, datasets,")
+
+
+def test_fold_all_has_no_validation_cases_of_fewer_patients() -> None:
+    text = SMALLEST + "folds: [all]\npatients: [3, all]\nevaluation: {cases: [validation]}\n"
+    assert "folds: expected numbers where numbers of patients are evaluated" in problem(text)
