@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,22 +39,20 @@ def _work(arguments: argparse.Namespace) -> int:
     return work(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from nnunet_lopsided.study.presets import preset_names
 
     presets = ", ".join(preset_names())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="lopsided-study",
         description="A study: datasets x censoring x arms x repetitions, as jobs of public commands that Snakemake "
         "runs on this machine or on a cluster, and one report about them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, work: object, text: str) -> argparse.ArgumentParser:
+    def add(name: str, work: object, text: str) -> Parser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         command.set_defaults(work=work)
-        # One line, as everywhere.
-        command.error = lambda message: command.exit(2, f"{command.prog}: error: {message}\n")  # type: ignore[method-assign]
         return command
 
     for name, work, text in (
