@@ -61,7 +61,7 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
             earlier = json.loads(done.read_text()) if done.is_file() else {}
             if earlier.get("command") != list(step.command):
                 started = time.monotonic()
-                _run(step, logs / f"{step.name}.log", environment, bar)
+                run_step(step, logs / f"{step.name}.log", environment, bar)
                 earlier = {"command": list(step.command), "seconds": round(time.monotonic() - started, 1)}
                 write_json(done, earlier)
             seconds[step.name] = float(earlier["seconds"])
@@ -69,7 +69,12 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
     return seconds
 
 
-def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm) -> None:
+def run_step(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm) -> None:
+    """Run one step, its output in ``log``, the epoch it has reached on the bar.
+
+    Raises:
+        InputError: it failed; the message names its log and the last line in it.
+    """
     program = shutil.which(step.command[0], path=os.path.dirname(sys.executable)) or step.command[0]
     with log.open("wb") as output:
         process = subprocess.Popen(
