@@ -163,8 +163,7 @@ def audit(
         names = table.feature_names(inputs)
         likeness = fit_likeness(table.features[rows], names, table.annotated[rows], table.patient[rows])
         probability[rows] = likeness.probability
-    score = table.mean_probability if likeness is None else probability
-    scored = table.scored(measured, score)
+    scored = table.scored(measured, table.max_probability if likeness is None else probability)
     shown: RankBy = "mean-probability" if likeness is None else rank_by
     unexplained = table.kind == Kind.UNEXPLAINED
     values = np.where(unexplained, table.mean_probability, np.nan)
@@ -288,15 +287,15 @@ class _Table:
 
     @property
     def features(self) -> NDArray[np.float64]:
-        """What the model sees."""
-        columns = [_logit(self.mean_probability), _logit(self.max_probability), np.log(self.diameter_mm)]
+        """What the model sees: nothing that dividing components changes, as it does their mean probability."""
+        columns = [_logit(self.max_probability), np.log(self.diameter_mm)]
         if (self.agreement < 1).any():
             columns.append(self.agreement)
         return np.column_stack([*columns, self.contrasts])
 
     def feature_names(self, inputs: AuditInputs) -> list[str]:
         """Of the columns of :attr:`features`."""
-        names = ["mean probability", "highest probability", "diameter"]
+        names = ["highest probability", "diameter"]
         if (self.agreement < 1).any():
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
@@ -305,11 +304,12 @@ class _Table:
         """What the miss rate is estimated from."""
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
+        found = [m.components.lesion_of_component[m.components.kind == Kind.ANNOTATED] for m in measured]
         annotated, unexplained = self.annotated, self.kind == Kind.UNEXPLAINED
         return Scored(
             np.concatenate(lesions),
             np.repeat([number[m.case.patient] for m in measured], [len(d) for d in lesions]),
-            self.diameter_mm[annotated],
+            np.concatenate([diameters[which] for diameters, which in zip(lesions, found, strict=True)]),
             score[annotated],
             self.patient[annotated],
             self.diameter_mm[unexplained],

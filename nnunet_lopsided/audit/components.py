@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nnunet_lopsided.dataset_conversion.contrast import channel_contrasts
 from nnunet_lopsided.evaluation.case import CONFIDENCE_DECIMALS, evaluate_thresholds
@@ -65,7 +66,8 @@ class MeasuredCase:
     lesion_of_component: NDArray[np.int64]
 
     def cut_back(self, component: int, fraction: float) -> NDArray[np.int64]:
-        """Flat voxels of a component whose probability is at least ``fraction`` of its highest: its largest piece.
+        """Flat voxels of a component whose probability is at least ``fraction`` of its highest: its largest piece,
+        with its holes.
 
         Args:
             component: index from 0.
@@ -134,7 +136,7 @@ def measure_case(
         confidence,
         _highest(components, values),
         _agreement(components, models, rules.threshold),
-        _core_contrasts(components, values, images, lesions),
+        _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
         lesions.diameter_mm,
         matches.candidate_of_lesion > 0,
@@ -220,7 +222,7 @@ def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> 
 
 
 def _core_contrasts(
-    components: Lesions, values: NDArray[np.float32], images: Sequence[NDArray[np.generic]], lesions: Lesions
+    components: Lesions, values: NDArray[np.float32], images: Sequence[NDArray[np.generic]]
 ) -> NDArray[np.float64]:
     if not len(components):
         return np.zeros((0, len(images)))
@@ -228,8 +230,8 @@ def _core_contrasts(
     cores = lesions_of_voxels(
         components.shape, components.spacing_mm, components.voxels[core], components.voxel_ids[core]
     )
+    # The annotation is not left out: what surrounds a lesion must not depend on whether it is annotated.
     inside = np.zeros(components.shape, bool)
-    inside.reshape(-1)[lesions.voxels] = True
     inside.reshape(-1)[cores.voxels] = True
     return np.nan_to_num(channel_contrasts(images, cores, inside))
 
@@ -258,6 +260,6 @@ def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArr
     crop = np.zeros(np.ptp(box, axis=1).tolist(), bool)
     crop[tuple(c - a for c, a in zip(np.unravel_index(voxels, shape), low, strict=True))] = True
     pieces = find_lesions(crop, (1.0,) * len(shape))
-    largest = pieces.voxels[pieces.voxel_ids == int(np.argmax(pieces.n_voxels)) + 1]
-    places = np.unravel_index(largest, crop.shape)
+    largest = pieces.instances() == int(np.argmax(pieces.n_voxels)) + 1
+    places = np.nonzero(ndimage.binary_fill_holes(largest))
     return np.ravel_multi_index(tuple(c + a for c, a in zip(places, low, strict=True)), shape).astype(np.int64)

@@ -116,8 +116,8 @@ class Scored:
     Attributes:
         annotated_mm: diameter of every annotated lesion.
         annotated_patient: of each.
-        found_mm: diameter of every annotated component: an annotated lesion that a component matches.
-        found_score: of each.
+        found_mm: diameter of every annotated lesion that a component matches.
+        found_score: of the component.
         found_patient: of each.
         candidate_mm: diameter of every unexplained component.
         candidate_score: of each.

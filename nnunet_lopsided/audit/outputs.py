@@ -193,6 +193,7 @@ class StoredCandidate:
     rank: int
     score: float
     mean_probability: float
+    max_probability: float
     label: int
 
 
@@ -247,6 +248,7 @@ def read_audit(folder: Path) -> StoredAudit:
                     int(row["rank"]),
                     float(row["score"]),
                     float(row["mean_probability"]),
+                    float(row["max_probability"]),
                     int(row["label"]),
                 )
             )

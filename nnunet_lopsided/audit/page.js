@@ -3,7 +3,7 @@
 (() => {
   document.documentElement.classList.add("script");
   const audit = JSON.parse(document.getElementById("audit-data").textContent);
-  const cards = [...document.querySelectorAll(".candidate")];
+  const cards = [...document.querySelectorAll(".finding")];
   const words = { a: "accept", r: "reject", u: "unsure" };
   const key = `lopsided-audit ${audit.id}`;
   const progress = document.getElementById("progress");

@@ -94,8 +94,8 @@ def _card(one: CandidatePictures) -> str:
     place = ", ".join(f"{value:.1f}" for value in candidate.position_mm)
     planes = "".join(f'<div class="planes">{"".join(p.figure() for p in channel)}</div>' for channel in one.channels)
     return (
-        f'<article class="candidate" data-case="{escape(candidate.case)}" data-candidate="{candidate.number}">'
-        f"<h3>{one.rank}. {escape(candidate.case)}, candidate {candidate.number}: {candidate.score:.2f}</h3>"
+        f'<article class="finding" data-case="{escape(candidate.case)}" data-candidate="{candidate.number}">'
+        f"<h3>{one.rank}. {escape(candidate.case)}, candidate {candidate.number}: score {candidate.score:.2f}</h3>"
         f"<p>{candidate.diameter_mm:.1f} mm at ({place}) mm. {escape(_sentence(candidate.reason))}</p>"
         f'<p class="only-script">{buttons}</p>{planes}</article>'
     )

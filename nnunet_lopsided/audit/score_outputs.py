@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SCORE_FILE, SCORE_TABLE, SCORE_PICTURE = "audit_score.json", "audit_score.csv", "audit_score.png"
 
+_WORDS = {"mean": "mean", "max": "highest"}
+
 
 @dataclass(frozen=True)
 class ScoredAudit:
@@ -40,7 +42,7 @@ class ScoredAudit:
         audit: which.
         name: by which tables call it.
         lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
-        rankings: its own, that by mean probability, and the random order.
+        rankings: its own, those by mean and by highest probability, and the random order.
     """
 
     audit: StoredAudit
@@ -128,14 +130,12 @@ def _scored(audit: StoredAudit, name: str, whole: dict[str, Case], n_workers: in
         n_missed += n
     # By rank, not by score: equal scores have an order too, and a score may be cut off at 1.
     descending = -np.arange(len(lesion), dtype=np.float64)
-    mean = np.array([candidate.mean_probability for candidate in audit.candidates])
-    by_mean = np.argsort(-mean, kind="stable")
-    rankings = (
-        score_ranking(f"{name}, its ranking", lesion, descending, n_missed),
-        score_ranking(f"{name}, mean probability", lesion[by_mean], mean[by_mean], n_missed),
-        random_order(lesion, n_missed),
-    )
-    return ScoredAudit(audit, name, lesion, rankings)
+    rankings = [score_ranking(f"{name}, its ranking", lesion, descending, n_missed)]
+    for what in ("mean", "max"):
+        other = np.array([getattr(candidate, f"{what}_probability") for candidate in audit.candidates])
+        order = np.argsort(-other, kind="stable")
+        rankings.append(score_ranking(f"{name}, {_WORDS[what]} probability", lesion[order], other[order], n_missed))
+    return ScoredAudit(audit, name, lesion, (*rankings, random_order(lesion, n_missed)))
 
 
 def _label(case: Case) -> Path:
@@ -164,7 +164,7 @@ def _missed(
 
 def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
     """Of all audits; the random order of the first only."""
-    return [*scored[0].rankings, *(ranking for other in scored[1:] for ranking in other.rankings[:2])]
+    return [*scored[0].rankings, *(ranking for other in scored[1:] for ranking in other.rankings[:-1])]
 
 
 def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, overwrite: bool = False) -> None:

@@ -49,8 +49,8 @@ def channel_contrasts(
     centre is within 3 mm (or one voxel, where voxels are larger) of a voxel of the lesion; voxels that are 0 in every
     channel (outside the brain, where it was cut out) are left out of it, unless there are no others. The spread is
     1.4826 x the median absolute deviation from the median over all voxels of the case that are not 0 in every channel:
-    one number per case and channel, so lesions of different scanners can be compared. Where it is 0 the standard deviation stands
-    in, and a channel that is constant has contrast 0.
+    one number per case and channel, so lesions of different scanners can be compared. Where it is 0 the standard
+    deviation stands in, and a channel that is constant has contrast 0.
 
     Args:
         channels, lesions, labelled: as for :func:`lesion_contrast`.
