@@ -49,7 +49,7 @@ def test_a_known_mixture_and_the_ends():
 
 
 def scored(n=400, missed=0.5, seed=1):
-    """``n`` lesions of 20 patients, small ones (2 mm) missed twice as often as large (8 mm); as many false positives."""
+    """``n`` lesions of 20 patients, those of 2 mm missed twice as often as those of 8; and ``n`` false positives."""
     rng = np.random.default_rng(seed)
     small = rng.random(n) < 0.5
     gone = rng.random(n) < np.where(small, missed * 4 / 3, missed * 2 / 3)
