@@ -203,7 +203,7 @@ def _validated(
             what = "no such folder" if not folder.is_dir() else f"no CASE.npz of {len(lacking)} cases ({lacking[0]})"
             raise InputError(
                 f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {CHECKPOINT} to make "
-                f"them with; train it by {' '.join(command[:8])} --npz"
+                f"them with; train it by {' '.join(command[:8])} --npz, or choose folds by -f"
             )
         _make(command, fold, folder)
         if lacking := _lacking(folder, wanted):

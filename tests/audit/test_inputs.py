@@ -85,7 +85,7 @@ def test_a_fold_that_was_never_trained(audited):
     shutil.rmtree(audited.results / "fold_1")
     refused(
         "no such folder, and no checkpoint_final.pth to make them with; train it by nnUNetv2_train Dataset511_Cut 2.5d "
-        f"1 -tr {TRAINER} -p nnUNetPlans --npz"
+        f"1 -tr {TRAINER} -p nnUNetPlans --npz, or choose folds by -f"
     )
 
 
