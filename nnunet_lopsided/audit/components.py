@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class MeasuredCase:
 
     def cut_back(self, component: int, fraction: float) -> NDArray[np.int64]:
         """Flat voxels of a component whose probability is at least ``fraction`` of its highest: its largest piece,
-        with its holes.
+        with its holes, but for what lies in these of other components.
 
         Args:
             component: index from 0.
@@ -76,10 +77,20 @@ class MeasuredCase:
         Returns:
             Ascending indices, at least one. Of pieces of equal size it is the first.
         """
-        own = self.components.voxel_ids == component + 1
+        order, starts = self._by_component
+        own = order[starts[component] : starts[component + 1]]
         voxels, values = self.components.voxels[own], self.probability[own]
         kept = voxels[values >= np.float32(fraction) * values.max()]
-        return _largest_piece(kept, self.components.shape, self.components.boxes[component])
+        piece = _largest_piece(kept, self.components.shape, self.components.boxes[component])
+        at = np.minimum(np.searchsorted(self.components.voxels, piece), len(self.components.voxels) - 1)
+        foreign = (self.components.voxels[at] == piece) & (self.components.voxel_ids[at] != component + 1)
+        return piece[~foreign]
+
+    @cached_property
+    def _by_component(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The places of all voxels in ``components.voxels``, component by component, and where each begins."""
+        order = np.argsort(self.components.voxel_ids, kind="stable")
+        return order, np.concatenate([[0], np.cumsum(self.components.n_voxels)])
 
     @property
     def n_channels(self) -> int:

@@ -90,10 +90,6 @@ class AuditInputs:
     patients: str
     left_out: tuple[str, ...]
 
-    def result_folders(self) -> list[Path]:
-        """One per model."""
-        return [model.folder(self.dataset.name) for model in self.models]
-
 
 def find_inputs(
     dataset: int | str,
@@ -120,10 +116,6 @@ def find_inputs(
     source = raw_dataset(dataset)
     preprocessed = preprocessed_folder(source.name)
     fold_of, trained_on, chosen = _folds(preprocessed, folds)
-    for model in models:
-        for fold in chosen:
-            wanted = sorted(case for case, own in fold_of.items() if own == fold)
-            _validated(source.name, model, fold, wanted, trained_on[fold], device)
     cases = {case.name: case for case in source.training_cases()}
     unknown = sorted(set(fold_of) - set(cases))
     if unknown:
@@ -133,6 +125,10 @@ def find_inputs(
         )
     _check_labels([cases[name] for name in sorted(fold_of)], source, preprocessed)
     patients, origin = patients_of(list(cases), source.folder, patients_regex)
+    for model in models:
+        for fold in chosen:
+            wanted = sorted(case for case, own in fold_of.items() if own == fold)
+            _validated(source.name, model, fold, wanted, trained_on[fold], device)
     predicted = [
         {fold: predictions_by_case(_validation(model, source.name, fold)) for fold in chosen} for model in models
     ]

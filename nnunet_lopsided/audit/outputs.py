@@ -63,11 +63,6 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
     return str(record["id"])
 
 
-def default_folder(audit: Audit) -> Path:
-    """Beside the folds of the first model."""
-    return audit.inputs.result_folders()[0] / "audit"
-
-
 def audit_record(audit: Audit) -> dict[str, Any]:
     """The content of audit.json: plain JSON types, None for what is undefined.
 

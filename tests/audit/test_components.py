@@ -97,6 +97,18 @@ def test_cutting_back_keeps_the_largest_piece_with_its_holes():
     assert len(found.cut_back(0, 0.1)) == 27
 
 
+def test_what_lies_in_a_hole_stays_another_component():
+    probability = np.zeros((9, 9), np.float32)
+    probability[1:8, 1:8] = 0.9
+    probability[3:6, 3:6] = 0
+    probability[4, 4] = 0.8
+    found = measure_case(np.zeros((9, 9), bool), [probability], [probability], (1, 1), RULES)
+    ring, inner = found.cut_back(0, 0.5).tolist(), found.cut_back(1, 0.5).tolist()
+    assert inner == [4 * 9 + 4]
+    assert len(ring) == 49 - 1
+    assert not set(ring) & set(inner)
+
+
 def test_nothing_predicted():
     found = measured([0, 1, 1], [0, 0, 0])
     assert len(found.kind) == 0

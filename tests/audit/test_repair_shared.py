@@ -24,9 +24,10 @@ def test_a_repaired_variant_with_ignore_label_shares_its_source(tiny, tmp_path, 
     for case in cases[:2]:
         label = read_image(raw / "labelsTr" / f"{case}.nii.gz")
         lesion = (np.asarray(label.array) > 0).astype(np.float32)
-        free = np.argwhere(lesion[3:9, 10:22, 10:22] == 0) + (3, 10, 10)
+        middle = lesion[3:9, 10:22, 10:22]
+        free = np.argwhere(middle == 0)
         for at, probability in ((free[0], 0.9), (free[-1], 0.4)):
-            lesion[tuple(at)] = probability
+            middle[tuple(at)] = probability
         np.savez_compressed(validation / f"{case}.npz", probabilities=np.stack([1 - lesion, lesion]))
         write_image(validation / f"{case}.nii.gz", Image((lesion > 0.5).astype(np.uint8), label.geometry))
     assert audit.main(["-d", tiny.name, "-tr", "T", "-c", "2d", "--bootstrap", "0"]) == 0
