@@ -47,6 +47,7 @@ class Candidate:
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
         mean_probability: of the whole component.
         max_probability: its highest.
+        core_probability: mean where it is at least half its highest.
         agreement: share of the models that find it.
         contrasts: by channel, in robust standard deviations, positive where it is brighter than its surroundings.
         label: the value it would have in the label map.
@@ -66,6 +67,7 @@ class Candidate:
     likeness: float | None
     mean_probability: float
     max_probability: float
+    core_probability: float
     agreement: float
     contrasts: tuple[float, ...]
     label: int
@@ -160,10 +162,11 @@ def audit(
     likeness = None
     probability: NDArray[np.float64] = np.full(len(table.kind), np.nan)
     if not no_model:
-        names = table.feature_names(inputs)
-        likeness = fit_likeness(table.features[rows], names, table.annotated[rows], table.patient[rows])
+        likeness = fit_likeness(
+            table.features(rules.threshold)[rows], table.feature_names, table.annotated[rows], table.patient[rows]
+        )
         probability[rows] = likeness.probability
-    scored = table.scored(measured, table.max_probability if likeness is None else probability)
+    scored = table.scored(measured)
     shown: RankBy = "mean-probability" if likeness is None else rank_by
     unexplained = table.kind == Kind.UNEXPLAINED
     values = np.where(unexplained, table.mean_probability, np.nan)
@@ -250,6 +253,7 @@ class _Table:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
+    core_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     diameter_mm: NDArray[np.float64]
@@ -279,29 +283,31 @@ class _Table:
             joined("kind"),
             joined("mean_probability"),
             joined("max_probability"),
+            joined("core_probability"),
             joined("agreement"),
             _all_contrasts(parts),
             np.concatenate(diameters),
             tuple(patients),
         )
 
-    @property
-    def features(self) -> NDArray[np.float64]:
-        """What the model sees: nothing that dividing components changes, as it does their mean probability."""
-        columns = [_logit(self.max_probability), np.log(self.diameter_mm)]
+    def features(self, threshold: float) -> NDArray[np.float64]:
+        """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
+        columns = [_logit(self.core_probability) - _logit(np.array(threshold))]
         if (self.agreement < 1).any():
             columns.append(self.agreement)
         return np.column_stack([*columns, self.contrasts])
 
-    def feature_names(self, inputs: AuditInputs) -> list[str]:
-        """Of the columns of :attr:`features`."""
-        names = ["highest probability", "diameter"]
+    @property
+    def feature_names(self) -> list[str]:
+        """Of the columns of :meth:`features`."""
+        names = ["probability of the core"]
         if (self.agreement < 1).any():
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
 
-    def scored(self, measured: Sequence[_Measured], score: NDArray[np.float64]) -> Scored:
-        """What the miss rate is estimated from."""
+    def scored(self, measured: Sequence[_Measured]) -> Scored:
+        """What the miss rate is estimated from: the highest probability, which dividing components leaves as it is."""
+        score = self.max_probability
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
         found = [m.components.lesion_of_component[m.components.kind == Kind.ANNOTATED] for m in measured]
@@ -383,6 +389,7 @@ def _candidates(
                 likeness,
                 float(table.mean_probability[row]),
                 float(table.max_probability[row]),
+                float(table.core_probability[row]),
                 float(table.agreement[row]),
                 tuple(table.contrasts[row].tolist()),
                 int(labels[of_case][index]),

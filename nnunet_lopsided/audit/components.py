@@ -24,6 +24,8 @@ CORE = 0.5
 FRACTIONS = (*(i / 10 for i in range(1, 10)), 0.95)
 # Probabilities at which a component that reaches an annotated lesion is tried to be divided; softmax saturates.
 LEVELS = (0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+# Voxels of a part for which a component is divided; a saturated probability breaks up into specks.
+LEAST_PART = 5
 
 
 class Kind(IntEnum):
@@ -44,6 +46,7 @@ class MeasuredCase:
         kind: :class:`Kind` of each, (M,).
         mean_probability: (M,).
         max_probability: (M,).
+        core_probability: mean over the core, (M,).
         agreement: share of the models whose own probability reaches the threshold in the component, (M,).
         contrasts: of the core in each channel, in robust standard deviations, (M, channels); 0 where nothing surrounds
             it.
@@ -59,6 +62,7 @@ class MeasuredCase:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
+    core_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     dice: NDArray[np.float64]
@@ -146,6 +150,7 @@ def measure_case(
         kind,
         confidence,
         _highest(components, values),
+        _core_means(components, values),
         _agreement(components, models, rules.threshold),
         _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
@@ -165,7 +170,8 @@ def divided(
     """Divide components that run into annotated lesions, so that what lies beside a lesion can be a candidate.
 
     At each level, from the lowest, every component that shares a voxel with a lesion is cut back to the voxels that
-    reach the level. If one of its parts then shares none, the parts take its place; otherwise it stays as it is.
+    reach the level. If one of its parts then shares none and has at least :data:`LEAST_PART` voxels, the parts take its
+    place; otherwise it stays as it is.
 
     Args:
         components: of the lesion probability.
@@ -178,10 +184,10 @@ def divided(
         Components, each with voxels of one of those given.
 
     Example:
-        >>> both = find_lesions(np.array([[1, 1, 1, 1, 1, 0]]), (1, 1))
-        >>> annotated = find_lesions(np.array([[1, 0, 0, 0, 0, 0]]), (1, 1))
-        >>> divided(both, np.array([0.9, 0.9, 0.2, 0.9, 0.9]), annotated, (0.5,)).n_voxels.tolist()
-        [2, 2]
+        >>> both = find_lesions(np.array([[1, 1, 1, 1, 1, 1, 1, 1]]), (1, 1))
+        >>> annotated = find_lesions(np.array([[1, 0, 0, 0, 0, 0, 0, 0]]), (1, 1))
+        >>> divided(both, np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9, 0.9]), annotated, (0.5,)).n_voxels.tolist()
+        [2, 5]
     """
     ids = components.voxel_ids.astype(np.int64)
     labelled = np.isin(components.voxels, lesions.voxels, assume_unique=True)
@@ -196,7 +202,7 @@ def divided(
         parent = np.zeros(len(parts), np.int64)
         parent[parts.voxel_ids - 1] = ids[inside]
         reaches = np.bincount(parts.voxel_ids[labelled[inside]], minlength=len(parts) + 1)[1:] > 0
-        replaced = np.unique(parent[~reaches])
+        replaced = np.unique(parent[~reaches & (parts.n_voxels >= LEAST_PART)])
         new = np.isin(parent, replaced)[parts.voxel_ids - 1]
         ids[np.isin(ids, replaced)] = 0
         ids[inside[new]] = last + parts.voxel_ids[new]
@@ -230,6 +236,12 @@ def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> 
     """Which voxels remain when every component is cut back at this share of its highest probability."""
     highest = _highest(components, values).astype(np.float32)
     return values >= np.float32(fraction) * highest[components.voxel_ids - 1]
+
+
+def _core_means(components: Lesions, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    core = _part(components, values, CORE)
+    ids, n = components.voxel_ids[core], len(components) + 1
+    return np.bincount(ids, weights=values[core], minlength=n)[1:] / np.bincount(ids, minlength=n)[1:]
 
 
 def _core_contrasts(

@@ -121,8 +121,8 @@ def _miss_rates(record: Mapping[str, Any]) -> str:
     )
     note = (
         "This assumes that missed lesions look to the models like annotated ones (of the same diameter, in the rows by "
-        "diameter), that the models find them as often, and that some annotated lesions score higher than any false "
-        "positive. Where annotators missed the faint and the small, the first row is too low."
+        "diameter), that the models find them as often, and that some annotated lesions are more probable than any "
+        "false positive. Where annotators missed the faint, the estimate is too low."
     )
     return f'<div class="scroll">{table(header, rows, right=(1, 2, 3, 4))}</div><p class="why">{escape(note)}</p>'
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 N_FOLDS = 5
 # Below so many annotated or unexplained components no model is fitted.
 LEAST_EXAMPLES = 20
-_REGULARISATION = 1.0  # scikit-learn's C
+_PENALTY = 1.0  # half the sum of squared weights counts this much beside the sum of log losses
 _FARTHEST = 1e-6  # from 0 and 1, of probabilities
 
 
@@ -68,10 +68,14 @@ def why_no_model(annotated: NDArray[np.bool_], patients: NDArray[np.int64]) -> s
 def fit_likeness(
     features: NDArray[np.float64], names: Sequence[str], annotated: NDArray[np.bool_], patients: NDArray[np.int64]
 ) -> Likeness:
-    """Fit a logistic regression with an L2 penalty, cross-fitted by patient.
+    """Fit a logistic regression with an L2 penalty, cross-fitted by patient, in which no feature counts against.
+
+    Every feature is first given the sign that annotated components have in it (their median), and no weight may be
+    negative: what makes a component more like an annotated lesion never lowers its probability. Without that, a model
+    of a data set whose small lesions were missed learns that what is surely a lesion, but small, is not annotated.
 
     Args:
-        features: finite, (N, F).
+        features: finite, (N, F); 0 is neutral.
         names: of the features.
         annotated: annotated (True) or unexplained component, (N,).
         patients: number of the patient of each, (N,).
@@ -79,30 +83,56 @@ def fit_likeness(
     Raises:
         ValueError: there is too little to fit, see :func:`why_no_model`.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     reason = why_no_model(annotated, patients)
     if reason:
         raise ValueError(reason)
 
-    def fitted(rows: NDArray[np.int64]) -> object:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=_REGULARISATION, max_iter=1000))
-        return model.fit(features[rows], annotated[rows])
-
     probability = np.empty(len(annotated))
     for train, rest in GroupKFold(N_FOLDS).split(features, annotated, patients):
-        probability[rest] = fitted(train).predict_proba(features[rest])[:, 1]  # type: ignore[attr-defined]
-    weights = fitted(np.arange(len(annotated)))[-1].coef_[0]  # type: ignore[index]
+        probability[rest] = _Fit.of(features[train], annotated[train]).probability(features[rest])
+    whole = _Fit.of(features, annotated)
     return Likeness(
         np.clip(probability, _FARTHEST, 1 - _FARTHEST),
-        tuple((name, float(weight)) for name, weight in zip(names, weights, strict=True)),
+        tuple((name, float(weight)) for name, weight in zip(names, whole.weights, strict=True)),
         reliability(probability, annotated),
         float(roc_auc_score(annotated, probability)),
     )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted regression: weights of standardised features, whose signs are those of annotated components."""
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    intercept: float
+
+    @classmethod
+    def of(cls, features: NDArray[np.float64], annotated: NDArray[np.bool_]) -> _Fit:
+        from scipy.optimize import minimize
+
+        mean, deviation = features.mean(axis=0), features.std(axis=0)
+        deviation[deviation == 0] = 1
+        sign = np.where(np.median(features[annotated], axis=0) < 0, -1.0, 1.0)
+        x, y = sign * (features - mean) / deviation, np.where(annotated, 1.0, -1.0)
+
+        def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            weights, margin = parameters[:-1], y * (x @ parameters[:-1] + parameters[-1])
+            slope = -y * np.exp(-np.logaddexp(0, margin))
+            value = np.logaddexp(0, -margin).sum() + _PENALTY * weights @ weights / 2
+            return float(value), np.append(x.T @ slope + _PENALTY * weights, slope.sum())
+
+        n = features.shape[1]
+        bounds = [(0, None)] * n + [(None, None)]
+        found = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+        return cls(mean, deviation, sign * found[:-1], float(found[-1]))
+
+    def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1 / (1 + np.exp(-((features - self.mean) / self.deviation @ self.weights + self.intercept)))
 
 
 def reliability(

@@ -47,10 +47,16 @@ def test_a_second_component_on_a_lesion_is_neither():
 
 def test_what_lies_beside_an_annotated_lesion_is_divided_off():
     # Everything is one component at 0.1; at 0.3 the right part comes free.
-    found = measured([1, 1, 0, 0, 0, 0, 0], [0.9, 0.9, 0.25, 0.25, 0.8, 0.8, 0])
+    found = measured([1, 1, 0, 0, 0, 0, 0, 0, 0], [0.9, 0.9, 0.25, 0.25, 0.8, 0.8, 0.8, 0.8, 0.8])
     assert found.kind.tolist() == [Kind.ANNOTATED, Kind.UNEXPLAINED]
-    assert found.components.n_voxels.tolist() == [2, 2]
+    assert found.components.n_voxels.tolist() == [2, 5]
     assert found.max_probability == pytest.approx([0.9, 0.8])
+
+
+def test_no_component_is_divided_for_a_speck():
+    found = measured([1, 1, 0, 0, 0, 0, 0, 0, 0], [0.9, 0.9, 0.25, 0.25, 0.8, 0.8, 0.8, 0.8, 0])
+    assert found.kind.tolist() == [Kind.OTHER]  # it reaches a lesion, and its centroid lies on none
+    assert found.components.n_voxels.tolist() == [8]
 
 
 def test_a_component_without_annotation_is_not_divided():

@@ -32,14 +32,49 @@ def test_every_patient_is_judged_by_a_model_fitted_to_others(examples):
 
 
 def test_a_telling_feature_gets_the_weight(examples):
-    found = fit_likeness(examples[0], ("a", "b"), *examples[1:])
+    features, annotated, patients = examples
+    found = fit_likeness(features, ("a", "b"), annotated, patients)
     weights = dict(found.coefficients)
     assert weights["a"] > 10 * abs(weights["b"])
-    standard = (examples[0] - examples[0].mean(axis=0)) / examples[0].std(axis=0)
-    assert list(weights.values()) == pytest.approx(LogisticRegression().fit(standard, examples[1]).coef_[0], rel=1e-4)
+    # Without its second feature, whose sign may be held back, it is scikit-learn's.
+    (_, weight), *_ = fit_likeness(features[:, :1], ("a",), annotated, patients).coefficients
+    standard = (features[:, :1] - features[:, :1].mean()) / features[:, :1].std()
+    assert weight == pytest.approx(LogisticRegression().fit(standard, annotated).coef_[0, 0], rel=1e-3)
     assert 0.7 < found.separation < 0.95
     assert sum(b.n for b in found.reliability) == 300
     assert all(abs(b.predicted - b.observed) < 0.25 for b in found.reliability)
+
+
+def test_two_telling_features_are_weighed_as_scikit_learn_does(examples):
+    features, annotated, patients = examples
+    features = features.copy()
+    features[:, 1] = 3 * annotated + features[:, 1] / 50  # positive in annotated components, and more so
+    found = fit_likeness(features, ("a", "b"), annotated, patients)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    expected = LogisticRegression(tol=1e-8).fit(standard, annotated).coef_[0]
+    assert [weight for _, weight in found.coefficients] == pytest.approx(expected, rel=1e-3)
+
+
+def test_no_feature_counts_against_a_component_for_being_like_annotated_ones():
+    """Annotated lesions are dark, the missed ones darker still: darkness may not make a missed lesion improbable."""
+    rng = np.random.default_rng(0)
+    annotated = np.arange(200) < 100
+    contrast = np.where(annotated, -5.0, -9.0) + rng.normal(0, 1, 200)
+    sure = annotated + rng.normal(0, 1, 200) + 3
+    found = fit_likeness(np.column_stack([sure, contrast]), ("sure", "contrast"), annotated, np.arange(200) % 10)
+    weights = dict(found.coefficients)
+    assert weights["contrast"] == 0
+    assert weights["sure"] > 0
+    # Where annotated lesions are darker than the rest, darkness speaks for a lesion.
+    found = fit_likeness(np.column_stack([sure, contrast + 8 * ~annotated]), ("a", "b"), annotated, np.arange(200) % 10)
+    assert found.coefficients[1][1] < 0
+
+
+def test_a_feature_that_never_varies_is_harmless(examples):
+    features, annotated, patients = examples
+    constant = np.column_stack([features[:, 0], np.ones(300)])
+    found = fit_likeness(constant, ("a", "b"), annotated, patients)
+    assert found.probability == pytest.approx(fit_likeness(features[:, :1], ("a",), annotated, patients).probability)
 
 
 def test_calibration_bins():
