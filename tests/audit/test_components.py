@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -122,6 +122,7 @@ def test_nothing_predicted():
     assert found.dice.shape == (0, len(FRACTIONS))
 
 
+@settings(deadline=None)
 @given(
     arrays(np.float32, (6, 7), elements=st.sampled_from([0.0, 0.15, 0.4, 0.6, 0.96])),
     arrays(bool, (6, 7)),
@@ -149,6 +150,7 @@ def test_divided_components_are_connected_parts(probability, reference):
         assert instances[own[0]] > 0
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (5, 6), elements=st.sampled_from([0.0, 0.3, 0.8])), arrays(bool, (5, 6)))
 def test_dividing_only_adds_candidates(probability, reference):
     images = [np.zeros((5, 6))]

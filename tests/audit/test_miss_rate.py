@@ -4,7 +4,7 @@ from math import log, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_lopsided.audit.miss_rate import Scored, estimate_miss_rates, mixture_share
@@ -25,11 +25,13 @@ def brute_force(positive, unknown):
     return min(1.0, best[1])
 
 
+@settings(deadline=None)
 @given(SCORES, SCORES)
 def test_against_brute_force(positive, unknown):
     assert mixture_share(np.array(positive), np.array(unknown)) == pytest.approx(brute_force(positive, unknown))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3)), min_size=1, max_size=8), SCORES)
 def test_weights_are_repetitions(weighted, unknown):
     scores, weights = (np.array(column, float) for column in zip(*weighted, strict=True))

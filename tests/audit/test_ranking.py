@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
@@ -109,6 +109,7 @@ def test_elkan_and_noto_on_a_population_that_is_known():
     assert found[0] == pytest.approx((lesions - labelled) / unexplained_one)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=20), st.floats(0, 1))
 def test_probabilities_stay_probabilities_and_keep_the_order(probability, share):
     probability = np.sort(probability)

@@ -33,6 +33,7 @@ def test_without_candidates_or_lesions():
     assert random_order(np.zeros(0, int), 0).after(5).n == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any))
 def test_area_as_scikit_learn_has_it_where_every_lesion_is_hit_once(hits):
     lesion = np.cumsum(hits) * np.array(hits)
