@@ -238,7 +238,8 @@ def _figure(rankings: Sequence[RankingScore]) -> Figure:
 
     from nnunet_lopsided.evaluation.report.figures import draw_pr_steps
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    rows = (len(rankings) + 1) // 2
+    figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")
     curve, reviewed = figure.subplots(1, 2)
     for ranking in rankings:
         if not ranking.n_candidates:
@@ -250,5 +251,5 @@ def _figure(rankings: Sequence[RankingScore]) -> Figure:
     reviewed.set(title="Yield", xlabel="candidates reviewed", ylabel="missed lesions found", ylim=(0, 1.04))
     if rankings[0].n_missed:
         reviewed.axvline(rankings[0].n_missed, color="#9aa2af", linewidth=0.8)
-    reviewed.legend(fontsize=7, loc="lower right")
+    figure.legend(*reviewed.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure
