@@ -168,3 +168,16 @@ def test_an_image_of_another_shape_is_named(audited):
     write_image(path, Image(np.zeros((6, 36, 35), np.float32), GEOMETRY))
     with pytest.raises(InputError, match="case p01"):
         audit(find_inputs(511, [MODEL]), n_replicates=0)
+
+
+def test_models_that_predict_nothing_beside_the_annotations(audited, tmp_path):
+    for fold in (0, 1):
+        for path in audited.validation(fold).glob("*.npz"):
+            probability = np.zeros((6, 36, 36), np.float32)
+            np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
+            path.with_name(path.name.replace(".npz", ".nii.gz")).unlink()
+    found = audit(find_inputs(511, [MODEL]), n_replicates=20)
+    assert (found.candidates, found.n_annotated, found.n_found) == ((), 30, 0)
+    write_audit(found, tmp_path / "out")
+    assert read_audit(tmp_path / "out").candidates == ()
+    assert "No candidates to show." in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
