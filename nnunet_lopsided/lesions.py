@@ -210,6 +210,41 @@ def join_lesions(lesions: Lesions, group: NDArray[np.integer]) -> Lesions:
     return _described(lesions.shape, lesions.spacing_mm, lesions.voxels, voxel_ids, coordinates)
 
 
+def lesions_of_voxels(
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    voxels: NDArray[np.integer],
+    voxel_ids: NDArray[np.integer],
+) -> Lesions:
+    """Components that are known already: from a map with one number per component, or parts of other components.
+
+    Args:
+        shape: of the mask they lie in.
+        spacing_mm: voxel size along each axis.
+        voxels: flat C-order index of every foreground voxel, ascending.
+        voxel_ids: the component of each, 1..K; every number occurs. They are kept, connected or not.
+
+    Returns:
+        The components, ids as given.
+
+    Raises:
+        ValueError: a number from 1 to the largest does not occur.
+
+    Example:
+        >>> lesions_of_voxels((2, 3), (1, 1), np.array([0, 1, 5]), np.array([2, 2, 1])).n_voxels.tolist()
+        [1, 2]
+    """
+    spacing = tuple(float(s) for s in spacing_mm)
+    if not len(voxels):
+        return find_lesions(np.zeros(tuple(shape), bool), spacing)
+    ids = np.asarray(voxel_ids, np.int32)
+    missing = np.flatnonzero(np.bincount(ids)[1:] == 0)
+    if len(missing):
+        raise ValueError(f"voxel_ids must hold every number from 1 to {ids.max()}, {missing[0] + 1} is missing")
+    flat = np.asarray(voxels, np.int64)
+    return _described(tuple(shape), spacing, flat, ids, np.unravel_index(flat, tuple(shape)))
+
+
 def _by_first(first: NDArray[np.integer]) -> NDArray[np.int32]:
     """Ids (from 1) of the components whose first places are given: the earliest is 1."""
     new_id = np.empty(len(first), np.int32)

@@ -392,10 +392,20 @@ def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
     root, name = os.environ.get("nnUNet_preprocessed"), dataset_of_results(results)
     if not root or name is None or not (Path(root) / name / "splits_final.json").is_file():
         return None
-    path = Path(root) / name / "splits_final.json"
+    return [val for _, val in read_splits(Path(root) / name / "splits_final.json")]
+
+
+def read_splits(path: Path) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The training and the validation cases of every fold, from splits_final.json.
+
+    Raises:
+        InputError: the file is missing or is not what nnU-Net writes.
+    """
     splits = read_json(path)
     try:
-        return [tuple(str(case) for case in split["val"]) for split in splits]
+        return [
+            (tuple(str(case) for case in split["train"]), tuple(str(case) for case in split["val"])) for split in splits
+        ]
     except (TypeError, KeyError):
         raise InputError(f"{path}: expected a list of mappings with 'train' and 'val'") from None
 

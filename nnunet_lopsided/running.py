@@ -1,4 +1,4 @@
-"""Running a command of this environment with its output in a log file; the demo and studies share it."""
+"""Running a command of this environment with its output in a log file: for the demo, audits and studies."""
 
 from __future__ import annotations
 

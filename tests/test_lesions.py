@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.lesions import find_lesions, lesions_of_voxels
 
 
 def test_literal_volume():
@@ -100,3 +100,17 @@ def test_rows_do_not_join_around_the_edge():
     mask = np.zeros((3, 4, 50), bool)
     mask[0, 0, 49] = mask[0, 1, 0] = mask[0, 3, 49] = mask[2, 0, 0] = True
     assert len(find_lesions(mask, (1, 1, 1))) == 4
+
+
+def test_components_that_are_known_already():
+    mask = np.zeros((3, 4, 5), bool)
+    mask[0, 0, :2] = mask[2, 3, 4] = True
+    found = find_lesions(mask, (2.0, 1.0, 1.0))
+    again = lesions_of_voxels(mask.shape, (2.0, 1.0, 1.0), found.voxels, found.voxel_ids)
+    for name, value in vars(found).items():
+        assert np.array_equal(getattr(again, name), value), name
+    turned = lesions_of_voxels(mask.shape, (2.0, 1.0, 1.0), found.voxels, 3 - found.voxel_ids)
+    assert turned.n_voxels.tolist() == found.n_voxels[::-1].tolist()
+    assert len(lesions_of_voxels((3, 3), (1, 1), np.zeros(0, int), np.zeros(0, int))) == 0
+    with pytest.raises(ValueError, match="every number from 1 to 3, 2 is missing"):
+        lesions_of_voxels((3, 3), (1, 1), np.array([0, 4]), np.array([1, 3]))

@@ -18,13 +18,7 @@ def lesion_contrast(
 ) -> NDArray[np.float64]:
     """The contrast of every lesion, in robust standard deviations; at least 0, ``inf`` where nothing surrounds it.
 
-    In one channel it is ``|mean inside - mean of the shell| / spread``, and the lesion's contrast is the largest over
-    the channels: it is as visible as the channel that shows it best. The shell are the unlabelled voxels whose centre
-    is within 3 mm (or one voxel, where voxels are larger) of a voxel of the lesion; voxels that are 0 in every channel
-    (outside the brain, where it was cut out) are left out of it, unless there are no others. The spread is 1.4826 x the
-    median absolute deviation from the median over all voxels of the case that are not 0 in every channel: one number
-    per case and channel, so lesions of different scanners can be compared. Where it is 0 the standard deviation stands
-    in, and a channel that is constant has contrast 0.
+    The largest absolute :func:`channel_contrasts`: a lesion is as visible as the channel that shows it best.
 
     Args:
         channels: one image per channel, each of the lesions' shape, finite.
@@ -42,23 +36,44 @@ def lesion_contrast(
         >>> lesion_contrast([image], lesions, image == 20).round(3).tolist()  # |20 - 10| / (1.4826 x 1)
         [6.745]
     """
+    contrasts = np.abs(channel_contrasts(channels, lesions, labelled))
+    return np.where(np.isnan(contrasts).all(axis=1), np.inf, contrasts.max(axis=1, initial=0.0))
+
+
+def channel_contrasts(
+    channels: Sequence[NDArray[np.generic]], lesions: Lesions, labelled: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """How much brighter (positive) or darker every lesion is than its surroundings, in robust standard deviations.
+
+    In one channel it is ``(mean inside - mean of the shell) / spread``. The shell are the unlabelled voxels whose
+    centre is within 3 mm (or one voxel, where voxels are larger) of a voxel of the lesion; voxels that are 0 in every
+    channel (outside the brain, where it was cut out) are left out of it, unless there are no others. The spread is
+    1.4826 x the median absolute deviation from the median over all voxels of the case that are not 0 in every channel:
+    one number per case and channel, so lesions of different scanners can be compared. Where it is 0 the standard
+    deviation stands in, and a channel that is constant has contrast 0.
+
+    Args:
+        channels, lesions, labelled: as for :func:`lesion_contrast`.
+
+    Returns:
+        Shape (K, channels); NaN where nothing surrounds a lesion.
+    """
     if not len(lesions):
-        return np.zeros(0)
+        return np.zeros((0, len(channels)))
     tissue = np.zeros(lesions.shape, bool)
     for channel in channels:
         tissue |= channel != 0
     spreads = [_spread(channel[tissue]) for channel in channels]
     starts = np.cumsum(lesions.n_voxels) - lesions.n_voxels
     of_lesion = np.split(lesions.voxels[np.argsort(lesions.voxel_ids, kind="stable")], starts[1:])
-    contrast = np.empty(len(lesions))
+    contrast = np.full((len(lesions), len(channels)), np.nan)
     for i, inside in enumerate(of_lesion):
         shell = _shell(inside, lesions, i, labelled)
         shell = shell[tissue.reshape(-1)[shell]] if tissue.reshape(-1)[shell].any() else shell
         if not len(shell):
-            contrast[i] = np.inf
             continue
-        differences = [abs(_mean(channel, inside) - _mean(channel, shell)) for channel in channels]
-        contrast[i] = max(d / s if s > 0 else 0.0 for d, s in zip(differences, spreads, strict=True))
+        differences = [_mean(channel, inside) - _mean(channel, shell) for channel in channels]
+        contrast[i] = [d / s if s > 0 else 0.0 for d, s in zip(differences, spreads, strict=True)]
     return contrast
 
 

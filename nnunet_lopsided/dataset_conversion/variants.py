@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.censoring import (
@@ -237,8 +238,11 @@ def write_censored_variant(
     with new_raw_dataset(output_id, name, marker=CENSORING_FILE, overwrite=overwrite) as folder:
         plan = plan_censoring(source, choice, n_processes)
         _write_labels(plan, folder, n_processes)
-        _link_test_files(plan, folder, final)
-        _write_dataset_json(plan, folder, final)
+        link_test_files(plan.dataset, folder, final)
+        keep_splits = choice.n_patients is None
+        write_dataset_files(plan.dataset, plan.training, folder, final, keep_splits=keep_splits)
+        if plan.folds:
+            write_json(folder / "splits_final.json", plan.folds)
         _write_lesions_csv(folder / LESIONS_FILE, plan)
         write_json(folder / CENSORING_FILE, _record(plan))
     return CensoredVariant(final, len(plan.table), len(plan.censored), tuple(_notes(plan)))
@@ -370,17 +374,31 @@ def _lesions_of(
 def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
     if not len(lesions):
         return []
-    channels = []
+    return lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()
+
+
+def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> list[NDArray[np.generic]]:
+    """The images of a case, in the order of its files.
+
+    Args:
+        case: whose.
+        shape: of its label map, which every image must have.
+        colour: see :func:`~nnunet_lopsided.images.read_image`.
+
+    Raises:
+        InputError: an image cannot be read, has another shape or holds values that are not finite.
+    """
+    images = []
     for path in case.images:
-        image = read_image(path).array
-        if image.shape != label.array.shape:
+        image = read_image(path, colour).array
+        if image.shape != shape:
             raise InputError(
-                f"case {case.name}: expected {path} to have its label's shape {label.array.shape}, found {image.shape}"
+                f"case {case.name}: expected {path} to have its label's shape {shape}, found {image.shape}"
             )
         if not np.isfinite(image).all():
             raise InputError(f"case {case.name}: {path} holds values that are not finite")
-        channels.append(image)
-    return lesion_contrast(channels, lesions, label.array != 0).tolist()
+        images.append(image)
+    return images
 
 
 def _read_list(path: Path) -> list[ListedLesion]:
@@ -441,34 +459,55 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
     for_each(write, work, n_processes, "labels")
 
 
-def _link_test_files(plan: CensoringPlan, folder: Path, final: Path) -> None:
-    for path in plan.dataset.test_files():
+def link_test_files(dataset: RawDataset, folder: Path, final: Path) -> None:
+    """Link the source's test images and labels into a variant that is built in ``folder`` and becomes ``final``.
+
+    Those that lie there already, such as censored labels, stay.
+    """
+    for path in dataset.test_files():
         link = folder / path
-        if link.exists():  # a censored label
+        if link.exists():
             continue
         link.parent.mkdir(exist_ok=True)
-        link_file(link, plan.dataset.folder / path, final)
+        link_file(link, dataset.folder / path, final)
 
 
-def _write_dataset_json(plan: CensoringPlan, folder: Path, final: Path) -> None:
-    dataset = plan.dataset
+def write_dataset_files(
+    dataset: RawDataset,
+    training: Sequence[Case],
+    folder: Path,
+    final: Path,
+    *,
+    keep_splits: bool = True,
+    labels: dict[str, Any] | None = None,
+) -> None:
+    """Write the dataset.json of a variant, which references the source's images, and copy what tells its patients.
+
+    Args:
+        dataset: the source.
+        training: those of its cases that the variant has, with their labels in ``labelsTr``.
+        folder: where the variant is built.
+        final: where it will lie.
+        keep_splits: copy the source's splits_final.json, if it has one.
+        labels: the variant's ``labels`` of dataset.json; None: the source's.
+    """
     content = {key: value for key, value in dataset.json.items() if key != "dataset"}
-    content["numTraining"] = len(plan.training)
+    if labels is not None:
+        content["labels"] = labels
+    content["numTraining"] = len(training)
     content["dataset"] = {
         case.name: {
             "images": [reference(image, final) for image in case.images],
             "label": f"labelsTr/{case.name}{dataset.file_ending}",
         }
-        for case in plan.training
+        for case in training
     }
     write_json(folder / "dataset.json", content)
     splits, patients = dataset.folder / "splits_final.json", dataset.folder / CASES_FILE
     if patients.is_file():
         shutil.copyfile(patients, folder / patients.name)
-    if splits.is_file() and plan.choice.n_patients is None:
+    if splits.is_file() and keep_splits:
         shutil.copyfile(splits, folder / splits.name)
-    elif plan.folds:
-        write_json(folder / splits.name, plan.folds)
 
 
 def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.dataset_conversion.contrast import lesion_contrast
+from nnunet_lopsided.dataset_conversion.contrast import channel_contrasts, lesion_contrast
 from nnunet_lopsided.lesions import find_lesions
 
 
@@ -34,6 +34,16 @@ def test_the_channel_that_shows_it_best_counts() -> None:
     both = lesion_contrast([flat, visible], lesions, mask)
     assert both == lesion_contrast([visible], lesions, mask) > lesion_contrast([flat], lesions, mask)
     assert lesion_contrast([np.full(mask.shape, 7.0)], lesions, mask).tolist() == [0.0]
+
+
+def test_darker_than_its_surroundings_is_negative() -> None:
+    image = np.array([[10.0, 12, 10, 12, 15, 12, 10, 12, 12, 10, 10, 12]])
+    mask = image == 15
+    lesions = find_lesions(mask, (1.0, 1.0))
+    contrasts = channel_contrasts([image, -image], lesions, mask)
+    assert contrasts[0, 0] == -contrasts[0, 1] == lesion_contrast([image], lesions, mask)[0] > 0
+    alone = np.ones((1, 1), bool)
+    assert np.isnan(channel_contrasts([np.ones((1, 1))], find_lesions(alone, (1.0, 1.0)), alone)).all()
 
 
 def test_air_is_no_surroundings() -> None:

@@ -20,10 +20,10 @@ from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.report.outline import outline
-from nnunet_lopsided.images import read_header, read_image
+from nnunet_lopsided.images import Geometry, read_header, read_image
 from nnunet_lopsided.nnunet_layout import label_maps
 
-Kind = Literal["missed", "false positive"]
+Kind = Literal["missed", "false positive", "candidate"]
 # Half the side of a picture, unless the finding needs more; and the side in pixels beyond which images are shrunk.
 _HALF_MM = 22.0
 _MAX_PIXELS = 160
@@ -46,7 +46,7 @@ class Picture:
     """One slice of an image around a finding, ready to be shown.
 
     Attributes:
-        kind: ``missed`` or ``false positive``.
+        kind: ``missed`` or ``false positive``; ``candidate`` of an audit.
         title: the case.
         caption: what the finding is, plain text.
         png: the slice, 8-bit grey.
@@ -190,20 +190,20 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
         case = result.cases[i]
         loaded = load_again(result, case.case)
         of_cases.check(loaded)
-        image = _finite(read_image(of_cases.path(case.case), colour=True).array)
-        limits = _window(image)
+        image = finite(read_image(of_cases.path(case.case), colour=True).array)
+        limits = window(image)
         for finding in of_case:
             pictures[finding] = _picture(finding, case, loaded, image, limits, result.rules.threshold)
     return tuple(pictures[finding] for finding in findings)
 
 
-def _finite(image: NDArray[Any]) -> NDArray[Any]:
+def finite(image: NDArray[Any]) -> NDArray[Any]:
     """The image with the lowest of its values in place of NaN and infinity."""
-    finite = np.isfinite(image)
-    return image if finite.all() else np.where(finite, image, image[finite].min() if finite.any() else 0)
+    known = np.isfinite(image)
+    return image if known.all() else np.where(known, image, image[known].min() if known.any() else 0)
 
 
-def _window(image: NDArray[Any]) -> tuple[float, float]:
+def window(image: NDArray[Any]) -> tuple[float, float]:
     """Grey values shown as black and white."""
     low, high = np.percentile(image, (0.5, 99.8))
     return float(low), max(float(high), float(low) + 1e-6)
@@ -223,37 +223,83 @@ def _picture(
     mask = loaded.reference if finding.kind == "missed" else predicted_mask
     if image.ndim == 3:
         centre[0] = _slice(mask, components.boxes[finding.component], centre[0])
-    at: tuple[Any, ...] = () if image.ndim == 2 else (centre[0],)
-    spacing = loaded.spacing_mm[-2], loaded.spacing_mm[-1]
-    box = components.boxes[finding.component][-2:]
-    half_mm = max([_HALF_MM, *(0.75 * np.ptp(box, axis=1) * spacing)])
-    half = ceil(half_mm / spacing[0]), ceil(half_mm / spacing[1])
-    reference, predicted = loaded.reference[at], predicted_mask[at]
+    shown = Slice(loaded.geometry, centre, components.boxes[finding.component])
+    reference, predicted = shown.of(loaded.reference), shown.of(predicted_mask)
     if loaded.valid is not None:
-        reference, predicted = reference & loaded.valid[at], predicted & loaded.valid[at]
-    middle = int(centre[-2]), int(centre[-1])
-    edges, turned = orientation(loaded.geometry.direction)
-    part = _around(image[at], middle, half, image.min())[turned]
+        valid = shown.of(loaded.valid)
+        reference, predicted = reference & valid, predicted & valid
+    part = shown.around(image, image.min())
     return Picture(
         finding.kind,
         case.case,
         _caption(finding, case, components, centre, image.shape),
-        _png(part, limits),
+        grey_png(part, limits),
         (part.shape[0], part.shape[1]),
-        spacing,
-        outline(_around(reference, middle, half, False)[turned]),
-        outline(_around(predicted, middle, half, False)[turned]),
-        edges,
+        shown.spacing_mm,
+        outline(shown.around_slice(reference, False)),
+        outline(shown.around_slice(predicted, False)),
+        shown.edges,
     )
 
 
-def orientation(direction: Sequence[float]) -> tuple[tuple[str, str, str, str], tuple[slice, slice]]:
-    """How a slice of the first axis is turned to be read as radiologists do.
+@dataclass(frozen=True)
+class Slice:
+    """What of a volume is shown around a place: one slice, cut to a square, turned as radiologists read it.
+
+    Attributes:
+        geometry: of the volume.
+        centre: the place, in voxels; its element ``axis`` chooses the slice.
+        box: first (inclusive) and last (exclusive) index along each axis of what must fit.
+        axis: of the array, across which the slice lies; without meaning in 2D.
+    """
+
+    geometry: Geometry
+    centre: NDArray[np.integer]
+    box: NDArray[np.int64]
+    axis: int = 0
+
+    @property
+    def _axes(self) -> tuple[int, int]:
+        """The array's axes that are rows and columns."""
+        rest = [a for a in range(len(self.centre)) if len(self.centre) == 2 or a != self.axis]
+        return rest[0], rest[1]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """Of its rows and columns."""
+        rows, columns = self._axes
+        return self.geometry.spacing_mm[rows], self.geometry.spacing_mm[columns]
+
+    @property
+    def edges(self) -> tuple[str, str, str, str]:
+        """What lies at the left, right, top and bottom."""
+        return orientation(self.geometry.direction, self.axis)[0]
+
+    def of(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """The whole slice of a volume; a 2D image as it is."""
+        return volume if volume.ndim == 2 else volume.take(int(self.centre[self.axis]), axis=self.axis)
+
+    def around(self, volume: NDArray[Any], beyond: Any) -> NDArray[Any]:
+        """The part of a volume that is shown; ``beyond`` is the value outside of it."""
+        return self.around_slice(self.of(volume), beyond)
+
+    def around_slice(self, whole: NDArray[Any], beyond: Any) -> NDArray[Any]:
+        """The part of a whole slice that is shown."""
+        axes = list(self._axes)
+        half_mm = max([_HALF_MM, *(0.75 * np.ptp(self.box[axes], axis=1) * self.spacing_mm)])
+        half = ceil(half_mm / self.spacing_mm[0]), ceil(half_mm / self.spacing_mm[1])
+        middle = int(self.centre[axes[0]]), int(self.centre[axes[1]])
+        return around(whole, middle, half, beyond)[orientation(self.geometry.direction, self.axis)[1]]
+
+
+def orientation(direction: Sequence[float], axis: int = 0) -> tuple[tuple[str, str, str, str], tuple[slice, slice]]:
+    """How a slice is turned to be read as radiologists do.
 
     The patient's right is at the left of the picture, or else the front; the front, or else the head, is at the top.
 
     Args:
         direction: cosines, row by row, as in ``Geometry``.
+        axis: of the array, at one index of which the slice lies.
 
     Returns:
         What lies at the left, right, top and bottom of the picture, and the slices that flip rows and columns. Where
@@ -264,13 +310,15 @@ def orientation(direction: Sequence[float]) -> tuple[tuple[str, str, str, str], 
         >>> orientation((-1, 0, 0, 0, 1, 0, 0, 0, 1))  # columns grow to the patient's right
         (('R', 'L', 'A', 'P'), (slice(None, None, 1), slice(None, None, -1)))
     """
-    axes = np.reshape(direction, (3, 3)).T[:2] if len(direction) == 9 else np.zeros((2, 3))
-    named = [_AXES[int(np.abs(axis).argmax())] for axis in axes]
-    if (np.abs(axes).max(axis=1) < _ALIGNED).any() or named[0] == named[1]:
+    # The file's axes go x, y, z, the array's the other way round; columns of the slice first.
+    in_slice = [i for i in range(3) if i != 2 - axis]
+    cosines = np.reshape(direction, (3, 3)).T[in_slice] if len(direction) == 9 else np.zeros((2, 3))
+    named = [_AXES[int(np.abs(row).argmax())] for row in cosines]
+    if (np.abs(cosines).max(axis=1) < _ALIGNED).any() or named[0] == named[1]:
         return ("", "+x", "", "+y"), (slice(None), slice(None))
     edges, flips = [], []
-    for axis, (towards, away), last in zip(axes, named, ("LPS", "PIL"), strict=True):
-        grows = axis[np.abs(axis).argmax()] > 0
+    for row, (towards, away), last in zip(cosines, named, ("LPS", "PIL"), strict=True):
+        grows = row[np.abs(row).argmax()] > 0
         end, start = (towards, away) if towards in last else (away, towards)
         edges += [start, end]
         flips.append(slice(None, None, 1 if grows == (end == towards) else -1))
@@ -309,7 +357,7 @@ def _caption(
     return ", ".join(parts)
 
 
-def _around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int], beyond: Any) -> NDArray[Any]:
+def around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int], beyond: Any) -> NDArray[Any]:
     """The part of a slice around a pixel, the pixel in its middle; ``beyond`` is the value outside of the slice."""
     part = np.full((2 * half[0] + 1, 2 * half[1] + 1), beyond, array.dtype)
     source, target = [], []
@@ -321,7 +369,7 @@ def _around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int],
     return part
 
 
-def _png(part: NDArray[Any], limits: tuple[float, float]) -> bytes:
+def grey_png(part: NDArray[Any], limits: tuple[float, float]) -> bytes:
     from PIL import Image
 
     low, high = limits

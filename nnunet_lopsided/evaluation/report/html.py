@@ -17,7 +17,7 @@ def _beside(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def page(title: str, body: Sequence[str]) -> str:
+def page(title: str, body: Sequence[str], style: str = "", script: str | None = None) -> str:
     """A whole page.
 
     Its policy lets the browser load nothing, and run no script but the one of this package: a case name that slips
@@ -26,11 +26,13 @@ def page(title: str, body: Sequence[str]) -> str:
     Args:
         title: plain text.
         body: HTML, piece by piece.
+        style: further CSS.
+        script: in place of the script of the evaluation's pages.
 
     Returns:
         HTML, the same for the same arguments.
     """
-    style, script = _beside("page.css"), _beside("page.js")
+    style, script = _beside("page.css") + style, _beside("page.js") if script is None else script
     digest = b64encode(sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     head = (

@@ -9,7 +9,15 @@ from PIL import Image as Pillow
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
-from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, Picture, choose, gallery, orientation
+from nnunet_lopsided.evaluation.report.gallery import (
+    Finding,
+    ImageFolder,
+    Picture,
+    Slice,
+    choose,
+    gallery,
+    orientation,
+)
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 
@@ -207,3 +215,24 @@ def test_pictures_are_turned_with_their_outlines_and_nan_is_dark(folders):
     np.testing.assert_array_equal(pixels(a), pixels(b))
     assert pixels(a).std() > 10
     assert '<span class="edge left">R</span>' in a.figure()
+
+
+@pytest.mark.parametrize(
+    ("axis", "edges", "steps"), [(0, "RLAP", (-1, -1)), (1, "RLSI", (-1, -1)), (2, "APSI", (-1, -1))]
+)
+def test_axial_coronal_and_sagittal_slices(axis, edges, steps):
+    """Of voxels that grow to the patient's right, front and head: all axes are flipped."""
+    found, (rows, columns) = orientation((-1, 0, 0, 0, -1, 0, 0, 0, 1), axis)
+    assert "".join(found) == edges
+    assert (rows.step, columns.step) == steps
+
+
+def test_a_slice_shows_its_centre_in_the_middle():
+    volume = np.arange(4 * 9 * 11).reshape(4, 9, 11)
+    geometry = Geometry((5.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    for axis, shape in ((0, (45, 45)), (1, (11, 45)), (2, (11, 45))):
+        shown = Slice(geometry, np.array([2, 3, 4]), np.array([[2, 3], [3, 4], [4, 5]]), axis)
+        part = shown.around(volume, -1)
+        assert part.shape == shape
+        assert part[shape[0] // 2, shape[1] // 2] == volume[2, 3, 4]
+        assert shown.of(volume).shape == tuple(n for i, n in enumerate(volume.shape) if i != axis)

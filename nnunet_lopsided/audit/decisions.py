@@ -1,0 +1,96 @@
+"""What a reader decided on the candidates of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from nnunet_lopsided.audit.outputs import StoredAudit
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.tables import read_table
+
+Verdict = Literal["accept", "reject", "unsure"]
+COLUMNS = ("audit", "case", "candidate", "decision")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Decisions of one audit.
+
+    Attributes:
+        path: the file they are from.
+        audit: the id of the audit.
+        verdicts: by case and number of the candidate; candidates without decision are not in it.
+    """
+
+    path: Path
+    audit: str
+    verdicts: dict[tuple[str, int], Verdict]
+
+    def count(self, verdict: Verdict) -> int:
+        """Candidates so decided."""
+        return sum(found == verdict for found in self.verdicts.values())
+
+    def check(self, audit: StoredAudit) -> None:
+        """Raise :class:`InputError` where a decision is on no candidate of the audit."""
+        known = {(candidate.case, candidate.number) for candidate in audit.candidates}
+        for case, number in self.verdicts:
+            if (case, number) not in known:
+                raise InputError(f"{self.path}: case {case} has no candidate {number} in audit {audit.id}")
+
+
+def read_decisions(path: Path) -> Decisions:
+    """Read decisions: the CSV or JSON that the page saves, or audit.csv with its column ``decision`` filled.
+
+    An empty decision is none.
+
+    Raises:
+        InputError: the file is missing or is neither, a decision is none of accept, reject and unsure, a candidate is
+            decided on twice, decisions are of several audits, or there is none.
+    """
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
+    verdicts: dict[tuple[str, int], Verdict] = {}
+    audits = set()
+    for place, row in rows:
+        word = str(row["decision"]).strip().lower()
+        audits.add(str(row["audit"]))
+        if not word:
+            continue
+        if word not in get_args(Verdict):
+            raise InputError(f"{path}, {place}: expected accept, reject or unsure, found {row['decision']!r}")
+        try:
+            key = str(row["case"]), int(row["candidate"])
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{path}, {place}: expected the number of a candidate, found {row['candidate']!r}"
+            ) from None
+        if key in verdicts:
+            raise InputError(f"{path}, {place}: case {key[0]}, candidate {key[1]} is decided on twice")
+        verdicts[key] = word  # type: ignore[assignment]
+    if len(audits) > 1:
+        raise InputError(f"{path} holds decisions of several audits: {', '.join(sorted(audits))}")
+    if not verdicts:
+        raise InputError(f"{path} holds no decision")
+    return Decisions(path, audits.pop(), verdicts)
+
+
+def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    return [(f"line {line}", row) for line, row in enumerate(read_table(path, COLUMNS), 2)]
+
+
+def _json_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    content = read_json(path)
+    try:
+        listed, audit = content["decisions"], content["audit"]
+        rows = [
+            (f"decision {i}", {"audit": audit, **{name: row[name] for name in COLUMNS[1:]}})
+            for i, row in enumerate(listed, 1)
+        ]
+    except (TypeError, KeyError, AttributeError):
+        raise InputError(
+            f"{path}: expected 'audit' and a list 'decisions' of mappings with case, candidate and decision"
+        ) from None
+    return rows

@@ -1,0 +1,250 @@
+"""Which predictions an audit may use: those of cases that the model did not train on, and whose labels are the same."""
+
+from __future__ import annotations
+
+import filecmp
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunet_lopsided.dataset_conversion.patients import patients_of
+from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet_layout import (
+    Case,
+    Prediction,
+    RawDataset,
+    nnunet_path,
+    predictions_by_case,
+    preprocessed_folder,
+    raw_dataset,
+    read_splits,
+)
+from nnunet_lopsided.running import last_line, run_logged
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained cross-validation: the arguments of nnUNetv2_train but the fold."""
+
+    trainer: str
+    plans: str
+    configuration: str
+
+    def folder(self, dataset: str) -> Path:
+        """Where nnU-Net keeps its folds."""
+        return nnunet_path("nnUNet_results") / dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
+
+
+@dataclass(frozen=True)
+class AuditedCase:
+    """A case and its out-of-fold predictions.
+
+    Attributes:
+        case: its images and label in the raw dataset.
+        patient: whom it belongs to.
+        fold: the fold that validates it.
+        predictions: one per model.
+    """
+
+    case: Case
+    patient: str
+    fold: int
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        return self.case.name
+
+    @property
+    def label(self) -> Path:
+        """Its annotated label map."""
+        assert self.case.label is not None, "training_cases() gives labels"
+        return self.case.label
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """What is audited.
+
+    Attributes:
+        dataset: the raw dataset.
+        models: whose predictions.
+        folds: of the cross-validation.
+        cases: sorted by name.
+        patients: in words, where the patients come from.
+        left_out: training cases that none of the folds validates.
+    """
+
+    dataset: RawDataset
+    models: tuple[Model, ...]
+    folds: tuple[int, ...]
+    cases: tuple[AuditedCase, ...]
+    patients: str
+    left_out: tuple[str, ...]
+
+
+def find_inputs(
+    dataset: int | str,
+    models: Sequence[Model],
+    folds: Sequence[int | str] | None = None,
+    patients_regex: str | None = None,
+    device: str = "cpu",
+) -> AuditInputs:
+    """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
+
+    Where a fold lacks probabilities and has its checkpoint, ``nnUNetv2_train ... --val --npz`` makes them.
+
+    Args:
+        dataset: id or name of the dataset the models were trained on.
+        models: one, or several with the same folds: other trainers or seeds.
+        folds: which; None: all of splits_final.json.
+        patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
+        device: on which missing predictions are made.
+
+    Raises:
+        InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
+            labels have changed since the training.
+    """
+    source = raw_dataset(dataset)
+    preprocessed = preprocessed_folder(source.name)
+    fold_of, trained_on, chosen = _folds(preprocessed, folds)
+    cases = {case.name: case for case in source.training_cases()}
+    unknown = sorted(set(fold_of) - set(cases))
+    if unknown:
+        raise InputError(
+            f"{source.name} has changed since the training: case {unknown[0]} of "
+            f"{preprocessed / 'splits_final.json'} is no longer in it"
+        )
+    _check_labels([cases[name] for name in sorted(fold_of)], source, preprocessed)
+    patients, origin = patients_of(list(cases), source.folder, patients_regex)
+    for model in models:
+        for fold in chosen:
+            wanted = sorted(case for case, own in fold_of.items() if own == fold)
+            _validated(source.name, model, fold, wanted, trained_on[fold], device)
+    predicted = [
+        {fold: predictions_by_case(_validation(model, source.name, fold)) for fold in chosen} for model in models
+    ]
+    return AuditInputs(
+        source,
+        tuple(models),
+        chosen,
+        tuple(
+            AuditedCase(cases[name], patients[name], fold, tuple(found[fold][name] for found in predicted))
+            for name, fold in sorted(fold_of.items())
+        ),
+        origin,
+        tuple(name for name in sorted(cases) if name not in fold_of),
+    )
+
+
+def _folds(
+    preprocessed: Path, folds: Sequence[int | str] | None
+) -> tuple[dict[str, int], dict[int, frozenset[str]], tuple[int, ...]]:
+    """The fold that validates each case, the cases each fold trains on, and the folds."""
+    path = preprocessed / "splits_final.json"
+    if folds is not None and "all" in folds:
+        raise InputError(
+            "fold all trains on every case, so none of its predictions is out of fold; an audit needs the folds of a "
+            "cross-validation"
+        )
+    if not path.is_file():
+        raise InputError(
+            f"{path} not found: it says which cases a fold trained on; nnUNetv2_train writes it for any fold but all"
+        )
+    splits = read_splits(path)
+    chosen = tuple(range(len(splits))) if folds is None else tuple(sorted({int(fold) for fold in folds}))
+    fold_of: dict[str, int] = {}
+    for fold in chosen:
+        if not 0 <= fold < len(splits):
+            raise InputError(f"fold {fold}: {path} has the folds 0 to {len(splits) - 1}")
+        train, val = splits[fold]
+        both = sorted(set(train) & set(val))
+        if both:
+            raise InputError(f"{path}: fold {fold} trains on case {both[0]} and validates on it")
+        for case in val:
+            if case in fold_of:
+                raise InputError(
+                    f"{path}: case {case} is validated by the folds {fold_of[case]} and {fold}; which of its two "
+                    "predictions counts? choose folds by -f"
+                )
+            fold_of[case] = fold
+    return fold_of, {fold: frozenset(splits[fold][0]) for fold in chosen}, chosen
+
+
+def _validation(model: Model, dataset: str, fold: int) -> Path:
+    return model.folder(dataset) / f"fold_{fold}" / "validation"
+
+
+def _validated(
+    dataset: str, model: Model, fold: int, wanted: Sequence[str], trained_on: frozenset[str], device: str
+) -> None:
+    """See to it that a fold has the probabilities of all of its cases, and of no others."""
+    folder = _validation(model, dataset, fold)
+    lacking = _lacking(folder, wanted)
+    if lacking:
+        checkpoint = folder.parent / CHECKPOINT
+        command = (
+            *("nnUNetv2_train", dataset, model.configuration, str(fold), "-tr", model.trainer, "-p", model.plans),
+            *("--val", "--npz", "-device", device),
+        )
+        if not checkpoint.is_file():
+            what = "no such folder" if not folder.is_dir() else f"no CASE.npz of {len(lacking)} cases ({lacking[0]})"
+            raise InputError(
+                f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {CHECKPOINT} to make "
+                f"them with; train it by {' '.join(command[:8])} --npz, or choose folds by -f"
+            )
+        _make(command, fold, folder)
+        if lacking := _lacking(folder, wanted):
+            raise InputError(f"fold {fold}: {' '.join(command)} made no {folder / lacking[0]}.npz")
+    for case in sorted(set(predictions_by_case(folder)) - set(wanted)):
+        reason = "trained on it" if case in trained_on else "does not validate it by splits_final.json"
+        raise InputError(
+            f"{folder} holds case {case}, but fold {fold} {reason}: the folds have changed since, so it is not known "
+            "which predictions are out of fold"
+        )
+
+
+def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """The cases without probabilities."""
+    found = predictions_by_case(folder) if folder.is_dir() else {}
+    return [case for case in wanted if case not in found or found[case].array is None]
+
+
+def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        tqdm(total=1, desc=f"fold {fold}: {' '.join(command)}", bar_format="{desc} {elapsed}", disable=None) as bar,
+    ):
+        log = Path(logs) / "validation.log"
+        if run_logged(command, log, {}, bar.refresh) != 0:
+            raise InputError(
+                f"fold {fold}: {' '.join(command)} failed, so there are no probabilities in {folder}: {last_line(log)}"
+            )
+
+
+def _check_labels(cases: Sequence[Case], source: RawDataset, preprocessed: Path) -> None:
+    """Refuse labels that are not those the training saw."""
+    changed = []
+    for case in cases:
+        assert case.label is not None, "training_cases() gives labels"
+        seen = preprocessed / "gt_segmentations" / (case.name + source.file_ending)
+        if not seen.is_file():
+            raise InputError(f"case {case.name}: {seen} not found, so it is not known which labels the training saw")
+        if filecmp.cmp(case.label, seen, shallow=False):
+            continue
+        now, then = read_image(case.label).array, read_image(seen).array
+        if now.shape != then.shape or not np.array_equal(now, then):
+            changed.append(
+                f"case {case.name}: {case.label} differs from {seen}: the labels have changed since the training, so "
+                "the model is not out of fold for them; preprocess and train again"
+            )
+    if changed:
+        raise InputErrors(changed)

@@ -1,0 +1,199 @@
+"""How many lesions the annotators missed: pure numerics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, log, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.evaluation.intervals import (
+    Interval,
+    patient_weights,
+    percentile_interval,
+    why_no_bootstrap,
+)
+
+# Below so many annotated lesions that the models find, a share of them says nothing.
+LEAST_ANNOTATED = 10
+_CONFIDENCE = 0.1  # of the bound that chooses the threshold, Garg et al.'s delta
+_SLACK = 0.01  # their gamma
+
+
+@dataclass(frozen=True)
+class MissRate:
+    """The estimate for all lesions, or for those of a range of diameters.
+
+    Attributes:
+        lower_mm: diameters from here.
+        upper_mm: to below here; None: no limit.
+        n_annotated: annotated lesions.
+        n_found: those of them that a component matches.
+        n_candidates: unexplained components.
+        missed_share: estimated share of the candidates that are missed lesions, within [0, 1]; None: undefined.
+        rate: estimated share of all lesions that the annotators missed, within [0, 1]; None: undefined.
+        n_missed: estimated number of missed lesions, those that the models do not find included; None: undefined.
+        interval: 95%, of ``rate``, from a bootstrap over patients.
+        undefined: why there is no estimate; empty where there is one.
+    """
+
+    lower_mm: float
+    upper_mm: float | None
+    n_annotated: int
+    n_found: int
+    n_candidates: int
+    missed_share: float | None
+    rate: float | None
+    n_missed: float | None
+    interval: Interval
+    undefined: str = ""
+
+
+def mixture_share(
+    positive: NDArray[np.float64],
+    unknown: NDArray[np.float64],
+    positive_weight: NDArray[np.float64] | None = None,
+    unknown_weight: NDArray[np.float64] | None = None,
+) -> float:
+    """The share of positives among examples of which nothing is known, from a score.
+
+    If the unknown are positives and others, and their positives score like the known ones, then above any threshold
+    the unknown hold at least as large a share of themselves as their positives do: the ratio of both shares bounds
+    the share of positives from above, and is equal to it where no others score as high. The threshold is the one with
+    the least upper confidence bound of that ratio.
+
+    Args:
+        positive: scores of known positives, at least one.
+        unknown: scores of the others.
+        positive_weight: how often each counts; None: once.
+        unknown_weight: likewise.
+
+    Returns:
+        Within [0, 1]; 0 without unknown examples.
+
+    Source:
+        "Best bin estimation", Garg et al. (2021), Mixture proportion estimation and PU learning: a modern approach.
+
+    Example:
+        >>> known = np.linspace(0.5, 1, 1000)
+        >>> round(mixture_share(known, np.concatenate([known, np.linspace(0, 0.6, 1000)])), 1)
+        0.5
+    """
+    weights = [
+        np.ones(len(scores)) if given is None else given
+        for scores, given in ((positive, positive_weight), (unknown, unknown_weight))
+    ]
+    totals = [float(w.sum()) for w in weights]
+    if not totals[0] or not totals[1]:
+        return 0.0
+    thresholds = np.unique(positive)
+    above = [
+        _above(scores, w, thresholds) / n for scores, w, n in zip((positive, unknown), weights, totals, strict=True)
+    ]
+    slack = (1 + _SLACK) * sum(sqrt(log(4 / _CONFIDENCE) / (2 * n)) for n in totals)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = np.where(above[0] > 0, (above[1] + slack) / above[0], inf)
+        best = int(np.argmin(bound))
+        return float(min(1.0, above[1][best] / above[0][best]))
+
+
+def _above(
+    scores: NDArray[np.float64], weight: NDArray[np.float64], thresholds: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Total weight of the scores that reach each threshold."""
+    order = np.argsort(scores)
+    cumulated = np.concatenate([[0.0], np.cumsum(weight[order])])
+    return cumulated[-1] - cumulated[np.searchsorted(scores[order], thresholds, side="left")]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the estimate needs of lesions and components; patients are numbered from 0.
+
+    Attributes:
+        annotated_mm: diameter of every annotated lesion.
+        annotated_patient: of each.
+        found_mm: diameter of every annotated lesion that a component matches.
+        found_score: of the component.
+        found_patient: of each.
+        candidate_mm: diameter of every unexplained component.
+        candidate_score: of each.
+        candidate_patient: of each.
+        n_patients: patients, those without lesions included.
+    """
+
+    annotated_mm: NDArray[np.float64]
+    annotated_patient: NDArray[np.int64]
+    found_mm: NDArray[np.float64]
+    found_score: NDArray[np.float64]
+    found_patient: NDArray[np.int64]
+    candidate_mm: NDArray[np.float64]
+    candidate_score: NDArray[np.float64]
+    candidate_patient: NDArray[np.int64]
+    n_patients: int
+
+
+def estimate_miss_rates(
+    scored: Scored, edges_mm: Sequence[float], n_replicates: int = 1000, seed: int = 0
+) -> tuple[MissRate, ...]:
+    """The miss rate of the whole data set, then by diameter.
+
+    With a share of s missed lesions among u candidates and f annotated lesions found, the rate is su / (su + f), which
+    takes the models to find missed lesions as often as annotated ones. In each range of diameters the share is
+    estimated anew from the annotated lesions of that range, so it may differ between them.
+
+    Args:
+        scored: lesions and components.
+        edges_mm: inner edges of the diameters' ranges, ascending.
+        n_replicates: of the bootstrap, 0 for none.
+        seed: of the bootstrap.
+
+    Returns:
+        One for all diameters, then one per range.
+    """
+    ends = [0.0, *edges_mm, inf]
+    ranges = [(0.0, inf), *pairwise(ends)]
+    no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
+    weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
+    return tuple(_estimate(scored, low, high, weights, no_bootstrap) for low, high in ranges)
+
+
+def _estimate(
+    scored: Scored, low: float, high: float, weights: NDArray[np.float64] | None, no_bootstrap: str | None
+) -> MissRate:
+    annotated, found, candidate = (
+        (diameter >= low) & (diameter < high)
+        for diameter in (scored.annotated_mm, scored.found_mm, scored.candidate_mm)
+    )
+    n_annotated, n_found, n_candidates = int(annotated.sum()), int(found.sum()), int(candidate.sum())
+    upper = None if high == inf else high
+    if n_found < LEAST_ANNOTATED:
+        reason = (
+            f"the models find {n_found} annotated lesions of these diameters; at least {LEAST_ANNOTATED} are needed"
+        )
+        return MissRate(
+            low, upper, n_annotated, n_found, n_candidates, None, None, None, Interval.without(reason), reason
+        )
+    scores = scored.found_score[found], scored.candidate_score[candidate]
+    patients = scored.found_patient[found], scored.candidate_patient[candidate]
+    share = mixture_share(*scores)
+    rate = _rate(share, n_candidates, n_found)
+    if weights is None:
+        interval = Interval.without(no_bootstrap or "")
+    else:
+        replicates = np.full(len(weights), np.nan)
+        for i, weight in enumerate(weights):
+            drawn = weight[patients[0]], weight[patients[1]]
+            if drawn[0].sum() >= 1:
+                of_all = mixture_share(*scores, *drawn)
+                replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
+        interval = percentile_interval(replicates, len(set(patients[0].tolist())))
+    n_missed = n_annotated * rate / (1 - rate)
+    return MissRate(low, upper, n_annotated, n_found, n_candidates, share, rate, n_missed, interval)
+
+
+def _rate(share: float, n_candidates: float, n_found: float) -> float:
+    return share * n_candidates / (share * n_candidates + n_found)

@@ -1,0 +1,156 @@
+"""audit.html: one file in which a reader decides on the candidates, offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.audit.auditing import Audit
+from nnunet_lopsided.audit.pictures import CandidatePictures
+from nnunet_lopsided.evaluation.report.charts import diameter_range
+from nnunet_lopsided.evaluation.report.html import code, data_block, interval, number, page, table
+
+_BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
+
+
+def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[CandidatePictures]) -> str:
+    """The page of an audit.
+
+    Args:
+        audit: what was found.
+        record: the content of audit.json.
+        pictures: of the candidates to decide on, in their order.
+
+    Returns:
+        HTML, the same for the same arguments. It asks for no other file.
+    """
+    counts = record["counts"]
+    body = [
+        "<h1>Which lesions did the annotators miss?</h1>",
+        f'<p class="sub">{escape(record["dataset"])}: {counts["cases"]} cases, {counts["annotated_lesions"]} annotated '
+        f"lesions, of which the models find {counts['annotated_lesions_found']}, and {counts['candidates']} candidates "
+        f"that no annotation explains; {_models(record)}; audit {code(record['id'])}</p>",
+        *_notices(record),
+        _review(audit, pictures),
+        f"<section><h2>How much was missed</h2>{_miss_rates(record)}</section>",
+        f"<section><h2>What ranks the candidates</h2>{_ranking(record)}</section>",
+        f"<section><h2>Settings</h2>{_settings(record)}</section>",
+        data_block("audit-data", {"id": record["id"], "dataset": record["dataset"]}),
+    ]
+    style, script = (Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    return page(f"Audit of {record['dataset']}", body, style, script)
+
+
+def _models(record: Mapping[str, Any]) -> str:
+    names = [f"{m['trainer']}, {m['plans']}, {m['configuration']}" for m in record["models"]]
+    return f"{escape('; '.join(names))}; folds {', '.join(map(str, record['folds']))}"
+
+
+def _notices(record: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if record["not_audited"]:
+        lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
+    if record["no_likeness"]:
+        lines.append(f"Ranked by mean probability: {record['no_likeness']}.")
+    return [f'<p class="notice">{escape(line)}</p>' for line in lines]
+
+
+def _review(audit: Audit, pictures: Sequence[CandidatePictures]) -> str:
+    if not pictures:
+        return "<p>No candidates to show.</p>"
+    left = len(audit.candidates) - len(pictures)
+    more = f" The other {left} candidates are in audit.csv." if left else ""
+    keys = (
+        "<kbd>a</kbd> accept, <kbd>r</kbd> reject, <kbd>u</kbd> unsure (again: undo), <kbd>←</kbd> <kbd>→</kbd> "
+        "go, <kbd>n</kbd> next undecided"
+    )
+    controls = (
+        '<div class="only-script"><div class="controls"><progress id="bar" '
+        f'max="{len(pictures)}" value="0" aria-label="decided"></progress><output id="progress"></output></div>'
+        f'<div class="controls"><span>{keys}</span><label>go to <input id="jump" type="number" min="1" '
+        f'max="{len(pictures)}" value="1"></label><label><input id="contours" type="checkbox" checked> outlines</label>'
+        '</div><div class="controls"><button type="button" id="save-csv">save decisions.csv</button>'
+        '<button type="button" id="save-json">save decisions.json</button>'
+        '<button type="button" id="clear">start again</button></div>'
+        '<p class="notice" id="unkept" hidden>This browser keeps nothing: save the decisions before closing the page.'
+        "</p></div>"
+    )
+    note = (
+        '<p class="why">Solid: annotated lesions. Dashed: the candidate, as it would be added. Decisions stay in this '
+        f"browser until saved; {code('lopsided-audit apply decisions.csv -o ID')} makes the repaired dataset."
+        f"{escape(more)}</p>"
+    )
+    return f'<div class="review">{controls}{"".join(map(_card, pictures))}{note}</div>'
+
+
+def _card(one: CandidatePictures) -> str:
+    candidate = one.candidate
+    buttons = "".join(
+        f'<button type="button" data-decision="{word}" aria-pressed="false">{word} ({key})</button> '
+        for word, key in _BUTTONS
+    )
+    place = ", ".join(f"{value:.1f}" for value in candidate.position_mm)
+    planes = "".join(f'<div class="planes">{"".join(p.figure() for p in channel)}</div>' for channel in one.channels)
+    return (
+        f'<article class="finding" data-case="{escape(candidate.case)}" data-candidate="{candidate.number}">'
+        f"<h3>{one.rank}. {escape(candidate.case)}, candidate {candidate.number}: score {candidate.score:.2f}</h3>"
+        f"<p>{candidate.diameter_mm:.1f} mm at ({place}) mm. {escape(_sentence(candidate.reason))}</p>"
+        f'<p class="only-script">{buttons}</p>{planes}</article>'
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _miss_rates(record: Mapping[str, Any]) -> str:
+    rows = []
+    for rate in (record["miss_rate"], *record["miss_rate_by_diameter"]):
+        whole = rate is record["miss_rate"]
+        diameter = "all" if whole else diameter_range(rate["lower_mm"], rate["upper_mm"])
+        estimate = "undefined" if rate["miss_rate"] is None else number(rate["miss_rate"])
+        missed = "" if rate["missed_lesions"] is None else f"{rate['missed_lesions']:.0f}"
+        ends = interval(rate["miss_rate_ci95_bootstrap"]) or escape(rate["undefined"] or "")
+        found = f"{rate['annotated_lesions_found']} / {rate['annotated_lesions']}"
+        rows.append((diameter, found, str(rate["candidates"]), missed, estimate, ends))
+    header = (
+        *("diameter, mm", "annotated lesions found", "candidates", "missed lesions, estimate"),
+        *("share of all lesions that was missed", "95% interval (bootstrap over patients)"),
+    )
+    note = (
+        "This assumes that missed lesions look to the models like annotated ones (of the same diameter, in the rows by "
+        "diameter), that the models find them as often, and that some annotated lesions are more probable than any "
+        "false positive. Where annotators missed the faint, the estimate is too low."
+    )
+    return f'<div class="scroll">{table(header, rows, right=(1, 2, 3, 4))}</div><p class="why">{escape(note)}</p>'
+
+
+def _ranking(record: Mapping[str, Any]) -> str:
+    by = "the probability of being a missed lesion" if record["ranked_by"] == "likeness" else "mean probability"
+    likeness = record["likeness"]
+    parts = [f"<p>The candidates stand in the order of {by}; audit.csv has the mean probability beside it.</p>"]
+    if likeness is not None:
+        parts.append(
+            f"<p>A logistic regression tells annotated lesions from candidates, and never judges a patient it was "
+            f"fitted to. Area under its ROC curve: {number(likeness['separation_auc'])}.</p>"
+        )
+        weights = [(escape(name), number(value, "+")) for name, value in likeness["coefficients"].items()]
+        parts.append(table(("feature, standardised", "weight"), weights, right=(1,)))
+        parts.append("<h3>Its calibration</h3>")
+        bins = [(number(b["predicted"]), number(b["observed"]), str(b["n"])) for b in likeness["reliability"]]
+        parts.append(table(("probability of being annotated", "share annotated", "components"), bins, right=(0, 1, 2)))
+    return "".join(parts)
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    cut = record["cut_back"]
+    dice = cut["mean_dice_of_annotated"]
+    rows = [
+        (escape("cut back at, of the highest probability"), code(cut["fraction"])),
+        (escape("mean Dice of annotated lesions so cut back"), code("undefined" if dice is None else f"{dice:.3f}")),
+        *((escape(name), code(value)) for name, value in record["settings"].items()),
+        ("version", code(record["version"])),
+    ]
+    return table(("setting", "value"), rows)

@@ -1,0 +1,105 @@
+"""Slices of the images around every candidate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.audit.auditing import Audit, Candidate
+from nnunet_lopsided.audit.inputs import AuditedCase
+from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.dataset_conversion.variants import case_images
+from nnunet_lopsided.evaluation.report.gallery import Picture, Slice, grey_png, window
+from nnunet_lopsided.evaluation.report.outline import outline
+from nnunet_lopsided.images import Geometry, read_image
+
+_PLANES = ("axis 0", "axis 1", "axis 2")
+# By what lies at the left and the top of a slice.
+_NAMES = {frozenset("RLAP"): "axial", frozenset("RLSI"): "coronal", frozenset("APSI"): "sagittal"}
+
+
+@dataclass(frozen=True)
+class CandidatePictures:
+    """A candidate with its pictures: by channel, one per plane (2D: one)."""
+
+    rank: int
+    candidate: Candidate
+    channels: tuple[tuple[Picture, ...], ...]
+
+
+def candidate_pictures(audit: Audit, n: int, n_workers: int = 2) -> tuple[CandidatePictures, ...]:
+    """Pictures of the first ``n`` candidates, in their order; the cases concerned are read once more.
+
+    Raises:
+        InputError: an image or a label map cannot be read.
+    """
+    shown = audit.candidates[:n]
+    ranks_of: dict[str, list[int]] = {}
+    for rank, candidate in enumerate(shown, 1):
+        ranks_of.setdefault(candidate.case, []).append(rank)
+    cases = [case for case in audit.inputs.cases if case.name in ranks_of]
+    names = audit.channel_names
+
+    def draw(case: AuditedCase) -> dict[int, CandidatePictures]:
+        label = read_image(case.label)
+        annotated = audit.target.mask(label.array)
+        images = case_images(case.case, label.shape, colour=True)
+        drawn = {}
+        for rank in ranks_of[case.name]:
+            candidate = shown[rank - 1]
+            channels = tuple(
+                _planes(image, window(image), annotated, candidate, label.geometry, _named(names, i))
+                for i, image in enumerate(images)
+            )
+            drawn[rank] = CandidatePictures(rank, candidate, channels)
+        return drawn
+
+    found = {rank: one for of_case in for_each(draw, cases, n_workers, "pictures") for rank, one in of_case.items()}
+    return tuple(found[rank] for rank in sorted(found))
+
+
+def _named(names: list[str], channel: int) -> str:
+    return names[channel] if channel < len(names) else f"channel {channel}"
+
+
+def _planes(
+    image: NDArray[Any],
+    limits: tuple[float, float],
+    annotated: NDArray[np.bool_],
+    candidate: Candidate,
+    geometry: Geometry,
+    channel: str,
+) -> tuple[Picture, ...]:
+    centre = nearest_voxel(candidate, image.shape)
+    own = np.zeros(image.shape, bool)
+    own.reshape(-1)[candidate.voxels] = True
+    pictures = []
+    for axis in range(3) if image.ndim == 3 else (0,):
+        shown = Slice(geometry, centre, candidate.box, axis)
+        part = shown.around(image, image.min())
+        plane = _NAMES.get(frozenset(shown.edges), _PLANES[axis])
+        where = f"{plane}, slice {centre[axis]} (0 to {image.shape[axis] - 1})" if image.ndim == 3 else "slice"
+        pictures.append(
+            Picture(
+                "candidate",
+                channel,
+                where if image.ndim == 3 else "",
+                grey_png(part, limits),
+                (part.shape[0], part.shape[1]),
+                shown.spacing_mm,
+                outline(shown.around(annotated, False)),
+                outline(shown.around(own, False)),
+                shown.edges,
+            )
+        )
+    return tuple(pictures)
+
+
+def nearest_voxel(candidate: Candidate, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The voxel of a candidate that is nearest to its centroid: a ring's centroid lies outside of it."""
+    places = np.stack(np.unravel_index(candidate.voxels, shape), axis=1)
+    nearest = np.square(places - np.asarray(candidate.centroid)).sum(axis=1).argmin()
+    return places[int(nearest)].astype(np.int64)

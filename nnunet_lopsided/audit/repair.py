@@ -1,0 +1,222 @@
+"""A variant of the audited dataset with the accepted candidates in its labels."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided import __version__
+from nnunet_lopsided.audit.decisions import Decisions, read_decisions
+from nnunet_lopsided.audit.outputs import StoredAudit, StoredCandidate, chosen_audit, label_digest
+from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.nnunet_layout import (
+    Case,
+    RawDataset,
+    new_dataset_name,
+    new_raw_dataset,
+    nnunet_path,
+    plain_name,
+    raw_dataset,
+    write_json,
+)
+from nnunet_lopsided.tables import write_table
+
+REPAIR_FILE, LESIONS_FILE = "repair.json", "repaired_lesions.csv"
+Unsure = Literal["leave", "ignore"]
+_ACTIONS = {"accept": "added", "reject": "rejected"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one candidate that was decided on; ``n_voxels`` is how many of its voxels changed."""
+
+    candidate: StoredCandidate
+    action: str
+    value: int | None
+    n_voxels: int
+
+
+@dataclass(frozen=True)
+class RepairedVariant:
+    """What :func:`write_repaired_variant` made; ``notes`` is what the user must know."""
+
+    folder: Path
+    n_added: int
+    n_rejected: int
+    n_unsure: int
+    n_undecided: int
+    ignored: bool
+    notes: tuple[str, ...] = ()
+
+
+def write_repaired_variant(
+    decisions_file: Path,
+    output_id: int,
+    *,
+    audit_folder: Path | None = None,
+    unsure: Unsure = "leave",
+    name: str | None = None,
+    overwrite: bool = False,
+    n_workers: int = 2,
+) -> RepairedVariant:
+    """Write a dataset whose training labels have the accepted candidates in addition.
+
+    The voxels are those of the audit's label maps, which may have been edited in a viewer since; what is annotated
+    already is never changed. The folder appears only when complete. The same call gives the same bytes.
+
+    Args:
+        decisions_file: see :func:`~nnunet_lopsided.audit.decisions.read_decisions`.
+        output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
+        audit_folder: see :func:`~nnunet_lopsided.audit.outputs.chosen_audit`.
+        unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
+        name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
+        overwrite: replace an earlier repaired variant of the same id and name.
+        n_workers: label files worked on at the same time.
+
+    Raises:
+        InputError: decisions are of another audit or on candidates that do not exist, labels have changed since the
+            audit, or the id is in use.
+    """
+    decisions = read_decisions(decisions_file)
+    audit = chosen_audit(audit_folder, decisions.audit, [decisions_file.absolute().parent])
+    decisions.check(audit)
+    dataset = raw_dataset(audit.dataset)
+    training = dataset.training_cases()
+    _check_unchanged(dataset, training, audit)
+    ignore = _ignore_value(dataset) if unsure == "ignore" and decisions.count("unsure") else None
+    match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    if match is not None and int(match[1]) == output_id:
+        raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
+    name = name or plain_name(f"{match[2] if match else dataset.name}Repaired")
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
+    by_case: dict[str, list[StoredCandidate]] = {}
+    for candidate in audit.candidates:
+        if (candidate.case, candidate.number) in decisions.verdicts:
+            by_case.setdefault(candidate.case, []).append(candidate)
+
+    with new_raw_dataset(output_id, name, marker=REPAIR_FILE, overwrite=overwrite) as folder:
+        (folder / "labelsTr").mkdir()
+
+        def write(case: Case) -> list[Change]:
+            label, changes = _repaired(case, by_case.get(case.name, []), decisions, audit, dataset, ignore)
+            write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
+            return changes
+
+        changes = [change for of_case in for_each(write, training, n_workers, "labels") for change in of_case]
+        link_test_files(dataset, folder, final)
+        labels = dataset.json["labels"]
+        write_dataset_files(
+            dataset, training, folder, final, labels=labels if ignore is None else {**labels, "ignore": ignore}
+        )
+        _write_changes(folder / LESIONS_FILE, changes)
+        write_json(folder / REPAIR_FILE, _record(dataset, audit, decisions, changes, unsure, ignore))
+    empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
+    notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
+    return RepairedVariant(
+        final,
+        decisions.count("accept"),
+        decisions.count("reject"),
+        decisions.count("unsure"),
+        len(audit.candidates) - len(decisions.verdicts),
+        ignore is not None,
+        tuple(notes),
+    )
+
+
+def _check_unchanged(dataset: RawDataset, training: list[Case], audit: StoredAudit) -> None:
+    cases = {case.name: case for case in training}
+    for name, entry in audit.record["cases"].items():
+        if name not in cases:
+            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
+        label = cases[name].label
+        assert label is not None, "training_cases() gives labels"
+        if label_digest(label) != entry["label_sha256"]:
+            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
+
+
+def _ignore_value(dataset: RawDataset) -> int:
+    """The dataset's ignore label, or the one after its highest label, which nnU-Net wants it to be."""
+    return max(dataset.label_scheme.label_values) + 1 if dataset.ignore_label is None else dataset.ignore_label
+
+
+def _repaired(
+    case: Case,
+    candidates: list[StoredCandidate],
+    decisions: Decisions,
+    audit: StoredAudit,
+    dataset: RawDataset,
+    ignore: int | None,
+) -> tuple[Image, list[Change]]:
+    assert case.label is not None, "training_cases() gives labels"
+    label = read_image(case.label)
+    if not candidates:
+        return label, []
+    path = audit.map_of(case.name, dataset.file_ending)
+    numbers = read_image(path)
+    difference = label.geometry.difference(numbers.geometry)
+    if numbers.shape != label.shape or difference is not None:
+        raise InputError(
+            f"case {case.name}: {path} does not lie where {case.label} does: {difference or numbers.shape}"
+        )
+    highest = max([ignore or 0, *(candidate.label for candidate in candidates)])
+    # A file of ones may be of a type too small for the new value.
+    array: NDArray[Any] = label.array.copy()
+    if np.issubdtype(array.dtype, np.integer) and highest > np.iinfo(array.dtype).max:
+        array = array.astype(np.min_scalar_type(highest))
+    changes = []
+    for candidate in candidates:
+        verdict = decisions.verdicts[candidate.case, candidate.number]
+        voxels = numbers.array == candidate.number
+        if not voxels.any():
+            raise InputError(f"case {case.name}: {path} has no voxel of candidate {candidate.number}")
+        value = candidate.label if verdict == "accept" else ignore if verdict == "unsure" else None
+        action = _ACTIONS.get(verdict, "left" if ignore is None else "ignored")
+        free = voxels & (label.array == 0) if value is not None else np.zeros(label.shape, bool)
+        if value is not None:
+            array[free] = value
+        changes.append(Change(candidate, action, value, int(free.sum())))
+    return Image(array, label.geometry), changes
+
+
+def _write_changes(path: Path, changes: list[Change]) -> None:
+    rows = (
+        [c.candidate.case, c.candidate.number, c.action, "" if c.value is None else c.value, c.n_voxels]
+        for c in changes
+    )
+    write_table(path, ["case", "candidate", "action", "value", "n_voxels"], rows)
+
+
+def _record(
+    dataset: RawDataset,
+    audit: StoredAudit,
+    decisions: Decisions,
+    changes: list[Change],
+    unsure: Unsure,
+    ignore: int | None,
+) -> dict[str, Any]:
+    return {
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        "source_dataset": dataset.name,
+        "audit": audit.id,
+        "decisions_sha256": hashlib.sha256(decisions.path.read_bytes()).hexdigest(),
+        "unsure": unsure,
+        "ignore_label": ignore,
+        "n_candidates": len(audit.candidates),
+        **{
+            f"n_{action}": sum(c.action == action for c in changes)
+            for action in ("added", "rejected", "ignored", "left")
+        },
+        "n_undecided": len(audit.candidates) - len(decisions.verdicts),
+        "cases_changed": sorted({c.candidate.case for c in changes if c.n_voxels}),
+        "voxels_changed": sum(c.n_voxels for c in changes),
+    }

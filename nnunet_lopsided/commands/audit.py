@@ -1,0 +1,256 @@
+"""``lopsided-audit``: which lesions the annotators missed; its sub-commands apply decisions and score an audit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.audit.auditing import Audit
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["apply"]:
+        return run(_apply_parser(), _apply, argv[1:])
+    if argv[:1] == ["score"]:
+        return run(_score_parser(), _score, argv[1:])
+    return run(_parser(), _audit, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="lopsided-audit",
+        description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
+        "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
+        "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
+        "'lopsided-audit score' compares an audit with the truth.",
+    )
+    parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
+    parser.add_argument(
+        "-tr",
+        nargs="+",
+        default=["nnUNetTrainerLopsided"],
+        metavar="TRAINER",
+        help="trainer; several: their probabilities are averaged (default: nnUNetTrainerLopsided)",
+    )
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, 2.5d, ...")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="default: nnUNetPlans")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all of splits_final.json)")
+    parser.add_argument(
+        "-o", type=Path, metavar="FOLDER", help="where the audit goes (default: 'audit' beside the folds of the model)"
+    )
+    parser.add_argument("--label", metavar="NAME", help="class or region of dataset.json (default: all foreground)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, metavar="P", help="a candidate's voxels have p >= this (default: 0.1)"
+    )
+    parser.add_argument(
+        "--rank-by",
+        choices=("likeness", "mean-probability"),
+        default="likeness",
+        help="likeness to annotated lesions, or mean probability alone (default: likeness)",
+    )
+    parser.add_argument(
+        "--diameter-edges-mm",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="inner edges of the diameter bins of the miss rate (default: 3 6 10 20)",
+    )
+    parser.add_argument(
+        "--patients-regex",
+        metavar="REGEX",
+        help="its first group in a case's name is the patient (default: cases.csv of the dataset, or else the case)",
+    )
+    parser.add_argument(
+        "--shown", type=int, default=200, metavar="N", help="candidates on the page (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "-device",
+        choices=("cpu", "cuda", "mps"),
+        default="cuda",
+        help="for folds whose probabilities must still be predicted (default: cuda)",
+    )
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
+    return parser
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    end_on_sigterm()
+    from nnunet_lopsided.audit.auditing import audit
+    from nnunet_lopsided.audit.inputs import Model, find_inputs
+    from nnunet_lopsided.audit.outputs import MARKS, write_audit
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.evaluation.outputs import check_output_folder
+    from nnunet_lopsided.evaluation.rules import EvaluationRules
+    from nnunet_lopsided.nnunet_layout import raw_dataset
+
+    for name in ("seed", "shown", "bootstrap"):
+        if getattr(arguments, name) < 0:
+            raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
+    rules = EvaluationRules(threshold=arguments.threshold)
+    if arguments.diameter_edges_mm is not None:
+        rules = replace(rules, diameter_edges_mm=tuple(arguments.diameter_edges_mm))
+    models = [Model(trainer, arguments.p, arguments.c) for trainer in arguments.tr]
+    if len(set(models)) < len(models):
+        raise InputError(f"-tr names a trainer twice: {' '.join(arguments.tr)}")
+    dataset = raw_dataset(arguments.d)
+    folder = arguments.o or models[0].folder(dataset.name) / "audit"
+    check_output_folder(folder, arguments.overwrite, [dataset.folder], MARKS)  # before the work, not after it
+    inputs = find_inputs(dataset.name, models, _folds(arguments.f), arguments.patients_regex, arguments.device)
+    found = audit(
+        inputs,
+        rules=rules,
+        label=arguments.label,
+        rank_by=arguments.rank_by,
+        n_replicates=arguments.bootstrap,
+        seed=arguments.seed,
+        n_workers=arguments.np,
+    )
+    name = write_audit(found, folder, arguments.overwrite, arguments.shown, arguments.np)
+    _report(found, name, folder)
+    return 0
+
+
+def _folds(given: list[str] | None) -> list[int | str] | None:
+    from nnunet_lopsided.errors import InputError
+
+    if given is None:
+        return None
+    if any(not fold.isdigit() and fold != "all" for fold in given):
+        raise InputError(f"-f must be numbers of folds, got {' '.join(given)}")
+    return [int(fold) if fold.isdigit() else fold for fold in given]
+
+
+def _report(audit: Audit, name: str, folder: Path) -> None:
+    """Warnings on stderr, the numbers on stdout."""
+    if audit.inputs.left_out:
+        print(
+            f"lopsided-audit: warning: validated by none of the folds, not audited: {', '.join(audit.inputs.left_out)}",
+            file=sys.stderr,
+        )
+    if audit.no_model:
+        print(f"lopsided-audit: warning: ranked by mean probability: {audit.no_model}", file=sys.stderr)
+    print(
+        f"{len(audit.candidates)} candidates in {len(audit.inputs.cases)} cases, which have {audit.n_annotated} "
+        "annotated lesions"
+    )
+    rate = audit.miss_rates[0]
+    if rate.rate is None:
+        print(f"miss rate undefined: {rate.undefined}")
+    else:
+        low, high = rate.interval.low, rate.interval.high
+        ends = "" if low is None or high is None else f" (95% interval {low:.2f} to {high:.2f})"
+        print(
+            f"estimated miss rate {rate.rate:.2f}{ends}, about {rate.n_missed:.0f} lesions; the page says what this "
+            "assumes"
+        )
+    print(f"audit {name} in {folder}: see audit.html")
+
+
+def _apply_parser() -> Parser:
+    parser = Parser(
+        prog="lopsided-audit apply",
+        description="Write a variant of the audited dataset with the accepted candidates in its training labels. "
+        "Images are referenced, not copied; repair.json and repaired_lesions.csv say what changed.",
+    )
+    parser.add_argument(
+        "decisions",
+        type=Path,
+        metavar="DECISIONS",
+        help="CSV with the columns audit, case, candidate, decision (audit.csv with filled decisions too), or the JSON "
+        "of the page",
+    )
+    parser.add_argument("-o", required=True, type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
+    parser.add_argument(
+        "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
+    )
+    parser.add_argument(
+        "--unsure",
+        choices=("leave", "ignore"),
+        default="leave",
+        help="ignore: unsure candidates become the ignore label (default: leave as they are)",
+    )
+    parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Repaired)")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
+    return parser
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    end_on_sigterm()
+    from nnunet_lopsided.audit.repair import write_repaired_variant
+
+    repaired = write_repaired_variant(
+        arguments.decisions,
+        arguments.o,
+        audit_folder=arguments.audit,
+        unsure=arguments.unsure,
+        name=arguments.name,
+        overwrite=arguments.overwrite,
+        n_workers=arguments.np,
+    )
+    print(
+        f"{repaired.folder}: {repaired.n_added} candidates added, {repaired.n_rejected} rejected, "
+        f"{repaired.n_unsure} unsure{' (now to ignore)' if repaired.ignored else ''}, "
+        f"{repaired.n_undecided} not decided on"
+    )
+    for note in repaired.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+def _score_parser() -> Parser:
+    parser = Parser(
+        prog="lopsided-audit score",
+        description="Compare an audit of a dataset whose lesions were deleted on purpose with the whole labels: which "
+        "of its candidates are deleted lesions. Writes audit_score.json, audit_score.csv and audit_score.png.",
+    )
+    parser.add_argument(
+        "audit", nargs="?", type=Path, metavar="AUDIT", help="its folder (default: this one, or the only one there is)"
+    )
+    parser.add_argument("--truth", required=True, metavar="DATASET", help="id or name of the dataset with all lesions")
+    parser.add_argument(
+        "--against", nargs="+", default=[], type=Path, metavar="AUDIT", help="other audits of it, of other models"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="where the score goes (default: 'score' in the audit)"
+    )
+    parser.add_argument(
+        "--decisions", type=Path, metavar="FILE", help="write the decisions that the truth would make, as a CSV"
+    )
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier score")
+    return parser
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    end_on_sigterm()
+    from nnunet_lopsided.audit.score_outputs import score_audits, score_table, write_decisions, write_score
+    from nnunet_lopsided.errors import InputError
+
+    if arguments.decisions is not None and arguments.decisions.exists() and not arguments.overwrite:
+        raise InputError(f"{arguments.decisions} exists; --overwrite replaces it")
+    scored = score_audits(arguments.audit, arguments.truth, arguments.against, arguments.np)
+    folder = arguments.output or scored[0].audit.folder / "score"
+    write_score(scored, arguments.truth, folder, arguments.overwrite)
+    if arguments.decisions is not None:
+        write_decisions(scored[0], arguments.decisions)
+    print(score_table(scored))
+    print(f"score in {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The estimate of how many lesions were missed."""
+
+from math import log, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunet_lopsided.audit.miss_rate import Scored, estimate_miss_rates, mixture_share
+
+SCORES = st.lists(st.integers(0, 6).map(lambda i: i / 6), min_size=1, max_size=15)
+
+
+def brute_force(positive, unknown):
+    """Best bin estimation, written threshold by threshold."""
+    slack = 1.01 * (sqrt(log(40) / (2 * len(positive))) + sqrt(log(40) / (2 * len(unknown))))
+    best = None
+    for threshold in sorted(set(positive)):
+        share_p = sum(p >= threshold for p in positive) / len(positive)
+        share_u = sum(u >= threshold for u in unknown) / len(unknown)
+        bound = (share_u + slack) / share_p
+        if best is None or bound < best[0] - 1e-12:
+            best = bound, share_u / share_p
+    return min(1.0, best[1])
+
+
+@settings(deadline=None)
+@given(SCORES, SCORES)
+def test_against_brute_force(positive, unknown):
+    assert mixture_share(np.array(positive), np.array(unknown)) == pytest.approx(brute_force(positive, unknown))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3)), min_size=1, max_size=8), SCORES)
+def test_weights_are_repetitions(weighted, unknown):
+    scores, weights = (np.array(column, float) for column in zip(*weighted, strict=True))
+    once = mixture_share(scores, np.array(unknown), weights, np.ones(len(unknown)))
+    assert once == pytest.approx(mixture_share(np.repeat(scores, weights.astype(int)), np.array(unknown)))
+
+
+def test_a_known_mixture_and_the_ends():
+    rng = np.random.default_rng(0)
+    positive = rng.normal(2, 1, 4000)
+    for share in (0.1, 0.5, 0.9):
+        unknown = np.where(rng.random(4000) < share, rng.normal(2, 1, 4000), rng.normal(-2, 1, 4000))
+        assert mixture_share(positive, unknown) == pytest.approx(share, abs=0.05)
+    assert mixture_share(positive, np.zeros(0)) == 0
+    assert mixture_share(positive, rng.normal(9, 1, 100)) == 1
+    assert mixture_share(np.ones(50), np.zeros(50)) == 0
+
+
+def scored(n=400, missed=0.5, seed=1):
+    """``n`` lesions of 20 patients, those of 2 mm missed twice as often as those of 8; and ``n`` false positives."""
+    rng = np.random.default_rng(seed)
+    small = rng.random(n) < 0.5
+    gone = rng.random(n) < np.where(small, missed * 4 / 3, missed * 2 / 3)
+    diameter, score = np.where(small, 2.0, 8.0), rng.normal(3, 1, n)
+    patient = rng.integers(0, 20, n)
+    false = rng.normal(-2, 1, n), np.where(rng.random(n) < 0.5, 2.0, 8.0), rng.integers(0, 20, n)
+    return Scored(
+        diameter[~gone],
+        patient[~gone],
+        diameter[~gone],
+        score[~gone],
+        patient[~gone],
+        np.concatenate([diameter[gone], false[1]]),
+        np.concatenate([score[gone], false[0]]),
+        np.concatenate([patient[gone], false[2]]),
+        20,
+    ), (gone, small)
+
+
+def test_the_rate_overall_and_by_diameter():
+    data, (gone, small) = scored()
+    whole, low, high = estimate_miss_rates(data, (5.0,), n_replicates=200, seed=0)
+    assert (low.lower_mm, low.upper_mm, high.lower_mm, high.upper_mm) == (0, 5, 5, None)
+    assert whole.rate == pytest.approx(gone.mean(), abs=0.06)
+    assert low.rate == pytest.approx(gone[small].mean(), abs=0.08)
+    assert high.rate == pytest.approx(gone[~small].mean(), abs=0.08)
+    assert low.rate > high.rate + 0.15
+    assert whole.interval.low < whole.rate < whole.interval.high
+    assert whole.n_missed == pytest.approx(gone.sum(), rel=0.15)
+    assert whole.n_annotated == whole.n_found == (~gone).sum()
+
+
+def test_lesions_that_the_models_do_not_find_are_counted_in():
+    data, _ = scored()
+    twice = Scored(
+        np.repeat(data.annotated_mm, 2), np.repeat(data.annotated_patient, 2), *list(vars(data).values())[2:]
+    )
+    (one,), (two,) = (estimate_miss_rates(d, (), 0)[:1] for d in (data, twice))
+    assert two.rate == one.rate
+    assert two.n_missed == pytest.approx(2 * one.n_missed)
+
+
+def test_undefined_is_said():
+    data, _ = scored()
+    whole, _, empty = estimate_miss_rates(data, (100.0,), n_replicates=0)
+    assert whole.interval.undefined == "the bootstrap was switched off"
+    assert empty.rate is None
+    assert empty.undefined == "the models find 0 annotated lesions of these diameters; at least 10 are needed"
+
+
+def test_the_seed_decides_the_interval():
+    data, _ = scored()
+    first, again, other = (estimate_miss_rates(data, (), 50, seed)[0].interval for seed in (0, 0, 1))
+    assert first == again != other

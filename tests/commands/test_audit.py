@@ -1,0 +1,178 @@
+"""lopsided-audit."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.commands.audit import main
+from nnunet_lopsided.images import Image, read_image, write_image
+from tests.audit.conftest import GEOMETRY, TRAINER
+
+
+def fails(capsys, *arguments):
+    """The one line that the command prints on bad input."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_what_an_audit_prints_and_writes(audited, capsys):
+    assert main(["-d", "511", "-tr", TRAINER, "-c", "2.5d", "--bootstrap", "20"]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "50 candidates in 10 cases, which have 30 annotated lesions"
+    assert second.startswith("estimated miss rate 0.")
+    record = json.loads((audited.audit / "audit.json").read_text())
+    assert third == f"audit {record['id']} in {audited.audit}: see audit.html"
+    assert sorted(path.name for path in audited.audit.iterdir()) == ["audit.csv", "audit.html", "audit.json", "maps"]
+    assert (record["settings"]["seed"], record["settings"]["threshold"], record["folds"]) == (0, 0.1, [0, 1])
+    rows = list(csv.DictReader((audited.audit / "audit.csv").open()))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 51))
+    assert {row["audit"] for row in rows} == {record["id"]}
+    assert rows[0]["reason"].startswith("probability 0.")
+
+
+def test_an_earlier_audit_is_replaced_only_on_request(written, capsys):
+    before = (written.audit / "audit.json").read_bytes()
+    assert "output folder exists" in fails(capsys, "-d", 511, "-c", "2.5d")
+    assert (written.audit / "audit.json").read_bytes() == before
+    assert main(["-d", "511", "-c", "2.5d", "--overwrite", "--bootstrap", "20", "--seed", "4"]) == 0
+    assert json.loads((written.audit / "audit.json").read_text())["settings"]["seed"] == 4
+
+
+def test_folds_in_part_are_said(audited, capsys, tmp_path):
+    assert main(["-d", "511", "-c", "2.5d", "-f", "0", "-o", str(tmp_path / "out"), "--bootstrap", "0"]) == 0
+    error = capsys.readouterr().err
+    assert "validated by none of the folds, not audited: p01, p03, p05, p07, p09" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-f", "all"), "fold all trains on every case"),
+        (("-f", "one"), "-f must be numbers of folds, got one"),
+        (("--threshold", "0"), "threshold must be within (0, 1], got 0.0"),
+        (("--label", "tumour"), "label must be one of lesion"),
+        (("--seed", "-1"), "--seed must be at least 0, got -1"),
+        (("-tr", "A", "A"), "-tr names a trainer twice: A A"),
+        (("-tr", "A"), "fold 0 has no predictions with probabilities"),
+        (("-d", "512"), "dataset 512 not found"),
+    ],
+)
+def test_bad_input_is_one_line(audited, capsys, arguments, message):
+    assert message in fails(capsys, "-d", 511, "-c", "2.5d", *arguments)
+    assert not audited.audit.exists()
+
+
+def test_the_whole_loop(written, capsys, tmp_path):
+    decisions = tmp_path / "elsewhere" / "decisions.csv"
+    decisions.parent.mkdir()
+    assert main(["score", "--truth", "501", "--decisions", str(decisions)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "30 missed lesions"
+    assert printed[1].startswith(f"{TRAINER}, its ranking: 50 candidates, average precision 1.000")
+    assert printed[3] == "  first    30: precision 1.000, found 1.000"
+    assert printed[-1] == f"score in {written.audit / 'score'}"
+    assert main(["apply", str(decisions), "-o", "521"]) == 0
+    made = written.root / "nnUNet_raw" / "Dataset521_CutRepaired"
+    assert capsys.readouterr().out == (f"{made}: 30 candidates added, 20 rejected, 0 unsure, 0 not decided on\n")
+    for path in sorted((made / "labelsTr").iterdir()):
+        whole = read_image(written.whole / "labelsTr" / path.name)
+        assert np.array_equal(read_image(path).array, whole.array)
+
+
+def test_score_files(written, tmp_path):
+    assert main(["score", str(written.audit), "--truth", "501", "-o", str(tmp_path / "score")]) == 0
+    content = json.loads((tmp_path / "score" / "audit_score.json").read_text())
+    assert content["missed_lesions"] == 30
+    names = [ranking["name"] for ranking in content["rankings"]]
+    assert names == [
+        f"{TRAINER}, its ranking",
+        f"{TRAINER}, mean probability",
+        f"{TRAINER}, highest probability",
+        "random order",
+    ]
+    assert [entry["asked"] for entry in content["rankings"][0]["reviewed"]] == [10, 30, 50, 60, 100]
+    chance = content["rankings"][3]["reviewed"]
+    assert chance[0]["precision"] == pytest.approx(30 / 50)
+    assert chance[1]["found"] == pytest.approx(30 / 50)
+    rows = list(csv.DictReader((tmp_path / "score" / "audit_score.csv").open()))
+    assert len(rows) == 4 * 50
+    assert (tmp_path / "score" / "audit_score.png").stat().st_size > 5000
+
+
+def test_score_against_another_model(written, capsys, tmp_path):
+    """The other model gives false positives the highest probabilities."""
+    other = written.results.with_name("nnUNetTrainer25D__nnUNetPlans__2.5d")
+    shutil.copytree(written.results, other)
+    shutil.rmtree(other / "audit")
+    for path in other.glob("fold_*/validation/*.npz"):
+        probability = np.load(path)["probabilities"][1]
+        turned = np.where(probability > 0, 1.05 - probability, 0)
+        np.savez_compressed(path, probabilities=np.stack([1 - turned, turned]))
+        segmented = Image((turned > 0.5).astype(np.uint8), GEOMETRY)
+        write_image(path.with_name(path.name.replace(".npz", ".nii.gz")), segmented)
+    command = [
+        "-d",
+        "511",
+        "-tr",
+        "nnUNetTrainer25D",
+        "-c",
+        "2.5d",
+        "--bootstrap",
+        "0",
+        "--rank-by",
+        "mean-probability",
+    ]
+    assert main(command) == 0
+    assert "there are several audits, name one" in fails(capsys, "score", "--truth", 501)
+    capsys.readouterr()
+    arguments = ["score", written.audit, "--truth", 501, "--against", other / "audit", "-o", tmp_path / "score"]
+    assert main([str(a) for a in arguments]) == 0
+    content = json.loads((tmp_path / "score" / "audit_score.json").read_text())
+    precision = {r["name"]: r["reviewed"][0]["precision"] for r in content["rankings"]}
+    assert precision[f"{TRAINER}, its ranking"] == 1
+    assert precision["nnUNetTrainer25D, its ranking"] == 0
+    assert len(precision) == 7
+
+
+def test_a_truth_that_lacks_a_case(written, capsys):
+    for path in written.whole.glob("*/p03*"):
+        path.unlink()
+    assert "case p03 of audit" in fails(capsys, "score", written.audit, "--truth", 501)
+
+
+def test_no_audit_anywhere(audited, capsys):
+    assert "nor below nnUNet_results; name its folder" in fails(capsys, "score", "--truth", 501)
+
+
+def test_decisions_beside_their_audit_are_found_there(written, capsys, tmp_path):
+    """An audit that was moved, with its own table filled in by hand."""
+    moved = tmp_path / "moved"
+    shutil.move(written.audit, moved)
+    table = moved / "audit.csv"
+    rows = table.read_text().splitlines()
+    rows[1] += "accept"
+    table.write_text("\n".join(rows) + "\n")
+    assert main(["apply", str(table), "-o", "521"]) == 0
+    assert "1 candidates added, 0 rejected, 0 unsure, 49 not decided on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("case,candidate\n", "expected the columns audit, case, candidate and decision"),
+        ("audit,case,candidate,decision\n", "holds no decision"),
+        ("audit,case,candidate,decision\nabc,p00,1,accept\n", "no audit abc in"),
+    ],
+)
+def test_decisions_that_are_refused(written, capsys, tmp_path, content, message):
+    path = tmp_path / "decisions.csv"
+    path.write_text(content)
+    assert message in fails(capsys, "apply", path, "-o", 521)
