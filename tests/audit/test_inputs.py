@@ -95,11 +95,12 @@ def test_missing_probabilities_are_made_with_the_checkpoint(audited, monkeypatch
     (audited.results / "fold_0" / "checkpoint_final.pth").write_bytes(b"")
     commands = []
 
-    def fake(step, log, environment, bar):
-        commands.append(" ".join(step.command))
+    def fake(command, *_):
+        commands.append(" ".join(command))
         shutil.copytree(kept, audited.validation(0))
+        return 0
 
-    monkeypatch.setattr(audit_inputs, "run_step", fake)
+    monkeypatch.setattr(audit_inputs, "run_logged", fake)
     found = find_inputs(511, [MODEL], device="cpu")
     assert len(found.cases) == 10
     assert commands == [f"nnUNetv2_train Dataset511_Cut 2.5d 0 -tr {TRAINER} -p nnUNetPlans --val --npz -device cpu"]
