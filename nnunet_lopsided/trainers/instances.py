@@ -6,6 +6,7 @@ other voxel its label (-1 outside the nonzero mask). A second channel would be c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -22,6 +23,30 @@ from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.losses.inverse_weighting import lesion_weights
 
 
+@dataclass(frozen=True)
+class LesionCodes:
+    """What the voxels of a case's lesions carry beside their labels.
+
+    Attributes:
+        coordinates: of every lesion voxel, (axes, n).
+        added: to its label, ``n_labels * id``, (n,).
+    """
+
+    coordinates: NDArray[np.int64]
+    added: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, lesions: Lesions, n_labels: int) -> LesionCodes:
+        """Of all lesions; ``n_labels`` is one more than the largest label value.
+
+        Ids above 32767 / n_labels - 1 start over, because nnU-Net's loader carries labels as int16: two lesions so far
+        apart in number that meet in one patch count as one.
+        """
+        largest_id = np.iinfo(np.int16).max // n_labels - 1
+        added = ((lesions.voxel_ids - 1) % largest_id + 1) * n_labels
+        return cls(np.ascontiguousarray(lesions.voxel_coordinates().T), added.astype(np.int16))
+
+
 class LabelWithIds:
     """A label map (1, ...) whose lesion voxels bring their ids: any crop of it, without decoding the volume.
 
@@ -30,27 +55,24 @@ class LabelWithIds:
     Args:
         label: the label map, an array or nnU-Net's compressed one.
         lesions: its lesions.
-        n_labels: one more than the largest label value. Ids above 32767 / n_labels start over (nnU-Net's loader carries
-            labels as int16): two lesions so far apart in number that meet in one patch count as one.
     """
 
     dtype = np.dtype(np.int16)
 
-    def __init__(self, label: Any, lesions: Lesions, n_labels: int) -> None:
+    def __init__(self, label: Any, lesions: LesionCodes) -> None:
         self.shape = label.shape
         self._label = label
-        self._coordinates = lesions.voxel_coordinates().T
-        largest_id = np.iinfo(self.dtype).max // n_labels - 1
-        self._added = (((lesions.voxel_ids - 1) % largest_id + 1) * n_labels).astype(self.dtype)
+        self._lesions = lesions
 
     def __getitem__(self, crop: tuple[slice, ...]) -> NDArray[np.int16]:
         """The crop given by one slice per dimension; those of the volume have start and stop."""
         patch = np.array(self._label[crop], self.dtype)
-        inside = np.ones(len(self._added), bool)
-        for axis, part in zip(self._coordinates, crop[1:], strict=True):
+        coordinates, added = self._lesions.coordinates, self._lesions.added
+        inside = np.ones(len(added), bool)
+        for axis, part in zip(coordinates, crop[1:], strict=True):
             inside &= (axis >= part.start) & (axis < part.stop)
-        at = tuple(axis[inside] - part.start for axis, part in zip(self._coordinates, crop[1:], strict=True))
-        patch[(0, *at)] += self._added[inside]
+        at = tuple(axis[inside] - part.start for axis, part in zip(coordinates, crop[1:], strict=True))
+        patch[(0, *at)] += added[inside]
         return patch
 
 
@@ -67,7 +89,7 @@ class WithInstances:
         self._dataset = dataset
         self._n_labels = n_labels
         self._ignore_label = ignore_label
-        self._known: dict[str, Lesions] = {}
+        self._known: dict[str, LesionCodes] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # while unpickling in a worker, before __init__ has run
@@ -83,8 +105,9 @@ class WithInstances:
             if self._ignore_label is not None:
                 foreground &= whole != self._ignore_label
             # Sizes are counted in voxels of the preprocessed image, as Shirokikh et al. do: spacing plays no part.
-            self._known[identifier] = find_lesions(foreground, (1.0,) * whole.ndim)
-        return data, LabelWithIds(label, self._known[identifier], self._n_labels), previous, properties
+            lesions = find_lesions(foreground, (1.0,) * whole.ndim)
+            self._known[identifier] = LesionCodes.of(lesions, self._n_labels)
+        return data, LabelWithIds(label, self._known[identifier]), previous, properties
 
 
 class SpatialWithInstances(BasicTransform):
@@ -130,37 +153,45 @@ class SpatialWithInstances(BasicTransform):
         lesion = own > 0
         if self._ignore_label is not None:
             lesion &= own != self._ignore_label
-        voxels = lesion.nonzero(as_tuple=True)
+        voxels = _nonzero(lesion)
         found = _largest_around(voxels, coded, params["grid"])
-        own[voxels] += found - found % self._n_labels
+        own.view(-1)[voxels] += found - found % self._n_labels
         return resampled
+
+
+def _nonzero(mask: torch.Tensor) -> torch.Tensor:
+    """Flat indices of the true values; NumPy finds few of them several times faster."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def _lesion_codes(coded: torch.Tensor, n_labels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Flat indices of the voxels that carry an id, and their values."""
-    # NumPy finds the few true values of a mask several times faster.
-    at = torch.from_numpy(np.flatnonzero((coded >= n_labels).numpy()))
+    at = _nonzero(coded >= n_labels)
     return at, coded.view(-1)[at]
 
 
-def _largest_around(voxels: tuple[torch.Tensor, ...], values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """The largest value next to the grid point of every voxel; 0 if there is none above.
+def _largest_around(voxels: torch.Tensor, values: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """The largest value next to the grid point of every voxel.
 
     Args:
-        voxels: channels and coordinates of voxels after resampling.
+        voxels: flat indices into (C, ...) after resampling.
         values: (C, ...) before resampling.
         grid: (..., axes), points as ``grid_sample`` takes them: last axis first, -1 and 1 the edges of ``values``.
     """
-    channel, *at = voxels
-    size = torch.tensor(values.shape[1:])
-    lowest = (((grid[tuple(at)].flip(1) + 1) * size - 1) / 2).floor().long()
-    found = torch.zeros(len(channel), dtype=values.dtype)
-    for step in product((0, 1), repeat=len(size)):
-        corner = lowest + torch.tensor(step)
-        inside = ((corner >= 0) & (corner < size)).all(1)
-        corner = corner.clamp_min(0).minimum(size - 1)
-        found = found.maximum(torch.where(inside, values[(channel, *corner.T)], 0))
-    return found
+    points = grid.reshape(-1, grid.shape[-1])
+    channel, point = np.divmod(voxels.numpy(), len(points))
+    position = points[torch.from_numpy(point)].flip(1).numpy()
+    index = channel * values[0].numel()
+    # Of two neighbours along an axis one may lie beyond the edge; then the other one counts twice.
+    corners: list[tuple[NDArray[np.int64], ...]] = []
+    for axis, size in enumerate(values.shape[1:]):
+        lower = np.floor(((position[:, axis] + 1) * size - 1) / 2).astype(np.int64)
+        step = values.stride(axis + 1)
+        corners.append(tuple(np.clip(lower + i, 0, size - 1) * step for i in (0, 1)))
+    flat, found = values.view(-1).numpy(), np.zeros(len(index), np.int16)
+    for corner in product(*corners):
+        np.maximum(found, flat[sum(corner, start=index)], out=found)
+    return torch.from_numpy(found)
 
 
 class WeightedTarget(SegOnlyTransform):

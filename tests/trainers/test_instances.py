@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import inverse_size_weights
-from nnunet_lopsided.trainers.instances import LabelWithIds, SpatialWithInstances, WeightedTarget, WithInstances
+from nnunet_lopsided.trainers.instances import (
+    LabelWithIds,
+    LesionCodes,
+    SpatialWithInstances,
+    WeightedTarget,
+    WithInstances,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -26,7 +32,7 @@ def test_a_crop_is_that_of_the_dense_map(seed: int, start: tuple[int, ...], size
     box = [[a, a + n] for a, n in zip(start, size, strict=True)]
     if any(a >= n or b <= 0 for (a, b), n in zip(box, label.shape, strict=True)):
         return  # nnU-Net's loader never asks for a patch beside the volume
-    ours = crop_and_pad_nd(LabelWithIds(label[None], lesions, 3), box, -1, cast_cropped_to=np.int16)
+    ours = crop_and_pad_nd(LabelWithIds(label[None], LesionCodes.of(lesions, 3)), box, -1, cast_cropped_to=np.int16)
     dense = crop_and_pad_nd((label + 3 * lesions.instances())[None].astype(np.int16), box, -1)
     np.testing.assert_array_equal(ours, dense)
     assert label.max() < 3, "the case's own labels stay as they are"
@@ -55,7 +61,7 @@ def test_ids_start_over_where_nnunet_carries_no_more() -> None:
     label = np.zeros((1, 1, 20), np.int8)
     label[0, 0, ::2] = 1
     n_labels = 4000  # 32767 // 4000 - 1: ids 1 to 7
-    coded = LabelWithIds(label[None], find_lesions(label, (1, 1, 1)), n_labels)
+    coded = LabelWithIds(label[None], LesionCodes.of(find_lesions(label, (1, 1, 1)), n_labels))
     values = patch_of(coded, slice(0, 1), slice(0, 1), slice(0, 20))[0, 0, 0, ::2]
     assert values.tolist() == [n_labels * i + 1 for i in (1, 2, 3, 4, 5, 6, 7, 1, 2, 3)]
 
