@@ -38,8 +38,8 @@ class DeepLabV3For25D(nn.Module):
     r = (n_slices - 1) / 2, where slices beyond the volume are zero. Batch normalisation is replaced by group
     normalisation, so that a prediction depends on its own slices alone, whatever the batch.
 
-    Prediction goes through the 2D network some slices at a time. Where nnU-Net has padded a volume to its patch, all
-    stacks are zero and have the same logits: they are computed once. Padding in the plane is not computed at all.
+    Prediction goes through the 2D network some slices at a time. Stacks that are zero have the same logits: they are
+    computed once. Where nnU-Net has padded a volume to its patch, our trainers let nothing be computed at all.
 
     The constructor is called by nnU-Net with the ``arch_kwargs`` of the plans.
 
@@ -59,8 +59,8 @@ class DeepLabV3For25D(nn.Module):
     Attributes:
         centre_slice_only: predict only slice (D - 1) / 2, giving (B, K, 1, H, W); set by our trainers for training.
         skip_padding: take leading and trailing slices that are zero in every channel for nnU-Net's padding: they are
-            not predicted but get the logits of an empty stack. Set by our trainers; nnU-Net crops volumes to their
-            nonzero voxels, so no other slices are meant.
+            not predicted but get logits of zero. Set by our trainers; nnU-Net crops volumes to their nonzero voxels, so
+            no other slices are meant.
         padding_beyond: take what lies beyond the central (height, width) of an input for nnU-Net's padding if it is
             zero: only the centre is predicted, as if it were the input, and the rest gets logits of zero. Set by our
             trainers to the patch they train with; None: nothing.
@@ -175,14 +175,12 @@ class DeepLabV3For25D(nn.Module):
         # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
         stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
         depth = stacks.shape[1]
-        empty = [False] * depth
+        what = ["computed"] * depth
         if not self.training:
-            empty = self._empty_stacks((padded != 0).any(4).any(3).any(1).any(0).tolist())
-        to_compute: list[int | None] = [z for z in range(depth) if not empty[z]]
-        source = list(range(depth))
-        if any(empty):
-            position = {z: i for i, z in enumerate(to_compute)}
-            source = [len(to_compute) if empty[z] else position[z] for z in range(depth)]
+            what = self._kinds_of_slices((padded != 0).any(4).any(3).any(1).any(0).tolist())
+        to_compute: list[int | None] = [z for z in range(depth) if what[z] == "computed"]
+        position = {z: i for i, z in enumerate(to_compute)}
+        if "empty" in what:
             to_compute.append(None)  # one empty stack stands for all
 
         size = self.slices_per_pass or self._slices_that_fit(padded)
@@ -202,22 +200,24 @@ class DeepLabV3For25D(nn.Module):
                 continue
             chunks.append(logits.unflatten(0, (len(chosen), -1)))
             start += size
-        logits = torch.cat(chunks)
-        if any(empty):
-            logits = logits[torch.tensor(source, device=logits.device)]
-        return logits.permute(1, 2, 0, 3, 4)
+        if set(what) == {"computed"}:
+            return torch.cat(chunks).permute(1, 2, 0, 3, 4)
+        logits = torch.cat([*chunks, torch.zeros_like(chunks[0][:1])])
+        elsewhere = {"empty": len(to_compute) - 1, "padding": len(to_compute)}
+        source = [position[z] if kind == "computed" else elsewhere[kind] for z, kind in enumerate(what)]
+        return logits[torch.tensor(source, device=logits.device)].permute(1, 2, 0, 3, 4)
 
-    def _empty_stacks(self, filled: list[bool]) -> list[bool]:
-        """For every slice whether its logits are those of an empty stack.
+    def _kinds_of_slices(self, filled: list[bool]) -> list[str]:
+        """Of every slice whether it is to be ``computed``, its stack is ``empty``, or it is nnU-Net's ``padding``.
 
         ``filled`` says of every slice, with ``n_slices // 2`` beyond either end, whether anything in it is not zero.
         """
         radius = self.n_slices // 2
-        empty = [not any(filled[z : z + self.n_slices]) for z in range(len(filled) - 2 * radius)]
+        kinds = ["computed" if any(filled[z : z + self.n_slices]) else "empty" for z in range(len(filled) - 2 * radius)]
         if self.skip_padding and any(filled):
             first, last = filled.index(True) - radius, len(filled) - 1 - filled[::-1].index(True) - radius
-            empty = [none or not first <= z <= last for z, none in enumerate(empty)]
-        return empty
+            kinds = [kind if first <= z <= last else "padding" for z, kind in enumerate(kinds)]
+        return kinds
 
     def _predict(self, stack: Tensor) -> Tensor:
         """The 2D network, (N, n_slices * C, H, W) -> (N, K, H, W), of any in-plane size."""

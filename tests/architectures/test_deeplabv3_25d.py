@@ -146,9 +146,10 @@ def test_padding_is_skipped_where_that_is_asked_for() -> None:
     network.skip_padding = True
     passes = computed_slices(network)
     found = network(image)
-    assert sum(passes) == 5, "four slices, and one stack for all padding"
+    assert sum(passes) == 4
     torch.testing.assert_close(found[:, :, 5:9], expected[:, :, 5:9])
-    torch.testing.assert_close(found[:, :, :5], expected[:, :, :1].expand(-1, -1, 5, -1, -1))
+    assert not found[:, :, :5].any()
+    assert not found[:, :, 9:].any()
     passes.clear()
     network(torch.zeros(1, 2, 20, 16, 16))
     assert sum(passes) == 1
