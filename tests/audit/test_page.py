@@ -9,7 +9,7 @@ import pytest
 
 from nnunet_lopsided.audit.decisions import read_decisions
 from nnunet_lopsided.audit.outputs import read_audit
-from tests.audit.browser import BROWSER, Browser
+from tests.browser import BROWSER, Browser
 
 SHOWN = "document.querySelector('.finding:not([hidden]) h3').textContent"
 PROGRESS = "document.getElementById('progress').textContent"

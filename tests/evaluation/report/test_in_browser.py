@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 
@@ -12,18 +11,7 @@ import pytest
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.outputs import summary_dict
 from nnunet_lopsided.evaluation.report import report_html
-
-BROWSER = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.browser import BROWSER, FLAGS
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 

@@ -20,7 +20,6 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--remote-debugging-pipe",
 )
 # Keys without a character.
 CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}
@@ -32,7 +31,7 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = [str(BROWSER), *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
         shell = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         self.process = subprocess.Popen(
             ["bash", "-c", shell, "bash", *command],
