@@ -199,7 +199,10 @@ def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
     n_header = (size - array.nbytes) % 2**32
     if not _NIFTI_DATA <= n_header <= _HEADER_MAX:
         return None
-    header = zlib.decompressobj(31).decompress(start, n_header)
+    try:
+        header = zlib.decompressobj(31).decompress(start, n_header)
+    except zlib.error:  # not compressed, whatever its name
+        return None
     intact = len(header) == n_header and zlib.crc32(array, zlib.crc32(header)) == checksum
     return (array, itk) if intact else None
 

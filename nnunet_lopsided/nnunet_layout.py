@@ -423,7 +423,8 @@ def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | 
         else:
             found[name] = path
     if problems is not None:
-        problems.update(twice)
+        for name, problem in twice.items():
+            problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
     elif twice:
         raise InputErrors(list(twice.values()))
     return dict(sorted(found.items()))

@@ -59,11 +59,11 @@ class DeepLabV3For25D(nn.Module):
     Attributes:
         centre_slice_only: predict only slice (D - 1) / 2, giving (B, K, 1, H, W); set by our trainers for training.
         skip_padding: take leading and trailing slices that are zero in every channel for nnU-Net's padding: they are
-            not predicted but get logits of zero. Set by our trainers; nnU-Net crops volumes to their nonzero voxels, so
-            no other slices are meant.
+            not predicted but get the logits of an empty stack. Set by our trainers; nnU-Net crops volumes to their
+            nonzero voxels, so no other slices of one window are meant.
         padding_beyond: take what lies beyond the central (height, width) of an input for nnU-Net's padding if it is
-            zero: only the centre is predicted, as if it were the input, and the rest gets logits of zero. Set by our
-            trainers to the patch they train with; None: nothing.
+            zero: only the centre is predicted, as if it were the input, and the rest gets the logits in the middle of
+            an empty stack. Set by our trainers to the patch they train with; None: nothing.
 
     Raises:
         ValueError: an argument is unknown or out of its range, or the encoder is unknown or cannot be dilated.
@@ -144,17 +144,24 @@ class DeepLabV3For25D(nn.Module):
             return self._predict(slices.transpose(1, 2).flatten(1, 2)).unsqueeze(2)
         return self._predict_volume(functional.pad(volume, (0, 0, 0, 0, radius, radius)))
 
-    # Chunks and empty stacks depend on data and device; the 2D network itself is compiled all the same.
+    # Chunks and empty stacks depend on data and device; the 2D network itself is compiled all the same. Each function
+    # on the way to it must say so: what a function left out calls is compiled.
     @torch.compiler.disable(recursive=False)
     def _predict_volume(self, padded: Tensor) -> Tensor:
         """Logits of a volume that has n_slices // 2 slices of zeros at either end."""
-        margins = self._in_plane_padding(padded)
-        if any(margins):
-            left, right, top, bottom = margins
-            inner = padded[..., top : padded.shape[3] - bottom, left : padded.shape[4] - right]
-            return functional.pad(self._predict_slices(inner), margins)
-        return self._predict_slices(padded)
+        left, right, top, bottom = self._in_plane_padding(padded)
+        if not any((left, right, top, bottom)):
+            return self._predict_slices(padded, False)[0]
+        inner = (..., slice(top, padded.shape[3] - bottom), slice(left, padded.shape[4] - right))
+        computed, empty = self._predict_slices(padded[inner], True)
+        height, width = computed.shape[3:]
+        logits = computed.new_empty((*computed.shape[:3], *padded.shape[3:]))
+        # Not zero: with several windows it may be background of the image, and zero is a probability of one half.
+        logits[:] = empty[:, :, None, height // 2 : height // 2 + 1, width // 2 : width // 2 + 1]
+        logits[inner] = computed
+        return logits
 
+    @torch.compiler.disable(recursive=False)
     def _in_plane_padding(self, padded: Tensor) -> tuple[int, int, int, int]:
         """Columns left and right, rows above and below that are not computed, as ``functional.pad`` takes them."""
         if self.training or self.padding_beyond is None:
@@ -170,17 +177,21 @@ class DeepLabV3For25D(nn.Module):
             return (0, 0, 0, 0)
         return left, right, top, bottom
 
-    def _predict_slices(self, padded: Tensor) -> Tensor:
-        """:meth:`_predict_volume` of all that it is given."""
+    @torch.compiler.disable(recursive=False)
+    def _predict_slices(self, padded: Tensor, empty_too: bool) -> tuple[Tensor, Tensor]:
+        """:meth:`_predict_volume` of all that it is given, and the logits of the last stack computed, (B, K, H, W): an
+        empty one if ``empty_too``.
+        """
         # (B, C, D, H, W, n_slices), a view -> one stack of n_slices * C channels per slice.
         stacks = padded.unfold(2, self.n_slices, 1).permute(0, 2, 5, 1, 3, 4)
         depth = stacks.shape[1]
-        what = ["computed"] * depth
+        empty = [False] * depth
         if not self.training:
-            what = self._kinds_of_slices((padded != 0).any(4).any(3).any(1).any(0).tolist())
-        to_compute: list[int | None] = [z for z in range(depth) if what[z] == "computed"]
+            empty = self._empty_stacks((padded != 0).any(4).any(3).any(1).any(0).tolist())
+        to_compute: list[int | None] = [z for z in range(depth) if not empty[z]]
         position = {z: i for i, z in enumerate(to_compute)}
-        if "empty" in what:
+        source = [len(to_compute) if empty[z] else position[z] for z in range(depth)]
+        if any(empty) or empty_too:
             to_compute.append(None)  # one empty stack stands for all
 
         size = self.slices_per_pass or self._slices_that_fit(padded)
@@ -200,24 +211,24 @@ class DeepLabV3For25D(nn.Module):
                 continue
             chunks.append(logits.unflatten(0, (len(chosen), -1)))
             start += size
-        if set(what) == {"computed"}:
-            return torch.cat(chunks).permute(1, 2, 0, 3, 4)
-        logits = torch.cat([*chunks, torch.zeros_like(chunks[0][:1])])
-        elsewhere = {"empty": len(to_compute) - 1, "padding": len(to_compute)}
-        source = [position[z] if kind == "computed" else elsewhere[kind] for z, kind in enumerate(what)]
-        return logits[torch.tensor(source, device=logits.device)].permute(1, 2, 0, 3, 4)
+        logits = torch.cat(chunks)
+        last = logits[-1]
+        if source != list(range(len(logits))):
+            logits = logits[torch.tensor(source, device=logits.device)]
+        return logits.permute(1, 2, 0, 3, 4), last
 
-    def _kinds_of_slices(self, filled: list[bool]) -> list[str]:
-        """Of every slice whether it is to be ``computed``, its stack is ``empty``, or it is nnU-Net's ``padding``.
+    @torch.compiler.disable(recursive=False)
+    def _empty_stacks(self, filled: list[bool]) -> list[bool]:
+        """For every slice whether it gets the logits of an empty stack.
 
         ``filled`` says of every slice, with ``n_slices // 2`` beyond either end, whether anything in it is not zero.
         """
         radius = self.n_slices // 2
-        kinds = ["computed" if any(filled[z : z + self.n_slices]) else "empty" for z in range(len(filled) - 2 * radius)]
+        empty = [not any(filled[z : z + self.n_slices]) for z in range(len(filled) - 2 * radius)]
         if self.skip_padding and any(filled):
             first, last = filled.index(True) - radius, len(filled) - 1 - filled[::-1].index(True) - radius
-            kinds = [kind if first <= z <= last else "padding" for z, kind in enumerate(kinds)]
-        return kinds
+            empty = [none or not first <= z <= last for z, none in enumerate(empty)]
+        return empty
 
     def _predict(self, stack: Tensor) -> Tensor:
         """The 2D network, (N, n_slices * C, H, W) -> (N, K, H, W), of any in-plane size."""

@@ -142,11 +142,12 @@ def pair(inputs: Inputs) -> Pairing:
         name: CaseFiles(name, patients[name], path, predicted.get(name), censored.get(name), fold_of.get(name))
         for name, path in references.items()
     }
+    concerned = cases.keys() | predicted.keys() | (expected or frozenset())
     return Pairing(
         cases,
         tuple(name for name in cases if name not in predicted),
         tuple(name for name in predicted if name not in cases),
-        dict(sorted(problems.items())),
+        {name: problem for name, problem in sorted(problems.items()) if name in concerned},
     )
 
 

@@ -146,10 +146,10 @@ def test_padding_is_skipped_where_that_is_asked_for() -> None:
     network.skip_padding = True
     passes = computed_slices(network)
     found = network(image)
-    assert sum(passes) == 4
+    assert sum(passes) == 5, "four slices, and one stack for all padding"
     torch.testing.assert_close(found[:, :, 5:9], expected[:, :, 5:9])
-    assert not found[:, :, :5].any()
-    assert not found[:, :, 9:].any()
+    torch.testing.assert_close(found[:, :, :5], expected[:, :, :1].expand(-1, -1, 5, -1, -1))
+    torch.testing.assert_close(found[:, :, 9:], expected[:, :, :1].expand(-1, -1, 11, -1, -1))
     passes.clear()
     network(torch.zeros(1, 2, 20, 16, 16))
     assert sum(passes) == 1
@@ -340,3 +340,42 @@ def test_centre_slice_refuses_deep_supervision() -> None:
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+@torch.no_grad()
+def test_padding_in_the_plane_is_not_computed_and_looks_like_nothing() -> None:
+    image = torch.zeros(2, 2, 4, 40, 36)
+    image[..., 4:36, 2:34] = volume(4, (32, 32), batch=2)
+    network = shallow(3)
+    inner = network(image[..., 4:36, 2:34])
+    empty = network(torch.zeros(2, 2, 1, 32, 32))[:, :, :1, 16:17, 16:17]
+    network.padding_beyond = (32, 32)
+    found = network(image)
+    torch.testing.assert_close(found[..., 4:36, 2:34], inner)
+    torch.testing.assert_close(found[..., :4, :], empty.expand(-1, -1, 4, 4, 36))
+    torch.testing.assert_close(found[..., 34:], empty.expand(-1, -1, 4, 40, 2))
+    image[0, 0, 0, 0, 0] = 1  # not padding
+    network.padding_beyond = None
+    whole = network(image)
+    network.padding_beyond = (32, 32)
+    torch.testing.assert_close(network(image), whole)
+
+
+@torch.no_grad()
+def test_nothing_is_compiled_again_for_another_pattern_of_empty_slices() -> None:
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    network = shallow(3)
+    network.skip_padding, network.padding_beyond, network.slices_per_pass = True, (16, 16), 2
+    compiled = torch.compile(network, backend=backend)
+    for first in range(6):
+        image = torch.zeros(1, 2, 8, 24, 24)
+        image[:, :, first : first + 3, 4:20, 4:20] = 1
+        compiled(image)
+    torch._dynamo.reset()
+    assert len(graphs) <= 4

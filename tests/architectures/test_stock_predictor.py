@@ -121,6 +121,19 @@ def test_several_windows_differ_at_their_ends_alone(network: Any, predict: Any) 
     assert 2e-3 < centre.max() < 0.05, "at low weight"
 
 
+def test_the_background_of_a_masked_image_stays_background(network: Any, predict: Any) -> None:
+    """Several windows, whose ends and borders are zero within the image: that is no padding of nnU-Net's."""
+    (head,) = network.last_layers()
+    image = torch.zeros(4, 2 * PLANNED, WINDOW + 10, WINDOW + 10)
+    image[:, :6, 20:28, 20:28] = volume(6, 8)
+    image[:, 30:, :8, :8] = volume(6, 8)
+    with torch.no_grad():
+        head.bias[1] -= 12
+        found = predict(image, False)
+        head.bias[1] += 12
+    assert found.max() < 0.1
+
+
 @pytest.mark.parametrize(("depth", "mirror"), [(DEPTH, False), (DEPTH, True), (5, True), (PLANNED, False)])
 def test_every_slice_is_computed_once_per_mirror(network: Any, predict: Any, depth: int, mirror: bool) -> None:
     passes: list[int] = []
@@ -134,4 +147,4 @@ def test_every_slice_is_computed_once_per_mirror(network: Any, predict: Any, dep
     predict(volume(depth), mirror)
     handle.remove()
     assert sizes == {(SIZE, SIZE)}, "nothing beyond the slice"
-    assert sum(passes) == depth * (4 if mirror else 1)
+    assert sum(passes) == (depth + 1) * (4 if mirror else 1), "and one empty stack stands for all padding"
