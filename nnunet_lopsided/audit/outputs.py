@@ -32,6 +32,21 @@ COLUMNS = (
 )
 
 
+def check_no_decisions(folder: Path) -> None:
+    """Refuse to replace an audit beside which a reader's work lies.
+
+    Raises:
+        InputError: the folder holds files that no audit writes, or decisions in its table.
+    """
+    others = (
+        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
+    )
+    if others:
+        raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")
+    if (folder / TABLE).is_file() and any(row.get("decision") for row in read_table(folder / TABLE)):
+        raise InputError(f"{folder / TABLE} holds decisions; move it away, or choose another -o")
+
+
 def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: int = 200, n_workers: int = 2) -> str:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 

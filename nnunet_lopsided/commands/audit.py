@@ -90,7 +90,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
-    from nnunet_lopsided.audit.outputs import MARKS, write_audit
+    from nnunet_lopsided.audit.outputs import MARKS, check_no_decisions, write_audit
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.outputs import check_output_folder
     from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -108,6 +108,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     dataset = raw_dataset(arguments.d)
     folder = arguments.o or models[0].folder(dataset.name) / "audit"
     check_output_folder(folder, arguments.overwrite, [dataset.folder], MARKS)  # before the work, not after it
+    check_no_decisions(folder)
     inputs = find_inputs(dataset.name, models, _folds(arguments.f), arguments.patients_regex, arguments.device)
     found = audit(
         inputs,
@@ -128,9 +129,9 @@ def _folds(given: list[str] | None) -> list[int | str] | None:
 
     if given is None:
         return None
-    if any(not fold.isdigit() and fold != "all" for fold in given):
+    if any(not fold.isdecimal() and fold != "all" for fold in given):
         raise InputError(f"-f must be numbers of folds, got {' '.join(given)}")
-    return [int(fold) if fold.isdigit() else fold for fold in given]
+    return [int(fold) if fold.isdecimal() else fold for fold in given]
 
 
 def _report(audit: Audit, name: str, folder: Path) -> None:
@@ -240,8 +241,9 @@ def _score(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.audit.score_outputs import score_audits, score_table, write_decisions, write_score
     from nnunet_lopsided.errors import InputError
 
-    if arguments.decisions is not None and arguments.decisions.exists() and not arguments.overwrite:
-        raise InputError(f"{arguments.decisions} exists; --overwrite replaces it")
+    if arguments.decisions is not None and arguments.decisions.exists():
+        # It may hold what a reader decided.
+        raise InputError(f"{arguments.decisions} exists, and is never replaced; choose another file")
     scored = score_audits(arguments.audit, arguments.truth, arguments.against, arguments.np)
     folder = arguments.output or scored[0].audit.folder / "score"
     write_score(scored, arguments.truth, folder, arguments.overwrite)

@@ -69,7 +69,9 @@ def _parser() -> Parser:
     command.add_argument(
         "--profile", metavar="PROFILE", help="slurm, or a folder with a Snakemake profile: run the jobs there"
     )
-    command.add_argument("--dry-run", action="store_true", help="let Snakemake show what it would run")
+    command.add_argument(
+        "--dry-run", action="store_true", help="write the jobs, and let Snakemake show what it would run"
+    )
     command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
     for name, work, text in (
         ("status", _status, "what is done, running, failed and waiting"),

@@ -70,10 +70,13 @@ def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
     with nnunet_paths(folder.path):
         for dataset, raw in sources.values():
             _provide(dataset, raw, ids[dataset.name], folder)
-    for job in jobs:
+    stale: set[str] = set()
+    for job in jobs:  # each after those it needs
         record = folder.record(job.name)
-        if record is not None and not same_outcome(record["command"], job.command):
-            folder.marker(job.name).unlink()
+        differs = record is not None and not same_outcome(record["command"], job.command)
+        if differs or not stale.isdisjoint(job.needs):
+            stale.add(job.name)
+            folder.marker(job.name).unlink(missing_ok=True)
     write_json(folder.jobs_file, [job.as_json() for job in jobs])
     return jobs
 
@@ -125,8 +128,8 @@ def _check_ids(folder: StudyFolder, ids: Mapping[str, int]) -> None:
 
 def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
     """A training would go on from a checkpoint of other data, so these must not change."""
-    trained = any(job.kind == "train" and folder.attempts(job.name).is_dir() for job in jobs)
-    for job in jobs if trained else ():
+    attempts = folder.attempts("train")  # of trainings that the study no longer has, too
+    for job in jobs if attempts.is_dir() and any(attempts.iterdir()) else ():
         record = folder.record(job.name) if job.kind in _DATA_KINDS else None
         if record is not None and not same_outcome(record["command"], job.command):
             raise InputError(
@@ -155,6 +158,10 @@ def _described(dataset: Dataset) -> Any:
 
 def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
     raw.training_cases()  # complains of what is broken
+    n_folds = len(_folds(dataset, raw))
+    beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= n_folds]
+    if beyond:  # nnU-Net would draw a random split, whatever the patients
+        raise InputError(f"dataset {dataset.name}: expected folds from 0 to {n_folds - 1}, found {beyond[0]}")
     test = raw.test_cases()
     without = [case.name for case in test if case.label is None]
     if "test" in study.evaluation.cases and (not test or without):

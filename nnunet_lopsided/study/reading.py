@@ -52,7 +52,7 @@ class Node:
         """
         try:
             return cls(source, "", yaml.load(text, _Loader))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that do not exist, endless nesting
             raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
 
     @classmethod

@@ -36,10 +36,9 @@ def is_ours(name: str) -> bool:
     from nnunet_lopsided import trainers
 
     try:
-        getattr(trainers, name)
+        return name.startswith("nnUNetTrainer") and getattr(trainers, name) is not None
     except AttributeError:
         return False
-    return True
 
 
 def known_trainers() -> tuple[str, ...]:

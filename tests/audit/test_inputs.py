@@ -47,6 +47,11 @@ def test_fold_all_is_refused(audited):
     refused("fold all trains on every case", folds=["all"])
 
 
+def test_splits_without_folds(audited):
+    (audited.preprocessed / "splits_final.json").write_text("[]")
+    refused("expected the folds of a cross-validation, found none")
+
+
 def test_without_splits(audited):
     (audited.preprocessed / "splits_final.json").unlink()
     refused("splits_final.json not found: it says which cases a fold trained on")

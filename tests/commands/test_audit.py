@@ -176,3 +176,20 @@ def test_decisions_that_are_refused(written, capsys, tmp_path, content, message)
     path = tmp_path / "decisions.csv"
     path.write_text(content)
     assert message in fails(capsys, "apply", path, "-o", 521)
+
+
+def test_a_readers_work_is_never_replaced(written, capsys, tmp_path):
+    again = ("-d", 511, "-tr", TRAINER, "-c", "2.5d", "--overwrite")
+    table = (written.audit / "audit.csv").read_text()
+    (written.audit / "decisions.csv").write_text("mine")
+    assert "holds decisions.csv beside the audit" in fails(capsys, *again)
+    (written.audit / "decisions.csv").unlink()
+    header, first, *rest = table.splitlines(keepends=True)
+    assert header.rstrip().endswith(",decision")
+    (written.audit / "audit.csv").write_text("".join([header, first.rstrip() + "accept\n", *rest]))
+    assert "audit.csv holds decisions" in fails(capsys, *again)
+    assert "accept" in (written.audit / "audit.csv").read_text()
+    mine = tmp_path / "decisions.csv"
+    mine.write_text("mine")
+    assert "is never replaced" in fails(capsys, "score", "--truth", "501", "--decisions", mine, "--overwrite")
+    assert mine.read_text() == "mine"

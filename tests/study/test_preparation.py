@@ -179,3 +179,30 @@ def test_a_missing_folder(folder: StudyFolder) -> None:
         prepare(study(TEXT.replace("DATA", "/nowhere")), TEXT, folder)
     assert not folder.path.exists()
     assert json.dumps(folder.ids()) == "{}"
+
+
+def test_what_depends_on_a_changed_job_is_done_again(text: str, folder: StudyFolder) -> None:
+    jobs = prepare(study(text), text, folder)
+    for job in jobs:
+        done(folder, job.name, list(job.command))
+    other = text.replace("trainer: nnUNetTrainer}", "trainer: nnUNetTrainer_5epochs}")
+    kinds = {job.kind for job in prepare(study(other), other, folder) if not folder.marker(job.name).is_file()}
+    assert kinds == {"train", "predict", "evaluate"}
+
+
+def test_data_that_trainings_have_used_stay_whatever_the_arms_are_called(text: str, folder: StudyFolder) -> None:
+    jobs = prepare(study(text), text, folder)
+    for job in jobs:
+        done(folder, job.name, list(job.command))
+        folder.attempts(job.name).mkdir(parents=True, exist_ok=True)
+    other = text.replace("name: plain", "name: renamed").replace("rate: 0.5", "rate: 0.5, seeds: [0]")
+    prepare(study(other), other, folder)
+    changed = other + "planner: nnUNetPlannerResEncM\n"
+    with pytest.raises(InputError, match="trainings have used it"):
+        prepare(study(changed), changed, folder)
+
+
+def test_folds_that_nnunet_would_draw_at_random(text: str, folder: StudyFolder) -> None:
+    other = text + "folds: [7]\n"
+    with pytest.raises(InputError, match="dataset mets: expected folds from 0 to 4, found 7"):
+        prepare(study(other), other, folder)

@@ -166,3 +166,16 @@ def test_an_empty_file() -> None:
 def test_fold_all_has_no_validation_cases_of_fewer_patients() -> None:
     text = SMALLEST + "folds: [all]\npatients: [3, all]\nevaluation: {cases: [validation]}\n"
     assert "folds: expected numbers where numbers of patients are evaluated" in problem(text)
+
+
+@pytest.mark.parametrize("text", ["name: 2020-13-45", "[" * 3000])
+def test_yaml_that_the_parser_chokes_on(text: str) -> None:
+    with pytest.raises(InputError, match="not valid YAML"):
+        study(text)
+
+
+def test_a_function_is_no_trainer() -> None:
+    from nnunet_lopsided.study.trainer_choice import is_ours
+
+    assert is_ours("nnUNetTrainerLopsided_a3")
+    assert not is_ours("base_trainers")
