@@ -54,9 +54,7 @@ class Lesions:
     @property
     def diameter_mm(self) -> NDArray[np.float64]:
         """Diameter in mm of the sphere (2D: the circle) of equal volume, shape (K,)."""
-        if len(self.shape) == 2:
-            return 2.0 * np.sqrt(self.volume_mm3 / np.pi)
-        return np.cbrt(6.0 * self.volume_mm3 / np.pi)
+        return equivalent_diameter_mm(self.volume_mm3, len(self.shape))
 
     @property
     def centroids_mm(self) -> NDArray[np.float64]:
@@ -78,6 +76,11 @@ class Lesions:
         wanted = np.zeros(len(self) + 1, bool)
         wanted[np.asarray(ids, np.int64)] = True
         return self.voxels[wanted[self.voxel_ids]]
+
+
+def equivalent_diameter_mm(volume_mm3: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:
+    """Diameter in mm of spheres of these volumes (``ndim`` 2: of circles of these areas)."""
+    return 2.0 * np.sqrt(volume_mm3 / np.pi) if ndim == 2 else np.cbrt(6.0 * volume_mm3 / np.pi)
 
 
 def _component_of_voxels(

@@ -22,7 +22,7 @@ from nnunet_lopsided.evaluation.case import check_connectivity
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import Geometry
-from nnunet_lopsided.lesions import lesions_of_voxels
+from nnunet_lopsided.lesions import equivalent_diameter_mm, lesions_of_voxels
 
 RankBy = Literal["likeness", "mean-probability"]
 # Without annotated lesions that tell it, a component is cut back at half its highest probability.
@@ -335,7 +335,7 @@ def _all_contrasts(parts: Sequence[MeasuredCase]) -> NDArray[np.float64]:
 def _diameter(part: MeasuredCase, n_voxels: Sequence[int]) -> NDArray[np.float64]:
     """Of parts of so many voxels."""
     volume = np.asarray(n_voxels, np.float64) * float(np.prod(part.components.spacing_mm))
-    return 2 * np.sqrt(volume / np.pi) if len(part.components.shape) == 2 else np.cbrt(6 * volume / np.pi)
+    return equivalent_diameter_mm(volume, len(part.components.shape))
 
 
 def _logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import inf, log, sqrt
 
 import numpy as np
@@ -16,6 +15,7 @@ from nnunet_lopsided.evaluation.intervals import (
     percentile_interval,
     why_no_bootstrap,
 )
+from nnunet_lopsided.evaluation.strata import diameter_bounds
 
 # Below so many annotated lesions that the models find, a share of them says nothing.
 LEAST_ANNOTATED = 10
@@ -154,22 +154,20 @@ def estimate_miss_rates(
     Returns:
         One for all diameters, then one per range.
     """
-    ends = [0.0, *edges_mm, inf]
-    ranges = [(0.0, inf), *pairwise(ends)]
+    ranges = [(0.0, None), *diameter_bounds(edges_mm)]
     no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
-    return tuple(_estimate(scored, low, high, weights, no_bootstrap) for low, high in ranges)
+    return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
 
 
 def _estimate(
-    scored: Scored, low: float, high: float, weights: NDArray[np.float64] | None, no_bootstrap: str | None
+    scored: Scored, low: float, upper: float | None, weights: NDArray[np.float64] | None, no_bootstrap: str | None
 ) -> MissRate:
     annotated, found, candidate = (
-        (diameter >= low) & (diameter < high)
+        (diameter >= low) & (diameter < (inf if upper is None else upper))
         for diameter in (scored.annotated_mm, scored.found_mm, scored.candidate_mm)
     )
     n_annotated, n_found, n_candidates = int(annotated.sum()), int(found.sum()), int(candidate.sum())
-    upper = None if high == inf else high
     if n_found < LEAST_ANNOTATED:
         reason = (
             f"the models find {n_found} annotated lesions of these diameters; at least {LEAST_ANNOTATED} are needed"

@@ -17,9 +17,9 @@ from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.outputs import new_output_folder
+from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
 from nnunet_lopsided.images import Image, read_header, write_image
-from nnunet_lopsided.nnunet_layout import nnunet_path, read_json, write_json
+from nnunet_lopsided.nnunet_layout import RawDataset, nnunet_path, read_json, write_json
 from nnunet_lopsided.tables import read_table, write_table
 
 SCHEMA_VERSION = 1
@@ -32,12 +32,14 @@ COLUMNS = (
 )
 
 
-def check_no_decisions(folder: Path) -> None:
-    """Refuse to replace an audit beside which a reader's work lies.
+def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
+    """Refuse a target that holds anything but an earlier audit, such as a reader's work on one.
 
     Raises:
-        InputError: the folder holds files that no audit writes, or decisions in its table.
+        InputError: see :func:`~nnunet_lopsided.evaluation.outputs.check_output_folder`; or the folder holds files that
+            no audit writes, or decisions in its table.
     """
+    check_output_folder(folder, overwrite, [dataset.folder], MARKS)
     others = (
         sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
     )
@@ -68,6 +70,7 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
     from nnunet_lopsided.audit.page import audit_html
     from nnunet_lopsided.audit.pictures import candidate_pictures
 
+    check_audit_folder(folder, overwrite, audit.inputs.dataset)
     with new_output_folder(folder, overwrite, [audit.inputs.dataset.folder], MARKS) as unfinished:
         record = audit_record(audit)
         _write_maps(audit, unfinished / MAPS, n_workers)

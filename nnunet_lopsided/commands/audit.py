@@ -90,9 +90,8 @@ def _audit(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
-    from nnunet_lopsided.audit.outputs import MARKS, check_no_decisions, write_audit
+    from nnunet_lopsided.audit.outputs import check_audit_folder, write_audit
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.evaluation.outputs import check_output_folder
     from nnunet_lopsided.evaluation.rules import EvaluationRules
     from nnunet_lopsided.nnunet_layout import raw_dataset
 
@@ -107,8 +106,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         raise InputError(f"-tr names a trainer twice: {' '.join(arguments.tr)}")
     dataset = raw_dataset(arguments.d)
     folder = arguments.o or models[0].folder(dataset.name) / "audit"
-    check_output_folder(folder, arguments.overwrite, [dataset.folder], MARKS)  # before the work, not after it
-    check_no_decisions(folder)
+    check_audit_folder(folder, arguments.overwrite, dataset)  # before the work, not after it
     inputs = find_inputs(dataset.name, models, _folds(arguments.f), arguments.patients_regex, arguments.device)
     found = audit(
         inputs,

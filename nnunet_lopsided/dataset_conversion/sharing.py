@@ -17,6 +17,7 @@ import numpy as np
 from nnunet_lopsided import __version__
 from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part
+from nnunet_lopsided.dataset_conversion.lesion_labels import check_label_values
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import patients_of
 from nnunet_lopsided.errors import InputError
@@ -204,15 +205,7 @@ class _Sharing:
 
     def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
         array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
-        scheme = self.dataset.label_scheme
-        known = [*scheme.label_values, *([] if scheme.ignore is None else [scheme.ignore])]
-        values = array[array != 0]
-        if not np.isin(values, known).all():
-            raise InputError(
-                f"{self.dataset.name}, case {name}: {label} holds the label values "
-                f"{', '.join(f'{v:g}' for v in np.setdiff1d(values, known)[:5])}, but dataset.json only has "
-                f"{', '.join(map(str, known))}"
-            )
+        check_label_values(self.dataset, name, label, array[array != 0])
         return array
 
     def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:

@@ -26,7 +26,13 @@ from nnunet_lopsided.dataset_conversion.censoring import (
 )
 from nnunet_lopsided.dataset_conversion.contrast import lesion_contrast
 from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part, most_lesions
-from nnunet_lopsided.dataset_conversion.lesion_labels import SparseLabel, censor_label, label_lesions, sparse_label
+from nnunet_lopsided.dataset_conversion.lesion_labels import (
+    SparseLabel,
+    censor_label,
+    check_label_values,
+    label_lesions,
+    sparse_label,
+)
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
 from nnunet_lopsided.errors import InputError
@@ -345,20 +351,13 @@ def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case
 def _lesions_of(
     dataset: RawDataset, cases: Sequence[Case], with_contrast: bool, n_processes: int
 ) -> tuple[list[LesionRow], dict[str, SparseLabel | None]]:
-    ignored = [] if dataset.ignore_label is None else [dataset.ignore_label]
-    known = np.array([*dataset.label_scheme.label_values, *ignored])
-
     def examine(case: Case) -> tuple[list[LesionRow], SparseLabel | None]:
         label = _read_label(case)
         lesions = label_lesions(label, dataset.ignore_label)
         sparse = sparse_label(label, lesions, dataset.ignore_label)
         values = label.array if sparse is None else sparse.values
-        if not (np.isin(values, known)).all():
-            raise InputError(
-                f"{dataset.name}, case {case.name}: {case.label} holds the label values "
-                f"{', '.join(f'{v:g}' for v in np.setdiff1d(values, known)[:5])}, but dataset.json only has "
-                f"{', '.join(map(str, known))}"
-            )
+        assert case.label is not None, "a label was read"
+        check_label_values(dataset, case.name, case.label, values)
         sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
         rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
         if with_contrast:

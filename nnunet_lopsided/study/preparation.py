@@ -62,6 +62,7 @@ def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
     for dataset, raw in sources.values():
         if raw is not None:
             _check_source(study, dataset, raw)
+        _check_folds(study, dataset, raw)
     for variable in PATH_VARIABLES:
         (folder.path / variable).mkdir(parents=True, exist_ok=True)
     folder.study_file.write_text(text, encoding="utf-8")
@@ -158,10 +159,6 @@ def _described(dataset: Dataset) -> Any:
 
 def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
     raw.training_cases()  # complains of what is broken
-    n_folds = len(_folds(dataset, raw))
-    beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= n_folds]
-    if beyond:  # nnU-Net would draw a random split, whatever the patients
-        raise InputError(f"dataset {dataset.name}: expected folds from 0 to {n_folds - 1}, found {beyond[0]}")
     test = raw.test_cases()
     without = [case.name for case in test if case.label is None]
     if "test" in study.evaluation.cases and (not test or without):
@@ -170,6 +167,13 @@ def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
             f"dataset {dataset.name}: expected labels in labelsTs for all of imagesTs of {raw.folder}, found {what}; "
             "or evaluate the validation cases alone (evaluation: cases: [validation])"
         )
+
+
+def _check_folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> None:
+    n_folds = len(_folds(dataset, raw))
+    beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= n_folds]
+    if beyond:  # nnU-Net would draw a random split, whatever the patients
+        raise InputError(f"dataset {dataset.name}: expected folds from 0 to {n_folds - 1}, found {beyond[0]}")
 
 
 def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
