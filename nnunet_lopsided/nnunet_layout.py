@@ -199,6 +199,11 @@ class RawDataset:
         return self.label_scheme.ignore
 
     @property
+    def value_to_ignore(self) -> int:
+        """The ignore label, or where there is none the value nnU-Net wants it to have: the next after all labels."""
+        return max(self.label_scheme.label_values) + 1 if self.ignore_label is None else self.ignore_label
+
+    @property
     def foreground_labels(self) -> dict[str, tuple[int, ...]]:
         """Label values of every foreground class or region by name, without background and ignore."""
         return self.label_scheme.foreground
@@ -483,6 +488,27 @@ def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The plans in a preprocessed folder: content by file name, sorted."""
     found = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
     return {name: c for name, c in found.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
+
+
+def add_to_plans(
+    plans_file: Path, plans: dict[str, Any], name: str, configuration: dict[str, Any], *, overwrite: bool = False
+) -> None:
+    """Write plans with one configuration more.
+
+    Args:
+        plans_file: where they lie.
+        plans: what was read from there; the configuration is added.
+        name: of the configuration.
+        configuration: its content.
+        overwrite: replace another configuration of this name; the same one is no matter.
+
+    Raises:
+        InputError: the plans hold another configuration of this name.
+    """
+    if plans["configurations"].get(name) not in (None, configuration) and not overwrite:
+        raise InputError(f"{plans_file}: holds another {name} configuration already; --overwrite replaces it")
+    plans["configurations"][name] = configuration
+    write_json(plans_file, plans)
 
 
 def read_json(path: Path) -> Any:

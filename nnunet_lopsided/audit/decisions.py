@@ -21,14 +21,16 @@ class Decisions:
     """Decisions of one audit.
 
     Attributes:
-        path: the file they are from.
+        path: the file they are from; None: of no reader.
         audit: the id of the audit.
         verdicts: by case and number of the candidate; candidates without decision are not in it.
+        accepted_above: where no reader decided, the score from which candidates are accepted.
     """
 
-    path: Path
+    path: Path | None
     audit: str
     verdicts: dict[tuple[str, int], Verdict]
+    accepted_above: float | None = None
 
     def count(self, verdict: Verdict) -> int:
         """Candidates so decided."""
@@ -40,6 +42,18 @@ class Decisions:
         for case, number in self.verdicts:
             if (case, number) not in known:
                 raise InputError(f"{self.path}: case {case} has no candidate {number} in audit {audit.id}")
+
+
+def decisions_above(audit: StoredAudit, score: float | None) -> Decisions:
+    """Accept the candidates whose score is at least ``score``, and leave the others undecided.
+
+    Raises:
+        InputError: the score is None or not within [0, 1].
+    """
+    if score is None or not 0 <= score <= 1:
+        raise InputError(f"expected decisions, or a score from 0 to 1 above which to accept, got {score}")
+    accepted = {(c.case, c.number): "accept" for c in audit.candidates if c.score >= score}
+    return Decisions(None, audit.id, accepted, score)  # type: ignore[arg-type]
 
 
 def read_decisions(path: Path) -> Decisions:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, read_decisions
+from nnunet_lopsided.audit.decisions import Decisions, decisions_above, read_decisions
 from nnunet_lopsided.audit.outputs import StoredAudit, StoredCandidate, chosen_audit, label_digest
+from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
 from nnunet_lopsided.errors import InputError
@@ -59,9 +59,10 @@ class RepairedVariant:
 
 
 def write_repaired_variant(
-    decisions_file: Path,
+    decisions_file: Path | None,
     output_id: int,
     *,
+    accept_above: float | None = None,
     audit_folder: Path | None = None,
     unsure: Unsure = "leave",
     name: str | None = None,
@@ -74,7 +75,9 @@ def write_repaired_variant(
     already is never changed. The folder appears only when complete. The same call gives the same bytes.
 
     Args:
-        decisions_file: see :func:`~nnunet_lopsided.audit.decisions.read_decisions`.
+        decisions_file: see :func:`~nnunet_lopsided.audit.decisions.read_decisions`; None: no reader has decided.
+        accept_above: instead of a reader, accept every candidate whose score is at least this, 0 to 1, and leave the
+            others undecided: self-training.
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
         audit_folder: see :func:`~nnunet_lopsided.audit.outputs.chosen_audit`.
         unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
@@ -83,16 +86,20 @@ def write_repaired_variant(
         n_workers: label files worked on at the same time.
 
     Raises:
-        InputError: decisions are of another audit or on candidates that do not exist, labels have changed since the
-            audit, or the id is in use.
+        InputError: neither decisions nor a score, decisions are of another audit or on candidates that do not exist,
+            labels have changed since the audit, or the id is in use.
     """
-    decisions = read_decisions(decisions_file)
-    audit = chosen_audit(audit_folder, decisions.audit, [decisions_file.absolute().parent])
-    decisions.check(audit)
+    if decisions_file is None:
+        audit = chosen_audit(audit_folder)
+        decisions = decisions_above(audit, accept_above)
+    else:
+        decisions = read_decisions(decisions_file)
+        audit = chosen_audit(audit_folder, decisions.audit, [decisions_file.absolute().parent])
+        decisions.check(audit)
     dataset = raw_dataset(audit.dataset)
     training = dataset.training_cases()
     _check_unchanged(dataset, training, audit)
-    ignore = _ignore_value(dataset) if unsure == "ignore" and decisions.count("unsure") else None
+    ignore = dataset.value_to_ignore if unsure == "ignore" and decisions.count("unsure") else None
     match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
     if match is not None and int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
@@ -143,11 +150,6 @@ def _check_unchanged(dataset: RawDataset, training: list[Case], audit: StoredAud
             raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
 
 
-def _ignore_value(dataset: RawDataset) -> int:
-    """The dataset's ignore label, or the one after its highest label, which nnU-Net wants it to be."""
-    return max(dataset.label_scheme.label_values) + 1 if dataset.ignore_label is None else dataset.ignore_label
-
-
 def _repaired(
     case: Case,
     candidates: list[StoredCandidate],
@@ -168,10 +170,7 @@ def _repaired(
             f"case {case.name}: {path} does not lie where {case.label} does: {difference or numbers.shape}"
         )
     highest = max([ignore or 0, *(candidate.label for candidate in candidates)])
-    # A file of ones may be of a type too small for the new value.
-    array: NDArray[Any] = label.array.copy()
-    if np.issubdtype(array.dtype, np.integer) and highest > np.iinfo(array.dtype).max:
-        array = array.astype(np.min_scalar_type(highest))
+    array = room_for(label.array, highest).copy()
     changes = []
     for candidate in candidates:
         verdict = decisions.verdicts[candidate.case, candidate.number]
@@ -195,6 +194,12 @@ def _write_changes(path: Path, changes: list[Change]) -> None:
     write_table(path, ["case", "candidate", "action", "value", "n_voxels"], rows)
 
 
+def _origin(decisions: Decisions) -> dict[str, Any]:
+    if decisions.path is None:
+        return {"accepted_above": decisions.accepted_above}
+    return {"decisions_sha256": hashlib.sha256(decisions.path.read_bytes()).hexdigest()}
+
+
 def _record(
     dataset: RawDataset,
     audit: StoredAudit,
@@ -208,7 +213,7 @@ def _record(
         "version": __version__,
         "source_dataset": dataset.name,
         "audit": audit.id,
-        "decisions_sha256": hashlib.sha256(decisions.path.read_bytes()).hexdigest(),
+        **_origin(decisions),
         "unsure": unsure,
         "ignore_label": ignore,
         "n_candidates": len(audit.candidates),

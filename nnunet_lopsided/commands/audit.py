@@ -166,10 +166,17 @@ def _apply_parser() -> Parser:
     )
     parser.add_argument(
         "decisions",
+        nargs="?",
         type=Path,
         metavar="DECISIONS",
         help="CSV with the columns audit, case, candidate, decision (audit.csv with filled decisions too), or the JSON "
         "of the page",
+    )
+    parser.add_argument(
+        "--accept-above",
+        type=float,
+        metavar="SCORE",
+        help="instead of DECISIONS: accept every candidate with at least this score, which no reader has seen",
     )
     parser.add_argument("-o", required=True, type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
     parser.add_argument(
@@ -190,10 +197,14 @@ def _apply_parser() -> Parser:
 def _apply(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.audit.repair import write_repaired_variant
+    from nnunet_lopsided.errors import InputError
 
+    if (arguments.decisions is None) == (arguments.accept_above is None):
+        raise InputError("expected either DECISIONS or --accept-above")
     repaired = write_repaired_variant(
         arguments.decisions,
         arguments.o,
+        accept_above=arguments.accept_above,
         audit_folder=arguments.audit,
         unsure=arguments.unsure,
         name=arguments.name,

@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         metavar="REGEX",
         help="its first group in a case's name is the patient (default: cases.csv of the source, or else the case)",
     )
+    parser.add_argument(
+        "--ignored", action="store_true", help="give the lesions the ignore label instead of deleting them: an oracle"
+    )
     parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Censored)")
     parser.add_argument("--dry-run", action="store_true", help="print and draw what would go, and write no dataset")
     parser.add_argument(
@@ -120,6 +123,7 @@ def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
         "lesion_list": arguments.list,
         "n_patients": arguments.patients,
         "patients_regex": arguments.patients_regex,
+        "ignored": arguments.ignored,
     }
 
 

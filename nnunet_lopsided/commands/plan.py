@@ -1,4 +1,4 @@
-"""lopsided-plan: add the 2.5d configuration to a dataset's plans."""
+"""lopsided-plan: add the 2.5d configuration, or a small one for a CPU, to a dataset's plans."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import argparse
 from typing import Any
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.planning.small import NAMES as SMALL
+
+_OURS = "2.5d"
+_CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
+_GPU_MEMORY = 8.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,28 +20,50 @@ def main(argv: list[str] | None = None) -> int:
         prog="lopsided-plan",
         description="Add the 2.5d configuration (slices into channels, DeepLabv3) to the plans of a dataset, fitted to "
         "its images and lesions. Run it after nnUNetv2_plan_and_preprocess; the preprocessed data of 3d_fullres is "
-        "used as it is. Every choice is printed with its reason; options overrule it.",
+        "used as it is. Every choice is printed with its reason; options overrule it. With -c a small version of one "
+        "of nnU-Net's configurations instead, which a CPU trains in minutes.",
     )
     parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument("--slices", type=int, help="slices stacked into channels, odd")
-    parser.add_argument("--encoder", help="encoder of segmentation_models_pytorch")
-    parser.add_argument("--decoder", choices=("deeplabv3", "deeplabv3plus"), help="deeplabv3plus draws finer outlines")
-    parser.add_argument("--output-stride", type=int, choices=(8, 16), help="in-plane stride of the deepest features")
-    parser.add_argument("--patch", type=int, nargs=2, metavar=("H", "W"), help="in-plane patch in voxels")
-    parser.add_argument("--batch-size", type=int, help="patches per training step")
     parser.add_argument(
+        "-c", choices=(_OURS, *SMALL), default=_OURS, help="the configuration to add (default: %(default)s)"
+    )
+    choices = parser.add_argument_group("choices for 2.5d")
+    choices.add_argument("--slices", type=int, help="slices stacked into channels, odd")
+    choices.add_argument("--encoder", help="encoder of segmentation_models_pytorch")
+    choices.add_argument("--decoder", choices=("deeplabv3", "deeplabv3plus"), help="deeplabv3plus draws finer outlines")
+    choices.add_argument("--output-stride", type=int, choices=(8, 16), help="in-plane stride of the deepest features")
+    choices.add_argument("--patch", type=int, nargs=2, metavar=("H", "W"), help="in-plane patch in voxels")
+    choices.add_argument("--batch-size", type=int, help="patches per training step")
+    choices.add_argument(
         "--pretrained", metavar="NAME", help="start from these weights of the encoder, such as imagenet; downloads them"
     )
-    parser.add_argument(
-        "--gpu-memory", type=float, default=8.0, metavar="GIB", help="memory to plan for (default: %(default)s)"
+    choices.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help=f"memory to plan for (default: {_GPU_MEMORY:g})"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace another 2.5d configuration")
+    parser.add_argument("--overwrite", action="store_true", help="replace another configuration of this name")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="labels read at the same time (default: 2)")
     return run(parser, _plan, argv)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    return _plan_25d(arguments) if arguments.c == _OURS else _plan_small(arguments)
+
+
+def _plan_small(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.planning.small import add_small_configuration
+
+    given = [name for name in _CHOICES if getattr(arguments, name) is not None]
+    if given:
+        raise InputError(f"--{given[0].replace('_', '-')} is for -c {_OURS}, got -c {arguments.c}")
+    plans_file, small = add_small_configuration(arguments.d, arguments.c, arguments.p, overwrite=arguments.overwrite)
+    print(f"{arguments.c} added to {plans_file}")
+    print(f"  patch {' x '.join(map(str, small['patch_size']))}, batch size {small['batch_size']}, features", end=" ")
+    print(*small["architecture"]["arch_kwargs"]["features_per_stage"])
+    return 0
+
+
+def _plan_25d(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.planning.configuration_25d import NAME, add_configuration
     from nnunet_lopsided.planning.rules_25d import Overrides
 
@@ -43,7 +71,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         arguments.d,
         arguments.p,
         overwrite=arguments.overwrite,
-        memory_target_gib=arguments.gpu_memory,
+        memory_target_gib=_GPU_MEMORY if arguments.gpu_memory is None else arguments.gpu_memory,
         overrides=Overrides(
             n_slices=arguments.slices,
             encoder=arguments.encoder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,20 @@ def label_lesions(label: Image, ignore_label: int | None) -> Lesions:
     return find_lesions(foreground, label.geometry.spacing_mm)
 
 
-def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int]) -> Image:
-    """The label map with the lesions of these component ids set to background; dtype and geometry stay.
+def room_for(array: NDArray[Any], value: int) -> NDArray[Any]:
+    """``array`` in a type that holds ``value``: a file of ones may be of a type too small for another label.
+
+    Example:
+        >>> room_for(np.ones(2, np.uint8), 300).dtype.name, room_for(np.ones(2, np.uint8), 2).dtype.name
+        ('uint16', 'uint8')
+    """
+    if np.issubdtype(array.dtype, np.integer) and value > np.iinfo(array.dtype).max:
+        return array.astype(np.min_scalar_type(value))
+    return array
+
+
+def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int], value: int = 0) -> Image:
+    """The label map with the lesions of these component ids set to background, or to ``value``; geometry stays.
 
     Example:
         >>> import numpy as np
@@ -48,8 +61,8 @@ def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int]) -> 
         >>> censor_label(label, ignore_label=None, ids=[1]).array.tolist()
         [[0, 0, 0, 2]]
     """
-    array = label.array.copy()
-    array.reshape(-1)[label_lesions(label, ignore_label).select(ids)] = 0
+    array = room_for(label.array, value).copy()
+    array.reshape(-1)[label_lesions(label, ignore_label).select(ids)] = value
     return Image(array, label.geometry)
 
 
@@ -71,13 +84,13 @@ class SparseLabel:
     values: NDArray[np.generic]
     ids: NDArray[np.unsignedinteger]
 
-    def without(self, ids: Sequence[int]) -> Image:
+    def without(self, ids: Sequence[int], value: int = 0) -> Image:
         """The label map without the lesions of these ids, as :func:`censor_label` would give it."""
         stays = np.ones(int(self.ids.max(initial=0)) + 1, bool)
         stays[np.asarray(ids, np.int64)] = False
-        keep = stays[self.ids]
-        array = np.zeros(self.shape, self.values.dtype)
-        array.reshape(-1)[self.voxels[keep]] = self.values[keep]
+        values = room_for(self.values, value)
+        array = np.zeros(self.shape, values.dtype)
+        array.reshape(-1)[self.voxels] = np.where(stays[self.ids], values, values.dtype.type(value))
         return Image(array, self.geometry)
 
 

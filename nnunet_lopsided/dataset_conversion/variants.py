@@ -83,6 +83,8 @@ class Choice:
             source that are out of scope have no effect.
         n_patients: keep only this many training patients; the test cases stay.
         patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
+        ignored: the lesions get the ignore label instead of background, as if it were known where labels lack them:
+            no real dataset tells, so it is what a loss can at best reach.
     """
 
     mode: str | None
@@ -92,6 +94,7 @@ class Choice:
     lesion_list: Path | None = None
     n_patients: int | None = None
     patients_regex: str | None = None
+    ignored: bool = False
 
     def check(self) -> None:
         """Raise :class:`InputError` where arguments are out of range or do not go together."""
@@ -106,6 +109,8 @@ class Choice:
             raise InputError("expected a mode, a number of patients, or both")
         elif self.rate is not None:
             raise InputError("a rate needs a mode")
+        if self.ignored and self.mode is None:
+            raise InputError("lesions to ignore need a mode that chooses them")
         if self.cases not in ("train", "all"):
             raise InputError(f"cases must be train or all, got {self.cases!r}")
         if self.patients_regex is not None and self.n_patients is None:
@@ -137,6 +142,11 @@ class CensoringPlan:
     labels: dict[str, SparseLabel | None]
     notes: dict[str, Any]
     folds: list[dict[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def replacement(self) -> int:
+        """What the voxels of censored lesions become."""
+        return self.dataset.value_to_ignore if self.choice.ignored else 0
 
 
 def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> CensoringPlan:
@@ -246,7 +256,8 @@ def write_censored_variant(
         _write_labels(plan, folder, n_processes)
         link_test_files(plan.dataset, folder, final)
         keep_splits = choice.n_patients is None
-        write_dataset_files(plan.dataset, plan.training, folder, final, keep_splits=keep_splits)
+        labels = {**plan.dataset.json["labels"], "ignore": plan.replacement} if choice.ignored else None
+        write_dataset_files(plan.dataset, plan.training, folder, final, keep_splits=keep_splits, labels=labels)
         if plan.folds:
             write_json(folder / "splits_final.json", plan.folds)
         _write_lesions_csv(folder / LESIONS_FILE, plan)
@@ -437,6 +448,7 @@ def _record(plan: CensoringPlan) -> dict[str, Any]:
         "n_lesions": n_lesions,
         "n_censored": n_censored,
         "realised_fraction": n_censored / n_lesions if n_lesions else 0.0,
+        **({"ignored": True} if plan.choice.ignored else {}),
         **plan.notes,
     }
 
@@ -449,7 +461,10 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
     def write(item: tuple[str, Case]) -> None:
         labels, case = item
         gone, sparse = ids.get(case.name, []), plan.labels[case.name]
-        label = sparse.without(gone) if sparse else censor_label(_read_label(case), plan.dataset.ignore_label, gone)
+        if sparse:
+            label = sparse.without(gone, plan.replacement)
+        else:
+            label = censor_label(_read_label(case), plan.dataset.ignore_label, gone, plan.replacement)
         write_image(folder / labels / (case.name + plan.dataset.file_ending), label)
 
     work = [("labelsTr", case) for case in plan.training] + [("labelsTs", case) for case in plan.test]

@@ -9,6 +9,7 @@ from nnunet_lopsided.losses.lopsided import (
     lopsided_bootstrap_loss,
 )
 from nnunet_lopsided.losses.region_specific import RegionSpecificLoss, region_specific_loss
+from nnunet_lopsided.losses.tversky import TverskyCrossEntropyLoss
 
 __all__ = [
     "BootstrapLoss",
@@ -17,6 +18,7 @@ __all__ = [
     "LopsidedDiceLoss",
     "RegionSpecificLoss",
     "SoftDiceLoss",
+    "TverskyCrossEntropyLoss",
     "bootstrap_loss",
     "inverse_size_weights",
     "lopsided_bootstrap_loss",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import label_scheme, preprocessed_folder, read_json, write_json
+from nnunet_lopsided.nnunet_layout import add_to_plans, label_scheme, preprocessed_folder, read_json, write_json
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
 from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
 
@@ -129,9 +129,8 @@ def add_configuration(
         raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
     if overrides.encoder_weights is not None:  # the network itself was built for the estimate
         _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
+    add_to_plans(plans_file, plans, NAME, configuration, overwrite=overwrite)
     write_json(folder / FILE, lesions)
-    plans["configurations"][NAME] = configuration
-    write_json(plans_file, plans)
     return plans_file, configuration
 
 

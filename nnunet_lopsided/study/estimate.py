@@ -24,6 +24,8 @@ _SECONDS_BY_KIND = {
     "plan": 30,
     "censor": 15,
     "share": 20,
+    "audit": 60,
+    "apply": 20,
     "predict": 90,
     "evaluate": 15,
 }

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import new_dataset_name, results_folder_name
-from nnunet_lopsided.study.schema import FULL, Arm, Censoring, Dataset, Phantom, Study
+from nnunet_lopsided.study.schema import FULL, PARENTS, Arm, Censoring, Dataset, Phantom, Study
 
 # Options that decide how fast and where, not what comes out.
 _ONLY_SPEED = ("-np", "-npfp", "--np", "-npp", "-nps", "-device", "-num_gpus")
-KINDS = ("phantom", "preprocess", "plan", "censor", "share", "train", "predict", "evaluate")
+KINDS = ("phantom", "preprocess", "plan", "censor", "share", "train", "audit", "apply", "predict", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,26 @@ class Variant:
         censoring: which lesions are missing.
         seed: of the censoring and of the choice of patients.
         patients: number of training patients; None: all.
+        ignored: whether the missing lesions are marked by the ignore label.
+        teacher: the run of the same labels, without their name, whose audit has completed them; empty: none has.
     """
 
     dataset: str
     censoring: Censoring
     seed: int = 0
     patients: int | None = None
+    ignored: bool = False
+    teacher: str = ""
+
+    @property
+    def plain(self) -> Variant:
+        """These labels before anything was marked or added."""
+        return replace(self, ignored=False, teacher="")
 
     @property
     def is_source(self) -> bool:
         """Whether this is the dataset as it is."""
-        return self.censoring.mode is None and self.patients is None
+        return self.censoring.mode is None and self.patients is None and not self.teacher
 
     @property
     def labels(self) -> str:
@@ -53,7 +62,8 @@ class Variant:
             return self.dataset
         seed = "" if self.censoring.mode is None else f"-s{self.seed}"
         patients = "" if self.patients is None else f"-n{self.patients}"
-        return f"{self.dataset}-{self.censoring.name}{seed}{patients}"
+        change = "-ignored" if self.ignored else f"-by-{self.teacher}" if self.teacher else ""
+        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ class Run:
     @property
     def name(self) -> str:
         """Unique in the study, and the name of its folders."""
-        labels = f"-{FULL}" if self.variant.is_source else ""
-        return f"{self.variant.name}{labels}-{self.configuration}-{self.arm.name}-r{self.repetition}"
+        labels = f"-{FULL}" if self.variant.plain.is_source else ""
+        return f"{self.variant.plain.name}{labels}-{self.configuration}-{self.arm.name}-r{self.repetition}"
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,11 @@ def variants_of(study: Study) -> tuple[Variant, ...]:
     return tuple(variants)
 
 
+def changed_variants_of(study: Study) -> tuple[Variant, ...]:
+    """The sets of labels that single arms have of their own."""
+    return tuple(dict.fromkeys(run.variant for run in runs_of(study) if run.variant != run.variant.plain))
+
+
 def runs_of(study: Study) -> tuple[Run, ...]:
     """Every run, in the order of the study's lists."""
     trained = {
@@ -158,15 +173,21 @@ def runs_of(study: Study) -> tuple[Run, ...]:
     }
     has_full = any(censoring.mode is None for censoring in study.censoring)
     return tuple(
-        Run(variant, configuration, arm, repetition)
+        Run(_of_arm(variant, arm, configuration, repetition), configuration, arm, repetition)
         for dataset in study.datasets
         for variant in trained[dataset.name]
         if has_full or variant.censoring.mode is not None
         for configuration in study.configurations
         for arm in study.arms
         if arm.censoring is None or variant.censoring.name in arm.censoring
+        if not arm.ignored or variant.censoring.mode is not None  # whole labels lack nothing
         for repetition in range(1, study.repetitions + 1)
     )
+
+
+def _of_arm(variant: Variant, arm: Arm, configuration: str, repetition: int) -> Variant:
+    teacher = f"{configuration}-{arm.relabelled.by}-r{repetition}" if arm.relabelled else ""
+    return replace(variant, ignored=arm.ignored, teacher=teacher)
 
 
 def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
@@ -180,7 +201,7 @@ def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
         InputError: the study's range has too few ids.
     """
     low, high = study.dataset_ids
-    names = [variant.name for variant in variants_of(study)]
+    names = [variant.name for variant in (*variants_of(study), *changed_variants_of(study))]
     chosen = {name: earlier[name] for name in names if name in earlier}
     free = (i for i in range(low, high + 1) if i not in earlier.values())
     for name in names:
@@ -216,7 +237,14 @@ class _Expansion:
         for variant in variants_of(self.study):
             if not variant.is_source:
                 found += self._of_variant(variant)
+        relabelled: set[Variant] = set()
+        for variant in changed_variants_of(self.study):
+            if variant.ignored:
+                found += self._of_variant(variant)
         for run in runs_of(self.study):
+            if run.variant.teacher and run.variant not in relabelled:
+                relabelled.add(run.variant)
+                found += self._relabelled(run)
             found += self._of_run(run)
         return tuple(found)
 
@@ -227,15 +255,20 @@ class _Expansion:
         cpus = self.study.resources.cpus
         if isinstance(dataset.source, Phantom):
             yield Job(f"phantom/{dataset.name}", _phantom(dataset, dataset.source, number, cpus), cpus=cpus)
-        configurations = dict.fromkeys("3d_fullres" if c == "2.5d" else c for c in self.study.configurations)
+        configurations = dict.fromkeys(PARENTS.get(c, c) for c in self.study.configurations)
         planner = () if self.study.planner == "ExperimentPlanner" else ("-pl", self.study.planner)
         processes = ("-npfp", str(cpus), "-np", *[str(cpus)] * len(configurations))
         command = ("nnUNetv2_plan_and_preprocess", "-d", number, *planner, "-c", *configurations, *processes)
         made = self._made(dataset.name)
         yield Job(f"preprocess/{dataset.name}", command, made, cpus=cpus, memory_gb=self.study.resources.memory_gb)
-        if "2.5d" in self.study.configurations:
-            plan = ("lopsided-plan", "-d", number, *self._plans, *_plan_options(self.study), "--overwrite")
-            yield Job(f"plan/{dataset.name}", (*plan, "-np", str(cpus)), (f"preprocess/{dataset.name}",), cpus=cpus)
+        ready = f"preprocess/{dataset.name}"
+        for configuration in self._added:  # one after the other: all write the same plans
+            options = _plan_options(self.study) if configuration == "2.5d" else ["-c", configuration]
+            speed = ("-np", str(cpus)) if configuration == "2.5d" else ()
+            plan = ("lopsided-plan", "-d", number, *self._plans, *options, "--overwrite", *speed)
+            job = Job(self._planned(dataset.name, configuration), plan, (ready,), cpus=cpus)
+            ready = job.name
+            yield job
 
     def _of_variant(self, variant: Variant) -> Iterator[Job]:
         source, number = str(self.ids[variant.dataset]), str(self.ids[variant.name])
@@ -250,10 +283,36 @@ class _Expansion:
             command += ["--patients", str(variant.patients)]
             if self.study.evaluation.patients_regex is not None:
                 command += ["--patients-regex", self.study.evaluation.patients_regex]
+        command += ["--ignored"] if variant.ignored else []
         made = self._made(variant.dataset)
         yield Job(f"censor/{variant.name}", (*command, "--overwrite", "-np", str(cpus)), made, cpus=cpus)
-        share = ("lopsided-share", "-d", source, "-o", number, "--overwrite", "-np", str(cpus))
-        yield Job(f"share/{variant.name}", share, (f"censor/{variant.name}", self._ready(variant.dataset)), cpus=cpus)
+        yield self._share(variant, f"censor/{variant.name}")
+
+    def _share(self, variant: Variant, after: str) -> Job:
+        source, number, cpus = self.ids[variant.dataset], self.ids[variant.name], self.study.resources.cpus
+        share = ("lopsided-share", "-d", str(source), "-o", str(number), "--overwrite", "-np", str(cpus))
+        return Job(f"share/{variant.name}", share, (after, self._ready(variant.dataset)), cpus=cpus)
+
+    def _relabelled(self, run: Run) -> Iterator[Job]:
+        """The labels of a run completed by the audit of its teacher's cross-validation."""
+        rule, variant, name = run.arm.relabelled, run.variant, run.variant.name
+        assert rule is not None, "called for relabelled arms"
+        arm = next(arm for arm in self.study.arms if arm.name == rule.by)
+        teacher = replace(run, variant=variant.plain, arm=arm)
+        cpus, folder, results = self.study.resources.cpus, f"audits/{name}", _results(run)
+        command = ["lopsided-audit", "-d", str(self.ids[variant.plain.name]), "-tr", arm.trainer]
+        command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
+        if self.study.evaluation.label is not None:
+            command += ["--label", self.study.evaluation.label]
+        if self.study.evaluation.patients_regex is not None:
+            command += ["--patients-regex", self.study.evaluation.patients_regex]
+        command += ["-device", self.study.device, "--overwrite", "-np", str(cpus)]
+        trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
+        yield Job(f"audit/{name}", tuple(command), trained, results, cpus)
+        apply = ["lopsided-audit", "apply", "--accept-above", f"{rule.above:g}", "--audit", folder]
+        apply += ["-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
+        yield Job(f"apply/{name}", tuple(apply), (f"audit/{name}",), results, cpus)
+        yield self._share(variant, f"apply/{name}")
 
     def _made(self, dataset: str) -> tuple[str, ...]:
         """The job that makes the raw dataset, if one does."""
@@ -262,7 +321,16 @@ class _Expansion:
 
     def _ready(self, dataset: str) -> str:
         """The job after which a dataset is preprocessed and planned."""
-        return f"{'plan' if '2.5d' in self.study.configurations else 'preprocess'}/{dataset}"
+        return self._planned(dataset, self._added[-1]) if self._added else f"preprocess/{dataset}"
+
+    @property
+    def _added(self) -> list[str]:
+        """The configurations that ``lopsided-plan`` adds."""
+        return [configuration for configuration in self.study.configurations if configuration in PARENTS]
+
+    @staticmethod
+    def _planned(dataset: str, configuration: str) -> str:
+        return f"plan/{dataset}" + ("" if configuration == "2.5d" else f"-{configuration}")
 
     # ---- runs
 
@@ -286,7 +354,7 @@ class _Expansion:
         resources, variant = self.study.resources, run.variant
         command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold), "-tr", run.arm.trainer]
         command += [*self._plans, "-device", self.study.device]
-        if "validation" in self.study.evaluation.cases:
+        if "validation" in self.study.evaluation.cases or any(arm.relabelled for arm in self.study.arms):
             command.append("--npz")
         gpus = resources.gpus if self.study.device == "cuda" else 0
         if gpus > 1:
@@ -344,7 +412,7 @@ class _Expansion:
     def _validation(self, run: Run) -> tuple[str, ...]:
         """Predictions on the validation cases against whole labels, with the censored ones beside them."""
         full = ("-g", f"nnUNet_preprocessed/{self._folder(run.variant.dataset)}/gt_segmentations")
-        labels = f"nnUNet_preprocessed/{self._folder(run.variant.name)}/gt_segmentations"
+        labels = f"nnUNet_preprocessed/{self._folder(run.variant.plain.name)}/gt_segmentations"
         censored = () if run.variant.censoring.mode is None else ("--reference-censored", labels)
         if self.study.folds == ("all",):
             return (*full, "-p", f"{self._model(run)}/fold_all/validation", *censored)

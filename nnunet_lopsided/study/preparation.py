@@ -25,7 +25,7 @@ from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome
 from nnunet_lopsided.study.reading import Node
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 
-_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share")
+_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply")
 
 
 def plan_jobs(study: Study, folder: StudyFolder) -> tuple[dict[str, int], tuple[Job, ...]]:

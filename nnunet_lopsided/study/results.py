@@ -192,7 +192,7 @@ class Results:
                 *(its.variant.dataset, its.configuration, its.repetition),
             )
             wanted = its.arm.name == self.study.baseline and its.variant.labels == labels
-            if same and wanted and (labels == FULL or its.variant == mine.variant):
+            if same and wanted and (labels == FULL or its.variant.plain == mine.variant.plain):
                 return other
         return None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.planning.small import NAMES as SMALL
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget
 
@@ -21,6 +23,8 @@ PLANNERS = {
     "nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans",
     "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
 }
+# Configurations that lopsided-plan adds -> the one of nnU-Net's whose preprocessed data they use.
+PARENTS = {"2.5d": "3d_fullres", **{name: name.removesuffix("_small") for name in SMALL}}
 _SEEDED = ("stochastic", "reader")
 
 
@@ -74,6 +78,19 @@ class Censoring:
 
 
 @dataclass(frozen=True)
+class Relabelled:
+    """Self-training: labels to which an audit of another arm's cross-validation has added candidates, unread.
+
+    Attributes:
+        by: name of that arm.
+        above: the score from which a candidate is added.
+    """
+
+    by: str
+    above: float = 0.5
+
+
+@dataclass(frozen=True)
 class Arm:
     """One way to train.
 
@@ -81,11 +98,20 @@ class Arm:
         name: in the study.
         trainer: with its budget in the name, where it is one of ours.
         censoring: names of the censorings it is trained on; None: all.
+        ignored: whether it is told where labels lack lesions, by the ignore label: an oracle.
+        relabelled: how its labels are completed before it is trained; None: they are not.
     """
 
     name: str
     trainer: str
     censoring: tuple[str, ...] | None = None
+    ignored: bool = False
+    relabelled: Relabelled | None = None
+
+    @property
+    def changes_labels(self) -> bool:
+        """Whether it has label maps of its own."""
+        return self.ignored or self.relabelled is not None
 
 
 @dataclass(frozen=True)
@@ -210,7 +236,9 @@ def _study(top: Node, folder: Path) -> Study:
     arms = top.need("arms", lambda n: n.list_of(lambda a: _arm(a, names, budget)))
     _unique(top, "arms", [arm.name for arm in arms])
     # nnU-Net keeps results by trainer.
-    _unique(top, "arms", [arm.trainer for arm in arms])
+    _unique(top, "arms", [arm.trainer for arm in arms if not arm.changes_labels])
+    _unique(top, "arms", [f"{arm.trainer} with {arm.relabelled}" for arm in arms if arm.relabelled])
+    _unique(top, "arms", [f"{arm.trainer} with ignored lesions" for arm in arms if arm.ignored])
     study = Study(
         name=top.need("name", _study_name),
         datasets=datasets,
@@ -239,12 +267,31 @@ def _check_together(top: Node, study: Study) -> None:
         top.get("folds", lambda n: n.fail("either all or numbers", f"{list(study.folds)}"), None)
     if "all" in study.folds and "validation" in study.evaluation.cases and study.patients != (None,):
         top.get("folds", lambda n: n.fail("numbers where numbers of patients are evaluated on validation cases"), None)
+    for i, arm in enumerate(study.arms):
+        _check_relabelled(Node(top.source, f"arms[{i}]", 0), arm, study, study.arms[:i])
     for i, dataset in enumerate(study.datasets):
         if isinstance(dataset.source, Phantom) and not dataset.source.test and "test" in study.evaluation.cases:
             place = Node(top.source, f"datasets[{i}].phantom.test", 0)
             place.fail("test cases, or evaluation: cases: [validation]")
     if study.plan_25d != Plan25d() and "2.5d" not in study.configurations:
         top.get("plan_25d", lambda n: n.fail("2.5d among the configurations", ", ".join(study.configurations)), None)
+
+
+def _check_relabelled(place: Node, arm: Arm, study: Study, before: Sequence[Arm]) -> None:
+    if arm.relabelled is None:
+        return
+    teacher = next((other for other in before if other.name == arm.relabelled.by), None)
+    if teacher is None or teacher.changes_labels:
+        place.fail("by to name an arm above it, whose labels are as they are", arm.relabelled.by)
+    if "all" in study.folds or len(study.folds) < 2:
+        place.fail("at least two folds in the study, so that no case is judged by a model that learned from it")
+    missing = set(arm.censoring or _names(study)) - set(teacher.censoring or _names(study))
+    if missing:
+        place.fail(f"arm {teacher.name} to be trained on {', '.join(sorted(missing))} too")
+
+
+def _names(study: Study) -> list[str]:
+    return [censoring.name for censoring in study.censoring]
 
 
 def _unique(top: Node, key: str, names: list[str]) -> None:
@@ -326,7 +373,7 @@ def _patients(node: Node) -> int | None:
 def _configuration(node: Node) -> str:
     if isinstance(node.value, float):  # 2.5d is text, 2.5 is not
         node.fail("a configuration such as 2d, 2.5d, 3d_fullres")
-    return node.choice(("2d", "2.5d", "3d_fullres", "3d_lowres"))
+    return node.choice(("2d", "3d_fullres", "3d_lowres", *PARENTS))
 
 
 def _fold(node: Node) -> int | str:
@@ -342,10 +389,19 @@ def _budget(node: Node) -> tuple[int | None, int | None]:
 
 
 def _arm(node: Node, censorings: list[str], budget: tuple[int | None, int | None]) -> Arm:
-    node.mapping(("name", "trainer", "censoring"), required=("name", "trainer"))
+    node.mapping(("name", "trainer", "censoring", "ignored", "relabelled"), required=("name", "trainer"))
     trainer = node.need("trainer", lambda n: _trainer(n, budget))
     chosen = node.get("censoring", lambda n: n.list_of(lambda c: c.choice(censorings)), None)
-    return Arm(node.need("name", _name), trainer, chosen)
+    ignored = node.get("ignored", Node.truth, False)
+    relabelled = node.get("relabelled", _relabelled, None)
+    if ignored and relabelled:
+        node.fail("either ignored or relabelled", "both")
+    return Arm(node.need("name", _name), trainer, chosen, ignored, relabelled)
+
+
+def _relabelled(node: Node) -> Relabelled:
+    node.mapping(("by", "above"), required=("by",))
+    return Relabelled(node.need("by", Node.text), node.get("above", lambda n: n.number(0, 1), Relabelled.above))
 
 
 def _trainer(node: Node, budget: tuple[int | None, int | None]) -> str:

@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
     return trainer
 
 
-_MODULES = ("stock", "lopsided", "inverse_weighting", "region_specific")
+_MODULES = ("stock", "lopsided", "inverse_weighting", "region_specific", "tversky")
 
 
 def base_trainers() -> tuple[str, ...]:

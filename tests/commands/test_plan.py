@@ -145,3 +145,17 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: lopsided-plan")
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_small_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    network = {"n_stages": 2, "features_per_stage": [32, 64], "strides": [[1, 1], [2, 2]]}
+    plans["configurations"]["2d"]["architecture"] = {"network_class_name": "x", "arch_kwargs": network}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert main(["-d", "505", "-c", "2d_small"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2d_small added to {folder / 'nnUNetPlans.json'}",
+        "  patch 56 x 40, batch size 15, features 8 16",
+    ]
+    assert main(["-d", "505", "-c", "2d_small", "--batch-size", "3"]) == 2
+    assert capsys.readouterr().err == "lopsided-plan: error: --batch-size is for -c 2.5d, got -c 2d_small\n"

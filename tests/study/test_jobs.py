@@ -84,6 +84,20 @@ def test_the_commands_of_a_study() -> None:
     assert "--reference-censored" not in full
 
 
+def test_small_configurations_are_planned_one_after_the_other() -> None:
+    found = study(TEXT.replace("[2.5d]", "[2d_small, 2.5d]"))
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    command = "nnUNetv2_plan_and_preprocess -d 800 -c 2d 3d_fullres -npfp 2 -np 2 2"
+    assert " ".join(jobs["preprocess/mets"].command) == command
+    small = jobs["plan/mets-2d_small"]
+    assert " ".join(small.command) == "lopsided-plan -d 800 -c 2d_small --overwrite"
+    assert small.needs == ("preprocess/mets",)
+    assert jobs["plan/mets"].needs == ("plan/mets-2d_small",)
+    assert jobs["share/mets-stochastic50-s0"].needs == ("censor/mets-stochastic50-s0", "plan/mets")
+    run = "mets-stochastic50-s0-2d_small-plain-r1"
+    assert " ".join(jobs[f"train/{run}-f0"].command).startswith("nnUNetv2_train 801 2d_small 0 -tr nnUNetTrainer ")
+
+
 def test_needs() -> None:
     found = study()
     needs = {job.name: job.needs for job in expand(found, choose_ids(found, {}))}
@@ -195,3 +209,81 @@ def test_jobs_go_through_json() -> None:
     found = study()
     for job in expand(found, choose_ids(found, {})):
         assert job_of_json(job.as_json()) == job
+
+
+CHANGED = """
+name: small
+datasets:
+  - {name: mets, folder: /data/Mets}
+censoring: [none, {mode: size, rate: 0.5}]
+configurations: [2d]
+arms:
+  - {name: plain, trainer: nnUNetTrainer}
+  - {name: oracle, trainer: nnUNetTrainer, ignored: true}
+  - {name: again, trainer: nnUNetTrainer, relabelled: {by: plain, above: 0.6}}
+folds: [0, 1]
+device: cpu
+"""
+
+
+def test_arms_with_labels_of_their_own() -> None:
+    found = study(CHANGED)
+    ids = choose_ids(found, {})
+    assert ids == {
+        "mets": 800,
+        "mets-size50-s0": 801,
+        "mets-full-by-2d-plain-r1": 802,
+        "mets-size50-s0-ignored": 803,
+        "mets-size50-s0-by-2d-plain-r1": 804,
+    }
+    jobs = {job.name: job for job in expand(found, ids)}
+    command = {name: " ".join(job.command) for name, job in jobs.items()}
+    # Whole labels lack nothing that could be ignored.
+    assert [run.name for run in runs_of(found)] == [
+        *("mets-full-2d-plain-r1", "mets-full-2d-again-r1"),
+        *("mets-size50-s0-2d-plain-r1", "mets-size50-s0-2d-oracle-r1", "mets-size50-s0-2d-again-r1"),
+    ]
+    name = "mets-size50-s0-ignored"
+    assert command[f"censor/{name}"] == (
+        f"lopsided-censor -d 800 -o 803 --name {name} --mode size --rate 0.5 --seed 0 --ignored --overwrite -np 2"
+    )
+    assert command["train/mets-size50-s0-2d-oracle-r1-f0"].startswith("nnUNetv2_train 803 2d 0 -tr nnUNetTrainer ")
+    name = "mets-size50-s0-by-2d-plain-r1"
+    assert command[f"audit/{name}"] == (
+        f"lopsided-audit -d 801 -tr nnUNetTrainer -c 2d -f 0 1 -o audits/{name} -device cpu --overwrite -np 2"
+    )
+    assert jobs[f"audit/{name}"].needs == ("train/mets-size50-s0-2d-plain-r1-f0", "train/mets-size50-s0-2d-plain-r1-f1")
+    assert jobs[f"audit/{name}"].results == "nnUNet_results/repetition_1"
+    assert command[f"apply/{name}"] == (
+        f"lopsided-audit apply --accept-above 0.6 --audit audits/{name} -o 804 --name {name} --overwrite -np 2"
+    )
+    assert jobs[f"apply/{name}"].needs == (f"audit/{name}",)
+    assert jobs[f"share/{name}"].needs == (f"apply/{name}", "preprocess/mets")
+    again = jobs["train/mets-size50-s0-2d-again-r1-f1"]
+    assert " ".join(again.command) == "nnUNetv2_train 804 2d 1 -tr nnUNetTrainer -device cpu --npz"
+    assert again.needs == (f"share/{name}",)
+    seen: set[str] = set()
+    for job in jobs.values():
+        assert seen.issuperset(job.needs)
+        seen.add(job.name)
+
+
+def test_what_labels_lacked_is_told_by_the_censored_ones() -> None:
+    found = study(CHANGED, "evaluation: {cases: [validation], label: core, patients_regex: (.*)_.*}\n")
+    jobs = {job.name: " ".join(job.command) for job in expand(found, choose_ids(found, {}))}
+    for arm in ("plain", "oracle", "again"):
+        assert (
+            "--reference-censored nnUNet_preprocessed/Dataset801_mets-size50-s0/gt_segmentations"
+            in (jobs[f"evaluate/mets-size50-s0-2d-{arm}-r1-validation"])
+        )
+    assert "--label core --patients-regex (.*)_.* -device cpu" in jobs["audit/mets-size50-s0-by-2d-plain-r1"]
+
+
+def test_every_repetition_has_its_own_teacher() -> None:
+    found = study(CHANGED, "repetitions: 2\n")
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    assert jobs["audit/mets-size50-s0-by-2d-plain-r2"].results == "nnUNet_results/repetition_2"
+    assert jobs["train/mets-size50-s0-2d-again-r2-f0"].needs == ("share/mets-size50-s0-by-2d-plain-r2",)
+    assert [name for name in jobs if name.startswith("censor/")] == [
+        *("censor/mets-size50-s0", "censor/mets-size50-s0-ignored")
+    ]

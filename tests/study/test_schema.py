@@ -8,7 +8,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.study.presets import preset_names, preset_text
-from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, study_of_text
+from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled, study_of_text
 
 SMALLEST = """
 name: small
@@ -38,6 +38,30 @@ def test_the_smallest_study() -> None:
     assert (found.baseline, found.folds, found.repetitions, found.device) == ("plain", (0,), 1, "cuda")
     assert (found.configurations, found.plans) == (("3d_fullres",), "nnUNetPlans")
     assert found.evaluation.cases == ("test",)
+
+
+def test_arms_with_labels_of_their_own() -> None:
+    text = SMALLEST + (
+        "  - {name: oracle, trainer: nnUNetTrainer, ignored: true}\n"
+        "  - {name: again, trainer: nnUNetTrainer, relabelled: {by: plain}}\n"
+        "folds: [0, 1]\n"
+    )
+    assert study(text).arms[1:] == (
+        Arm("oracle", "nnUNetTrainer", ignored=True),
+        Arm("again", "nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
+    )
+    untouched = "expected by to name an arm above it, whose labels are as they are"
+    for old, new, expected in (
+        ("by: plain", "by: oracle", f"arms[2]: {untouched}, found oracle"),
+        ("by: plain", "by: again", f"arms[2]: {untouched}, found again"),
+        ("by: plain", "by: plain, above: 2", "arms[2].relabelled.above: expected a number from 0 to 1, found 2"),
+        ("relabelled:", "ignored: true, relabelled:", "arms[2]: expected either ignored or relabelled, found both"),
+        ("folds: [0, 1]", "folds: [all]", "arms[2]: expected at least two folds in the study"),
+        ("folds: [0, 1]", "folds: [1]", "arms[2]: expected at least two folds in the study"),
+        ("ignored: true", "ignored: false", "arms: expected different ones, found nnUNetTrainer twice"),
+        ("plain,", "plain, censoring: [size50],", "arms[2]: expected arm plain to be trained on full too"),
+    ):
+        assert expected in problem(text.replace(old, new) + "censoring: [none, {mode: size, rate: .5}]\n")
 
 
 def test_every_key() -> None:

@@ -304,6 +304,7 @@ def test_a_step_on_every_kind_of_label(
         "nnUNetTrainerLopsidedInverseWeighting",
         "nnUNetTrainerRegionSpecific_r8",
         "nnUNetTrainerRegionSpecific_sum_detach_skipempty_bootstrap",
+        "nnUNetTrainerTversky",
     ],
 )
 def test_a_step_of_the_other_trainers(
@@ -638,3 +639,12 @@ def test_the_described_output(tiny: Any) -> None:
     assert float(described["lesion_probability"]) == pytest.approx(expected)
     nothing = trainer._describe_output(logits, torch.zeros(1, 1, 1, 4))
     assert math.isnan(float(nothing["lesion_probability"]))
+
+
+def test_threads_are_those_of_the_environment(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    for value in ("3", "0", "", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        build(tiny).initialize()
+    assert threads == [3]
