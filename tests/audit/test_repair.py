@@ -172,3 +172,25 @@ def test_the_same_decisions_give_the_same_bytes(written):
         made = write_repaired_variant(path, 521, unsure="ignore", overwrite=True)
         contents.append({p.name: p.read_bytes() for p in made.folder.rglob("*") if p.is_file()})
     assert contents[0] == contents[1]
+
+
+def test_without_a_reader_the_best_scores_are_accepted(written):
+    audit = read_audit(written.audit)
+    score = audit.candidates[4].score
+    n = sum(candidate.score >= score for candidate in audit.candidates)
+    made = write_repaired_variant(None, 521, accept_above=score)
+    assert (made.n_added, made.n_rejected, made.n_undecided) == (n, 0, len(audit.candidates) - n)
+    record = json.loads((made.folder / "repair.json").read_text())
+    assert (record["accepted_above"], record["n_added"]) == (score, n)
+    assert "decisions_sha256" not in record
+    expected = labels(written.raw)
+    for candidate in audit.candidates[:n]:
+        expected[f"{candidate.case}.nii.gz"][voxels_of(written, candidate)] = 1
+    for name, array in labels(made.folder).items():
+        assert np.array_equal(expected[name], array), name
+
+
+@pytest.mark.parametrize("score", [None, 1.1, float("nan")])
+def test_a_score_to_accept_from_is_a_probability(written, score):
+    with pytest.raises(InputError, match=r"^expected decisions, or a score from 0 to 1 above which to accept, got "):
+        write_repaired_variant(None, 521, accept_above=score)

@@ -773,3 +773,37 @@ def test_a_label_that_is_too_full_to_keep_is_read_again(raw: Path) -> None:
     variant = write_censored_variant(1, 2, "size", 0.5)
     assert read_image(variant.folder / "labelsTr" / "a.nii.gz").array.all()
     assert not read_image(variant.folder / "labelsTr" / "b.nii.gz").array.any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "ignore"),
+    [(TWO_CLASSES, 3), ({**TWO_CLASSES, "ignore": 3}, 3), ({"background": 0, "all": [1, 2, 255]}, 256)],
+)
+def test_lesions_can_be_ignored_instead_of_deleted(raw: Path, labels: dict, ignore: int) -> None:
+    extra = {"labels": labels, "regions_class_order": [1]} if "all" in labels else {"labels": labels}
+    write_dataset(raw / "Dataset001_Two", TWO_CASES, **extra)
+    variant = write_censored_variant(1, 2, "size", 0.5, ignored=True)
+    deleted = write_censored_variant(1, 3, "size", 0.5, name="Deleted")
+    assert (variant.n_censored, variant.n_lesions) == (2, 4)
+    assert json.loads((variant.folder / "dataset.json").read_text())["labels"] == {**labels, "ignore": ignore}
+    record = json.loads((variant.folder / "censoring.json").read_text())
+    assert record.pop("ignored")
+    assert record == json.loads((deleted.folder / "censoring.json").read_text())
+    for case, whole in TWO_CASES.items():
+        found = read_image(variant.folder / "labelsTr" / f"{case}.nii.gz").array
+        without = read_image(deleted.folder / "labelsTr" / f"{case}.nii.gz").array
+        np.testing.assert_array_equal(found, np.where(whole == without, whole.astype(int), ignore))
+        assert found.dtype == (np.uint16 if ignore > 255 else np.uint8)
+
+
+def test_ignored_large_label_maps(raw: Path) -> None:
+    dense = np.ones((4, 6, 8), np.uint8)  # not kept as a list of voxels
+    write_dataset(raw / "Dataset001_Dense", {"a": dense})
+    variant = write_censored_variant(1, 2, "stochastic", 1.0, ignored=True)
+    assert np.all(read_image(variant.folder / "labelsTr" / "a.nii.gz").array == 3)
+
+
+def test_what_is_ignored_must_be_chosen(raw: Path) -> None:
+    write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    with pytest.raises(InputError, match=r"^lesions to ignore need a mode that chooses them$"):
+        write_censored_variant(1, 2, None, n_patients=1, ignored=True)
