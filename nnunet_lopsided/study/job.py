@@ -110,7 +110,12 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
     for path in paths.values():
         path.mkdir(parents=True, exist_ok=True)
     found = {variable: str(path) for variable, path in paths.items()}
-    for variable, n in (("nnUNet_n_proc_DA", max(1, job.cpus - 1)), ("nnUNet_def_n_proc", job.cpus)):
+    of_cpus = {
+        "nnUNet_n_proc_DA": max(1, job.cpus - 1),
+        "nnUNet_def_n_proc": job.cpus,
+        "OMP_NUM_THREADS": job.cpus,  # jobs side by side would else wait for each other's threads
+    }
+    for variable, n in of_cpus.items():
         if variable not in os.environ:
             found[variable] = str(n)
     return found

@@ -1,10 +1,12 @@
-"""nnU-Net's own loss under our trainers' conditions: the baseline arm."""
+"""nnU-Net's own losses under our trainers' conditions: baseline arms."""
 
 from __future__ import annotations
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerTopkLoss import nnUNetTrainerTopk10Loss
 from torch import nn
 
+from nnunet_lopsided.errors import InputError, end_nnunet_command
 from nnunet_lopsided.trainers.base import LesionTrainer
 
 
@@ -17,3 +19,19 @@ class nnUNetTrainer25D(LesionTrainer):
 
     def _build_loss(self) -> nn.Module:
         return nnUNetTrainer._build_loss(self)
+
+
+class nnUNetTrainerTopk10(LesionTrainer):
+    """Cross-entropy of the worst tenth of the voxels, nnU-Net's ``nnUNetTrainerTopk10Loss``.
+
+    Missed lesions are among the worst voxels: with labels that lack lesions it is the arm to learn the omissions.
+    """
+
+    def _build_loss(self) -> nn.Module:
+        if self.label_manager.has_regions:
+            problem = InputError(
+                "nnUNetTrainerTopk10: nnU-Net's top-k loss takes no regions, found regions in dataset.json"
+            )
+            end_nnunet_command(problem)
+            raise problem
+        return nnUNetTrainerTopk10Loss._build_loss(self)
