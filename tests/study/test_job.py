@@ -19,7 +19,14 @@ from nnunet_lopsided.study.jobs import Job
 
 @pytest.fixture(autouse=True)
 def no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (CORES_VARIABLE, GPUS_VARIABLE, "nnUNet_n_proc_DA", "nnUNet_def_n_proc", "CUDA_VISIBLE_DEVICES"):
+    for variable in (
+        CORES_VARIABLE,
+        GPUS_VARIABLE,
+        "nnUNet_n_proc_DA",
+        "nnUNet_def_n_proc",
+        "OMP_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES",
+    ):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -40,7 +47,7 @@ def test_a_job_that_ends_well(tmp_path: Path) -> None:
 
 
 def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
-    names = "nnUNet_raw nnUNet_preprocessed nnUNet_results nnUNet_n_proc_DA nnUNet_def_n_proc"
+    names = "nnUNet_raw nnUNet_preprocessed nnUNet_results nnUNet_n_proc_DA nnUNet_def_n_proc OMP_NUM_THREADS"
     job = python(
         f"import os; print(os.getcwd(), *[os.environ[n] for n in {names.split()!r}])",
         results="nnUNet_results/repetition_2",
@@ -49,7 +56,7 @@ def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
     assert run_job(StudyFolder(tmp_path), job) == 0
     assert StudyFolder(tmp_path).log("train/one").read_text().split() == [
         *(str(tmp_path), str(tmp_path / "nnUNet_raw"), str(tmp_path / "nnUNet_preprocessed")),
-        *(str(tmp_path / "nnUNet_results" / "repetition_2"), "2", "3"),
+        *(str(tmp_path / "nnUNet_results" / "repetition_2"), "2", "3", "3"),
     ]
 
 
