@@ -455,7 +455,7 @@ def test_25d_schedule_is_planned_unless_the_name_says_otherwise(tiny: Any) -> No
 def test_a_training_patch_edited_by_hand(
     value: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configuration = ConfigurationManager({"patch_size": [5, 40, 48], "lopsided": {"training_patch": value}})
+    configuration = planned_25d(lopsided={"training_patch": value})
     expected = (
         "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at least 1, "
         f"found {value!r}"
@@ -471,9 +471,12 @@ def test_a_training_patch_edited_by_hand(
 
 
 def test_a_training_patch_is_at_most_the_window() -> None:
-    planned = {"patch_size": [5, 40, 48], "lopsided": {"training_patch": [64, 16]}}
-    assert training_patch(ConfigurationManager(planned)) == (40, 16)
-    assert training_patch(ConfigurationManager({"patch_size": [5, 40, 48]})) == (40, 48)
+    assert training_patch(planned_25d(lopsided={"training_patch": [64, 16]})) == (40, 16)
+    assert training_patch(planned_25d()) == (40, 48)
+
+
+def planned_25d(**more: Any) -> ConfigurationManager:
+    return ConfigurationManager({"architecture": {}, "patch_size": [5, 40, 48], **more})
 
 
 @pytest.mark.parametrize(
