@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import read_json
 
 _TIFF = (".tif", ".tiff")
 _NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -284,11 +285,10 @@ def _read_tiff(path: Path) -> Image:
 
 
 def _read_spacing(path: Path) -> tuple[float, ...]:
-    try:
-        z, y, x = (float(s) for s in json.loads(path.read_text())["spacing"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected {{'spacing': [z, y, x]}}: {error or type(error).__name__}") from error
-    return z, y, x
+    spacing = read_json(path, {"spacing": [float]})["spacing"]
+    if len(spacing) != 3:
+        raise InputError(f"{path}: spacing: expected 3 numbers, found {len(spacing)}")
+    return tuple(map(float, spacing))
 
 
 def _spacing_file(path: Path) -> Path:

@@ -12,6 +12,11 @@ from nnunet_lopsided.errors import InputError
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column: see :func:`numbered_rows`."""
+    return [row for _, row in numbered_rows(path, columns)]
+
+
+def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header, by column; UTF-8, with or without a byte order mark.
 
     Args:
@@ -19,7 +24,8 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
         columns: those it must have; it may have more.
 
     Returns:
-        The rows; a row that is too short has empty cells at its end.
+        Every row after the number of its line; a row that is too short has empty cells at its end, and one of empty
+        cells alone, as spreadsheets leave them, is left out.
 
     Raises:
         InputError: the file is missing, is not UTF-8 or no CSV, or lacks a column.
@@ -34,7 +40,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
         raise InputError(f"{path}: expected CSV, found a NUL character")
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     try:
-        rows, found = list(reader), reader.fieldnames or ()
+        # Cells beyond the header's come as one list.
+        rows = [(reader.line_num, row) for row in reader if any(map(any, row.values()))]
+        found = reader.fieldnames or ()
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
     if any(column not in found for column in columns):

@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.tables import read_table, write_table
+from nnunet_lopsided.tables import numbered_rows, read_table, write_table
 
 
 def test_rows_by_column(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffcase,who\r\na,"x, é"\r\nb\r\n'.encode())
     assert read_table(path, ("case",)) == [{"case": "a", "who": "x, é"}, {"case": "b", "who": ""}]
+
+
+def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('case,who\n,\n\n"a\nb",x\nc,y\n,,,\n,,\n')
+    assert numbered_rows(path) == [(5, {"case": "a\nb", "who": "x"}), (6, {"case": "c", "who": "y"})]
+    assert [row["who"] for row in read_table(path)] == ["x", "y"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -155,6 +156,7 @@ def audit(
     target = lesion_class(label, inputs.dataset.folder / "dataset.json")
     _check_headers(inputs.cases)
     measured = for_each(lambda case: _measure(case, target, rules), inputs.cases, n_workers, "finding candidates")
+    _check_n_channels(measured)
     fraction, fraction_dice = _best_fraction([m.components.dice for m in measured])
     table = _Table.of(measured, fraction)
     rows = table.kind >= 0
@@ -233,6 +235,14 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     return _Measured(case, components, loaded.geometry, means)
 
 
+def _check_n_channels(measured: Sequence[_Measured]) -> None:
+    """Refuse a case whose number of images is not that of most cases."""
+    usual = Counter(m.components.n_channels for m in measured).most_common(1)
+    for m in measured:
+        if (found := m.components.n_channels) != usual[0][0]:
+            raise InputError(f"case {m.case.name}: expected {usual[0][0]} images, as most cases have, found {found}")
+
+
 def _best_fraction(dice: Sequence[NDArray[np.float64]]) -> tuple[float, float | None]:
     """The share of the highest probability that cuts annotated components back to their lesions best."""
     known = np.concatenate([d[~np.isnan(d).any(axis=1)] for d in dice]) if dice else np.zeros((0, len(FRACTIONS)))
@@ -285,7 +295,7 @@ class _Table:
             joined("max_probability"),
             joined("core_probability"),
             joined("agreement"),
-            _all_contrasts(parts),
+            joined("contrasts"),
             np.concatenate(diameters),
             tuple(patients),
         )
@@ -323,13 +333,6 @@ class _Table:
             self.patient[unexplained],
             len(self.patients),
         )
-
-
-def _all_contrasts(parts: Sequence[MeasuredCase]) -> NDArray[np.float64]:
-    counts = {part.n_channels for part in parts}
-    if len(counts) > 1:
-        raise InputError(f"cases have different numbers of images: {', '.join(map(str, sorted(counts)))}")
-    return np.concatenate([part.contrasts for part in parts])
 
 
 def _diameter(part: MeasuredCase, n_voxels: Sequence[int]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from nnunet_lopsided.audit.outputs import StoredAudit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import read_json
-from nnunet_lopsided.tables import read_table
+from nnunet_lopsided.tables import numbered_rows
 
 Verdict = Literal["accept", "reject", "unsure"]
 COLUMNS = ("audit", "case", "candidate", "decision")
@@ -69,15 +69,15 @@ def read_decisions(path: Path) -> Decisions:
     verdicts: dict[tuple[str, int], Verdict] = {}
     audits = set()
     for place, row in rows:
-        word = str(row["decision"]).strip().lower()
-        audits.add(str(row["audit"]))
+        word = (row["decision"] or "").strip().lower()
+        audits.add(row["audit"])
         if not word:
             continue
         if word not in get_args(Verdict):
             raise InputError(f"{path}, {place}: expected accept, reject or unsure, found {row['decision']!r}")
         try:
-            key = str(row["case"]), int(row["candidate"])
-        except (TypeError, ValueError):
+            key = row["case"], int(row["candidate"])
+        except ValueError:
             raise InputError(
                 f"{path}, {place}: expected the number of a candidate, found {row['candidate']!r}"
             ) from None
@@ -92,19 +92,11 @@ def read_decisions(path: Path) -> Decisions:
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    return [(f"line {line}", row) for line, row in enumerate(read_table(path, COLUMNS), 2)]
+    return [(f"line {line}", row) for line, row in numbered_rows(path, COLUMNS)]
 
 
 def _json_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    content = read_json(path)
-    try:
-        listed, audit = content["decisions"], content["audit"]
-        rows = [
-            (f"decision {i}", {"audit": audit, **{name: row[name] for name in COLUMNS[1:]}})
-            for i, row in enumerate(listed, 1)
-        ]
-    except (TypeError, KeyError, AttributeError):
-        raise InputError(
-            f"{path}: expected 'audit' and a list 'decisions' of mappings with case, candidate and decision"
-        ) from None
-    return rows
+    content = read_json(
+        path, {"audit": str, "decisions": [{"case": str, "candidate": (int, str), "decision": (str, type(None))}]}
+    )
+    return [(f"decision {i}", {**row, "audit": content["audit"]}) for i, row in enumerate(content["decisions"], 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
 from nnunet_lopsided.images import Image, read_header, write_image
 from nnunet_lopsided.nnunet_layout import RawDataset, nnunet_path, read_json, write_json
-from nnunet_lopsided.tables import read_table, write_table
+from nnunet_lopsided.tables import numbered_rows, read_table, write_table
 
 SCHEMA_VERSION = 1
 RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
@@ -30,6 +31,12 @@ COLUMNS = (
     *("centroid_z", "centroid_y", "centroid_x", "x_mm", "y_mm", "z_mm", "diameter_mm", "n_voxels"),
     *("score", "likeness", "mean_probability", "max_probability", "core_probability", "agreement", "label"),
 )
+_NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
+_RECORD_SHAPE = {
+    **{"schema_version": int, "id": str, "dataset": str, "models": [{"trainer": str}], "miss_rate": dict},
+    "settings": {"label": (str, type(None)), "tolerance_mm": float, "connectivity": (int, type(None))},
+    "cases": {str: {"label_sha256": str}},
+}
 
 
 def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
@@ -39,7 +46,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
         InputError: see :func:`~nnunet_lopsided.evaluation.outputs.check_output_folder`; or the folder holds files that
             no audit writes, or decisions in its table.
     """
-    check_output_folder(folder, overwrite, [dataset.folder], MARKS)
+    check_output_folder(folder, overwrite, [dataset.folder], MARKS, "lopsided-audit")
     others = (
         sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
     )
@@ -71,7 +78,8 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
     from nnunet_lopsided.audit.pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
-    with new_output_folder(folder, overwrite, [audit.inputs.dataset.folder], MARKS) as unfinished:
+    inputs = [audit.inputs.dataset.folder]
+    with new_output_folder(folder, overwrite, inputs, MARKS, "lopsided-audit") as unfinished:
         record = audit_record(audit)
         _write_maps(audit, unfinished / MAPS, n_workers)
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
@@ -246,29 +254,41 @@ def read_audit(folder: Path) -> StoredAudit:
     Raises:
         InputError: the folder holds no audit, or its table is not that of the audit.
     """
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"id", "dataset", "cases"} <= set(record):
-        raise InputError(f"{folder / RECORD}: expected the record of an audit")
+    record = _record(folder)
     path = folder / TABLE
     candidates = []
-    for line, row in enumerate(read_table(path, ("audit", "rank", "case", "candidate", "score", "label")), 2):
+    for line, row in numbered_rows(path, _NEEDED_COLUMNS):
         if row["audit"] != record["id"]:
             raise InputError(f"{path}, line {line}: expected a candidate of audit {record['id']}, found {row['audit']}")
+        if row["case"] not in record["cases"]:
+            found = row["case"] or "nothing"
+            raise InputError(f"{path}, line {line}: expected a case of audit {record['id']}, found {found}")
         try:
-            candidates.append(
-                StoredCandidate(
-                    row["case"],
-                    int(row["candidate"]),
-                    int(row["rank"]),
-                    float(row["score"]),
-                    float(row["mean_probability"]),
-                    float(row["max_probability"]),
-                    int(row["label"]),
-                )
-            )
-        except (ValueError, KeyError) as error:
+            number, rank, label = (int(row[name]) for name in ("candidate", "rank", "label"))
+            score, mean, highest = (_finite(row[name]) for name in ("score", "mean_probability", "max_probability"))
+        except ValueError as error:
             raise InputError(f"{path}, line {line}: expected a candidate: {error}") from None
+        candidates.append(StoredCandidate(row["case"], number, rank, score, mean, highest, label))
     return StoredAudit(folder, record, tuple(sorted(candidates, key=lambda c: c.rank)))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """The content of audit.json, with all that is ever read of it."""
+    record: dict[str, Any] = read_json(folder / RECORD, _RECORD_SHAPE)
+    if record["schema_version"] != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder / RECORD}: schema_version: expected {SCHEMA_VERSION}, found {record['schema_version']}"
+        )
+    if not record["models"]:
+        raise InputError(f"{folder / RECORD}: models: expected at least one, found none")
+    return record
 
 
 def find_audits() -> list[Path]:
@@ -293,10 +313,10 @@ def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[
             raise InputError(f"the decisions are of audit {wanted}, but {folder} holds audit {found.id}")
         return found
     nearby = [path for path in near if (path / RECORD).is_file()]
-    if nearby and (wanted is None or read_json(nearby[0] / RECORD).get("id") == wanted):
+    if nearby and (wanted is None or _record(nearby[0])["id"] == wanted):
         return read_audit(nearby[0])
     all_found = find_audits()
-    fitting = [path for path in all_found if wanted is None or read_json(path / RECORD).get("id") == wanted]
+    fitting = [path for path in all_found if wanted is None or _record(path)["id"] == wanted]
     if len(fitting) == 1:
         return read_audit(fitting[0])
     if fitting:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, decisions_above, read_decisions
-from nnunet_lopsided.audit.outputs import StoredAudit, StoredCandidate, chosen_audit, label_digest
+from nnunet_lopsided.audit.decisions import Decisions, Verdict, decisions_above, read_decisions
+from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, chosen_audit, label_digest
 from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
@@ -32,7 +32,6 @@ from nnunet_lopsided.tables import write_table
 
 REPAIR_FILE, LESIONS_FILE = "repair.json", "repaired_lesions.csv"
 Unsure = Literal["leave", "ignore"]
-_ACTIONS = {"accept": "added", "reject": "rejected"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,7 @@ def write_repaired_variant(
         audit = chosen_audit(audit_folder, decisions.audit, [decisions_file.absolute().parent])
         decisions.check(audit)
     dataset = raw_dataset(audit.dataset)
+    _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
     _check_unchanged(dataset, training, audit)
     ignore = dataset.value_to_ignore if unsure == "ignore" and decisions.count("unsure") else None
@@ -139,6 +139,17 @@ def write_repaired_variant(
     )
 
 
+def _check_labels(dataset: RawDataset, audit: StoredAudit, decisions: Decisions) -> None:
+    """Refuse values that the dataset has not; a reader may have given a candidate another one in the table."""
+    allowed = [value for value in dataset.label_scheme.label_values if value]
+    for c in audit.candidates:
+        if c.label not in allowed and decisions.verdicts.get((c.case, c.number)) == "accept":
+            raise InputError(
+                f"case {c.case}, candidate {c.number}: expected one of the labels {', '.join(map(str, allowed))} of "
+                f"{dataset.name}, found {c.label} in {audit.folder / TABLE}"
+            )
+
+
 def _check_unchanged(dataset: RawDataset, training: list[Case], audit: StoredAudit) -> None:
     cases = {case.name: case for case in training}
     for name, entry in audit.record["cases"].items():
@@ -160,8 +171,11 @@ def _repaired(
 ) -> tuple[Image, list[Change]]:
     assert case.label is not None, "training_cases() gives labels"
     label = read_image(case.label)
-    if not candidates:
-        return label, []
+    changes = [
+        _undone(candidate, decisions.verdicts[candidate.case, candidate.number], ignore) for candidate in candidates
+    ]
+    if all(change.value is None for change in changes):  # a map that a reader has emptied is not looked at
+        return label, changes
     path = audit.map_of(case.name, dataset.file_ending)
     numbers = read_image(path)
     difference = label.geometry.difference(numbers.geometry)
@@ -169,21 +183,26 @@ def _repaired(
         raise InputError(
             f"case {case.name}: {path} does not lie where {case.label} does: {difference or numbers.shape}"
         )
-    highest = max([ignore or 0, *(candidate.label for candidate in candidates)])
-    array = room_for(label.array, highest).copy()
-    changes = []
-    for candidate in candidates:
-        verdict = decisions.verdicts[candidate.case, candidate.number]
-        voxels = numbers.array == candidate.number
+    array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
+    for i, change in enumerate(changes):
+        if change.value is None:
+            continue
+        voxels = numbers.array == change.candidate.number
         if not voxels.any():
-            raise InputError(f"case {case.name}: {path} has no voxel of candidate {candidate.number}")
-        value = candidate.label if verdict == "accept" else ignore if verdict == "unsure" else None
-        action = _ACTIONS.get(verdict, "left" if ignore is None else "ignored")
-        free = voxels & (label.array == 0) if value is not None else np.zeros(label.shape, bool)
-        if value is not None:
-            array[free] = value
-        changes.append(Change(candidate, action, value, int(free.sum())))
+            raise InputError(f"case {case.name}: {path} has no voxel of candidate {change.candidate.number}")
+        free = voxels & (label.array == 0)
+        array[free] = change.value
+        changes[i] = replace(change, n_voxels=int(free.sum()))
     return Image(array, label.geometry), changes
+
+
+def _undone(candidate: StoredCandidate, verdict: Verdict, ignore: int | None) -> Change:
+    """What is to become of a candidate, before any voxel of it has changed."""
+    if verdict == "accept":
+        return Change(candidate, "added", candidate.label, 0)
+    if verdict == "reject":
+        return Change(candidate, "rejected", None, 0)
+    return Change(candidate, "left" if ignore is None else "ignored", ignore, 0)
 
 
 def _write_changes(path: Path, changes: list[Change]) -> None:

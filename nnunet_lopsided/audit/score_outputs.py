@@ -187,7 +187,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         "estimated_miss_rate": scored[0].audit.record["miss_rate"],
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
-    with new_output_folder(folder, overwrite, [], (SCORE_FILE, SCORE_TABLE)) as unfinished:
+    with new_output_folder(folder, overwrite, [], (SCORE_FILE, SCORE_TABLE), "lopsided-audit score") as unfinished:
         write_json(unfinished / SCORE_FILE, content)
         rows = (
             [ranking.name, n, f"{precision:.6g}", f"{found:.6g}"]

@@ -50,8 +50,8 @@ def _parser() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, work: object, text: str) -> Parser:
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def add(name: str, work: object, text: str, more: str = "") -> Parser:
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}")
         command.set_defaults(work=work)
         return command
 
@@ -73,19 +73,31 @@ def _parser() -> Parser:
         "--dry-run", action="store_true", help="write the jobs, and let Snakemake show what it would run"
     )
     command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
-    for name, work, text in (
-        ("status", _status, "what is done, running, failed and waiting"),
-        ("report", _report, "write the page and the tables of what is done so far"),
+    for name, work, text, more in (
+        (
+            *("status", _status, "show what is done, running, failed and waiting"),
+            "Counts the jobs of a study by kind, and names those that run and those that have failed, with the last "
+            "line of their log; also while the study runs. Nothing is changed. Exit code 1 if jobs have failed.",
+        ),
+        (
+            *("report", _report, "write the page and the tables of what is done so far"),
+            "Makes FOLDER/report/index.html and CSV and LaTeX tables beside it from the evaluations that are there, "
+            "and prints where they are; also while the study runs. An earlier report is replaced.",
+        ),
     ):
-        command = add(name, work, text)
-        command.add_argument("folder", metavar="FOLDER", help="the study's folder, or its STUDY")
+        command = add(name, work, text, more)
+        command.add_argument(
+            "folder",
+            metavar="FOLDER",
+            help="of the study: what 'run' had as -o, or else study-NAME where it was called",
+        )
     command = add("presets", _presets, "list the presets, or print one to start from")
     command.add_argument("name", nargs="?", metavar="NAME", help=presets)
     return parser
 
 
-def _load(text_or_path: str) -> tuple[Study, str]:
-    """A study by the path of its file or the name of a preset, and its text."""
+def _load(text_or_path: str) -> tuple[Study, str, str]:
+    """A study by the path of its file or the name of a preset, its text, and how messages call the file."""
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.reading import did_you_mean
@@ -93,10 +105,10 @@ def _load(text_or_path: str) -> tuple[Study, str]:
 
     path = Path(text_or_path)
     if path.is_file():
-        return read_study(path), path.read_text(encoding="utf-8")
+        return read_study(path), path.read_text(encoding="utf-8"), str(path)
     if text_or_path in preset_names():
-        text = preset_text(text_or_path)
-        return study_of_text(text, f"preset {text_or_path}", Path.cwd()), text
+        text, name = preset_text(text_or_path), f"preset {text_or_path}"
+        return study_of_text(text, name, Path.cwd()), text, name
     raise InputError(
         f"expected a YAML file or one of the presets {', '.join(preset_names())}, found {text_or_path}"
         f"{did_you_mean(text_or_path, preset_names())}"
@@ -122,9 +134,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.study.preparation import plan_jobs
     from nnunet_lopsided.study.trainer_choice import other_trainers
 
-    study, _ = _load(arguments.study)
+    study, _, file = _load(arguments.study)
     folder = _folder(arguments, study)
-    _, jobs = plan_jobs(study, folder)
+    _, jobs = plan_jobs(study, folder, file)
     print("\n".join(_arm_lines(study)))
     print()
     print("\n".join(_count_lines(folder, jobs)))
@@ -179,41 +191,40 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, least in (("cores", 1), ("gpus", 0)):
         if getattr(arguments, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(arguments, name)}")
-    study, text = _load(arguments.study)
+    study, text, file = _load(arguments.study)
     folder = _folder(arguments, study)
     check_engine(arguments.profile)
     further = [*(["--dry-run"] if arguments.dry_run else []), *arguments.further]
     command = command_line(folder, arguments.cores, arguments.gpus, arguments.profile, further)
-    _check_room(study, arguments)
-    plan_jobs(study, folder)  # complains before anything is written
+    gpus = _gpus(study, arguments)
+    plan_jobs(study, folder, file)  # complains before anything is written
     with _only_run(folder):
-        jobs = prepare(study, text, folder)
+        jobs = prepare(study, text, folder, file)
         if arguments.dry_run:
             import subprocess
 
             return subprocess.run(command, check=False).returncode
-        here = arguments.profile is None
-        gpus = _gpus(arguments) if here and study.device == "cuda" else []
-        code = run_engine(folder, command, arguments.cores if here else 0, gpus)
+        code = run_engine(folder, command, arguments.cores if arguments.profile is None else 0, gpus)
         failed = _summarise(folder, jobs)
         print(f"report: {_write_report(folder)}")
     return 1 if failed or code else 0
 
 
-def _check_room(study: Study, arguments: argparse.Namespace) -> None:
-    """A job that needs more than there is would be cut down or wait for ever."""
-    from nnunet_lopsided.errors import InputError
+def _gpus(study: Study, arguments: argparse.Namespace) -> list[str]:
+    """The GPUs of this machine that jobs are dealt out to.
 
-    if arguments.profile is None and study.device == "cuda" and study.resources.gpus > arguments.gpus:
+    A job that needs more than there is would be cut down or wait for ever.
+    """
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.engine import chosen_gpus
+
+    if arguments.profile is not None or study.device != "cuda":
+        return []
+    if study.resources.gpus > arguments.gpus:
         raise InputError(
             f"a training needs {study.resources.gpus} GPUs (resources: gpus), and --gpus gives {arguments.gpus}"
         )
-
-
-def _gpus(arguments: argparse.Namespace) -> list[str]:
-    """The GPUs that jobs are dealt out to."""
-    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    return (visible or [str(i) for i in range(arguments.gpus)])[: arguments.gpus]
+    return chosen_gpus(arguments.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 @contextmanager

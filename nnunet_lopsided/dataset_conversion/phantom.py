@@ -23,14 +23,18 @@ from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.nnunet_layout import new_dataset_name, new_raw_dataset, write_json
 
 __all__ = [
+    "LABELS",
     "SEQUENCES",
     "Phantom",
     "PhantomSettings",
     "PlantedLesion",
+    "case_names",
     "case_seed",
     "make_phantom",
     "write_phantom_dataset",
 ]
+
+LABELS = {"background": 0, "lesion": 1}
 
 
 def case_seed(seed: int, split: str, index: int) -> np.random.SeedSequence:
@@ -92,7 +96,7 @@ def write_phantom_dataset(
             folder / "dataset.json",
             {
                 "channel_names": {str(i): sequence for i, sequence in enumerate(SEQUENCES)},
-                "labels": {"background": 0, "lesion": 1},
+                "labels": LABELS,
                 "numTraining": n_train,
                 "file_ending": ".nii.gz",
             },
@@ -132,14 +136,14 @@ def _write_case(job: tuple) -> str:
     return name
 
 
-def training_case_names(n_train: int) -> list[str]:
-    """The training cases of a phantom dataset.
+def case_names(split: str, n: int) -> list[str]:
+    """The cases of a phantom dataset, of ``split`` "Tr" or "Ts".
 
     Example:
-        >>> training_case_names(2)
-        ['phantom_000', 'phantom_001']
+        >>> case_names("Tr", 2), case_names("Ts", 1)
+        (['phantom_000', 'phantom_001'], ['phantom_test_000'])
     """
-    return [_case_name("Tr", index) for index in range(n_train)]
+    return [_case_name(split, index) for index in range(n)]
 
 
 def _case_name(split: str, index: int) -> str:

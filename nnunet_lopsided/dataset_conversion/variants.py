@@ -51,7 +51,7 @@ from nnunet_lopsided.nnunet_layout import (
     reference,
     write_json,
 )
-from nnunet_lopsided.tables import read_table, write_table
+from nnunet_lopsided.tables import numbered_rows, write_table
 
 CENSORING_FILE = "censoring.json"
 LESIONS_FILE = "censored_lesions.csv"
@@ -415,7 +415,7 @@ def _read_list(path: Path) -> list[ListedLesion]:
     if not path.is_file():
         raise InputError(f"list of lesions not found: {path}")
     listed = []
-    for line, row in enumerate(read_table(path, ("case", "id", "volume_mm3")), 2):
+    for line, row in numbered_rows(path, ("case", "id", "volume_mm3")):
         status = row.get("status", "censored").strip().lower()
         if status not in ("kept", "censored"):
             raise InputError(

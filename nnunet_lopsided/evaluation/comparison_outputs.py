@@ -15,7 +15,7 @@ from nnunet_lopsided.evaluation.outputs import LESION_COLUMNS, new_output_folder
 from nnunet_lopsided.evaluation.outputs import lesion_rows as lesion_table_rows
 
 SCHEMA_VERSION = 1
-MARKS = ("comparison.json", "lesions.csv")
+COMMAND, MARKS = "lopsided-eval compare", ("comparison.json", "lesions.csv")
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
     from nnunet_lopsided.evaluation.report.compared import comparison_html
 
     content = comparison_dict(comparison)
-    with new_output_folder(folder, overwrite, [m.folder for m in comparison.models], MARKS) as unfinished:
+    inputs = [m.folder for m in comparison.models]
+    with new_output_folder(folder, overwrite, inputs, MARKS, COMMAND) as unfinished:
         text = json.dumps(content, indent=2, allow_nan=False)
         (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))

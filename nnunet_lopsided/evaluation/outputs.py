@@ -26,6 +26,7 @@ from nnunet_lopsided.evaluation.pooling import case_sums
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, RATIOS, Summary, f1_score
+from nnunet_lopsided.nnunet_layout import read_json
 from nnunet_lopsided.tables import write_table
 
 SCHEMA_VERSION = 1
@@ -111,19 +112,24 @@ PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_pos
 
 
 def check_output_folder(
-    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
+    folder: Path,
+    overwrite: bool,
+    inputs: Sequence[Path],
+    marks: tuple[str, str] = ("summary.json", "cases.csv"),
+    command: str = "lopsided-eval",
 ) -> None:
-    """Refuse a target that would destroy something other than an earlier evaluation.
+    """Refuse a target that would destroy something other than an earlier output of the command.
 
     Args:
         folder: where the results are to go.
-        overwrite: replace an earlier evaluation there.
+        overwrite: replace an earlier output there.
         inputs: folders that must survive.
         marks: two files that every earlier output of this kind holds, the first with a ``schema_version`` (nnU-Net
             writes a summary.json too, among predictions); only a folder with both is ever replaced.
+        command: that makes them, for messages.
 
     Raises:
-        InputError: the folder exists without ``overwrite``, is a file, holds something other than an evaluation,
+        InputError: the folder exists without ``overwrite``, is a file, holds something other than such an output,
             contains one of the inputs, or cannot be created.
     """
     target = folder.resolve()
@@ -137,8 +143,8 @@ def check_output_folder(
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
         if not _is_earlier_output(folder, marks):
             raise InputError(
-                f"output folder {folder} holds no {marks[0]} of lopsided-eval with {marks[1]} beside it; only an "
-                "earlier evaluation is replaced"
+                f"output folder {folder} holds no {marks[0]} of {command} with {marks[1]} beside it; only an earlier "
+                "output of it is replaced"
             )
     elif folder.exists():
         raise InputError(f"output folder {folder} is a file")
@@ -148,8 +154,8 @@ def _is_earlier_output(folder: Path, marks: tuple[str, str]) -> bool:
     if not (folder / marks[1]).is_file():
         return False
     try:
-        content = json.loads((folder / marks[0]).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(folder / marks[0])
+    except (OSError, InputError):
         return False
     return isinstance(content, dict) and isinstance(content.get("schema_version"), int)
 
@@ -178,19 +184,23 @@ def input_folders(inputs: Inputs) -> tuple[Path, ...]:
 
 @contextmanager
 def new_output_folder(
-    folder: Path, overwrite: bool, inputs: Sequence[Path], marks: tuple[str, str] = ("summary.json", "cases.csv")
+    folder: Path,
+    overwrite: bool,
+    inputs: Sequence[Path],
+    marks: tuple[str, str] = ("summary.json", "cases.csv"),
+    command: str = "lopsided-eval",
 ) -> Iterator[Path]:
-    """An empty folder to write an evaluation to; it becomes ``folder`` when the block ends.
+    """An empty folder to write an output to; it becomes ``folder`` when the block ends.
 
     When the block raises, nothing is left and what was there before stays.
 
     Args:
-        folder, overwrite, inputs, marks: as for :func:`check_output_folder`.
+        folder, overwrite, inputs, marks, command: as for :func:`check_output_folder`.
 
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    check_output_folder(folder, overwrite, inputs, marks)
+    check_output_folder(folder, overwrite, inputs, marks, command)
     folder = folder.absolute()
     unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
     try:

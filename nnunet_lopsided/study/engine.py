@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -57,6 +58,30 @@ def command_line(
     else:
         command += ["--profile", str(profile_folder(profile))]
     return [*command, *further]
+
+
+def chosen_gpus(n: int, visible: str | None) -> list[str]:
+    """The ``n`` GPUs that jobs are dealt out to: the first of those that the user has left visible, or else of all.
+
+    Args:
+        n: how many.
+        visible: the value of CUDA_VISIBLE_DEVICES; None: it is not set.
+
+    Raises:
+        InputError: fewer are visible.
+
+    Example:
+        >>> chosen_gpus(2, "2,3"), chosen_gpus(2, None), chosen_gpus(1, "GPU-7f3a, 0")
+        (['2', '3'], ['0', '1'], ['GPU-7f3a'])
+    """
+    if visible is None:
+        return [str(i) for i in range(n)]
+    # As CUDA reads it: what stands behind a name that is none, such as -1, is hidden too.
+    names = [name.strip() for name in visible.split(",")]
+    left = list(takewhile(lambda name: name and not name.startswith("-"), names))
+    if n > len(left):
+        raise InputError(f"--gpus must be at most {len(left)}, as CUDA_VISIBLE_DEVICES is '{visible}', got {n}")
+    return left[:n]
 
 
 def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gpus: Sequence[str] = ()) -> int:

@@ -10,10 +10,21 @@ from typing import Any, Literal
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import read_json
 from nnunet_lopsided.running import last_line
-from nnunet_lopsided.study.jobs import Job, job_of_json
+from nnunet_lopsided.study.jobs import Job, job_of_json, same_outcome
 
 State = Literal["done", "failed", "running", "waiting", "blocked"]
 STUDY_FILE, JOBS_FILE, IDS_FILE = "study.yaml", "jobs.json", "dataset_ids.json"
+
+# What is read of these files.
+_JOBS = [
+    {
+        **{"name": str, "command": [str], "needs": [str], "results": str, "cpus": int, "gpus": int},
+        **{"memory_gb": float, "hours": float, "fold_folder": str, "run": str},
+    }
+]
+_IDS = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
+_MARKER = {"command": [str], "seconds": float, "attempts": int, "host": str}
+_ATTEMPTS = [{"seconds": float, "host": str}]
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,10 @@ class StudyFolder:
             raise InputError(
                 f"{self.path} holds no study: {JOBS_FILE} not found; expected the -o of lopsided-study run"
             )
-        return tuple(job_of_json(job) for job in read_json(self.jobs_file))
+        try:
+            return tuple(job_of_json(job) for job in read_json(self.jobs_file, _JOBS))
+        except TypeError as error:  # keys of another version
+            raise InputError(f"{self.jobs_file}: expected jobs as this version writes them: {error}") from None
 
     @property
     def ids_file(self) -> Path:
@@ -63,21 +77,32 @@ class StudyFolder:
 
     def ids(self) -> dict[str, int]:
         """Dataset ids by name of the variant; empty before the first run."""
-        return dict(read_json(self.ids_file)["ids"]) if self.ids_file.is_file() else {}
+        return dict(self._ids()["ids"])
 
     def sources(self) -> dict[str, Any]:
         """Where the data are from, by name of the dataset; empty before the first run."""
-        return dict(read_json(self.ids_file)["sources"]) if self.ids_file.is_file() else {}
+        return dict(self._ids()["sources"])
+
+    def _ids(self) -> dict[str, Any]:
+        return dict(read_json(self.ids_file, _IDS)) if self.ids_file.is_file() else {"ids": {}, "sources": {}}
 
     def record(self, job: str) -> dict[str, Any] | None:
         """The content of a job's marker, None while it is not done."""
         file = self.marker(job)
-        return dict(read_json(file)) if file.is_file() else None
+        return dict(read_json(file, _MARKER)) if file.is_file() else None
+
+    def attempts_file(self, job: str) -> Path:
+        """When each attempt at a job began, how long it took, on which host and with which command."""
+        return self.attempts(job) / "attempts.json"
+
+    def all_attempts(self, job: str) -> list[dict[str, Any]]:
+        """Every attempt at a job, interrupted ones included."""
+        file = self.attempts_file(job)
+        return list(read_json(file, _ATTEMPTS)) if file.is_file() else []
 
     def known_attempts(self, job: str) -> list[dict[str, Any]]:
-        """When each attempt at a job began, how long it took and on which host, interrupted ones included."""
-        file = self.attempts(job) / "attempts.json"
-        return list(read_json(file)) if file.is_file() else []
+        """Those at the command that the job had last."""
+        return of_last_command(self.all_attempts(job))
 
     def states(self, jobs: Sequence[Job]) -> dict[str, State]:
         """What has become of every job: one that needs a failed one is blocked."""
@@ -100,6 +125,22 @@ class StudyFolder:
         """The last line of a failed job's log, with the log's place."""
         log = self.log(job)
         return f"{last_line(log)} (see {log})"
+
+
+def of_last_command(attempts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The attempts whose command had the outcome of the last one's; where none was noted, it counts as that.
+
+    Example:
+        >>> of_last_command([{"command": ["a"], "n": 1}, {"command": ["b"], "n": 2}, {"command": ["b"], "n": 3}])
+        [{'command': ['b'], 'n': 2}, {'command': ['b'], 'n': 3}]
+    """
+    last = attempts[-1].get("command", []) if attempts else []
+    return [a for a in attempts if same_outcome(_without_npz(a.get("command", last)), _without_npz(last))]
+
+
+def _without_npz(command: Sequence[str]) -> list[str]:
+    """With it a training that is done goes on to its probabilities; the hours before are its own."""
+    return [word for word in command if word != "--npz"]
 
 
 def is_locked(folder: Path) -> bool:

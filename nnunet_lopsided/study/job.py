@@ -21,9 +21,9 @@ from typing import Any
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import PATH_VARIABLES, locked, read_json, write_json
+from nnunet_lopsided.nnunet_layout import PATH_VARIABLES, locked, write_json
 from nnunet_lopsided.running import last_line, run_logged
-from nnunet_lopsided.study.folder import StudyFolder
+from nnunet_lopsided.study.folder import StudyFolder, of_last_command
 from nnunet_lopsided.study.jobs import Job, same_outcome
 
 # What a run on one machine may use, names separated by commas; set by the engine. On a cluster its scheduler decides.
@@ -59,7 +59,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         InputError: another process has been running the same job for a minute.
     """
     attempts = folder.attempts(job.name)
-    for path in (folder.marker(job.name), folder.log(job.name), attempts / "attempts.json"):
+    for path in (folder.marker(job.name), folder.log(job.name), folder.attempts_file(job.name)):
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         cores, gpus = ([s for s in os.environ.get(v, "").split(",") if s] for v in (CORES_VARIABLE, GPUS_VARIABLE))
@@ -71,7 +71,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
             return 0
         (attempts / "failed.json").unlink(missing_ok=True)
         device = _gpu_name() if job.gpus else platform.processor() or platform.machine()
-        record, environment = _Record(attempts / "attempts.json", device), _environment(folder.path, job)
+        record, environment = _Record(folder, job, device), _environment(folder.path, job)
         command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
         if chosen:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
@@ -124,9 +124,9 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
 class _Record:
     """When every attempt at a job began and how long it took, kept while it runs, so that a kill loses little."""
 
-    def __init__(self, file: Path, device: str) -> None:
-        self.file, self.device = file, device
-        self.earlier: list[dict[str, Any]] = read_json(file) if file.is_file() else []
+    def __init__(self, folder: StudyFolder, job: Job, device: str) -> None:
+        self.file, self.command, self.device = folder.attempts_file(job.name), list(job.command), device
+        self.earlier = folder.all_attempts(job.name)
         self.n_earlier = len(self.earlier)
         self.begin, self.written = time.monotonic(), 0.0
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -143,10 +143,11 @@ class _Record:
         self.written = time.monotonic()
         seconds = round(self.written - self.begin, 1)
         self.now = {"started": self.started, "seconds": seconds, "host": platform.node(), "device": self.device}
-        write_json(self.file, [*self.earlier, self.now])
+        write_json(self.file, [*self.earlier, {**self.now, "command": self.command}])
 
     def summary(self) -> dict[str, Any]:
-        attempts = [*self.earlier, self.now]
+        """Of all attempts at this command."""
+        attempts = of_last_command([*self.earlier, {**self.now, "command": self.command}])
         return {**self.now, "seconds": round(sum(a["seconds"] for a in attempts), 1), "attempts": len(attempts)}
 
 

@@ -14,28 +14,35 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import (
     PATH_VARIABLES,
     RawDataset,
+    label_scheme,
     names_of_dataset,
     new_dataset_name,
     raw_dataset,
-    read_json,
+    read_splits,
     write_json,
 )
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome
-from nnunet_lopsided.study.reading import Node
+from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 
 _DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply")
 
 
-def plan_jobs(study: Study, folder: StudyFolder) -> tuple[dict[str, int], tuple[Job, ...]]:
+def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[dict[str, int], tuple[Job, ...]]:
     """Ids and jobs of a study in a folder, which need not exist; nothing is written.
 
+    Args:
+        study: the study.
+        folder: need not exist.
+        file: name of the study's YAML file, for messages.
+
     Raises:
-        InputError: the folder holds something else or another study, an id is in use, or data have changed that
-            trainings have used.
+        InputError: a dataset is missing, broken or not what the study needs, the folder holds something else or another
+            study, an id is in use, or data have changed that trainings have used.
     """
     _check_folder(study, folder)
+    _check_datasets(study, file)
     ids = choose_ids(study, folder.ids())
     _check_ids(folder, ids)
     jobs = expand(study, ids)
@@ -43,26 +50,23 @@ def plan_jobs(study: Study, folder: StudyFolder) -> tuple[dict[str, int], tuple[
     return ids, jobs
 
 
-def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
+def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -> tuple[Job, ...]:
     """Write the jobs of a study into its folder, link its datasets, and take back markers of jobs that have changed.
 
     Args:
         study: the study.
         text: of its YAML file.
         folder: need not exist.
+        file: see :func:`plan_jobs`.
 
     Returns:
         The jobs.
 
     Raises:
-        InputError: see :func:`plan_jobs`; or a dataset cannot be used.
+        InputError: see :func:`plan_jobs`.
     """
-    ids, jobs = plan_jobs(study, folder)
+    ids, jobs = plan_jobs(study, folder, file)
     sources = {d.name: (d, _source(d)) for d in study.datasets}
-    for dataset, raw in sources.values():
-        if raw is not None:
-            _check_source(study, dataset, raw)
-        _check_folds(study, dataset, raw)
     for variable in PATH_VARIABLES:
         (folder.path / variable).mkdir(parents=True, exist_ok=True)
     folder.study_file.write_text(text, encoding="utf-8")
@@ -70,7 +74,7 @@ def prepare(study: Study, text: str, folder: StudyFolder) -> tuple[Job, ...]:
     write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
     with nnunet_paths(folder.path):
         for dataset, raw in sources.values():
-            _provide(dataset, raw, ids[dataset.name], folder)
+            _provide(dataset, raw, ids[dataset.name], folder, study.splits)
     stale: set[str] = set()
     for job in jobs:  # each after those it needs
         record = folder.record(job.name)
@@ -104,7 +108,10 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
         if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
-    name = Node.of_file(folder.study_file).value.get("name")
+    earlier_study = Node.of_file(folder.study_file)
+    if not isinstance(earlier_study.value, dict):
+        earlier_study.fail("the study that was last run")
+    name = earlier_study.value.get("name")
     if name != study.name:
         raise InputError(f"{folder.path} holds the study {name}, not {study.name}; choose another folder with -o")
     for dataset in study.datasets:
@@ -139,6 +146,56 @@ def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
             )
 
 
+def _described(dataset: Dataset) -> Any:
+    """The source as JSON."""
+    if isinstance(dataset.source, Phantom):
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.source).items()}
+    return dataset.source
+
+
+def _check_datasets(study: Study, file: str) -> None:
+    """Say at once, with the key of the study, what jobs would fail for later."""
+    for i, dataset in enumerate(study.datasets):
+        kind = {Phantom: "phantom", int: "id", str: "folder"}[type(dataset.source)]
+        with _at_key(file, f"datasets[{i}].{kind}"):
+            raw = _source(dataset)
+            training, test = _case_names(dataset, raw)
+            if raw is not None:
+                _check_source(study, dataset, raw)
+            folds = _folds(dataset, raw, study.splits)
+        with _at_key(file, "folds"):
+            beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= len(folds)]
+            if beyond:  # nnU-Net would draw a random split, whatever the patients
+                raise InputError(
+                    f"dataset {dataset.name}: expected folds from 0 to {len(folds) - 1}, found {beyond[0]}"
+                )
+        with _at_key(file, "evaluation.label"):
+            _check_label(study.evaluation.label, dataset, raw)
+        pattern = study.evaluation.patients_regex
+        if pattern is not None:
+            with _at_key(file, "evaluation.patients_regex"):
+                evaluated = test if "test" in study.evaluation.cases else []
+                _patients([*training, *evaluated], raw, pattern)
+        for j, n in enumerate(study.patients):
+            if n is None:
+                continue
+            with _at_key(file, f"patients[{j}]"):
+                most = len(set(_patients(training, raw, pattern).values()))
+                if n > most:
+                    raise InputError(
+                        f"dataset {dataset.name}: expected at most its {most} training patients, found {n}"
+                    )
+
+
+@contextmanager
+def _at_key(file: str, key: str) -> Iterator[None]:
+    """Name the place in the study's file that led to an error."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{file}: {key}: {error}") from None
+
+
 def _source(dataset: Dataset) -> RawDataset | None:
     """The user's dataset; None for a phantom."""
     if isinstance(dataset.source, Phantom):
@@ -150,15 +207,19 @@ def _source(dataset: Dataset) -> RawDataset | None:
     return RawDataset(Path(dataset.source))
 
 
-def _described(dataset: Dataset) -> Any:
-    """The source as JSON."""
-    if isinstance(dataset.source, Phantom):
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.source).items()}
-    return dataset.source
+def _case_names(dataset: Dataset, raw: RawDataset | None) -> tuple[list[str], list[str]]:
+    """Of training and of test."""
+    from nnunet_lopsided.dataset_conversion.phantom import case_names
+
+    if raw is not None:
+        return [case.name for case in raw.training_cases()], [case.name for case in raw.test_cases()]
+    assert isinstance(dataset.source, Phantom), "only phantoms have no raw dataset before they are made"
+    return case_names("Tr", dataset.source.train), case_names("Ts", dataset.source.test)
 
 
 def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
-    raw.training_cases()  # complains of what is broken
+    if not raw.foreground_labels:
+        raise InputError(f"dataset {dataset.name}: {raw.folder / 'dataset.json'} has no foreground label")
     test = raw.test_cases()
     without = [case.name for case in test if case.label is None]
     if "test" in study.evaluation.cases and (not test or without):
@@ -169,15 +230,32 @@ def _check_source(study: Study, dataset: Dataset, raw: RawDataset) -> None:
         )
 
 
-def _check_folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> None:
-    n_folds = len(_folds(dataset, raw))
-    beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= n_folds]
-    if beyond:  # nnU-Net would draw a random split, whatever the patients
-        raise InputError(f"dataset {dataset.name}: expected folds from 0 to {n_folds - 1}, found {beyond[0]}")
+def _check_label(label: str | None, dataset: Dataset, raw: RawDataset | None) -> None:
+    from nnunet_lopsided.dataset_conversion.phantom import LABELS
+
+    scheme = label_scheme({"labels": LABELS}, Path(dataset.name)) if raw is None else raw.label_scheme
+    if label is not None and label not in scheme.foreground:
+        names = list(scheme.foreground)
+        raise InputError(
+            f"dataset {dataset.name}: expected one of {', '.join(names)}, found {label}{did_you_mean(label, names)}"
+        )
 
 
-def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
-    """Links to the user's cases, and the folds that all variants share, before anything can make others."""
+def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None) -> dict[str, str]:
+    """The patient of every case, who in a phantom without pattern is the case."""
+    from nnunet_lopsided.dataset_conversion.patients import patients_of
+
+    if raw is None and pattern is None:
+        return {name: name for name in cases}
+    return patients_of(cases, raw.folder if raw is not None else Path(), pattern)[0]
+
+
+def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder, n_folds: int) -> None:
+    """Links to the user's cases, and the folds that all variants share, before anything can make others.
+
+    Raises:
+        InputError: the folder holds other folds, which trainings may have used.
+    """
     name = new_dataset_name(number, dataset.name)
     if raw is not None and not (folder.path / "nnUNet_raw" / name).is_dir():
         from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
@@ -188,27 +266,31 @@ def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: Stud
         if (raw.folder / CASES_FILE).is_file():
             shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
     splits = folder.path / "nnUNet_preprocessed" / name / "splits_final.json"
+    folds = _folds(dataset, raw, n_folds)
     if not splits.is_file():
         splits.parent.mkdir(parents=True, exist_ok=True)
-        write_json(splits, _folds(dataset, raw))
+        write_json(splits, folds)
+    elif read_json(splits) != folds:
+        raise InputError(f"dataset {dataset.name}: {splits} holds other folds; choose another folder with -o")
 
 
-def _folds(dataset: Dataset, raw: RawDataset | None) -> list[dict[str, list[str]]]:
-    """The dataset's own folds, or else five by patient."""
+def _folds(dataset: Dataset, raw: RawDataset | None, n_folds: int) -> list[dict[str, list[str]]]:
+    """The dataset's own folds, or else ``n_folds`` by patient.
+
+    Raises:
+        InputError: its own are not what nnU-Net writes, or hold other cases.
+    """
     from nnunet_lopsided.dataset_conversion.converters.splitting import folds_by_patient
-    from nnunet_lopsided.dataset_conversion.patients import patients_of
-    from nnunet_lopsided.dataset_conversion.phantom import training_case_names
 
-    if raw is None:
-        assert isinstance(dataset.source, Phantom), "only phantoms have no raw dataset before they are made"
-        names = training_case_names(dataset.source.train)
-        patients = {name: name for name in names}
-    else:
-        if (raw.folder / "splits_final.json").is_file():
-            return list(read_json(raw.folder / "splits_final.json"))
-        names = [case.name for case in raw.training_cases()]
-        patients, _ = patients_of(names, raw.folder)
+    names, _ = _case_names(dataset, raw)
+    if raw is not None and (path := raw.folder / "splits_final.json").is_file():
+        folds = [{"train": list(train), "val": list(val)} for train, val in read_splits(path)]
+        for fold in folds:
+            for case in (*fold["train"], *fold["val"]):
+                if case not in names:
+                    raise InputError(f"{path}: case {case} is none of the training cases of {raw.folder}")
+        return folds
     cases: dict[str, list[str]] = {}
-    for case, patient in patients.items():
+    for case, patient in _patients(names, raw, None).items():
         cases.setdefault(patient, []).append(case)
-    return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0)
+    return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0, n_folds=n_folds)

@@ -177,6 +177,7 @@ class Study:
     planner: str = "ExperimentPlanner"
     plan_25d: Plan25d = Plan25d()
     folds: tuple[int | str, ...] = (0,)
+    splits: int = 5
     repetitions: int = 1
     baseline: str = ""
     evaluation: Evaluation = Evaluation()
@@ -220,6 +221,7 @@ _KEYS = (
         "arms",
         "baseline",
         "folds",
+        "splits",
     ),
     *("repetitions", "budget", "evaluation", "mirroring", "device", "resources", "dataset_ids"),
 )
@@ -249,6 +251,7 @@ def _study(top: Node, folder: Path) -> Study:
         planner=top.get("planner", lambda n: n.choice(list(PLANNERS)), "ExperimentPlanner"),
         plan_25d=top.get("plan_25d", _plan_25d, Plan25d()),
         folds=top.get("folds", lambda n: n.list_of(_fold), (0,)),
+        splits=top.get("splits", lambda n: n.whole(2, 99), 5),
         repetitions=top.get("repetitions", lambda n: n.whole(1, 999), 1),
         baseline=top.get("baseline", lambda n: n.choice([arm.name for arm in arms]), arms[0].name),
         evaluation=top.get("evaluation", _evaluation, Evaluation()),

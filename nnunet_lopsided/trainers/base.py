@@ -384,10 +384,22 @@ def _keep_to_omp_num_threads() -> None:
 
 
 def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:
-    """Height and width of the patches a 2.5d configuration is trained with; the predictor's have margins around."""
+    """Height and width of the patches a 2.5d configuration is trained with; the predictor's have margins around.
+
+    Raises:
+        InputError: the plans hold something else as ``training_patch``; nnU-Net's commands end.
+    """
     height, width = configuration.patch_size[1:]
     planned = configuration.configuration.get("lopsided", {}).get("training_patch", (height, width))
-    return min(planned[0], height), min(planned[1], width)
+    sides = planned if isinstance(planned, (list, tuple)) else ()
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        problem = InputError(
+            "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at least 1, "
+            f"found {planned!r}"
+        )
+        end_nnunet_command(problem)
+        raise problem
+    return min(sides[0], height), min(sides[1], width)
 
 
 class _SliceLoader(nnUNetDataLoader):

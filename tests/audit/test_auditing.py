@@ -65,6 +65,12 @@ def test_where_a_candidate_lies(found):
     assert position_mm(oblique, np.array([1, 2, 3])) == (5 + 2, 3, 2)
 
 
+def test_a_case_without_one_of_its_images_is_named(audited):
+    (audited.raw / "imagesTr" / "p03_0001.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"^case p03: expected 2 images, as most cases have, found 1$"):
+        audit(find_inputs(511, [MODEL]), n_replicates=0)
+
+
 def test_without_enough_to_learn_from_mean_probability_ranks(audited):
     for path in (audited.raw / "labelsTr").iterdir():
         if path.name > "p03":

@@ -43,10 +43,36 @@ def test_what_is_refused(tmp_path, rows, message):
 
 
 @pytest.mark.parametrize(
-    "content", [[], {"audit": "x"}, {"audit": "x", "decisions": [{"case": "a"}]}, {"decisions": 3}]
+    ("content", "message"),
+    [
+        ("[]", "expected a mapping, found a list"),
+        ('{"audit": "x"}', "expected the key decisions, found audit"),
+        ('{"audit": "x", "decisions": 3}', "decisions: expected a list, found 3"),
+        ('{"audit": 5, "decisions": []}', "audit: expected text, found 5"),
+        ('{"audit": "x", "decisions": [{"case": "a"}]}', "decisions[0]: expected the key candidate, found case"),
+        (
+            '{"audit": "x", "decisions": [{"case": "a", "candidate": 1.5, "decision": "accept"}]}',
+            "decisions[0].candidate: expected a whole number or text, found 1.5",
+        ),
+        (
+            '{"audit": "x", "decisions": [{"case": "a", "candidate": 1e999, "decision": "accept"}]}',
+            "not valid JSON: expected finite numbers, found 1e999",
+        ),
+        ("[" * 100_000, "not valid JSON: nested too deeply"),
+    ],
 )
-def test_json_of_another_kind(tmp_path, content):
+def test_json_of_another_kind(tmp_path, content, message):
     path = tmp_path / "d.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="expected 'audit' and a list 'decisions'"):
+    path.write_text(content)
+    with pytest.raises(InputError) as error:
         read_decisions(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_files_as_spreadsheets_and_editors_leave_them(tmp_path):
+    """With a byte order mark, and a row of empty cells at the end."""
+    table, page = tmp_path / "d.csv", tmp_path / "d.json"
+    table.write_bytes(f"\ufeff{HEAD}x1,a,1,accept\n,,,\n".replace("\n", "\r\n").encode())
+    listed = [{"case": "a", "candidate": 1, "decision": "accept"}, {"case": "a", "candidate": 2, "decision": None}]
+    page.write_bytes(("\ufeff" + json.dumps({"audit": "x1", "decisions": listed})).encode())
+    assert read_decisions(table).verdicts == read_decisions(page).verdicts == {("a", 1): "accept"}

@@ -161,4 +161,4 @@ def test_several_models_must_all_have_their_folds(audited):
 
 def test_splits_that_are_none(audited):
     (audited.preprocessed / "splits_final.json").write_text(json.dumps({"train": []}))
-    refused("expected a list of mappings with 'train' and 'val'")
+    refused("splits_final.json: expected a list, found a mapping")

@@ -126,6 +126,46 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))
 
 
+def test_candidates_that_are_not_added_need_no_voxels(written):
+    """A reader may erase what was rejected from the map, and leave the map away where nothing is accepted."""
+    audit = read_audit(written.audit)
+    case = audit.candidates[0].case
+    ranks = [i for i, c in enumerate(audit.candidates, 1) if c.case == case]
+    path, (one, two, *_) = decide(written, {rank: "accept" if rank == 1 else "reject" for rank in ranks})
+    chart = written.audit / "maps" / f"{case}.nii.gz"
+    drawn = np.asarray(read_image(chart).array).copy()
+    drawn[drawn != one.number] = 0
+    write_image(chart, Image(drawn, GEOMETRY))
+    made = write_repaired_variant(path, 521)
+    expected = labels(written.raw)
+    expected[chart.name][drawn > 0] = 1
+    assert np.array_equal(labels(made.folder)[chart.name], expected[chart.name])
+    assert (made.n_added, made.n_rejected) == (1, len(ranks) - 1)
+
+    path, _ = decide(written, {rank: "unsure" if rank == ranks[1] else "reject" for rank in ranks})
+    chart.unlink()
+    made = write_repaired_variant(path, 522)
+    assert np.array_equal(labels(made.folder)[chart.name], labels(written.raw)[chart.name])
+    assert (made.n_rejected, made.n_unsure) == (len(ranks) - 1, 1)
+    write_image(chart, Image(drawn, GEOMETRY))
+    with pytest.raises(InputError, match=rf"{case}\.nii\.gz has no voxel of candidate {two.number}"):
+        write_repaired_variant(path, 523, unsure="ignore")
+
+
+def test_a_label_that_the_dataset_has_not(written):
+    path, (one, _) = decide(written, {1: "accept", 2: "reject"})
+    table = written.audit / "audit.csv"
+    rows = [row.split(",") for row in table.read_text().splitlines()]
+    for row in rows[1:3]:
+        row[rows[0].index("label")] = "7"
+    table.write_text("\n".join(map(",".join, rows)) + "\n")
+    expected = (
+        f"case {one.case}, candidate {one.number}: expected one of the labels 1 of Dataset511_Cut, found 7 in {table}"
+    )
+    with pytest.raises(InputError, match=re.escape(expected)):
+        write_repaired_variant(path, 521)
+
+
 def test_decisions_of_another_audit(written):
     path, _ = decide(written, {1: "accept"}, audit_id="f" * 16)
     with pytest.raises(InputError, match=f"no audit {'f' * 16} in"):

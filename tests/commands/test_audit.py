@@ -46,6 +46,13 @@ def test_an_earlier_audit_is_replaced_only_on_request(written, capsys):
     assert json.loads((written.audit / "audit.json").read_text())["settings"]["seed"] == 4
 
 
+def test_a_folder_of_something_else_is_never_replaced(audited, capsys, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").touch()
+    message = fails(capsys, "-d", 511, "-c", "2.5d", "-o", tmp_path / "photos", "--overwrite")
+    assert "photos holds no audit.json of lopsided-audit with audit.csv beside it; only an earlier output" in message
+
+
 def test_folds_in_part_are_said(audited, capsys, tmp_path):
     assert main(["-d", "511", "-c", "2.5d", "-f", "0", "-o", str(tmp_path / "out"), "--bootstrap", "0"]) == 0
     error = capsys.readouterr().err
@@ -85,6 +92,43 @@ def test_the_whole_loop(written, capsys, tmp_path):
     for path in sorted((made / "labelsTr").iterdir()):
         whole = read_image(written.whole / "labelsTr" / path.name)
         assert np.array_equal(read_image(path).array, whole.array)
+
+
+def test_a_dataset_with_regions(audited, capsys, tmp_path):
+    """Nested ones, whole and core; the core is the upper half, and so it is in what was predicted."""
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    for folder in (audited.raw, audited.preprocessed):
+        content = json.loads((folder / "dataset.json").read_text())
+        (folder / "dataset.json").write_text(json.dumps(content | {"labels": labels, "regions_class_order": [1, 2]}))
+    for path in audited.raw.glob("labelsTr/*"):
+        write_image(path, Image(upper_half_2(read_image(path).array), GEOMETRY))
+        shutil.copy(path, audited.preprocessed / "gt_segmentations")
+    for path in audited.results.glob("fold_*/validation/*.npz"):
+        whole = np.load(path)["probabilities"][1]
+        core = whole * np.where(np.arange(len(whole)) < 3, 0.1, 0.9)[:, None, None]
+        np.savez_compressed(path, probabilities=np.stack([whole, core]))
+    assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0"]) == 0
+    assert capsys.readouterr().out.startswith("50 candidates in 10 cases, which have 30 annotated lesions\n")
+    decisions = tmp_path / "decisions.csv"
+    assert main(["score", "--truth", "501", "--decisions", str(decisions)]) == 0
+    shutil.rmtree(audited.audit / "score")
+    assert main(["apply", str(decisions), "-o", "521"]) == 0
+    made = audited.root / "nnUNet_raw" / "Dataset521_CutRepaired"
+    for path in sorted((made / "labelsTr").iterdir()):
+        whole = read_image(audited.whole / "labelsTr" / path.name).array
+        assert np.array_equal(read_image(path).array, upper_half_2(whole)), path.name
+    written = json.loads((made / "dataset.json").read_text())
+    assert (written["labels"], written["regions_class_order"]) == (labels, [1, 2])
+    # One region alone.
+    assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--label", "core", "-o", str(tmp_path / "core")]) == 0
+    rows = list(csv.DictReader((tmp_path / "core" / "audit.csv").open()))
+    assert {(row["label"], float(row["centroid_z"]) > 2) for row in rows} == {("2", True)}
+
+
+def upper_half_2(label):
+    label = np.array(label)
+    label[3:][label[3:] > 0] = 2
+    return label
 
 
 def test_score_files(written, tmp_path):

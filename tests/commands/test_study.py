@@ -116,6 +116,100 @@ def test_report_of_an_unfinished_study(prepared: StudyFolder, capsys: pytest.Cap
     assert names == {"index.html", "arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "commands", "message"),
+    [
+        ("jobs.json", "", ("status", "report"), "not valid JSON: Expecting value"),
+        ("jobs.json", "{}", ("status", "report"), "expected a list, found a mapping"),
+        ("jobs.json", "[[]]", ("status", "report"), "[0]: expected a mapping, found a list"),
+        ("study.yaml", "", ("report",), ": expected a mapping with the keys name, "),
+        ("study.yaml", "", ("plan", "run"), ": expected the study that was last run, found nothing"),
+        ("study.yaml", "- 3", ("plan", "run"), ": expected the study that was last run, found a list of 1"),
+        ("dataset_ids.json", "", ("plan", "run"), "not valid JSON: Expecting value"),
+        ("dataset_ids.json", "[]", ("plan", "run"), "expected a mapping, found a list"),
+        ("done/phantom/mets.json", "", ("plan", "run"), "not valid JSON: Expecting value"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    prepared: StudyFolder,
+    study_file: Path,
+    fails: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    content: str,
+    commands: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr(engine, "check_engine", lambda profile: None)
+    prepared.attempts("train").mkdir(parents=True)
+    (prepared.attempts("train") / "one").mkdir()
+    path = prepared.path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    for command in commands:
+        given = (study_file, "-o", prepared.path) if command in ("plan", "run") else (prepared.path,)
+        said = fails(command, *given)
+        assert f"error: {path}" in said
+        assert message in said
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_study_that_cannot_work_is_refused_at_once(
+    fails: Callable[..., str], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(engine, "check_engine", lambda profile: None)
+    monkeypatch.chdir(tmp_path)
+    study_file.write_text(STUDY + "patients: [6]\n")
+    expected = f"{study_file}: patients[0]: dataset mets: expected at most its 5 training patients, found 6\n"
+    assert fails(command, study_file).endswith(f"error: {expected}")
+    assert [p.name for p in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_jobs_get_gpus_that_the_user_has_left_visible(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealt: list[list[str]] = []
+    monkeypatch.setattr(engine, "check_engine", lambda profile: None)
+    monkeypatch.setattr(engine, "run_engine", lambda folder, command, cores, gpus: dealt.append(gpus) or 0)
+    study_file.write_text(STUDY.replace("device: cpu", "device: cuda"))
+    run = ("run", str(study_file), "-o", str(tmp_path / "out"), "--gpus", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert main([*run]) == 0
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert main([*run]) == 0
+    assert dealt == [["2", "3"], ["0", "1"]]
+
+
+def test_fewer_gpus_than_asked_for(
+    fails: Callable[..., str], study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "check_engine", lambda profile: None)
+    study_file.write_text(STUDY.replace("device: cpu", "device: cuda"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said = fails("run", study_file, "-o", tmp_path / "out")
+    assert said.endswith("error: --gpus must be at most 0, as CUDA_VISIBLE_DEVICES is '', got 1\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "does"),
+    [
+        ("status", "names those that run and those that have failed"),
+        ("report", "Makes FOLDER/report/index.html"),
+    ],
+)
+def test_help_says_what_a_command_does_and_what_the_folder_is(
+    command: str, does: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert does in out
+    assert "of the study: what 'run' had as -o, or else study-NAME where it was called" in out
+
+
 def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -161,7 +161,7 @@ def test_references_default_to_those_of_the_dataset(results, nnunet_paths):
 def test_broken_splits(results, nnunet_paths):
     path = nnunet_paths / "nnUNet_preprocessed" / "Dataset901_Toy" / "splits_final.json"
     path.write_text('[{"train": []}]')
-    with pytest.raises(InputError, match="expected a list of mappings with 'train' and 'val'"):
+    with pytest.raises(InputError, match=r"splits_final\.json: \[0\]: expected the key val, found train"):
         evaluate(results, cross_validation=True)
 
 

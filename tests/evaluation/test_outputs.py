@@ -234,7 +234,7 @@ def test_existing_output_is_refused_or_replaced(result, tmp_path):
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()
-    with pytest.raises(InputError, match="only an earlier evaluation is replaced"):
+    with pytest.raises(InputError, match="only an earlier output of it is replaced"):
         write_results(result, other, overwrite=True)
     with pytest.raises(InputError, match="contains the input"):
         write_results(result, tmp_path, overwrite=True)
@@ -254,7 +254,7 @@ def test_folders_of_predictions_are_never_replaced(result, tmp_path, summary):
     assert (folder / "a.npz").is_file()
     if "schema" not in summary:
         (folder / "cases.csv").touch()
-        with pytest.raises(InputError, match="only an earlier evaluation is replaced"):
+        with pytest.raises(InputError, match="only an earlier output of it is replaced"):
             write_results(result, folder, overwrite=True)
 
 

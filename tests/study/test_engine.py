@@ -166,6 +166,28 @@ def test_without_snakemake_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         engine.check_engine("slurm")
 
 
+@pytest.mark.parametrize(
+    ("n", "visible", "chosen"),
+    [
+        (2, None, ["0", "1"]),
+        (2, "2,3", ["2", "3"]),
+        (1, "2,3", ["2"]),
+        (2, " 5, GPU-8932f937", ["5", "GPU-8932f937"]),
+        (0, "", []),
+        (1, "4,-1,5", ["4"]),
+    ],
+)
+def test_gpus_are_among_those_that_the_user_has_left_visible(n: int, visible: str | None, chosen: list[str]) -> None:
+    assert engine.chosen_gpus(n, visible) == chosen
+
+
+@pytest.mark.parametrize(("n", "visible", "left"), [(3, "2,3", 2), (1, "", 0), (1, "-1", 0), (2, "4,-1,5", 1)])
+def test_more_gpus_than_are_visible(n: int, visible: str, left: int) -> None:
+    with pytest.raises(InputError) as error:
+        engine.chosen_gpus(n, visible)
+    assert str(error.value) == f"--gpus must be at most {left}, as CUDA_VISIBLE_DEVICES is '{visible}', got {n}"
+
+
 def test_the_call_of_snakemake(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     here = engine.command_line(folder, 4, 2, further=["--quiet"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.nnunet_layout import locked
+from nnunet_lopsided.nnunet_layout import locked, write_json
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job import CORES_VARIABLE, GPUS_VARIABLE, has_checkpoint, held_slots, run_job
 from nnunet_lopsided.study.jobs import Job
@@ -61,7 +61,8 @@ def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
 
 
 def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, job = StudyFolder(tmp_path), python("print('before'); raise SystemExit('too bad')")
+    code = "import os; print('hello'); raise SystemExit(None if os.path.exists('mended') else 'too bad')"
+    folder, job = StudyFolder(tmp_path), python(code)
     after = Job("predict/one", ("true",), ("train/one",))
     assert run_job(folder, job) == 1
     assert folder.record("train/one") is None
@@ -73,12 +74,30 @@ def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFi
     assert failed == {"exit_code": 1, "last_line": "too bad"}
 
     # The next attempt adds to the log, and its time to that of the first.
-    assert run_job(folder, python("print('mended')")) == 0
-    assert log.read_text() == "before\ntoo bad\nmended\n"
+    (tmp_path / "mended").touch()
+    assert run_job(folder, job) == 0
+    assert log.read_text() == "hello\ntoo bad\nhello\n"
     record = folder.record("train/one")
     assert record is not None
     assert record["attempts"] == 2
     assert folder.states([job, after]) == {"train/one": "done", "predict/one": "waiting"}
+
+
+def test_the_time_of_another_command_does_not_count(tmp_path: Path) -> None:
+    folder, job = StudyFolder(tmp_path), python("print('hello')")
+    folder.attempts("train/one").mkdir(parents=True)
+    other = {"started": "2026-01-01", "host": "here", "device": "cpu"}
+    earlier = [{**other, "seconds": 1000, "command": ["other"]}, {**other, "seconds": 500, "command": [*job.command]}]
+    write_json(folder.attempts_file("train/one"), earlier)
+    assert run_job(folder, job) == 0
+    record = folder.record("train/one")
+    assert record is not None
+    assert record["attempts"] == 2
+    assert 500 <= record["seconds"] < 600
+    assert len(folder.all_attempts("train/one")) == 3
+    known = folder.known_attempts("train/one")
+    assert [a["command"] for a in known] == [list(job.command)] * 2
+    assert sum(a["seconds"] for a in known) == pytest.approx(record["seconds"])
 
 
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:

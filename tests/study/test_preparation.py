@@ -202,6 +202,90 @@ def test_data_that_trainings_have_used_stay_whatever_the_arms_are_called(text: s
         prepare(study(changed), changed, folder)
 
 
+def refused(text: str, folder: StudyFolder, message: str) -> None:
+    """By what both ``plan`` and ``run`` begin with, in one line with file and key, before anything is written."""
+    with pytest.raises(InputError) as error:
+        plan_jobs(study(text), folder, "mine.yaml")
+    assert str(error.value) == f"mine.yaml: {message}"
+    assert not folder.path.exists()
+
+
+def test_a_dataset_that_is_not_there_or_broken(text: str, folder: StudyFolder, nnunet_paths: Path) -> None:
+    source = next((nnunet_paths / "data").iterdir())
+    other = TEXT.replace("DATA", "/nowhere")
+    refused(other, folder, "datasets[0].folder: dataset mets: folder not found: /nowhere")
+    by_id = TEXT.replace("folder: DATA", "id: 502")
+    root = nnunet_paths / "nnUNet_raw"
+    refused(by_id, folder, f"datasets[0].id: dataset 502 not found below nnUNet_raw={root}")
+    label, description = source / "labelsTr" / "tr1.nii.gz", source / "dataset.json"
+    label.rename(source / "tr1.nii.gz")
+    refused(text, folder, f"datasets[0].folder: Dataset501_Small, case tr1: label not found: {label}")
+    (source / "tr1.nii.gz").rename(label)
+    content = description.read_text()
+    description.write_text(content.replace(', "lesion": 1', ""))
+    refused(text, folder, f"datasets[0].folder: dataset mets: {description} has no foreground label")
+    description.write_text(content.replace('"lesion": 1', '"lesion": "one"'))
+    found = "{'background': 0, 'lesion': 'one'}"
+    refused(
+        text, folder, f"datasets[0].folder: {description}: expected integer label values in 'labels', found {found}"
+    )
+    description.unlink()
+    refused(text, folder, f"datasets[0].folder: file not found: {description}")
+
+
+def test_folds_of_other_cases(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    source = next((tmp_path / "data").iterdir())
+    splits = source / "splits_final.json"
+    write_json(splits, [{"train": ["tr0", "tr9"], "val": ["tr1"]}])
+    refused(text, folder, f"datasets[0].folder: {splits}: case tr9 is none of the training cases of {source}")
+    write_json(splits, {"train": []})
+    refused(text, folder, f"datasets[0].folder: {splits}: expected a list, found a mapping")
+
+
+def test_more_patients_than_there_are(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    more = text + "patients: [all, 6]\n"
+    refused(more, folder, "patients[1]: dataset mets: expected at most its 5 training patients, found 6")
+    phantom = TEXT.replace("folder: DATA", "phantom: {train: 4}") + "patients: [4, 5]\n"
+    refused(phantom, folder, "patients[1]: dataset mets: expected at most its 4 training patients, found 5")
+    (next((tmp_path / "data").iterdir()) / "cases.csv").write_text(
+        "case,patient\n" + "".join(f"tr{i},p{i // 2}\n" for i in range(5))
+    )
+    plan_jobs(study(text + "patients: [3]\n"), folder)
+    more = text + "patients: [4]\n"
+    refused(more, folder, "patients[0]: dataset mets: expected at most its 3 training patients, found 4")
+    by_name = text + "patients: [2]\nevaluation: {patients_regex: '^..'}\n"
+    refused(by_name, folder, "patients[0]: dataset mets: expected at most its 1 training patients, found 2")
+
+
+def test_a_label_that_is_not_in_the_dataset(text: str, folder: StudyFolder) -> None:
+    expected = "evaluation.label: dataset mets: expected one of lesion, found lesions. Did you mean lesion?"
+    label = "evaluation: {label: lesions}\n"
+    refused(text + label, folder, expected)
+    refused(TEXT.replace("folder: DATA", "phantom: {}") + label, folder, expected)
+    plan_jobs(study(text + "evaluation: {label: lesion}\n"), folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(", "patients regex must be a regular expression, got '(': missing ), unterminated subpattern at position 0"),
+        ("tr[0-3]", "patients regex 'tr[0-3]' does not match case tr4"),
+        ("tr.", "patients regex 'tr.' does not match case ts0"),
+    ],
+)
+def test_a_patients_regex_that_does_not_fit(text: str, folder: StudyFolder, pattern: str, message: str) -> None:
+    refused(text + f"evaluation: {{patients_regex: '{pattern}'}}\n", folder, f"evaluation.patients_regex: {message}")
+    if pattern == "tr.":  # test cases are not evaluated
+        plan_jobs(study(text + f"evaluation: {{patients_regex: '{pattern}', cases: [validation]}}\n"), folder)
+
+
+def test_the_same_of_a_phantom(folder: StudyFolder) -> None:
+    phantom = TEXT.replace("folder: DATA", "phantom: {train: 5, test: 1}")
+    message = "evaluation.patients_regex: patients regex 'phantom_0' does not match case phantom_test_000"
+    refused(phantom + "evaluation: {patients_regex: phantom_0}\n", folder, message)
+    plan_jobs(study(phantom + "evaluation: {patients_regex: 'phantom_(.*)'}\n"), folder)
+
+
 def test_folds_that_nnunet_would_draw_at_random(text: str, folder: StudyFolder) -> None:
     other = text + "folds: [7]\n"
     with pytest.raises(InputError, match="dataset mets: expected folds from 0 to 4, found 7"):

@@ -16,6 +16,7 @@ import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 import nnunet_lopsided
@@ -24,7 +25,7 @@ from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.losses import lopsided_bootstrap_loss
-from nnunet_lopsided.trainers.base import PerResolution, last_layers
+from nnunet_lopsided.trainers.base import PerResolution, last_layers, training_patch
 
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
 CONFIGURATIONS = ("2d", "3d_fullres", "2.5d")
@@ -454,6 +455,34 @@ def test_25d_schedule_is_planned_unless_the_name_says_otherwise(tiny: Any) -> No
         )
         schedules[name, configuration] = (described["epochs"], described["iterations_per_epoch"])
     assert list(schedules.values()) == [(321, 45), (7, 45), (321, 9), (1000, 250)]
+
+
+@pytest.mark.parametrize("value", ["32", 32, None, [32], [32, 32, 32], [32, -1], [32, 0], [32, 1.5], [32, "32"]])
+def test_a_training_patch_edited_by_hand(
+    value: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration = planned_25d(lopsided={"training_patch": value})
+    expected = (
+        "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at least 1, "
+        f"found {value!r}"
+    )
+    with pytest.raises(InputError) as error:
+        training_patch(configuration)
+    assert str(error.value) == expected
+    monkeypatch.setattr("sys.argv", ["nnUNetv2_train"])
+    with pytest.raises(SystemExit) as ending:
+        training_patch(configuration)
+    assert ending.value.code == 2
+    assert capsys.readouterr().err == f"nnunet-lopsided: error: {expected}\n"
+
+
+def test_a_training_patch_is_at_most_the_window() -> None:
+    assert training_patch(planned_25d(lopsided={"training_patch": [64, 16]})) == (40, 16)
+    assert training_patch(planned_25d()) == (40, 48)
+
+
+def planned_25d(**more: Any) -> ConfigurationManager:
+    return ConfigurationManager({"architecture": {}, "patch_size": [5, 40, 48], **more})
 
 
 @pytest.mark.parametrize(

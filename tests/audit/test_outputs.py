@@ -1,0 +1,114 @@
+"""Reading an audit that was written, and edited since."""
+
+import json
+import re
+
+import pytest
+
+from nnunet_lopsided.audit.outputs import chosen_audit, read_audit
+from nnunet_lopsided.errors import InputError
+
+RECORD = {
+    "id": "abc",
+    "schema_version": 1,
+    "dataset": "Dataset511_Cut",
+    "models": [{"trainer": "nnUNetTrainerLopsided"}],
+    "settings": {"label": None, "tolerance_mm": 1.0, "connectivity": 26},
+    "miss_rate": {},
+    "cases": {"p00": {"fold": 0, "label_sha256": "0"}},
+}
+HEAD = "audit,rank,case,candidate,score,mean_probability,max_probability,label\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "audit.json").write_text(json.dumps(RECORD))
+    (tmp_path / "audit.csv").write_text(HEAD + "abc,2,p00,1,0.5,0.4,0.6,1\nabc,1,p00,2,0.7,0.4,0.6,1\n")
+    return tmp_path
+
+
+def test_candidates_come_by_rank(folder):
+    found = read_audit(folder)
+    assert [(c.case, c.number, c.score) for c in found.candidates] == [("p00", 2, 0.7), ("p00", 1, 0.5)]
+    assert (found.id, found.dataset) == ("abc", "Dataset511_Cut")
+
+
+def test_files_as_a_spreadsheet_leaves_them(folder):
+    for name, more in (("audit.json", ""), ("audit.csv", ",,,,,,,\n")):
+        path = folder / name
+        path.write_bytes(("\ufeff" + path.read_text() + more).replace("\n", "\r\n").encode())
+    assert len(read_audit(folder).candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("[" * 100_000, "not valid JSON: nested too deeply"),
+        ("[]", "expected a mapping, found a list"),
+        ("{}", "expected the key schema_version, found none"),
+        ({"schema_version": 2}, "schema_version: expected 1, found 2"),
+        ({"id": 5}, "id: expected text, found 5"),
+        ({"cases": ["p00"]}, "cases: expected a mapping, found a list"),
+        ({"cases": {"p00": {"fold": 0}}}, "cases.p00: expected the key label_sha256, found fold"),
+        ({"models": [{"plans": "x"}]}, "models[0]: expected the key trainer, found plans"),
+        ({"models": []}, "models: expected at least one, found none"),
+        ({"settings": []}, "settings: expected a mapping, found a list"),
+        (
+            {"settings": {**RECORD["settings"], "tolerance_mm": "1"}},
+            'settings.tolerance_mm: expected a number, found "1"',
+        ),
+        ({"miss_rate": 0.5}, "miss_rate: expected a mapping, found 0.5"),
+    ],
+)
+def test_a_damaged_record(folder, content, message):
+    path = folder / "audit.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(RECORD | content))
+    with pytest.raises(InputError) as error:
+        read_audit(folder)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_record_with_a_number_beyond_all_bounds(folder):
+    path = folder / "audit.json"
+    path.write_text(path.read_text().replace("1.0", "1e999"))
+    with pytest.raises(InputError, match="not valid JSON: expected finite numbers, found 1e999"):
+        read_audit(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("other,1,p00,1,0.5,0.5,0.5,1", "line 2: expected a candidate of audit abc, found other"),
+        ("abc,1,p01,1,0.5,0.5,0.5,1", "line 2: expected a case of audit abc, found p01"),
+        ("abc,1,p00,one,0.5,0.5,0.5,1", "line 2: expected a candidate: invalid literal for int() with base 10: 'one'"),
+        ("abc,1,p00,1,0.5,1e999,0.5,1", "line 2: expected a candidate: 1e999 is not finite"),
+        ("abc,1", "line 2: expected a case of audit abc, found nothing"),
+    ],
+)
+def test_a_damaged_table(folder, row, message):
+    (folder / "audit.csv").write_text(f"{HEAD}{row}\n")
+    with pytest.raises(InputError) as error:
+        read_audit(folder)
+    assert str(error.value) == f"{folder / 'audit.csv'}, {message}"
+
+
+def test_a_table_without_a_column(folder):
+    (folder / "audit.csv").write_text(HEAD.replace("label", "value"))
+    with pytest.raises(InputError, match=r"expected the columns .* and label, found audit, rank, .*, value"):
+        read_audit(folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"id": ["abc"]}'])
+def test_a_damaged_record_among_those_looked_for(folder, monkeypatch, content):
+    """Nearby, or below nnUNet_results."""
+    path = folder / "audit.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=re.escape(f"{path}: ")):
+        chosen_audit(None, "abc", [folder])
+    results = folder / "results"
+    (results / "Dataset511_Cut" / "model" / "audit").mkdir(parents=True)
+    moved = path.rename(results / "Dataset511_Cut" / "model" / "audit" / "audit.json")
+    monkeypatch.setenv("nnUNet_results", str(results))
+    with pytest.raises(InputError, match=re.escape(f"{moved}: ")):
+        chosen_audit(None, "abc")
