@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict, decisions_above, read_decisions
 from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, chosen_audit, label_digest

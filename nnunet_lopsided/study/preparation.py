@@ -18,6 +18,7 @@ from nnunet_lopsided.nnunet_layout import (
     names_of_dataset,
     new_dataset_name,
     raw_dataset,
+    read_json,
     read_splits,
     write_json,
 )

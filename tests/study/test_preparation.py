@@ -233,6 +233,18 @@ def test_a_dataset_that_is_not_there_or_broken(text: str, folder: StudyFolder, n
     refused(text, folder, f"datasets[0].folder: file not found: {description}")
 
 
+def test_how_many_folds(text: str, folder: StudyFolder) -> None:
+    two = text + "splits: 2\n"
+    prepare(study(two), two, folder)
+    path = folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json"
+    assert [sorted(fold) for fold in read_json(path)] == [["train", "val"]] * 2
+    assert sorted(read_json(path)[0]["val"]) == read_json(path)[1]["train"]
+    with pytest.raises(
+        InputError, match=r"^dataset mets: .*splits_final\.json holds other folds; choose another folder"
+    ):
+        prepare(study(text), text, folder)
+
+
 def test_folds_of_other_cases(text: str, folder: StudyFolder, tmp_path: Path) -> None:
     source = next((tmp_path / "data").iterdir())
     splits = source / "splits_final.json"
