@@ -75,7 +75,7 @@ def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -
     write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
     with nnunet_paths(folder.path):
         for dataset, raw in sources.values():
-            _provide(dataset, raw, ids[dataset.name], folder, study.splits)
+            _provide(study, dataset, raw, ids[dataset.name], folder)
     stale: set[str] = set()
     for job in jobs:  # each after those it needs
         record = folder.record(job.name)
@@ -163,7 +163,7 @@ def _check_datasets(study: Study, file: str) -> None:
             training, test = _case_names(dataset, raw)
             if raw is not None:
                 _check_source(study, dataset, raw)
-            folds = _folds(dataset, raw, study.splits)
+            folds = _folds(study, dataset, raw)
         with _at_key(file, "folds"):
             beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= len(folds)]
             if beyond:  # nnU-Net would draw a random split, whatever the patients
@@ -251,7 +251,7 @@ def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None)
     return patients_of(cases, raw.folder if raw is not None else Path(), pattern)[0]
 
 
-def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder, n_folds: int) -> None:
+def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
     """Links to the user's cases, and the folds that all variants share, before anything can make others.
 
     Raises:
@@ -267,7 +267,7 @@ def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: Stud
         if (raw.folder / CASES_FILE).is_file():
             shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
     splits = folder.path / "nnUNet_preprocessed" / name / "splits_final.json"
-    folds = _folds(dataset, raw, n_folds)
+    folds = _folds(study, dataset, raw)
     if not splits.is_file():
         splits.parent.mkdir(parents=True, exist_ok=True)
         write_json(splits, folds)
@@ -275,8 +275,8 @@ def _provide(dataset: Dataset, raw: RawDataset | None, number: int, folder: Stud
         raise InputError(f"dataset {dataset.name}: {splits} holds other folds; choose another folder with -o")
 
 
-def _folds(dataset: Dataset, raw: RawDataset | None, n_folds: int) -> list[dict[str, list[str]]]:
-    """The dataset's own folds, or else ``n_folds`` by patient.
+def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[str, list[str]]]:
+    """The dataset's own folds, or else as many as the study wants, by patient.
 
     Raises:
         InputError: its own are not what nnU-Net writes, or hold other cases.
@@ -292,6 +292,6 @@ def _folds(dataset: Dataset, raw: RawDataset | None, n_folds: int) -> list[dict[
                     raise InputError(f"{path}: case {case} is none of the training cases of {raw.folder}")
         return folds
     cases: dict[str, list[str]] = {}
-    for case, patient in _patients(names, raw, None).items():
+    for case, patient in _patients(names, raw, study.evaluation.patients_regex).items():
         cases.setdefault(patient, []).append(case)
-    return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0, n_folds=n_folds)
+    return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0, n_folds=study.splits)

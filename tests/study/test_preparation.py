@@ -81,6 +81,14 @@ def test_folds_keep_patients_together(text: str, folder: StudyFolder, tmp_path: 
     assert sorted(sorted(fold["val"]) for fold in splits) == [["tr0", "tr1"], ["tr2", "tr3"], ["tr4"]]
 
 
+def test_folds_keep_the_patients_of_the_regex_together(text: str, folder: StudyFolder) -> None:
+    # Of tr0 to tr4 the patients are tr0 and, for all others, tr.
+    by_regex = text + "evaluation: {cases: [validation], patients_regex: (tr0?)}\nsplits: 2\n"
+    prepare(study(by_regex), by_regex, folder)
+    splits = read_json(folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json")
+    assert sorted(sorted(fold["val"]) for fold in splits) == [["tr0"], ["tr1", "tr2", "tr3", "tr4"]]
+
+
 def test_a_dataset_by_its_id(
     text: str, folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nnunet_paths: Path
 ) -> None:
