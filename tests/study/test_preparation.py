@@ -83,7 +83,7 @@ def test_folds_keep_patients_together(text: str, folder: StudyFolder, tmp_path: 
 
 def test_folds_keep_the_patients_of_the_regex_together(text: str, folder: StudyFolder) -> None:
     # Of tr0 to tr4 the patients are tr0 and, for all others, tr.
-    by_regex = text + "evaluation: {cases: [validation], patients_regex: (tr0?)}\nsplits: 2\n"
+    by_regex = text + "evaluation: {cases: [validation], patients_regex: '(tr0?)'}\nsplits: 2\n"
     prepare(study(by_regex), by_regex, folder)
     splits = read_json(folder.path / "nnUNet_preprocessed" / "Dataset800_mets" / "splits_final.json")
     assert sorted(sorted(fold["val"]) for fold in splits) == [["tr0"], ["tr1", "tr2", "tr3", "tr4"]]
