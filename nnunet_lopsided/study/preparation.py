@@ -163,6 +163,12 @@ def _check_datasets(study: Study, file: str) -> None:
             training, test = _case_names(dataset, raw)
             if raw is not None:
                 _check_source(study, dataset, raw)
+        pattern = study.evaluation.patients_regex
+        if pattern is not None:
+            with _at_key(file, "evaluation.patients_regex"):
+                evaluated = test if "test" in study.evaluation.cases else []
+                _patients([*training, *evaluated], raw, pattern)
+        with _at_key(file, f"datasets[{i}].{kind}"):
             folds = _folds(study, dataset, raw)
         with _at_key(file, "folds"):
             beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= len(folds)]
@@ -172,11 +178,6 @@ def _check_datasets(study: Study, file: str) -> None:
                 )
         with _at_key(file, "evaluation.label"):
             _check_label(study.evaluation.label, dataset, raw)
-        pattern = study.evaluation.patients_regex
-        if pattern is not None:
-            with _at_key(file, "evaluation.patients_regex"):
-                evaluated = test if "test" in study.evaluation.cases else []
-                _patients([*training, *evaluated], raw, pattern)
         for j, n in enumerate(study.patients):
             if n is None:
                 continue
