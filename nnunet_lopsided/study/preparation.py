@@ -171,6 +171,8 @@ def _check_datasets(study: Study, file: str) -> None:
         with _at_key(file, f"datasets[{i}].{kind}"):
             folds = _folds(study, dataset, raw)
         with _at_key(file, "folds"):
+            if not folds and study.folds != ("all",):
+                raise InputError(f"dataset {dataset.name}: expected training cases of at least 2 patients, found 1")
             beyond = [fold for fold in study.folds if fold != "all" and int(fold) >= len(folds)]
             if beyond:  # nnU-Net would draw a random split, whatever the patients
                 raise InputError(
