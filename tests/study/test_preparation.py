@@ -273,7 +273,7 @@ def test_more_patients_than_there_are(text: str, folder: StudyFolder, tmp_path: 
     plan_jobs(study(text + "patients: [3]\n"), folder)
     more = text + "patients: [4]\n"
     refused(more, folder, "patients[0]: dataset mets: expected at most its 3 training patients, found 4")
-    by_name = text + "patients: [3]\nevaluation: {patients_regex: '^tr0?'}\n"
+    by_name = text + "patients: [3]\nevaluation: {patients_regex: '^t[rs]0?'}\n"
     refused(by_name, folder, "patients[0]: dataset mets: expected at most its 2 training patients, found 3")
     one = text + "evaluation: {patients_regex: '^..'}\n"
     refused(one, folder, "folds: dataset mets: expected training cases of at least 2 patients, found 1")
