@@ -256,7 +256,7 @@ def read_audit(folder: Path) -> StoredAudit:
     """
     record = _record(folder)
     path = folder / TABLE
-    candidates = []
+    candidates: dict[tuple[str, int], StoredCandidate] = {}
     for line, row in numbered_rows(path, _NEEDED_COLUMNS):
         if row["audit"] != record["id"]:
             raise InputError(f"{path}, line {line}: expected a candidate of audit {record['id']}, found {row['audit']}")
@@ -268,8 +268,12 @@ def read_audit(folder: Path) -> StoredAudit:
             score, mean, highest = (_finite(row[name]) for name in ("score", "mean_probability", "max_probability"))
         except ValueError as error:
             raise InputError(f"{path}, line {line}: expected a candidate: {error}") from None
-        candidates.append(StoredCandidate(row["case"], number, rank, score, mean, highest, label))
-    return StoredAudit(folder, record, tuple(sorted(candidates, key=lambda c: c.rank)))
+        if number < 1:  # 0 is the background of its map
+            raise InputError(f"{path}, line {line}: expected the number of a candidate, at least 1, found {number}")
+        if (row["case"], number) in candidates:
+            raise InputError(f"{path}, line {line}: case {row['case']}, candidate {number} is listed twice")
+        candidates[row["case"], number] = StoredCandidate(row["case"], number, rank, score, mean, highest, label)
+    return StoredAudit(folder, record, tuple(sorted(candidates.values(), key=lambda c: c.rank)))
 
 
 def _finite(text: str) -> float:

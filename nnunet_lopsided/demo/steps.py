@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import write_json
+from nnunet_lopsided.nnunet_layout import read_json, write_json
 from nnunet_lopsided.running import last_line, run_logged
 
 _EPOCH = re.compile(rb"Epoch (\d+)")
@@ -55,7 +54,7 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
             bar.set_description_str(step.name)
             bar.set_postfix_str("")
             done = logs / f"{step.name}.json"
-            earlier = json.loads(done.read_text()) if done.is_file() else {}
+            earlier = read_json(done, {"command": [str], "seconds": float}) if done.is_file() else {}
             if earlier.get("command") != list(step.command):
                 started = time.monotonic()
                 _run(step, logs / f"{step.name}.log", environment, bar)

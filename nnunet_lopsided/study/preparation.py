@@ -287,11 +287,12 @@ def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[
     from nnunet_lopsided.dataset_conversion.converters.splitting import folds_by_patient
 
     names, _ = _case_names(dataset, raw)
+    known = set(names)
     if raw is not None and (path := raw.folder / "splits_final.json").is_file():
         folds = [{"train": list(train), "val": list(val)} for train, val in read_splits(path)]
         for fold in folds:
             for case in (*fold["train"], *fold["val"]):
-                if case not in names:
+                if case not in known:
                     raise InputError(f"{path}: case {case} is none of the training cases of {raw.folder}")
         return folds
     cases: dict[str, list[str]] = {}

@@ -83,6 +83,11 @@ def test_a_record_with_a_number_beyond_all_bounds(folder):
         ("abc,1,p01,1,0.5,0.5,0.5,1", "line 2: expected a case of audit abc, found p01"),
         ("abc,1,p00,one,0.5,0.5,0.5,1", "line 2: expected a candidate: invalid literal for int() with base 10: 'one'"),
         ("abc,1,p00,1,0.5,1e999,0.5,1", "line 2: expected a candidate: 1e999 is not finite"),
+        ("abc,1,p00,0,0.5,0.5,0.5,1", "line 2: expected the number of a candidate, at least 1, found 0"),
+        (
+            "abc,1,p00,1,0.5,0.5,0.5,1\nabc,2,p00,1,0.5,0.5,0.5,1",
+            "line 3: case p00, candidate 1 is listed twice",
+        ),
         ("abc,1", "line 2: expected a case of audit abc, found nothing"),
     ],
 )
