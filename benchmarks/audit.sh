@@ -41,13 +41,13 @@ for mode in "${modes[@]}"; do
   compgen -G "$nnUNet_raw/Dataset${id}_*" >/dev/null ||
     lopsided-censor -d 701 -o $id --mode "$mode" --rate 0.5 --seed 0 --name "Nuclei-$mode"
   compgen -G "$nnUNet_preprocessed/Dataset${id}_*" >/dev/null || lopsided-share -d 701 -o $id
-  for trainer in nnUNetTrainerLopsided_$budget nnUNetTrainer25D_$budget; do
+  for trainer in nnUNetTrainerLopsidedDice_dicenone_$budget nnUNetTrainer25D_$budget; do
     for fold in 0 1; do
       compgen -G "$nnUNet_results/Dataset${id}_*/${trainer}__*/fold_$fold/checkpoint_final.pth" >/dev/null ||
         nnUNetv2_train $id 2d $fold -tr "$trainer" -device cpu --npz --c
     done
     lopsided-audit -d $id -tr "$trainer" -c 2d -device cpu -o "$work/report/audit-$id-$trainer" --overwrite
   done
-  lopsided-audit score "$work/report/audit-$id-nnUNetTrainerLopsided_$budget" --truth 701 -o "$work/report/score-$id" \
+  lopsided-audit score "$work/report/audit-$id-nnUNetTrainerLopsidedDice_dicenone_$budget" --truth 701 -o "$work/report/score-$id" \
     --against "$work/report/audit-$id-nnUNetTrainer25D_$budget" --overwrite | tee "$work/report/score-$id.txt"
 done

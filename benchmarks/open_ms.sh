@@ -32,7 +32,7 @@ for pair in "601 611" "602 612"; do
       timed "preprocess $id" nnUNetv2_plan_and_preprocess -d "$id" -c $configuration -np 2
       touch "$work/report/preprocessed-$id"
     }
-    for trainer in nnUNetTrainer25D_$budget nnUNetTrainerLopsided_$budget; do
+    for trainer in nnUNetTrainer25D_$budget nnUNetTrainerLopsidedDice_dicenone_$budget; do
       run=${id}_$trainer
       compgen -G "$nnUNet_results/Dataset${id}_*/${trainer}__*/fold_all/checkpoint_final.pth" >/dev/null ||
         timed "train $run" nnUNetv2_train "$id" $configuration all -tr "$trainer" -device cpu --c

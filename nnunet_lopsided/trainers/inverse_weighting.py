@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -11,7 +11,7 @@ from torch import nn
 from nnunet_lopsided.losses import InverseWeightedLoss
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.instances import SpatialWithInstances, WeightedTarget, WithInstances
-from nnunet_lopsided.trainers.lopsided import nnUNetTrainerLopsided
+from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, BootstrapTrainer, nnUNetTrainerLopsided
 
 
 class InverseWeightingData(LesionTrainer):
@@ -95,4 +95,9 @@ class nnUNetTrainerInverseWeightingASL(InverseWeightingTrainer):
 
 
 class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerLopsided):
-    """Lopsided bootstrap with every positive voxel weighted by alpha times the inverse volume of its lesion."""
+    """Eq. 3 alone, with every positive voxel weighted by alpha times the inverse volume of its lesion."""
+
+    name_options: ClassVar = (ALPHA, BETA, *BootstrapTrainer.name_options)
+    alpha: float = 3.0
+    beta: float = 0.1
+    dice: Literal["none", "full", "masked"] = "none"

@@ -15,6 +15,11 @@ from nnunet_lopsided.trainers.teacher import EmaTeacher
 ALPHA = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
 BETA = NameOption("beta", "bN", "weight of the label on background voxels", 0, 1)
 BETA_EVERYWHERE = NameOption("beta", "bN", "weight of the label", 0, 1)
+DICE = (
+    NameFlag("dice", "dicefull", "Dice over all voxels", "full"),
+    NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
+    NameFlag("dice", "dicenone", "no Dice term", "none"),
+)
 WARM_UP = NameOption("warm_up_epochs", "wN", "epochs over which beta falls from 1", 0, integer=True)
 TEACHER = NameOption("teacher_decay", "emaN", "decay of the average network whose argmax is the target", 0, 0.999999)
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
@@ -23,7 +28,7 @@ SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the 
 class nnUNetTrainerClassWeighted(LesionTrainer):
     """Cross-entropy with lesion voxels weighted by alpha: eq. 1 of Yi et al. 2020, the paper's plain arm.
 
-    It starts at the foreground prior too, so that it differs from :class:`nnUNetTrainerLopsided` in beta alone.
+    It starts at the foreground prior too, so that it differs from ``nnUNetTrainerLopsidedDice_dicenone`` in beta alone.
     """
 
     name_options: ClassVar = (ALPHA, *LesionTrainer.name_options)
@@ -127,46 +132,21 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
 
 
 class nnUNetTrainerLopsided(BootstrapTrainer):
-    """Lopsided bootstrap loss: eq. 3 of Yi et al. 2020 with the two stabilisers it needs from a fresh start.
+    """The default recipe: lopsided bootstrap loss, eq. 3 of Yi et al. 2020, plus soft Dice, stable from a fresh start.
+
+    The best of what we measured (docs/explanation/when-it-helps.md): Dice and eq. 3 with alpha 1 and beta 0.5, where
+    the paper has eq. 3 alone with alpha 3 and beta 0.1.
 
     Attributes:
         alpha: weight of lesion voxels.
+        dice: ``full``: Dice over all voxels; ``masked``: voxels labelled background that the network calls lesion are
+            left out of its sums; ``none``: no Dice term.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, *BootstrapTrainer.name_options)
-    hyperparameters: ClassVar = ("alpha", *BootstrapTrainer.hyperparameters)
-    alpha: float = 3.0
-
-    def _build_criterion(self) -> Any:
-        return LopsidedBootstrapLoss(
-            self.alpha, self._beta_at(self.current_epoch), soft=self.soft, **self._target_format
-        )
-
-
-class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
-    """Eq. 3 to the letter: constant beta, no foreground prior. From a fresh start it can fail, see the explanation."""
-
-    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
-    warm_up_epochs: int | None = 0
-    foreground_prior_bias: bool = False
-
-
-class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
-    """Lopsided bootstrap plus soft Dice.
-
-    Attributes:
-        dice: ``full``: Dice over all voxels, the default, as it was the better of the two in our measurements;
-            ``masked``: voxels labelled background that the network calls lesion are left out of the sums; ``none``: no
-            Dice term.
-    """
-
-    name_options: ClassVar = (
-        NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
-        NameFlag("dice", "dicefull", "Dice over all voxels", "full"),
-        NameFlag("dice", "dicenone", "no Dice term", "none"),
-        *nnUNetTrainerLopsided.name_options,
-    )
-    hyperparameters: ClassVar = ("dice", *nnUNetTrainerLopsided.hyperparameters)
+    name_options: ClassVar = (ALPHA, BETA, *DICE, *BootstrapTrainer.name_options)
+    hyperparameters: ClassVar = ("dice", "alpha", *BootstrapTrainer.hyperparameters)
+    alpha: float = 1.0
+    beta: float = 0.5
     dice: Literal["none", "full", "masked"] = "full"
 
     def _build_criterion(self) -> LopsidedDiceLoss:
@@ -178,3 +158,21 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
             soft=self.soft,
             **self._target_format,
         )
+
+
+class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
+    """Eq. 3 to the letter: no Dice, constant beta, no foreground prior. From a fresh start it can fail."""
+
+    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
+    alpha: float = 3.0
+    beta: float = 0.1
+    dice: Literal["none", "full", "masked"] = "none"
+    warm_up_epochs: int | None = 0
+    foreground_prior_bias: bool = False
+
+
+class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
+    """The paper's alpha and beta plus soft Dice, with the two stabilisers."""
+
+    alpha: float = 3.0
+    beta: float = 0.1

@@ -160,7 +160,7 @@ def test_any_text_is_read_refused_or_of_others(rest: str) -> None:
         (
             "nnUNetTrainerLopsided_7iters_b1",
             "nnUNetTrainerLopsided",
-            {"beta": 1, "iterations_per_epoch": 7, "alpha": 3},
+            {"beta": 1, "iterations_per_epoch": 7, "alpha": 1},
         ),
         ("nnUNetTrainerClassWeighted_a30", "nnUNetTrainerClassWeighted", {"alpha": 30, "epochs": None}),
         ("nnUNetTrainer25D_2epochs_3iters", "nnUNetTrainer25D", {"epochs": 2, "iterations_per_epoch": 3}),

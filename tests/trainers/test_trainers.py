@@ -24,7 +24,7 @@ from nnunet_lopsided import trainers
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.losses import lopsided_bootstrap_loss
+from nnunet_lopsided.losses import LopsidedDiceLoss, lopsided_bootstrap_loss
 from nnunet_lopsided.trainers.base import PerResolution, last_layers, training_patch
 
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
@@ -188,7 +188,8 @@ def test_warm_up(tiny: Any, name: str, expected: list[float]) -> None:
 
 def test_the_default_recipe(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerLopsided")
-    assert (trainer.alpha, trainer.beta, trainer._warm_up, trainer.foreground_prior_bias) == (3, 0.1, 100, True)
+    assert (trainer.alpha, trainer.beta, trainer.dice) == (1, 0.5, "full")
+    assert (trainer._warm_up, trainer.foreground_prior_bias) == (100, True)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
         1000,
         250,
@@ -224,6 +225,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
     expected = {
         "version": nnunet_lopsided.__version__,
         "trainer": name,
+        "dice": "full",
         "alpha": 10.0,
         "beta": 0.5,
         "warm_up_epochs": 5,
@@ -270,7 +272,7 @@ def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configu
         if trained is last_layers(first.network)[-1]:
             assert not torch.equal(before, continued.bias)
     second.on_train_epoch_start()
-    assert second.criterion.beta == pytest.approx(1 - 0.9 * 2 / 4)
+    assert second.criterion.beta == pytest.approx(1 - 0.5 * 2 / 4)
     assert second.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
     run_epoch(second)
     assert second.current_epoch == 3
@@ -297,7 +299,7 @@ def test_a_step_on_every_kind_of_label(
         "nnUNetTrainerLopsided_soft_ema0p9",
         "nnUNetTrainerLopsidedPaper",
         "nnUNetTrainerLopsidedDice_dicemasked",
-        "nnUNetTrainerLopsidedDice_dicefull",
+        "nnUNetTrainerLopsidedDice_dicenone",
         "nnUNetTrainerInverseWeightingCE",
         "nnUNetTrainerInverseWeightingFocal",
         "nnUNetTrainerInverseWeightingDice",
@@ -376,7 +378,7 @@ def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
     with torch.no_grad():
         logits = trainer.network(batch["data"])
         assert logits.shape == (2, 2, 1, 32, 32)
-        expected = lopsided_bootstrap_loss(logits[:, :, 0], batch["target"][:, 0, 0], trainer.alpha, 1.0)
+        expected = LopsidedDiceLoss(trainer.alpha, 1.0, batch_dice=True)(logits, batch["target"])
         assert float(trainer.validation_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
     assert trainer.inference_allowed_mirroring_axes == (1, 2)
 
@@ -583,7 +585,7 @@ def test_one_resolution_still_counts(tiny: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_loss_of_a_step_is_that_of_the_weighted_resolutions(tiny: Any) -> None:
-    trainer = build(tiny, "nnUNetTrainerLopsided_w0", "3d_fullres")
+    trainer = build(tiny, "nnUNetTrainerLopsidedDice_dicenone_w0", "3d_fullres")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     trainer.loss.weights = (0.75, 0.25)
@@ -633,7 +635,7 @@ def test_a_continued_25d_teacher_predicts_the_centre_slice(empty_results: Any) -
 
 
 def test_the_loss_takes_the_teachers_verdict(tiny: Any) -> None:
-    trainer = build(tiny, "nnUNetTrainerLopsided_ema0p9_w0")
+    trainer = build(tiny, "nnUNetTrainerLopsidedDice_dicenone_ema0p9_w0")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     with torch.no_grad():  # a teacher that calls everything lesion
@@ -658,7 +660,7 @@ def test_curves_of_an_epoch(empty_results: Any) -> None:
     with (folder / "lopsided_curves.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["epoch"] == "0"
-    assert float(row["beta"]) == pytest.approx(0.1)
+    assert float(row["beta"]) == pytest.approx(0.5)
     assert 0 <= float(row["flipped_background"]) <= 1
     assert float(row["gradient_norm"]) > 0
     assert (folder / "lopsided_curves.png").is_file()
