@@ -302,7 +302,7 @@ class _Table:
 
     def features(self, threshold: float) -> NDArray[np.float64]:
         """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
-        columns = [_logit(self.core_probability) - _logit(np.array(threshold))]
+        columns = [_logit(p) - _logit(np.array(threshold)) for p in (self.core_probability, self.max_probability)]
         if (self.agreement < 1).any():
             columns.append(self.agreement)
         return np.column_stack([*columns, self.contrasts])
@@ -310,7 +310,7 @@ class _Table:
     @property
     def feature_names(self) -> list[str]:
         """Of the columns of :meth:`features`."""
-        names = ["probability of the core"]
+        names = ["probability of the core", "highest probability"]
         if (self.agreement < 1).any():
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
