@@ -113,7 +113,7 @@ def _arms(settings: DemoSettings) -> list[Arm]:
     budget = f"{settings.epochs}epochs_{settings.iterations}iters"
     alpha, beta = (f"{value:g}".replace(".", "p") for value in (settings.alpha, settings.beta))
     plain = f"nnUNetTrainerClassWeighted_a{alpha}_{budget}"
-    lopsided = f"nnUNetTrainerLopsided_a{alpha}_b{beta}_{budget}"
+    lopsided = f"nnUNetTrainerLopsidedDice_dicenone_a{alpha}_b{beta}_{budget}"
     percent = f"{100 * settings.rate:g}%"
     return [
         Arm("full", "all lesions, weighted cross-entropy", FULL, plain),
