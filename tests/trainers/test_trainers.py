@@ -684,3 +684,19 @@ def test_threads_are_those_of_the_environment(tiny: Any, monkeypatch: pytest.Mon
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         build(tiny).initialize()
     assert threads == [3]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi-class", "regions", "ignore"])
+def test_without_bootstrap_the_default_is_the_loss_of_nnunet(
+    tiny: Any, tiny_datasets: Callable[[str], Any], kind: str
+) -> None:
+    ours = build(tiny_datasets(kind), "nnUNetTrainerLopsided_b1")
+    stock = build(tiny_datasets(kind), "nnUNetTrainer25D")
+    for trainer in (ours, stock):
+        trainer.initialize()
+    ours.on_train_start()
+    ours.on_train_epoch_start()
+    batch = next(ours.dataloader_train)
+    with torch.no_grad():
+        outputs = ours.network(batch["data"])
+        torch.testing.assert_close(ours.loss(outputs, batch["target"]), stock.loss(outputs, batch["target"]))
