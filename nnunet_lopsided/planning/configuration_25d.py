@@ -124,9 +124,6 @@ def add_configuration(
         _check_network({"encoder": overrides.encoder}, n_channels, n_classes)
     lesions = measure_lesions(folder, n_processes)
     configuration = configuration_25d(plans, fingerprint, lesions, memory, memory_target_gib, overrides)
-    present = plans["configurations"].get(NAME)
-    if present not in (None, configuration) and not overwrite:
-        raise InputError(f"{plans_file}: holds another {NAME} configuration already; --overwrite replaces it")
     if overrides.encoder_weights is not None:  # the network itself was built for the estimate
         _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
     add_to_plans(plans_file, plans, NAME, configuration, overwrite=overwrite)

@@ -9,8 +9,8 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import add_to_plans, preprocessed_folder, read_json
 
-_SUFFIX = "_small"
-NAMES = tuple(parent + _SUFFIX for parent in ("2d", "3d_fullres"))
+# Small configuration -> the one of nnU-Net's that it is made from.
+PARENTS = {f"{parent}_small": parent for parent in ("2d", "3d_fullres")}
 _FEATURES, _STAGES, _EDGE, _VOXELS = 8, 5, 128, 2**15
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 
@@ -35,7 +35,7 @@ def small_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
         >>> small["patch_size"], small["batch_size"], small["architecture"]["arch_kwargs"]["features_per_stage"]
         ([128, 128], 2, [8, 16])
     """
-    parent = name.removesuffix(_SUFFIX)
+    parent = PARENTS[name]
     configurations = plans.get("configurations", {})
     if parent not in configurations:
         raise InputError(f"plans {plans.get('plans_name')}: {name} needs {parent}, found {', '.join(configurations)}")

@@ -281,8 +281,7 @@ class _Expansion:
         command += ["--seed", str(variant.seed)]
         if variant.patients is not None:
             command += ["--patients", str(variant.patients)]
-            if self.study.evaluation.patients_regex is not None:
-                command += ["--patients-regex", self.study.evaluation.patients_regex]
+            command += self._patients_regex
         command += ["--ignored"] if variant.ignored else []
         made = self._made(variant.dataset)
         yield Job(f"censor/{variant.name}", (*command, "--overwrite", "-np", str(cpus)), made, cpus=cpus)
@@ -302,17 +301,23 @@ class _Expansion:
         cpus, folder, results = self.study.resources.cpus, f"audits/{name}", _results(run)
         command = ["lopsided-audit", "-d", str(self.ids[variant.plain.name]), "-tr", arm.trainer]
         command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
-        if self.study.evaluation.label is not None:
-            command += ["--label", self.study.evaluation.label]
-        if self.study.evaluation.patients_regex is not None:
-            command += ["--patients-regex", self.study.evaluation.patients_regex]
-        command += ["-device", self.study.device, "--overwrite", "-np", str(cpus)]
+        command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite", "-np", str(cpus)]
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
         yield Job(f"audit/{name}", tuple(command), trained, results, cpus)
         apply = ["lopsided-audit", "apply", "--accept-above", f"{rule.above:g}", "--audit", folder]
         apply += ["-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
         yield Job(f"apply/{name}", tuple(apply), (f"audit/{name}",), results, cpus)
         yield self._share(variant, f"apply/{name}")
+
+    @property
+    def _label(self) -> list[str]:
+        label = self.study.evaluation.label
+        return [] if label is None else ["--label", label]
+
+    @property
+    def _patients_regex(self) -> list[str]:
+        pattern = self.study.evaluation.patients_regex
+        return [] if pattern is None else ["--patients-regex", pattern]
 
     def _made(self, dataset: str) -> tuple[str, ...]:
         """The job that makes the raw dataset, if one does."""
@@ -404,8 +409,7 @@ class _Expansion:
     def _evaluate(self, run: Run, on: str, which: tuple[str, ...], needs: tuple[str, ...]) -> Job:
         rules, cpus = self.study.evaluation, self.study.resources.cpus
         options = [] if rules.profile == "paper" else ["--profile", rules.profile]
-        options += [] if rules.label is None else ["--label", rules.label]
-        options += [] if rules.patients_regex is None else ["--patients-regex", rules.patients_regex]
+        options += [*self._label, *self._patients_regex]
         command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "--np", str(cpus))
         return Job(f"evaluate/{run.name}-{on}", (*command, "--overwrite"), needs, _results(run), cpus, run=run.name)
 

@@ -46,6 +46,7 @@ def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[d
     _check_datasets(study, file)
     ids = choose_ids(study, folder.ids())
     _check_ids(folder, ids)
+    _check_folds(study, folder, ids)
     jobs = expand(study, ids)
     _check_data(folder, jobs)
     return ids, jobs
@@ -133,6 +134,14 @@ def _check_ids(folder: StudyFolder, ids: Mapping[str, int]) -> None:
                     f"dataset id {number} for {variant} is in use in {folder.path}: {', '.join(others)}; give another "
                     "range by dataset_ids"
                 )
+
+
+def _check_folds(study: Study, folder: StudyFolder, ids: Mapping[str, int]) -> None:
+    """Trainings may have used the folds that are there, so these must not change."""
+    for dataset in study.datasets:
+        splits = _splits_file(folder, new_dataset_name(ids[dataset.name], dataset.name))
+        if splits.is_file() and read_json(splits) != _folds(study, dataset, _source(dataset)):
+            raise InputError(f"dataset {dataset.name}: {splits} holds other folds; choose another folder with -o")
 
 
 def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
@@ -255,11 +264,7 @@ def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None)
 
 
 def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
-    """Links to the user's cases, and the folds that all variants share, before anything can make others.
-
-    Raises:
-        InputError: the folder holds other folds, which trainings may have used.
-    """
+    """Links to the user's cases, and the folds that all variants share, before anything can make others."""
     name = new_dataset_name(number, dataset.name)
     if raw is not None and not (folder.path / "nnUNet_raw" / name).is_dir():
         from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
@@ -269,13 +274,14 @@ def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int
         linked = link_cases(raw, number, dataset.name, raw.training_cases(), test)
         if (raw.folder / CASES_FILE).is_file():
             shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
-    splits = folder.path / "nnUNet_preprocessed" / name / "splits_final.json"
-    folds = _folds(study, dataset, raw)
+    splits = _splits_file(folder, name)
     if not splits.is_file():
         splits.parent.mkdir(parents=True, exist_ok=True)
-        write_json(splits, folds)
-    elif read_json(splits) != folds:
-        raise InputError(f"dataset {dataset.name}: {splits} holds other folds; choose another folder with -o")
+        write_json(splits, _folds(study, dataset, raw))
+
+
+def _splits_file(folder: StudyFolder, dataset: str) -> Path:
+    return folder.path / "nnUNet_preprocessed" / dataset / "splits_final.json"
 
 
 def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[str, list[str]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.planning.small import NAMES as SMALL
+from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget
 
@@ -24,7 +24,7 @@ PLANNERS = {
     "nnUNetPlannerResEncXL": "nnUNetResEncUNetXLPlans",
 }
 # Configurations that lopsided-plan adds -> the one of nnU-Net's whose preprocessed data they use.
-PARENTS = {"2.5d": "3d_fullres", **{name: name.removesuffix("_small") for name in SMALL}}
+PARENTS = {"2.5d": "3d_fullres", **SMALL}
 _SEEDED = ("stochastic", "reader")
 
 
@@ -239,7 +239,7 @@ def _study(top: Node, folder: Path) -> Study:
     _unique(top, "arms", [arm.name for arm in arms])
     # nnU-Net keeps results by trainer.
     _unique(top, "arms", [arm.trainer for arm in arms if not arm.changes_labels])
-    _unique(top, "arms", [f"{arm.trainer} with {arm.relabelled}" for arm in arms if arm.relabelled])
+    _unique(top, "arms", [f"{arm.trainer} relabelled by {arm.relabelled.by}" for arm in arms if arm.relabelled])
     _unique(top, "arms", [f"{arm.trainer} with ignored lesions" for arm in arms if arm.ignored])
     study = Study(
         name=top.need("name", _study_name),
@@ -286,6 +286,9 @@ def _check_relabelled(place: Node, arm: Arm, study: Study, before: Sequence[Arm]
     teacher = next((other for other in before if other.name == arm.relabelled.by), None)
     if teacher is None or teacher.changes_labels:
         place.fail("by to name an arm above it, whose labels are as they are", arm.relabelled.by)
+    same = [other.relabelled for other in before if other.relabelled and other.relabelled.by == teacher.name]
+    if any(rule.above != arm.relabelled.above for rule in same):  # they share their labels
+        place.fail(f"above to be {same[0].above:g}, as in the arm before that is relabelled by {teacher.name}")
     if "all" in study.folds or len(study.folds) < 2:
         place.fail("at least two folds in the study, so that no case is judged by a model that learned from it")
     missing = set(arm.censoring or _names(study)) - set(teacher.censoring or _names(study))

@@ -376,7 +376,7 @@ def _arch_kwargs_of_the_user() -> Iterator[None]:
 def _keep_to_omp_num_threads() -> None:
     """Take back what nnU-Net's commands do on a CPU: a thread per core, whatever ``OMP_NUM_THREADS`` says.
 
-    Several trainings on one machine would wait for each other's threads in oneDNN, fifteen times as long.
+    Several trainings on one machine would wait for each other's threads in oneDNN, seven to ten times as long.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted):

@@ -9,6 +9,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from torch import nn
 
 from nnunet_lopsided.losses import InverseWeightedLoss
+from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.instances import SpatialWithInstances, WeightedTarget, WithInstances
 from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, BootstrapTrainer, nnUNetTrainerLopsided
@@ -100,4 +101,4 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     name_options: ClassVar = (ALPHA, BETA, *BootstrapTrainer.name_options)
     alpha: float = 3.0
     beta: float = 0.1
-    dice: Literal["none", "full", "masked"] = "none"
+    dice: DiceTerm = "none"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
 from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, LopsidedDiceLoss
+from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
 from nnunet_lopsided.trainers.teacher import EmaTeacher
@@ -147,7 +148,7 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
     hyperparameters: ClassVar = ("dice", "alpha", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
-    dice: Literal["none", "full", "masked"] = "full"
+    dice: DiceTerm = "full"
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         return LopsidedDiceLoss(
@@ -166,7 +167,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
     alpha: float = 3.0
     beta: float = 0.1
-    dice: Literal["none", "full", "masked"] = "none"
+    dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
 

@@ -251,6 +251,7 @@ def test_how_many_folds(text: str, folder: StudyFolder) -> None:
         InputError, match=r"^dataset mets: .*splits_final\.json holds other folds; choose another folder"
     ):
         prepare(study(text), text, folder)
+    assert folder.study_file.read_text() == two  # refused before anything is written
 
 
 def test_folds_of_other_cases(text: str, folder: StudyFolder, tmp_path: Path) -> None:

@@ -58,6 +58,12 @@ def test_arms_with_labels_of_their_own() -> None:
         ("relabelled:", "ignored: true, relabelled:", "arms[2]: expected either ignored or relabelled, found both"),
         ("folds: [0, 1]", "folds: [all]", "arms[2]: expected at least two folds in the study"),
         ("folds: [0, 1]", "folds: [1]", "arms[2]: expected at least two folds in the study"),
+        (
+            "relabelled: {by: plain}}",
+            "relabelled: {by: plain}}\n"
+            "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, above: .7}}",
+            "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain",
+        ),
         ("ignored: true", "ignored: false", "arms: expected different ones, found nnUNetTrainer twice"),
         ("plain,", "plain, censoring: [size50],", "arms[2]: expected arm plain to be trained on full too"),
     ):
