@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nnunet_lopsided.audit.outputs import StoredAudit
+from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import read_json
 from nnunet_lopsided.tables import numbered_rows
@@ -21,39 +22,52 @@ class Decisions:
     """Decisions of one audit.
 
     Attributes:
-        path: the file they are from; None: of no reader.
         audit: the id of the audit.
         verdicts: by case and number of the candidate; candidates without decision are not in it.
-        accepted_above: where no reader decided, the score from which candidates are accepted.
+        origin: who decided, for the record of what was done with them.
     """
 
-    path: Path | None
     audit: str
-    verdicts: dict[tuple[str, int], Verdict]
-    accepted_above: float | None = None
+    verdicts: Mapping[tuple[str, int], Verdict]
+    origin: Mapping[str, Any]
 
     def count(self, verdict: Verdict) -> int:
         """Candidates so decided."""
         return sum(found == verdict for found in self.verdicts.values())
 
-    def check(self, audit: StoredAudit) -> None:
-        """Raise :class:`InputError` where a decision is on no candidate of the audit."""
-        known = {(candidate.case, candidate.number) for candidate in audit.candidates}
-        for case, number in self.verdicts:
-            if (case, number) not in known:
-                raise InputError(f"{self.path}: case {case} has no candidate {number} in audit {audit.id}")
 
-
-def decisions_above(audit: StoredAudit, score: float | None) -> Decisions:
-    """Accept the candidates whose score is at least ``score``, and leave the others undecided.
+def decisions_above(audit: StoredAudit, score: float) -> Decisions:
+    """Accept the candidates whose score is at least ``score``, and leave the others undecided: no reader has seen them.
 
     Raises:
-        InputError: the score is None or not within [0, 1].
+        InputError: the score is not within [0, 1].
     """
-    if score is None or not 0 <= score <= 1:
-        raise InputError(f"expected decisions, or a score from 0 to 1 above which to accept, got {score}")
-    accepted = {(c.case, c.number): "accept" for c in audit.candidates if c.score >= score}
-    return Decisions(None, audit.id, accepted, score)  # type: ignore[arg-type]
+    if not 0 <= score <= 1:
+        raise InputError(f"expected a score from 0 to 1 above which to accept, got {score}")
+    verdicts: dict[tuple[str, int], Verdict] = {
+        (c.case, c.number): "accept" for c in audit.candidates if c.score >= score
+    }
+    return Decisions(audit.id, verdicts, {"accepted_above": score})
+
+
+def audit_and_decisions(path: Path, audit_folder: Path | None = None) -> tuple[StoredAudit, Decisions]:
+    """Decisions in a file and the audit that they are of.
+
+    Args:
+        path: see :func:`read_decisions`.
+        audit_folder: of the audit; None: beside the decisions, or see
+            :func:`~nnunet_lopsided.audit.outputs.chosen_audit`.
+
+    Raises:
+        InputError: see :func:`read_decisions`; there is no such audit, or a decision is on no candidate of it.
+    """
+    decisions = read_decisions(path)
+    audit = chosen_audit(audit_folder, decisions.audit, [path.absolute().parent])
+    known = {(candidate.case, candidate.number) for candidate in audit.candidates}
+    for case, number in decisions.verdicts:
+        if (case, number) not in known:
+            raise InputError(f"{path}: case {case} has no candidate {number} in audit {audit.id}")
+    return audit, decisions
 
 
 def read_decisions(path: Path) -> Decisions:
@@ -88,7 +102,7 @@ def read_decisions(path: Path) -> Decisions:
         raise InputError(f"{path} holds decisions of several audits: {', '.join(sorted(audits))}")
     if not verdicts:
         raise InputError(f"{path} holds no decision")
-    return Decisions(path, audits.pop(), verdicts)
+    return Decisions(audits.pop(), verdicts, {"decisions_sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:

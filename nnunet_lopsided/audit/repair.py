@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, Verdict, decisions_above, read_decisions
-from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, chosen_audit, label_digest
+from nnunet_lopsided.audit.decisions import Decisions, Verdict
+from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, label_digest
 from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
@@ -56,11 +55,10 @@ class RepairedVariant:
 
 
 def write_repaired_variant(
-    decisions_file: Path | None,
+    audit: StoredAudit,
+    decisions: Decisions,
     output_id: int,
     *,
-    accept_above: float | None = None,
-    audit_folder: Path | None = None,
     unsure: Unsure = "leave",
     name: str | None = None,
     overwrite: bool = False,
@@ -72,27 +70,18 @@ def write_repaired_variant(
     already is never changed. The folder appears only when complete. The same call gives the same bytes.
 
     Args:
-        decisions_file: see :func:`~nnunet_lopsided.audit.decisions.read_decisions`; None: no reader has decided.
-        accept_above: instead of a reader, accept every candidate whose score is at least this, 0 to 1, and leave the
-            others undecided: self-training.
+        audit: of the dataset.
+        decisions: on its candidates.
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
-        audit_folder: see :func:`~nnunet_lopsided.audit.outputs.chosen_audit`.
         unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
         overwrite: replace an earlier repaired variant of the same id and name.
         n_workers: label files worked on at the same time.
 
     Raises:
-        InputError: neither decisions nor a score, decisions are of another audit or on candidates that do not exist,
-            labels have changed since the audit, or the id is in use.
+        InputError: labels have changed since the audit, a candidate has a label that the dataset has not, or the id is
+            in use.
     """
-    if decisions_file is None:
-        audit = chosen_audit(audit_folder)
-        decisions = decisions_above(audit, accept_above)
-    else:
-        decisions = read_decisions(decisions_file)
-        audit = chosen_audit(audit_folder, decisions.audit, [decisions_file.absolute().parent])
-        decisions.check(audit)
     dataset = raw_dataset(audit.dataset)
     _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
@@ -211,12 +200,6 @@ def _write_changes(path: Path, changes: list[Change]) -> None:
     write_table(path, ["case", "candidate", "action", "value", "n_voxels"], rows)
 
 
-def _origin(decisions: Decisions) -> dict[str, Any]:
-    if decisions.path is None:
-        return {"accepted_above": decisions.accepted_above}
-    return {"decisions_sha256": hashlib.sha256(decisions.path.read_bytes()).hexdigest()}
-
-
 def _record(
     dataset: RawDataset,
     audit: StoredAudit,
@@ -230,7 +213,7 @@ def _record(
         "version": __version__,
         "source_dataset": dataset.name,
         "audit": audit.id,
-        **_origin(decisions),
+        **decisions.origin,
         "unsure": unsure,
         "ignore_label": ignore,
         "n_candidates": len(audit.candidates),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import COLUMNS
+from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
 from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit, read_audit
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.dataset_conversion.parallel import for_each
@@ -222,13 +222,25 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
     return "\n".join(lines)
 
 
-def write_decisions(scored: ScoredAudit, path: Path) -> None:
-    """The decisions that the truth would make: every candidate on a missed lesion accepted, the others rejected."""
+def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None = None) -> Decisions:
+    """What a reader who knows the truth decides: candidates on a missed lesion are accepted, the others rejected.
+
+    Args:
+        scored: the audit against the truth.
+        truth: id or name of the dataset with the whole labels.
+        first: how many candidates are decided on, by rank; None: all.
+    """
+    verdicts: dict[tuple[str, int], Verdict] = {
+        (candidate.case, candidate.number): "accept" if lesion else "reject"
+        for candidate, lesion in zip(scored.audit.candidates[:first], scored.lesion[:first].tolist(), strict=True)
+    }
+    return Decisions(scored.audit.id, verdicts, {"decided_by": raw_dataset(truth).name, "first": first})
+
+
+def write_decisions(decisions: Decisions, path: Path) -> None:
+    """Write decisions as the CSV that ``lopsided-audit apply`` reads."""
     unfinished = path.with_name(f".unfinished-{path.name}")
-    rows = (
-        [scored.audit.id, candidate.case, candidate.number, "accept" if lesion else "reject"]
-        for candidate, lesion in zip(scored.audit.candidates, scored.lesion.tolist(), strict=True)
-    )
+    rows = ([decisions.audit, case, number, verdict] for (case, number), verdict in decisions.verdicts.items())
     write_table(unfinished, COLUMNS, rows)
     unfinished.replace(path)
 

@@ -12,6 +12,8 @@ from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
+    from nnunet_lopsided.audit.decisions import Decisions
+    from nnunet_lopsided.audit.outputs import StoredAudit
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,6 +180,14 @@ def _apply_parser() -> Parser:
         metavar="SCORE",
         help="instead of DECISIONS: accept every candidate with at least this score, which no reader has seen",
     )
+    parser.add_argument(
+        "--truth",
+        metavar="DATASET",
+        help="instead of DECISIONS, where lesions were deleted on purpose: decide as the whole labels in this dataset",
+    )
+    parser.add_argument(
+        "--first", type=int, metavar="N", help="with --truth: decide on the first N candidates alone (default: all)"
+    )
     parser.add_argument("-o", required=True, type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
     parser.add_argument(
         "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
@@ -197,15 +207,12 @@ def _apply_parser() -> Parser:
 def _apply(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.audit.repair import write_repaired_variant
-    from nnunet_lopsided.errors import InputError
 
-    if (arguments.decisions is None) == (arguments.accept_above is None):
-        raise InputError("expected either DECISIONS or --accept-above")
+    audit, decisions = _decided(arguments)
     repaired = write_repaired_variant(
-        arguments.decisions,
+        audit,
+        decisions,
         arguments.o,
-        accept_above=arguments.accept_above,
-        audit_folder=arguments.audit,
         unsure=arguments.unsure,
         name=arguments.name,
         overwrite=arguments.overwrite,
@@ -219,6 +226,27 @@ def _apply(arguments: argparse.Namespace) -> int:
     for note in repaired.notes:
         print(f"note: {note}", file=sys.stderr)
     return 0
+
+
+def _decided(arguments: argparse.Namespace) -> tuple[StoredAudit, Decisions]:
+    """The audit and what a reader, a score or the truth decided on its candidates."""
+    from nnunet_lopsided.audit.decisions import audit_and_decisions, decisions_above
+    from nnunet_lopsided.audit.outputs import chosen_audit
+    from nnunet_lopsided.audit.score_outputs import decisions_of_truth, score_audits
+    from nnunet_lopsided.errors import InputError
+
+    given = [value is not None for value in (arguments.decisions, arguments.accept_above, arguments.truth)]
+    if sum(given) != 1:
+        raise InputError("expected exactly one of DECISIONS, --accept-above and --truth")
+    if arguments.first is not None and (arguments.truth is None or arguments.first < 1):
+        raise InputError(f"--first must be at least 1, and needs --truth; got {arguments.first}")
+    if arguments.decisions is not None:
+        return audit_and_decisions(arguments.decisions, arguments.audit)
+    if arguments.accept_above is not None:
+        audit = chosen_audit(arguments.audit)
+        return audit, decisions_above(audit, arguments.accept_above)
+    (scored,) = score_audits(arguments.audit, arguments.truth, n_workers=arguments.np)
+    return scored.audit, decisions_of_truth(scored, arguments.truth, arguments.first)
 
 
 def _score_parser() -> Parser:
@@ -247,7 +275,13 @@ def _score_parser() -> Parser:
 
 def _score(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
-    from nnunet_lopsided.audit.score_outputs import score_audits, score_table, write_decisions, write_score
+    from nnunet_lopsided.audit.score_outputs import (
+        decisions_of_truth,
+        score_audits,
+        score_table,
+        write_decisions,
+        write_score,
+    )
     from nnunet_lopsided.errors import InputError
 
     if arguments.decisions is not None and arguments.decisions.exists():
@@ -257,7 +291,7 @@ def _score(arguments: argparse.Namespace) -> int:
     folder = arguments.output or scored[0].audit.folder / "score"
     write_score(scored, arguments.truth, folder, arguments.overwrite)
     if arguments.decisions is not None:
-        write_decisions(scored[0], arguments.decisions)
+        write_decisions(decisions_of_truth(scored[0], arguments.truth), arguments.decisions)
     print(score_table(scored))
     print(f"score in {folder}")
     return 0

@@ -26,6 +26,7 @@ class Variant:
         patients: number of training patients; None: all.
         ignored: whether the missing lesions are marked by the ignore label.
         teacher: the run of the same labels, without their name, whose audit has completed them; empty: none has.
+        read: whether a reader has decided on what that audit found.
     """
 
     dataset: str
@@ -34,11 +35,12 @@ class Variant:
     patients: int | None = None
     ignored: bool = False
     teacher: str = ""
+    read: bool = False
 
     @property
     def plain(self) -> Variant:
         """These labels before anything was marked or added."""
-        return replace(self, ignored=False, teacher="")
+        return replace(self, ignored=False, teacher="", read=False)
 
     @property
     def is_source(self) -> bool:
@@ -63,7 +65,7 @@ class Variant:
         seed = "" if self.censoring.mode is None else f"-s{self.seed}"
         patients = "" if self.patients is None else f"-n{self.patients}"
         change = "-ignored" if self.ignored else f"-by-{self.teacher}" if self.teacher else ""
-        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}"
+        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}{'-read' if self.read else ''}"
 
 
 @dataclass(frozen=True)
@@ -181,13 +183,15 @@ def runs_of(study: Study) -> tuple[Run, ...]:
         for arm in study.arms
         if arm.censoring is None or variant.censoring.name in arm.censoring
         if not arm.ignored or variant.censoring.mode is not None  # whole labels lack nothing
-        for repetition in range(1, study.repetitions + 1)
+        for repetition in range(1, study.repetitions_of(arm) + 1)
     )
 
 
 def _of_arm(variant: Variant, arm: Arm, configuration: str, repetition: int) -> Variant:
-    teacher = f"{configuration}-{arm.relabelled.by}-r{repetition}" if arm.relabelled else ""
-    return replace(variant, ignored=arm.ignored, teacher=teacher)
+    rule = arm.relabelled
+    if rule is None:
+        return replace(variant, ignored=arm.ignored)
+    return replace(variant, teacher=f"{configuration}-{rule.by}-r{repetition}", read=rule.read is not None)
 
 
 def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
@@ -237,16 +241,14 @@ class _Expansion:
         for variant in variants_of(self.study):
             if not variant.is_source:
                 found += self._of_variant(variant)
-        relabelled: set[Variant] = set()
         for variant in changed_variants_of(self.study):
             if variant.ignored:
                 found += self._of_variant(variant)
         for run in runs_of(self.study):
-            if run.variant.teacher and run.variant not in relabelled:
-                relabelled.add(run.variant)
+            if run.variant.teacher:
                 found += self._relabelled(run)
             found += self._of_run(run)
-        return tuple(found)
+        return tuple({job.name: job for job in found}.values())  # arms may share an audit and labels
 
     # ---- data
 
@@ -293,20 +295,25 @@ class _Expansion:
         return Job(f"share/{variant.name}", share, (after, self._ready(variant.dataset)), cpus=cpus)
 
     def _relabelled(self, run: Run) -> Iterator[Job]:
-        """The labels of a run completed by the audit of its teacher's cross-validation."""
+        """The labels of a run, completed by the audit of its teacher's cross-validation."""
         rule, variant, name = run.arm.relabelled, run.variant, run.variant.name
         assert rule is not None, "called for relabelled arms"
         arm = next(arm for arm in self.study.arms if arm.name == rule.by)
         teacher = replace(run, variant=variant.plain, arm=arm)
-        cpus, folder, results = self.study.resources.cpus, f"audits/{name}", _results(run)
+        audit = replace(variant, read=False).name
+        cpus, folder, results = self.study.resources.cpus, f"audits/{audit}", _results(run)
         command = ["lopsided-audit", "-d", str(self.ids[variant.plain.name]), "-tr", arm.trainer]
         command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
         command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite", "-np", str(cpus)]
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
-        yield Job(f"audit/{name}", tuple(command), trained, results, cpus)
-        apply = ["lopsided-audit", "apply", "--accept-above", f"{rule.above:g}", "--audit", folder]
-        apply += ["-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
-        yield Job(f"apply/{name}", tuple(apply), (f"audit/{name}",), results, cpus)
+        yield Job(f"audit/{audit}", tuple(command), trained, results, cpus)
+        apply = ["lopsided-audit", "apply"]
+        if rule.read is None:
+            apply += ["--accept-above", f"{rule.above:g}"]
+        else:
+            apply += ["--truth", str(self.ids[variant.dataset]), "--first", str(rule.read)]
+        apply += ["--audit", folder, "-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
+        yield Job(f"apply/{name}", tuple(apply), (f"audit/{audit}",), results, cpus)
         yield self._share(variant, f"apply/{name}")
 
     @property

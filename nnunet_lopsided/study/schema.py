@@ -79,15 +79,17 @@ class Censoring:
 
 @dataclass(frozen=True)
 class Relabelled:
-    """Self-training: labels to which an audit of another arm's cross-validation has added candidates, unread.
+    """Labels to which candidates of an audit of another arm's cross-validation are added.
 
     Attributes:
         by: name of that arm.
-        above: the score from which a candidate is added.
+        above: the score from which a candidate is added, unread: self-training.
+        read: instead, how many candidates a reader who knows the truth decides on; None: nobody reads them.
     """
 
     by: str
     above: float = 0.5
+    read: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Arm:
         censoring: names of the censorings it is trained on; None: all.
         ignored: whether it is told where labels lack lesions, by the ignore label: an oracle.
         relabelled: how its labels are completed before it is trained; None: they are not.
+        repetitions: how many of the study's repetitions it has; None: all.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Arm:
     censoring: tuple[str, ...] | None = None
     ignored: bool = False
     relabelled: Relabelled | None = None
+    repetitions: int | None = None
 
     @property
     def changes_labels(self) -> bool:
@@ -191,6 +195,10 @@ class Study:
         """Name of the plans."""
         return PLANNERS[self.planner]
 
+    def repetitions_of(self, arm: Arm) -> int:
+        """How often an arm is trained on the same labels."""
+        return arm.repetitions or self.repetitions
+
 
 def read_study(path: Path) -> Study:
     """The study in a YAML file.
@@ -239,7 +247,12 @@ def _study(top: Node, folder: Path) -> Study:
     _unique(top, "arms", [arm.name for arm in arms])
     # nnU-Net keeps results by trainer.
     _unique(top, "arms", [arm.trainer for arm in arms if not arm.changes_labels])
-    _unique(top, "arms", [f"{arm.trainer} relabelled by {arm.relabelled.by}" for arm in arms if arm.relabelled])
+    rules = [
+        (arm.trainer, arm.relabelled, "" if arm.relabelled.read is None else " read and")
+        for arm in arms
+        if arm.relabelled
+    ]
+    _unique(top, "arms", [f"{trainer}{read} relabelled by {rule.by}" for trainer, rule, read in rules])
     _unique(top, "arms", [f"{arm.trainer} with ignored lesions" for arm in arms if arm.ignored])
     study = Study(
         name=top.need("name", _study_name),
@@ -271,7 +284,10 @@ def _check_together(top: Node, study: Study) -> None:
     if "all" in study.folds and "validation" in study.evaluation.cases and study.patients != (None,):
         top.get("folds", lambda n: n.fail("numbers where numbers of patients are evaluated on validation cases"), None)
     for i, arm in enumerate(study.arms):
-        _check_relabelled(Node(top.source, f"arms[{i}]", 0), arm, study, study.arms[:i])
+        place = Node(top.source, f"arms[{i}]", 0)
+        if arm.repetitions is not None and arm.repetitions > study.repetitions:
+            place.fail(f"at most as many repetitions as the study has, {study.repetitions}", str(arm.repetitions))
+        _check_relabelled(place, arm, study, study.arms[:i])
     for i, dataset in enumerate(study.datasets):
         if isinstance(dataset.source, Phantom) and not dataset.source.test and "test" in study.evaluation.cases:
             place = Node(top.source, f"datasets[{i}].phantom.test", 0)
@@ -286,9 +302,13 @@ def _check_relabelled(place: Node, arm: Arm, study: Study, before: Sequence[Arm]
     teacher = next((other for other in before if other.name == arm.relabelled.by), None)
     if teacher is None or teacher.changes_labels:
         place.fail("by to name an arm above it, whose labels are as they are", arm.relabelled.by)
-    same = [other.relabelled for other in before if other.relabelled and other.relabelled.by == teacher.name]
-    if any(rule.above != arm.relabelled.above for rule in same):  # they share their labels
-        place.fail(f"above to be {same[0].above:g}, as in the arm before that is relabelled by {teacher.name}")
+    rule, read = arm.relabelled, arm.relabelled.read is not None
+    for other in (o.relabelled for o in before if o.relabelled and o.relabelled.by == teacher.name):
+        if (other.read is not None) == read and other != rule:  # they share their labels
+            expected = f"read to be {other.read}" if read else f"above to be {other.above:g}"
+            place.fail(f"{expected}, as in the arm before that is relabelled by {teacher.name}")
+    if study.repetitions_of(arm) > study.repetitions_of(teacher):
+        place.fail(f"at most as many repetitions as arm {teacher.name} has, {study.repetitions_of(teacher)}")
     if "all" in study.folds or len(study.folds) < 2:
         place.fail("at least two folds in the study, so that no case is judged by a model that learned from it")
     missing = set(arm.censoring or _names(study)) - set(teacher.censoring or _names(study))
@@ -395,19 +415,27 @@ def _budget(node: Node) -> tuple[int | None, int | None]:
 
 
 def _arm(node: Node, censorings: list[str], budget: tuple[int | None, int | None]) -> Arm:
-    node.mapping(("name", "trainer", "censoring", "ignored", "relabelled"), required=("name", "trainer"))
+    keys = ("name", "trainer", "censoring", "ignored", "relabelled", "repetitions")
+    node.mapping(keys, required=("name", "trainer"))
     trainer = node.need("trainer", lambda n: _trainer(n, budget))
     chosen = node.get("censoring", lambda n: n.list_of(lambda c: c.choice(censorings)), None)
     ignored = node.get("ignored", Node.truth, False)
     relabelled = node.get("relabelled", _relabelled, None)
     if ignored and relabelled:
         node.fail("either ignored or relabelled", "both")
-    return Arm(node.need("name", _name), trainer, chosen, ignored, relabelled)
+    repetitions = node.get("repetitions", lambda n: n.whole(1, 999), None)
+    return Arm(node.need("name", _name), trainer, chosen, ignored, relabelled, repetitions)
 
 
 def _relabelled(node: Node) -> Relabelled:
-    node.mapping(("by", "above"), required=("by",))
-    return Relabelled(node.need("by", Node.text), node.get("above", lambda n: n.number(0, 1), Relabelled.above))
+    node.mapping(("by", "above", "read"), required=("by",))
+    if node.value.get("above") is not None and node.value.get("read") is not None:
+        node.fail("either above or read", "both")
+    return Relabelled(
+        node.need("by", Node.text),
+        node.get("above", lambda n: n.number(0, 1), Relabelled.above),
+        node.get("read", lambda n: n.whole(1), None),
+    )
 
 
 def _trainer(node: Node, budget: tuple[int | None, int | None]) -> str:

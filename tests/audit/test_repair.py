@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from nnunet_lopsided.audit.decisions import audit_and_decisions, decisions_above
 from nnunet_lopsided.audit.outputs import read_audit
 from nnunet_lopsided.audit.repair import write_repaired_variant
 from nnunet_lopsided.errors import InputError
@@ -27,6 +28,11 @@ def decide(written, verdicts, audit_id=None):
     return path, [audit.candidates[rank - 1] for rank in verdicts]
 
 
+def repaired(path, output_id, audit_folder=None, **options):
+    """As ``lopsided-audit apply`` does it."""
+    return write_repaired_variant(*audit_and_decisions(path, audit_folder), output_id, **options)
+
+
 def voxels_of(written, candidate):
     path = written.audit / "maps" / f"{candidate.case}.nii.gz"
     return np.asarray(read_image(path).array) == candidate.number
@@ -38,7 +44,7 @@ def labels(folder):
 
 def test_accepted_candidates_are_added_and_nothing_else_changes(written):
     path, (one, two, _, _) = decide(written, {1: "accept", 5: "accept", 40: "reject", 41: "unsure"})
-    made = write_repaired_variant(path, 521)
+    made = repaired(path, 521)
     assert made.folder.name == "Dataset521_CutRepaired"
     assert (made.n_added, made.n_rejected, made.n_unsure, made.n_undecided, made.ignored) == (2, 1, 1, 46, False)
     expected = labels(written.raw)
@@ -57,7 +63,7 @@ def test_accepted_candidates_are_added_and_nothing_else_changes(written):
 
 def test_with_everything_the_truth_would_accept_the_labels_are_whole(written):
     path, _ = decide(written, dict.fromkeys(range(1, 31), "accept"))
-    made = write_repaired_variant(path, 521)
+    made = repaired(path, 521)
     whole = labels(written.whole)
     for name, array in labels(made.folder).items():
         assert np.array_equal(array, whole[name]), name
@@ -65,7 +71,7 @@ def test_with_everything_the_truth_would_accept_the_labels_are_whole(written):
 
 def test_unsure_candidates_can_be_ignored(written):
     path, (one, two) = decide(written, {1: "accept", 2: "unsure"})
-    made = write_repaired_variant(path, 521, unsure="ignore")
+    made = repaired(path, 521, unsure="ignore")
     assert made.ignored
     assert json.loads((made.folder / "dataset.json").read_text())["labels"] == {
         "background": 0,
@@ -80,14 +86,14 @@ def test_unsure_candidates_can_be_ignored(written):
 
 def test_without_unsure_ones_there_is_no_ignore_label(written):
     path, _ = decide(written, {1: "accept"})
-    made = write_repaired_variant(path, 521, unsure="ignore")
+    made = repaired(path, 521, unsure="ignore")
     assert not made.ignored
     assert raw_dataset(521).ignore_label is None
 
 
 def test_what_is_recorded(written):
     path, candidates = decide(written, {1: "accept", 40: "reject", 41: "unsure"})
-    made = write_repaired_variant(path, 521)
+    made = repaired(path, 521)
     record = json.loads((made.folder / "repair.json").read_text())
     n_voxels = int(voxels_of(written, candidates[0]).sum())
     wanted = {
@@ -122,7 +128,7 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     drawn[0] = one.number
     drawn[1][before[1] > 0] = one.number
     write_image(chart, Image(drawn, GEOMETRY))
-    after = labels(write_repaired_variant(path, 521).folder)[f"{one.case}.nii.gz"]
+    after = labels(repaired(path, 521).folder)[f"{one.case}.nii.gz"]
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))
 
 
@@ -136,7 +142,7 @@ def test_candidates_that_are_not_added_need_no_voxels(written):
     drawn = np.asarray(read_image(chart).array).copy()
     drawn[drawn != one.number] = 0
     write_image(chart, Image(drawn, GEOMETRY))
-    made = write_repaired_variant(path, 521)
+    made = repaired(path, 521)
     expected = labels(written.raw)
     expected[chart.name][drawn > 0] = 1
     assert np.array_equal(labels(made.folder)[chart.name], expected[chart.name])
@@ -144,12 +150,12 @@ def test_candidates_that_are_not_added_need_no_voxels(written):
 
     path, _ = decide(written, {rank: "unsure" if rank == ranks[1] else "reject" for rank in ranks})
     chart.unlink()
-    made = write_repaired_variant(path, 522)
+    made = repaired(path, 522)
     assert np.array_equal(labels(made.folder)[chart.name], labels(written.raw)[chart.name])
     assert (made.n_rejected, made.n_unsure) == (len(ranks) - 1, 1)
     write_image(chart, Image(drawn, GEOMETRY))
     with pytest.raises(InputError, match=rf"{case}\.nii\.gz has no voxel of candidate {two.number}"):
-        write_repaired_variant(path, 523, unsure="ignore")
+        repaired(path, 523, unsure="ignore")
 
 
 def test_a_label_that_the_dataset_has_not(written):
@@ -163,22 +169,22 @@ def test_a_label_that_the_dataset_has_not(written):
         f"case {one.case}, candidate {one.number}: expected one of the labels 1 of Dataset511_Cut, found 7 in {table}"
     )
     with pytest.raises(InputError, match=re.escape(expected)):
-        write_repaired_variant(path, 521)
+        repaired(path, 521)
 
 
 def test_decisions_of_another_audit(written):
     path, _ = decide(written, {1: "accept"}, audit_id="f" * 16)
     with pytest.raises(InputError, match=f"no audit {'f' * 16} in"):
-        write_repaired_variant(path, 521)
+        repaired(path, 521)
     with pytest.raises(InputError, match=f"the decisions are of audit {'f' * 16}, but .* holds audit"):
-        write_repaired_variant(path, 521, audit_folder=written.audit)
+        repaired(path, 521, audit_folder=written.audit)
 
 
 def test_a_candidate_that_does_not_exist(written):
     path, (one,) = decide(written, {1: "accept"})
     path.write_text(path.read_text().replace(f"{one.case},{one.number},", f"{one.case},99,"))
     with pytest.raises(InputError, match=f"case {one.case} has no candidate 99 in audit"):
-        write_repaired_variant(path, 521)
+        repaired(path, 521)
 
 
 def test_labels_that_changed_since_the_audit(written):
@@ -187,29 +193,29 @@ def test_labels_that_changed_since_the_audit(written):
     image = read_image(label)
     write_image(label, Image(np.zeros_like(image.array), image.geometry))
     with pytest.raises(InputError, match=re.escape(f"case {one.case}: {label} has changed since audit")):
-        write_repaired_variant(path, 521)
+        repaired(path, 521)
     assert not list((written.root / "nnUNet_raw").glob("*521*"))
 
 
 def test_nothing_is_overwritten_unasked(written):
     path, _ = decide(written, {1: "accept"})
-    made = write_repaired_variant(path, 521)
+    made = repaired(path, 521)
     before = labels(made.folder)
     decide(written, {2: "accept"})
     with pytest.raises(InputError, match="dataset id 521 is in use"):
-        write_repaired_variant(path, 521)
+        repaired(path, 521)
     assert all(np.array_equal(a, b) for a, b in zip(before.values(), labels(made.folder).values(), strict=True))
-    write_repaired_variant(path, 521, overwrite=True)
+    repaired(path, 521, overwrite=True)
     assert not all(np.array_equal(a, b) for a, b in zip(before.values(), labels(made.folder).values(), strict=True))
     with pytest.raises(InputError, match="output id 511 is the id of the source"):
-        write_repaired_variant(path, 511, overwrite=True)
+        repaired(path, 511, overwrite=True)
 
 
 def test_the_same_decisions_give_the_same_bytes(written):
     path, _ = decide(written, {1: "accept", 2: "unsure"})
     contents = []
     for _ in range(2):
-        made = write_repaired_variant(path, 521, unsure="ignore", overwrite=True)
+        made = repaired(path, 521, unsure="ignore", overwrite=True)
         contents.append({p.name: p.read_bytes() for p in made.folder.rglob("*") if p.is_file()})
     assert contents[0] == contents[1]
 
@@ -218,7 +224,7 @@ def test_without_a_reader_the_best_scores_are_accepted(written):
     audit = read_audit(written.audit)
     score = audit.candidates[4].score
     n = sum(candidate.score >= score for candidate in audit.candidates)
-    made = write_repaired_variant(None, 521, accept_above=score)
+    made = write_repaired_variant(audit, decisions_above(audit, score), 521)
     assert (made.n_added, made.n_rejected, made.n_undecided) == (n, 0, len(audit.candidates) - n)
     record = json.loads((made.folder / "repair.json").read_text())
     assert (record["accepted_above"], record["n_added"]) == (score, n)
@@ -230,7 +236,7 @@ def test_without_a_reader_the_best_scores_are_accepted(written):
         assert np.array_equal(expected[name], array), name
 
 
-@pytest.mark.parametrize("score", [None, 1.1, float("nan")])
+@pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
 def test_a_score_to_accept_from_is_a_probability(written, score):
-    with pytest.raises(InputError, match=r"^expected decisions, or a score from 0 to 1 above which to accept, got "):
-        write_repaired_variant(None, 521, accept_above=score)
+    with pytest.raises(InputError, match=r"^expected a score from 0 to 1 above which to accept, got "):
+        decisions_above(read_audit(written.audit), score)

@@ -94,6 +94,33 @@ def test_the_whole_loop(written, capsys, tmp_path):
         assert np.array_equal(read_image(path).array, whole.array)
 
 
+def test_the_truth_decides_on_the_first_candidates(written, capsys):
+    """The first 30 of 50 candidates are the 30 missed lesions; the other 20 are none."""
+    made = written.root / "nnUNet_raw" / "Dataset521_CutRepaired"
+    assert main(["apply", "--truth", "501", "--first", "10", "-o", "521"]) == 0
+    assert capsys.readouterr().out == f"{made}: 10 candidates added, 0 rejected, 0 unsure, 40 not decided on\n"
+    record = json.loads((made / "repair.json").read_text())
+    assert (record["decided_by"], record["first"], record["n_undecided"]) == (written.whole.name, 10, 40)
+    assert main(["apply", "--truth", "501", "-o", "521", "--overwrite"]) == 0
+    assert capsys.readouterr().out == f"{made}: 30 candidates added, 20 rejected, 0 unsure, 0 not decided on\n"
+    for path in sorted((made / "labelsTr").iterdir()):
+        assert np.array_equal(read_image(path).array, read_image(written.whole / "labelsTr" / path.name).array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected exactly one of DECISIONS, --accept-above and --truth"),
+        (("--accept-above", 0.5, "--truth", 501), "expected exactly one of DECISIONS, --accept-above and --truth"),
+        (("--truth", 501, "--first", 0), "--first must be at least 1, and needs --truth; got 0"),
+        (("--accept-above", 0.5, "--first", 3), "--first must be at least 1, and needs --truth; got 3"),
+        (("--truth", 502), "dataset 502 not found"),
+    ],
+)
+def test_who_decides_is_said_once(written, capsys, arguments, message):
+    assert message in fails(capsys, "apply", *arguments, "-o", 521)
+
+
 def test_a_dataset_with_regions(audited, capsys, tmp_path):
     """Nested ones, whole and core; the core is the upper half, and so it is in what was predicted."""
     labels = {"background": 0, "whole": [1, 2], "core": [2]}

@@ -287,3 +287,32 @@ def test_every_repetition_has_its_own_teacher() -> None:
     assert [name for name in jobs if name.startswith("censor/")] == [
         *("censor/mets-size50-s0", "censor/mets-size50-s0-ignored")
     ]
+
+
+def test_a_reader_who_knows_the_truth_shares_the_audit() -> None:
+    """An arm read by a reader beside one that nobody reads: one audit, labels of their own."""
+    read = "  - {name: read, trainer: nnUNetTrainer, relabelled: {by: plain, read: 40}}\n"
+    found = study(CHANGED.replace("folds:", read + "folds:"))
+    ids = choose_ids(found, {})
+    jobs = {job.name: job for job in expand(found, ids)}
+    name = "mets-size50-s0-by-2d-plain-r1"
+    assert [job for job in jobs if job.startswith("audit/")] == ["audit/mets-full-by-2d-plain-r1", f"audit/{name}"]
+    assert " ".join(jobs[f"apply/{name}-read"].command) == (
+        f"lopsided-audit apply --truth 800 --first 40 --audit audits/{name} -o {ids[f'{name}-read']} "
+        f"--name {name}-read --overwrite -np 2"
+    )
+    assert jobs[f"apply/{name}-read"].needs == (f"audit/{name}",)
+    train = jobs["train/mets-size50-s0-2d-read-r1-f0"]
+    assert train.command[1] == str(ids[f"{name}-read"])
+    assert train.needs == (f"share/{name}-read",)
+
+
+def test_arms_with_fewer_repetitions() -> None:
+    """And an arm that shares a trainer and a teacher with another is no job twice."""
+    found = study(CHANGED.replace("ignored: true", "ignored: true, repetitions: 1"), "repetitions: 2\n")
+    assert [run.name for run in runs_of(found) if "full" not in run.name] == [
+        *("mets-size50-s0-2d-plain-r1", "mets-size50-s0-2d-plain-r2", "mets-size50-s0-2d-oracle-r1"),
+        *("mets-size50-s0-2d-again-r1", "mets-size50-s0-2d-again-r2"),
+    ]
+    names = [job.name for job in expand(found, choose_ids(found, {}))]
+    assert len(names) == len(set(names))

@@ -54,6 +54,8 @@ def test_arms_with_labels_of_their_own() -> None:
     for old, new, expected in (
         ("by: plain", "by: oracle", f"arms[2]: {untouched}, found oracle"),
         ("by: plain", "by: again", f"arms[2]: {untouched}, found again"),
+        ("by: plain", "by: plain, above: .4, read: 2", "arms[2].relabelled: expected either above or read, found both"),
+        ("by: plain", "by: plain, read: 0", "arms[2].relabelled.read: expected a whole number of at least 1, found 0"),
         ("by: plain", "by: plain, above: 2", "arms[2].relabelled.above: expected a number from 0 to 1, found 2"),
         ("relabelled:", "ignored: true, relabelled:", "arms[2]: expected either ignored or relabelled, found both"),
         ("folds: [0, 1]", "folds: [all]", "arms[2]: expected at least two folds in the study"),
@@ -64,10 +66,25 @@ def test_arms_with_labels_of_their_own() -> None:
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, above: .7}}",
             "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain",
         ),
+        (
+            "relabelled: {by: plain}}",
+            "relabelled: {by: plain, read: 9}}\n"
+            "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, read: 8}}",
+            "arms[3]: expected read to be 9, as in the arm before that is relabelled by plain",
+        ),
+        (
+            "ignored: true",
+            "ignored: true, repetitions: 2",
+            "arms[1]: expected at most as many repetitions as the study",
+        ),
         ("ignored: true", "ignored: false", "arms: expected different ones, found nnUNetTrainer twice"),
         ("plain,", "plain, censoring: [size50],", "arms[2]: expected arm plain to be trained on full too"),
     ):
         assert expected in problem(text.replace(old, new) + "censoring: [none, {mode: size, rate: .5}]\n")
+    fewer = text.replace("{name: plain,", "{name: plain, repetitions: 2,") + "repetitions: 3\n"
+    assert "arms[2]: expected at most as many repetitions as arm plain has, 2" in problem(fewer)
+    both = text.replace("folds:", "  - {name: read, trainer: nnUNetTrainer, relabelled: {by: plain, read: 9}}\nfolds:")
+    assert study(both).arms[3].relabelled == Relabelled("plain", read=9)
 
 
 def test_every_key() -> None:
