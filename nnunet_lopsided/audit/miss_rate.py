@@ -160,6 +160,31 @@ def estimate_miss_rates(
     return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
 
 
+def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
+    """What the miss rate of the whole data set cannot count: candidates of diameters that are hardly annotated.
+
+    Where annotators missed all lesions below some size, no annotated lesion says how many of the small candidates are
+    lesions.
+
+    Args:
+        rates: of :func:`estimate_miss_rates`.
+
+    Returns:
+        The number of candidates in ranges of diameters without an estimate, and the miss rate if all of them are
+        missed lesions, within [0, 1]; None if there are no such candidates.
+
+    Example:
+        >>> def of(annotated, candidates, missed):
+        ...     return MissRate(0, None, annotated, annotated, candidates, None, None, missed, Interval.without(""))
+        >>> outside_estimate([of(40, 70, 20.0), of(0, 50, None), of(40, 20, 10.0)])
+        (50, 0.6)
+    """
+    whole, *ranges = rates
+    n = sum(rate.n_candidates for rate in ranges if rate.n_missed is None)
+    missed = n + sum(rate.n_missed or 0.0 for rate in ranges)
+    return (n, missed / (missed + whole.n_annotated)) if n else None
+
+
 def _estimate(
     scored: Scored, low: float, upper: float | None, weights: NDArray[np.float64] | None, no_bootstrap: str | None
 ) -> MissRate:

@@ -15,7 +15,7 @@ import numpy as np
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.auditing import Audit, Candidate
 from nnunet_lopsided.audit.inputs import AuditedCase
-from nnunet_lopsided.audit.miss_rate import MissRate
+from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
@@ -95,7 +95,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings.
     """
     inputs, rules = audit.inputs, audit.rules
-    likeness = audit.likeness
+    likeness, outside = audit.likeness, outside_estimate(audit.miss_rates)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "tool": "nnunet-lopsided",
@@ -121,6 +121,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         "no_likeness": audit.no_model,
         "miss_rate": _rate(audit.miss_rates[0]),
         "miss_rate_by_diameter": [_rate(rate) for rate in audit.miss_rates[1:]],
+        "outside_miss_rate": None if outside is None else {"candidates": outside[0], "miss_rate_if_missed": outside[1]},
         "cut_back": {"fraction": audit.fraction, "mean_dice_of_annotated": audit.fraction_dice},
         "settings": {
             "label": audit.target.name,

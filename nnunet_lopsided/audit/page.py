@@ -124,7 +124,19 @@ def _miss_rates(record: Mapping[str, Any]) -> str:
         "diameter), that the models find them as often, and that some annotated lesions are more probable than any "
         "false positive. Where annotators missed the faint, the estimate is too low."
     )
-    return f'<div class="scroll">{table(header, rows, right=(1, 2, 3, 4))}</div><p class="why">{escape(note)}</p>'
+    shown = table(header, rows, right=(1, 2, 3, 4))
+    return f'<div class="scroll">{shown}</div>{_outside(record)}<p class="why">{escape(note)}</p>'
+
+
+def _outside(record: Mapping[str, Any]) -> str:
+    outside = record["outside_miss_rate"]
+    if outside is None:
+        return ""
+    return (
+        f"<p><b>{outside['candidates']} candidates are outside the estimate</b>: hardly any lesion of their diameter "
+        "is annotated. If all of them were missed lesions, the rate would be "
+        f"{number(outside['miss_rate_if_missed'])}.</p>"
+    )
 
 
 def _ranking(record: Mapping[str, Any]) -> str:

@@ -136,6 +136,8 @@ def _folds(given: list[str] | None) -> list[int | str] | None:
 
 def _report(audit: Audit, name: str, folder: Path) -> None:
     """Warnings on stderr, the numbers on stdout."""
+    from nnunet_lopsided.audit.miss_rate import outside_estimate
+
     if audit.inputs.left_out:
         print(
             f"lopsided-audit: warning: validated by none of the folds, not audited: {', '.join(audit.inputs.left_out)}",
@@ -157,6 +159,12 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
             f"estimated miss rate {rate.rate:.2f}{ends}, about {rate.n_missed:.0f} lesions; the page says what this "
             "assumes"
         )
+        outside = outside_estimate(audit.miss_rates)
+        if outside is not None:
+            print(
+                f"it leaves out {outside[0]} candidates of diameters that are hardly annotated; if all of them were "
+                f"missed lesions, the rate would be {outside[1]:.2f}"
+            )
     print(f"audit {name} in {folder}: see audit.html")
 
 

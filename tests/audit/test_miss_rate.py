@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.audit.miss_rate import Scored, estimate_miss_rates, mixture_share
+from nnunet_lopsided.audit.miss_rate import Scored, estimate_miss_rates, mixture_share, outside_estimate
 
 SCORES = st.lists(st.integers(0, 6).map(lambda i: i / 6), min_size=1, max_size=15)
 
@@ -100,6 +100,20 @@ def test_undefined_is_said():
     assert whole.interval.undefined == "the bootstrap was switched off"
     assert empty.rate is None
     assert empty.undefined == "the models find 0 annotated lesions of these diameters; at least 10 are needed"
+
+
+def test_what_the_estimate_leaves_out():
+    """No lesion below 5 mm is annotated: the small candidates, half of all, are told apart by nothing."""
+    data, _ = scored()
+    large = data.annotated_mm > 5
+    annotated = [np.asarray(column)[large] for column in list(vars(data).values())[:5]]
+    censored = Scored(*annotated, *list(vars(data).values())[5:])
+    rates = estimate_miss_rates(censored, (5.0,), n_replicates=0)
+    n_small = int((data.candidate_mm < 5).sum())
+    missed = n_small + rates[2].n_missed
+    assert outside_estimate(rates) == (n_small, pytest.approx(missed / (missed + large.sum())))
+    assert outside_estimate(rates)[1] > rates[0].rate + 0.1
+    assert outside_estimate(estimate_miss_rates(data, (5.0,), n_replicates=0)) is None
 
 
 def test_the_seed_decides_the_interval():

@@ -38,6 +38,25 @@ def test_what_an_audit_prints_and_writes(audited, capsys):
     assert rows[0]["reason"].startswith("probability 0.")
 
 
+def test_what_the_miss_rate_leaves_out_is_said(audited, capsys):
+    edges = ("--diameter-edges-mm", "3.2", "4.1")
+    assert main(["-d", "511", "-tr", TRAINER, "-c", "2.5d", "--bootstrap", "0", *edges]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    record = json.loads((audited.audit / "audit.json").read_text())
+    ranges = record["miss_rate_by_diameter"]
+    n = sum(of["candidates"] for of in ranges if of["annotated_lesions_found"] < 10)
+    assert n > 0
+    missed = n + sum(of["missed_lesions"] for of in ranges if of["annotated_lesions_found"] >= 10)
+    rate = missed / (missed + 30)
+    assert record["outside_miss_rate"] == {"candidates": n, "miss_rate_if_missed": pytest.approx(rate)}
+    assert printed[2] == (
+        f"it leaves out {n} candidates of diameters that are hardly annotated; if all of them were missed lesions, the "
+        f"rate would be {rate:.2f}"
+    )
+    page = (audited.audit / "audit.html").read_text(encoding="utf-8")
+    assert f"<b>{n} candidates are outside the estimate</b>" in page
+
+
 def test_an_earlier_audit_is_replaced_only_on_request(written, capsys):
     before = (written.audit / "audit.json").read_bytes()
     assert "output folder exists" in fails(capsys, "-d", 511, "-c", "2.5d")
