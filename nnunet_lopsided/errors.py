@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -34,8 +35,9 @@ class InputErrors(InputError):
         self.problems = tuple(problems)
 
 
-def end_nnunet_command(error: InputError) -> None:
-    """End one of nnU-Net's own commands as ours end on bad input: one line, exit code 2; elsewhere do nothing."""
+def refuse(error: InputError) -> NoReturn:
+    """Raise an error; in one of nnU-Net's own commands end it as ours end on bad input: one line, exit code 2."""
     if os.path.basename(sys.argv[0]).startswith("nnUNetv2_"):
         print(f"nnunet-lopsided: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    raise error

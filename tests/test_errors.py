@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nnunet_lopsided.errors import InputError, end_nnunet_command
+from nnunet_lopsided.errors import InputError, refuse
 
 
 @pytest.mark.parametrize("command", ["/somewhere/bin/nnUNetv2_train", "nnUNetv2_predict"])
@@ -15,12 +15,13 @@ def test_nnunets_commands_end_with_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [command, "501"])
     with pytest.raises(SystemExit) as ending:
-        end_nnunet_command(InputError("n_slices must\n be odd"))
+        refuse(InputError("n_slices must\n be odd"))
     assert ending.value.code == 2
     assert capsys.readouterr().err == "nnunet-lopsided: error: n_slices must be odd\n"
 
 
-def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_elsewhere_it_is_an_exception(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/python"])
-    end_nnunet_command(InputError("no"))
+    with pytest.raises(InputError, match=r"^no$"):
+        refuse(InputError("no"))
     assert capsys.readouterr().err == ""

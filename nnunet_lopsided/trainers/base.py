@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import nnunet_lopsided
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
-from nnunet_lopsided.errors import InputError, end_nnunet_command
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.names import NameOption, Option
@@ -368,9 +368,7 @@ def _arch_kwargs_of_the_user() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        problem = InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}")
-        end_nnunet_command(problem)
-        raise problem from error
+        refuse(InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}"))
 
 
 def _keep_to_omp_num_threads() -> None:
@@ -393,12 +391,12 @@ def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:
     planned = configuration.configuration.get("lopsided", {}).get("training_patch", (height, width))
     sides = planned if isinstance(planned, (list, tuple)) else ()
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-        problem = InputError(
-            "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at least 1, "
-            f"found {planned!r}"
+        refuse(
+            InputError(
+                "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at "
+                f"least 1, found {planned!r}"
+            )
         )
-        end_nnunet_command(problem)
-        raise problem
     return min(sides[0], height), min(sides[1], width)
 
 

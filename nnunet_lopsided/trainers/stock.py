@@ -6,7 +6,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerTopkLoss import nnUNetTrainerTopk10Loss
 from torch import nn
 
-from nnunet_lopsided.errors import InputError, end_nnunet_command
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.trainers.base import LesionTrainer
 
 
@@ -29,9 +29,7 @@ class nnUNetTrainerTopk10(LesionTrainer):
 
     def _build_loss(self) -> nn.Module:
         if self.label_manager.has_regions:
-            problem = InputError(
-                "nnUNetTrainerTopk10: nnU-Net's top-k loss takes no regions, found regions in dataset.json"
+            refuse(
+                InputError("nnUNetTrainerTopk10: nnU-Net's top-k loss takes no regions, found regions in dataset.json")
             )
-            end_nnunet_command(problem)
-            raise problem
         return nnUNetTrainerTopk10Loss._build_loss(self)

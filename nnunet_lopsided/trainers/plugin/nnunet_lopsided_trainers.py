@@ -7,12 +7,11 @@ are therefore the same objects every time.
 from typing import Any
 
 from nnunet_lopsided import trainers
-from nnunet_lopsided.errors import InputError, end_nnunet_command
+from nnunet_lopsided.errors import InputError, refuse
 
 
 def __getattr__(name: str) -> Any:
     try:
         return getattr(trainers, name)
     except InputError as error:
-        end_nnunet_command(error)
-        raise
+        refuse(error)
