@@ -70,7 +70,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         if done is not None and same_outcome(done["command"], job.command):  # the one that held the lock did it
             return 0
         (attempts / "failed.json").unlink(missing_ok=True)
-        device = _gpu_name() if job.gpus else platform.processor() or platform.machine()
+        device = _gpu_name(chosen) if job.gpus else platform.processor() or platform.machine()
         record, environment = _Record(folder, job, device), _environment(folder.path, job)
         command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
         if chosen:
@@ -151,10 +151,10 @@ class _Record:
         return {**self.now, "seconds": round(sum(a["seconds"] for a in attempts), 1), "attempts": len(attempts)}
 
 
-def _gpu_name() -> str:
-    """What the driver calls the first GPU."""
+def _gpu_name(chosen: Sequence[str]) -> str:
+    """What the driver calls the first of the chosen GPUs; of all, where the batch system chooses."""
     try:
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", *[f"--id={gpu}" for gpu in chosen[:1]]]
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown GPU"

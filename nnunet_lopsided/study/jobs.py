@@ -262,7 +262,15 @@ class _Expansion:
         processes = ("-npfp", str(cpus), "-np", *[str(cpus)] * len(configurations))
         command = ("nnUNetv2_plan_and_preprocess", "-d", number, *planner, "-c", *configurations, *processes)
         made = self._made(dataset.name)
-        yield Job(f"preprocess/{dataset.name}", command, made, cpus=cpus, memory_gb=self.study.resources.memory_gb)
+        resources = self.study.resources
+        yield Job(
+            f"preprocess/{dataset.name}",
+            command,
+            made,
+            cpus=cpus,
+            memory_gb=resources.memory_gb,
+            hours=resources.hours,
+        )
         ready = f"preprocess/{dataset.name}"
         for configuration in self._added:  # one after the other: all write the same plans
             options = _plan_options(self.study) if configuration == "2.5d" else ["-c", configuration]

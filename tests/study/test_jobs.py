@@ -135,6 +135,8 @@ def test_folds_repetitions_gpus_and_plans() -> None:
         "nnUNetv2_train 800 2d 1 -tr nnUNetTrainer -p nnUNetResEncUNetMPlans -device cuda --npz -num_gpus 2"
     )
     assert (train.cpus, train.gpus, train.memory_gb, train.hours) == (4, 2, 20, 3)
+    preprocess = jobs["preprocess/mets"]
+    assert (preprocess.cpus, preprocess.gpus, preprocess.memory_gb, preprocess.hours) == (4, 0, 20, 3)
     assert train.results == "nnUNet_results/repetition_2"
     assert train.fold_folder == (
         "nnUNet_results/repetition_2/Dataset800_mets/nnUNetTrainer__nnUNetResEncUNetMPlans__2d/fold_1"
