@@ -48,7 +48,6 @@ class Candidate:
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
         mean_probability: of the whole component.
         max_probability: its highest.
-        core_probability: mean where it is at least half its highest.
         agreement: share of the models that find it.
         contrasts: by channel, in robust standard deviations, positive where it is brighter than its surroundings.
         label: the value it would have in the label map.
@@ -68,7 +67,6 @@ class Candidate:
     likeness: float | None
     mean_probability: float
     max_probability: float
-    core_probability: float
     agreement: float
     contrasts: tuple[float, ...]
     label: int
@@ -263,7 +261,6 @@ class _Table:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
-    core_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     diameter_mm: NDArray[np.float64]
@@ -293,7 +290,6 @@ class _Table:
             joined("kind"),
             joined("mean_probability"),
             joined("max_probability"),
-            joined("core_probability"),
             joined("agreement"),
             joined("contrasts"),
             np.concatenate(diameters),
@@ -302,7 +298,7 @@ class _Table:
 
     def features(self, threshold: float) -> NDArray[np.float64]:
         """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
-        columns = [_logit(p) - _logit(np.array(threshold)) for p in (self.core_probability, self.max_probability)]
+        columns = [_logit(p) - _logit(np.array(threshold)) for p in (self.mean_probability, self.max_probability)]
         if (self.agreement < 1).any():
             columns.append(self.agreement)
         return np.column_stack([*columns, self.contrasts])
@@ -310,7 +306,7 @@ class _Table:
     @property
     def feature_names(self) -> list[str]:
         """Of the columns of :meth:`features`."""
-        names = ["probability of the core", "highest probability"]
+        names = ["mean probability", "highest probability"]
         if (self.agreement < 1).any():
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
@@ -392,7 +388,6 @@ def _candidates(
                 likeness,
                 float(table.mean_probability[row]),
                 float(table.max_probability[row]),
-                float(table.core_probability[row]),
                 float(table.agreement[row]),
                 tuple(table.contrasts[row].tolist()),
                 int(labels[of_case][index]),

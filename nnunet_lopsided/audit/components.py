@@ -23,7 +23,7 @@ CORE = 0.5
 # Shares of a component's highest probability at which it may be cut back to its lesion.
 FRACTIONS = (*(i / 10 for i in range(1, 10)), 0.95)
 # Probabilities at which a component that reaches an annotated lesion is tried to be divided; softmax saturates.
-LEVELS = (0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 # Voxels of a part for which a component is divided; a saturated probability breaks up into specks.
 LEAST_PART = 5
 
@@ -46,7 +46,6 @@ class MeasuredCase:
         kind: :class:`Kind` of each, (M,).
         mean_probability: (M,).
         max_probability: (M,).
-        core_probability: mean over the core, (M,).
         agreement: share of the models whose own probability reaches the threshold in the component, (M,).
         contrasts: of the core in each channel, in robust standard deviations, (M, channels); 0 where nothing surrounds
             it.
@@ -62,7 +61,6 @@ class MeasuredCase:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
-    core_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     dice: NDArray[np.float64]
@@ -150,7 +148,6 @@ def measure_case(
         kind,
         confidence,
         _highest(components, values),
-        _core_means(components, values),
         _agreement(components, models, rules.threshold),
         _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
@@ -236,12 +233,6 @@ def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> 
     """Which voxels remain when every component is cut back at this share of its highest probability."""
     highest = _highest(components, values).astype(np.float32)
     return values >= np.float32(fraction) * highest[components.voxel_ids - 1]
-
-
-def _core_means(components: Lesions, values: NDArray[np.float32]) -> NDArray[np.float64]:
-    core = _part(components, values, CORE)
-    ids, n = components.voxel_ids[core], len(components) + 1
-    return np.bincount(ids, weights=values[core], minlength=n)[1:] / np.bincount(ids, minlength=n)[1:]
 
 
 def _core_contrasts(

@@ -161,10 +161,10 @@ def estimate_miss_rates(
 
 
 def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
-    """What the miss rate of the whole data set cannot count: candidates of diameters that are hardly annotated.
+    """Candidates of diameters that are hardly annotated, which the miss rate of the whole data set may not count.
 
-    Where annotators missed all lesions below some size, no annotated lesion says how many of the small candidates are
-    lesions.
+    Where annotators missed all lesions below some size, the small candidates are judged by larger lesions, to which
+    the models give higher probabilities.
 
     Args:
         rates: of :func:`estimate_miss_rates`.

@@ -133,8 +133,8 @@ def _outside(record: Mapping[str, Any]) -> str:
     if outside is None:
         return ""
     return (
-        f"<p><b>{outside['candidates']} candidates are outside the estimate</b>: hardly any lesion of their diameter "
-        "is annotated. If all of them were missed lesions, the rate would be "
+        f"<p><b>{outside['candidates']} candidates are of diameters that are hardly annotated</b>, and the first row "
+        "judges them by lesions of others. If all of them were missed lesions, the rate would be "
         f"{number(outside['miss_rate_if_missed'])}.</p>"
     )
 

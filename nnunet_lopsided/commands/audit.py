@@ -50,7 +50,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--label", metavar="NAME", help="class or region of dataset.json (default: all foreground)")
     parser.add_argument(
-        "--threshold", type=float, default=0.1, metavar="P", help="a candidate's voxels have p >= this (default: 0.1)"
+        "--threshold", type=float, default=0.03, metavar="P", help="a candidate's voxels have p >= this (default: 0.03)"
     )
     parser.add_argument(
         "--rank-by",
@@ -162,8 +162,8 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
         outside = outside_estimate(audit.miss_rates)
         if outside is not None:
             print(
-                f"it leaves out {outside[0]} candidates of diameters that are hardly annotated; if all of them were "
-                f"missed lesions, the rate would be {outside[1]:.2f}"
+                f"{outside[0]} candidates are of diameters that are hardly annotated, and judged by lesions of others; "
+                f"if all of them were missed lesions, the rate would be {outside[1]:.2f}"
             )
     print(f"audit {name} in {folder}: see audit.html")
 

@@ -31,7 +31,7 @@ def test_what_an_audit_prints_and_writes(audited, capsys):
     record = json.loads((audited.audit / "audit.json").read_text())
     assert third == f"audit {record['id']} in {audited.audit}: see audit.html"
     assert sorted(path.name for path in audited.audit.iterdir()) == ["audit.csv", "audit.html", "audit.json", "maps"]
-    assert (record["settings"]["seed"], record["settings"]["threshold"], record["folds"]) == (0, 0.1, [0, 1])
+    assert (record["settings"]["seed"], record["settings"]["threshold"], record["folds"]) == (0, 0.03, [0, 1])
     rows = list(csv.DictReader((audited.audit / "audit.csv").open()))
     assert [int(row["rank"]) for row in rows] == list(range(1, 51))
     assert {row["audit"] for row in rows} == {record["id"]}
@@ -50,11 +50,11 @@ def test_what_the_miss_rate_leaves_out_is_said(audited, capsys):
     rate = missed / (missed + 30)
     assert record["outside_miss_rate"] == {"candidates": n, "miss_rate_if_missed": pytest.approx(rate)}
     assert printed[2] == (
-        f"it leaves out {n} candidates of diameters that are hardly annotated; if all of them were missed lesions, the "
-        f"rate would be {rate:.2f}"
+        f"{n} candidates are of diameters that are hardly annotated, and judged by lesions of others; if all of them "
+        f"were missed lesions, the rate would be {rate:.2f}"
     )
     page = (audited.audit / "audit.html").read_text(encoding="utf-8")
-    assert f"<b>{n} candidates are outside the estimate</b>" in page
+    assert f"<b>{n} candidates are of diameters that are hardly annotated</b>" in page
 
 
 def test_an_earlier_audit_is_replaced_only_on_request(written, capsys):
@@ -151,7 +151,7 @@ def test_a_dataset_with_regions(audited, capsys, tmp_path):
         shutil.copy(path, audited.preprocessed / "gt_segmentations")
     for path in audited.results.glob("fold_*/validation/*.npz"):
         whole = np.load(path)["probabilities"][1]
-        core = whole * np.where(np.arange(len(whole)) < 3, 0.1, 0.9)[:, None, None]
+        core = whole * np.where(np.arange(len(whole)) < 3, 0.01, 0.9)[:, None, None]
         np.savez_compressed(path, probabilities=np.stack([whole, core]))
     assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0"]) == 0
     assert capsys.readouterr().out.startswith("50 candidates in 10 cases, which have 30 annotated lesions\n")
