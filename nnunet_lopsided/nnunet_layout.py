@@ -10,7 +10,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,6 +121,27 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
     return LabelScheme(foreground, ignore, regions)
 
 
+def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
+    """The names of the channels, in the order of the images.
+
+    Args:
+        dataset_json: the content of dataset.json; ``modality`` is what nnU-Net's first version called them.
+        source: its path, for messages.
+
+    Raises:
+        InputError: there are none, or they are not numbered.
+
+    Example:
+        >>> channel_names({"channel_names": {"10": "FLAIR", "2": "T1"}}, Path("dataset.json"))
+        ['T1', 'FLAIR']
+    """
+    key = "channel_names" if "channel_names" in dataset_json else "modality"
+    names = dataset_json.get(key)
+    if not isinstance(names, dict) or not names or not all(number.isdecimal() for number in names):
+        raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
+    return [str(names[number]) for number in sorted(names, key=int)]
+
+
 @dataclass(frozen=True)
 class RawDataset:
     """A dataset folder in nnU-Net's raw layout."""
@@ -152,6 +173,11 @@ class RawDataset:
     @property
     def file_ending(self) -> str:
         return str(self.json["file_ending"])
+
+    @property
+    def channel_names(self) -> list[str]:
+        """In the order of the images; see :func:`channel_names`."""
+        return channel_names(self.json, self.folder / "dataset.json")
 
     def training_cases(self) -> list[Case]:
         """The training cases, sorted by name; images may be referenced by dataset.json instead of lying in imagesTr.
@@ -240,8 +266,8 @@ class RawDataset:
     def _check(self, case: Case) -> None:
         if case.label is None or not case.label.is_file():
             raise InputError(f"{self.name}, case {case.name}: label not found: {case.label}")
-        n_channels = len(self.json.get("channel_names", self.json.get("modality", {})))
-        if self.json.get("dataset") is None and n_channels and len(case.images) not in (n_channels, 1):
+        n_channels = len(self.channel_names)
+        if self.json.get("dataset") is None and len(case.images) not in (n_channels, 1):
             raise InputError(
                 f"{self.name}, case {case.name}: expected {n_channels} channel images, found {len(case.images)}"
             )

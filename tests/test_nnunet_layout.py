@@ -33,6 +33,21 @@ def raw(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.parametrize("names", [{}, ["T1"], "T1", {"T1": 0}, {"-1": "T1"}, None])
+def test_channels_that_have_no_numbers(raw, names):
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "channel_names": names}))
+    with pytest.raises(InputError, match=r"dataset.json: expected channel_names to name channels by number, as in "):
+        layout.raw_dataset(501).training_cases()
+
+
+def test_channels_of_nnu_nets_first_version(raw):
+    content = json.loads((raw / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    (raw / "dataset.json").write_text(json.dumps(content))
+    assert layout.raw_dataset(501).channel_names == ["T1", "T2"]
+
+
 def test_raw_dataset_by_id_and_name(raw):
     for dataset in (501, "501", "Dataset501_Toy"):
         found = layout.raw_dataset(dataset)

@@ -111,9 +111,8 @@ class Audit:
 
     @property
     def channel_names(self) -> list[str]:
-        """Of dataset.json, in the order of the images."""
-        names = self.inputs.dataset.json.get("channel_names", self.inputs.dataset.json.get("modality", {}))
-        return [str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+        """In the order of the images."""
+        return self.inputs.dataset.channel_names
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import add_to_plans, label_scheme, preprocessed_folder, read_json, write_json
+from nnunet_lopsided.nnunet_layout import (
+    add_to_plans,
+    channel_names,
+    label_scheme,
+    preprocessed_folder,
+    read_json,
+    write_json,
+)
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
 from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
 
@@ -107,9 +114,7 @@ def add_configuration(
     fingerprint = read_json(folder / "dataset_fingerprint.json")
     dataset_json = read_json(folder / "dataset.json")
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
-    n_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", ())))
-    if n_channels == 0:
-        raise InputError(f"{folder / 'dataset.json'}: expected 'channel_names', found none")
+    n_channels = len(channel_names(dataset_json, folder / "dataset.json"))
 
     def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> TrainingMemory:
         from nnunet_lopsided.planning.memory import training_memory

@@ -107,10 +107,9 @@ def _source(dataset: RawDataset, renamed: Mapping[str, str], same: Mapping[str, 
         has = ", ".join(dataset.foreground_labels)
         raise InputError(f"{dataset.name}: no class {unknown[0]!r} to rename, it has {has}")
     aliases = {old.lower(): new for old, new in same.items()}
-    names = dataset.json.get("channel_names") or dataset.json["modality"]
     channels: dict[str, int] = {}
     spelling: dict[str, str] = {}
-    for index, name in sorted((int(i), n) for i, n in names.items()):
+    for index, name in enumerate(dataset.channel_names):
         channel = aliases.get(name.lower(), name)
         if channel.lower() in channels:
             raise InputError(f"{dataset.name}: channels {channels[channel.lower()]} and {index} are both {channel}")
