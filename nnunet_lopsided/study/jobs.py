@@ -182,7 +182,7 @@ def runs_of(study: Study) -> tuple[Run, ...]:
         for configuration in study.configurations
         for arm in study.arms
         if arm.censoring is None or variant.censoring.name in arm.censoring
-        if not arm.ignored or variant.censoring.mode is not None  # whole labels lack nothing
+        if not arm.knows_the_truth or variant.censoring.mode is not None  # whole labels lack nothing
         for repetition in range(1, study.repetitions_of(arm) + 1)
     )
 

@@ -117,6 +117,11 @@ class Arm:
         """Whether it has label maps of its own."""
         return self.ignored or self.relabelled is not None
 
+    @property
+    def knows_the_truth(self) -> bool:
+        """Whether what its labels say of missing lesions is from the whole ones."""
+        return self.ignored or (self.relabelled is not None and self.relabelled.read is not None)
+
 
 @dataclass(frozen=True)
 class Plan25d:

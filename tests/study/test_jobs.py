@@ -299,6 +299,7 @@ def test_a_reader_who_knows_the_truth_shares_the_audit() -> None:
     jobs = {job.name: job for job in expand(found, ids)}
     name = "mets-size50-s0-by-2d-plain-r1"
     assert [job for job in jobs if job.startswith("audit/")] == ["audit/mets-full-by-2d-plain-r1", f"audit/{name}"]
+    assert [run.name for run in runs_of(found) if run.arm.name == "read"] == ["mets-size50-s0-2d-read-r1"]
     assert " ".join(jobs[f"apply/{name}-read"].command) == (
         f"lopsided-audit apply --truth 800 --first 40 --audit audits/{name} -o {ids[f'{name}-read']} "
         f"--name {name}-read --overwrite -np 2"
