@@ -266,9 +266,10 @@ def _check_all_headers(
     bad += [found for found in _in_order(check, others, n_workers) if found is not None]
     problems = []
     if pairing.missing and not inputs.allow_missing:
+        hint = "; no splits_final.json below nnUNet_preprocessed tells the fold's own cases" * pairing.unknown_fold
         problems.append(
             f"{len(pairing.missing)} of {len(pairing.cases)} references have no prediction in {inputs.predictions}: "
-            f"{', '.join(pairing.missing)}; --allow-missing counts their lesions as missed"
+            f"{', '.join(pairing.missing)}; --allow-missing counts their lesions as missed{hint}"
         )
     if problems or (bad and not inputs.skip_bad):
         known = {skipped.case for skipped in bad}

@@ -79,12 +79,14 @@ class Pairing:
         missing: references without prediction.
         unreferenced: predictions without reference.
         problems: why cases cannot be evaluated, by name; cases that splits_final.json names and no folder holds too.
+        unknown_fold: whether predictions are of a fold whose own cases no splits_final.json tells.
     """
 
     cases: dict[str, CaseFiles]
     missing: tuple[str, ...]
     unreferenced: tuple[str, ...]
     problems: dict[str, str]
+    unknown_fold: bool = False
 
 
 def default_references(predictions: Path) -> Path:
@@ -148,6 +150,7 @@ def pair(inputs: Inputs) -> Pairing:
         tuple(name for name in cases if name not in predicted),
         tuple(name for name in predicted if name not in cases),
         {name: problem for name, problem in sorted(problems.items()) if name in concerned},
+        expected is None and (inputs.folds is not None or fold_of_validation(inputs.predictions) not in (None, "all")),
     )
 
 

@@ -79,6 +79,18 @@ def test_one_validation_folder_expects_the_cases_of_its_fold(results):
         evaluate(results / "fold_1" / "validation")
 
 
+def test_what_would_tell_the_cases_of_a_fold_is_said(results, tmp_path):
+    references = tmp_path / "nnUNet_preprocessed" / "Dataset901_Toy" / "gt_segmentations"
+    (references.parent / "splits_final.json").unlink()
+    hint = r"; no splits_final.json below nnUNet_preprocessed tells the fold's own cases$"
+    for folder, options in (
+        (results / "fold_1" / "validation", {}),
+        (results, {"cross_validation": True, "folds": (1,)}),
+    ):
+        with pytest.raises(InputError, match=r"2 of 4 references have no prediction.*" + hint):
+            evaluate(folder, **options)
+
+
 def test_a_case_of_the_fold_without_any_file_is_a_problem(results, tmp_path):
     references = tmp_path / "nnUNet_preprocessed" / "Dataset901_Toy" / "gt_segmentations"
     for path in (*(results / "fold_1" / "validation").glob("d.*"), *references.glob("d.*")):
