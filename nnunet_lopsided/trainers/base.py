@@ -27,8 +27,9 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, cent
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
-from nnunet_lopsided.trainers.names import NameOption, Option
+from nnunet_lopsided.trainers.names import NameFlag, NameOption, Option
 
+PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
 EPOCHS = NameOption("epochs", "Nepochs", "training epochs", 1, integer=True)
 _LARGEST_GRADIENT_NORM = 12  # nnU-Net's
 _STEPS_BETWEEN_STATISTICS = 10
@@ -51,7 +52,7 @@ class LesionTrainer(nnUNetTrainer):
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
     """
 
-    name_options: ClassVar[tuple[Option, ...]] = (EPOCHS, ITERATIONS)
+    name_options: ClassVar[tuple[Option, ...]] = (PRIOR, EPOCHS, ITERATIONS)
     hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias")
     epochs: int | None = None
     iterations_per_epoch: int | None = None

@@ -87,7 +87,7 @@ def training_labels(dataset: Any, fold: int = 0) -> np.ndarray:
     return np.concatenate([label.ravel() for label in labels_within_brain(dataset, split["train"])])
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerLopsided", "nnUNetTrainerClassWeighted"])
+@pytest.mark.parametrize("name", ["nnUNetTrainerLopsided", "nnUNetTrainerClassWeighted", "nnUNetTrainer25D_prior"])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_every_head_starts_at_the_prior_of_the_training_labels(tiny: Any, name: str, configuration: str) -> None:
     trainer = build(tiny, name, configuration)
@@ -305,7 +305,7 @@ def test_a_step_on_every_kind_of_label(
         "nnUNetTrainerInverseWeightingDice",
         "nnUNetTrainerInverseWeightingASL",
         "nnUNetTrainerLopsidedInverseWeighting",
-        "nnUNetTrainerRegionSpecific_r8",
+        "nnUNetTrainerRegionSpecific_r8_prior",
         "nnUNetTrainerRegionSpecific_sum_detach_skipempty_bootstrap",
         "nnUNetTrainerTversky",
         "nnUNetTrainerTopk10",
