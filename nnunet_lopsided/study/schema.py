@@ -113,9 +113,13 @@ class Arm:
     repetitions: int | None = None
 
     @property
-    def changes_labels(self) -> bool:
-        """Whether it has label maps of its own."""
-        return self.ignored or self.relabelled is not None
+    def own_labels(self) -> str:
+        """What was done to the labels before it is trained, in words; empty: nothing. Arms with the same share them."""
+        if self.ignored:
+            return "with ignored lesions"
+        if self.relabelled is None:
+            return ""
+        return f"{'' if self.relabelled.read is None else 'read and '}relabelled by {self.relabelled.by}"
 
     @property
     def knows_the_truth(self) -> bool:
@@ -250,15 +254,8 @@ def _study(top: Node, folder: Path) -> Study:
     budget = top.get("budget", _budget, (None, None))
     arms = top.need("arms", lambda n: n.list_of(lambda a: _arm(a, names, budget)))
     _unique(top, "arms", [arm.name for arm in arms])
-    # nnU-Net keeps results by trainer.
-    _unique(top, "arms", [arm.trainer for arm in arms if not arm.changes_labels])
-    rules = [
-        (arm.trainer, arm.relabelled, "" if arm.relabelled.read is None else " read and")
-        for arm in arms
-        if arm.relabelled
-    ]
-    _unique(top, "arms", [f"{trainer}{read} relabelled by {rule.by}" for trainer, rule, read in rules])
-    _unique(top, "arms", [f"{arm.trainer} with ignored lesions" for arm in arms if arm.ignored])
+    # nnU-Net keeps results by labels and trainer.
+    _unique(top, "arms", [f"{arm.trainer} {arm.own_labels}".rstrip() for arm in arms])
     study = Study(
         name=top.need("name", _study_name),
         datasets=datasets,
@@ -305,12 +302,11 @@ def _check_relabelled(place: Node, arm: Arm, study: Study, before: Sequence[Arm]
     if arm.relabelled is None:
         return
     teacher = next((other for other in before if other.name == arm.relabelled.by), None)
-    if teacher is None or teacher.changes_labels:
+    if teacher is None or teacher.own_labels:
         place.fail("by to name an arm above it, whose labels are as they are", arm.relabelled.by)
-    rule, read = arm.relabelled, arm.relabelled.read is not None
-    for other in (o.relabelled for o in before if o.relabelled and o.relabelled.by == teacher.name):
-        if (other.read is not None) == read and other != rule:  # they share their labels
-            expected = f"read to be {other.read}" if read else f"above to be {other.above:g}"
+    for rule in (other.relabelled for other in before if other.own_labels == arm.own_labels):
+        if rule is not None and rule != arm.relabelled:
+            expected = f"above to be {rule.above:g}" if rule.read is None else f"read to be {rule.read}"
             place.fail(f"{expected}, as in the arm before that is relabelled by {teacher.name}")
     if study.repetitions_of(arm) > study.repetitions_of(teacher):
         place.fail(f"at most as many repetitions as arm {teacher.name} has, {study.repetitions_of(teacher)}")
