@@ -120,7 +120,9 @@ def pair(inputs: Inputs) -> Pairing:
     references = label_maps(inputs.references, problems)
     if not references:
         raise InputError(f"no label maps in the reference folder {inputs.references}")
-    predicted, fold_of, expected = _predictions(inputs, problems)
+    predicted, fold_of = _predictions(inputs, problems)
+    folds = _folds(inputs)
+    expected = None if folds is None else _of_folds(inputs.predictions, folds)
     if not predicted:
         raise InputError(f"no predictions in {inputs.predictions}")
     if not set(references) & set(predicted):
@@ -150,14 +152,12 @@ def pair(inputs: Inputs) -> Pairing:
         tuple(name for name in cases if name not in predicted),
         tuple(name for name in predicted if name not in cases),
         {name: problem for name, problem in sorted(problems.items()) if name in concerned},
-        expected is None and (inputs.folds is not None or fold_of_validation(inputs.predictions) not in (None, "all")),
+        folds is not None and expected is None,
     )
 
 
-def _predictions(
-    inputs: Inputs, problems: dict[str, str]
-) -> tuple[dict[str, Prediction], dict[str, int], frozenset[str] | None]:
-    """Predictions by case, the fold of each, and the cases that must be there (None: all references)."""
+def _predictions(inputs: Inputs, problems: dict[str, str]) -> tuple[dict[str, Prediction], dict[str, int]]:
+    """Predictions by case, and the fold of each of a cross-validation."""
     if inputs.folds is not None:
         predicted: dict[str, Prediction] = {}
         fold_of: dict[str, int] = {}
@@ -168,13 +168,20 @@ def _predictions(
                         f"case {name} lies in two folds of {inputs.predictions}: {fold_of[name]} and {fold}"
                     )
                 predicted[name], fold_of[name] = files, fold
-        return dict(sorted(predicted.items())), fold_of, _of_folds(inputs.predictions, inputs.folds)
-    own_fold = fold_of_validation(inputs.predictions)
-    expected = None if own_fold in (None, "all") else _of_folds(inputs.predictions, (int(str(own_fold)),))
-    return predictions_by_case(inputs.predictions, problems), {}, expected
+        return dict(sorted(predicted.items())), fold_of
+    return predictions_by_case(inputs.predictions, problems), {}
+
+
+def _folds(inputs: Inputs) -> Sequence[int] | None:
+    """The folds on whose own cases the predictions are; None: on others, or on those of fold all."""
+    if inputs.folds is not None:
+        return inputs.folds
+    fold = fold_of_validation(inputs.predictions)
+    return None if fold is None or fold == "all" else (int(fold),)
 
 
 def _of_folds(results: Path, folds: Iterable[int]) -> frozenset[str] | None:
+    """The folds' own cases; None: no splits_final.json tells them."""
     splits = splits_of_results(results)
     if splits is None or any(fold >= len(splits) for fold in folds):
         return None
