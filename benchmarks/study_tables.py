@@ -1,0 +1,126 @@
+"""The tables of docs/explanation/when-it-helps.md, from the CSV files in benchmarks/results.
+
+    python benchmarks/study_tables.py phantom_losses --cases test --arms dice_ce recipe
+    python benchmarks/study_tables.py --regimes
+
+A training that found nothing counts as 0. Means over repetitions, with the least and the largest mAP in brackets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+LABELS = {
+    "full": "full",
+    "stochastic50": "at random",
+    "size50": "smallest",
+    "reader50": "as readers do",
+    "stochastic50-n10": "at random",
+}
+# How the arms of older studies are called here.
+SAME = {"dice_a1_b0p5": "recipe", "dice_a1_b1": "recipe_b1"}
+# Study, the cases it is read from, what it was about; in the order of the page.
+REGIMES = (
+    ("phantom_losses", "test", "procedural brains, 40 cases, 2D, 600 iterations"),
+    ("phantom_fine", "test", "the same in finer voxels, 20 cases a fold, 2D, 1000 iterations"),
+    ("phantom_3d", "test", "procedural brains, 40 cases, 3D, 600 iterations"),
+    ("phantom_25d", "test", "procedural brains, 40 cases, 2.5D, 250 iterations"),
+    ("phantom_long", "test", "procedural brains, 10 cases, 2D, 2000 iterations"),
+    ("nuclei", "test", "nuclei, 36 images a fold, 2D, 600 iterations"),
+    ("open_ms", "validation", "MRI, multiple sclerosis, 12 blocks a patient, 2D, 600 iterations"),
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The repetitions of one arm on one kind of labels."""
+
+    maps: tuple[float, ...]
+    sensitivities: tuple[float, ...]
+    false_positives: tuple[float, ...]
+
+    def cells(self, *, spread: bool) -> list[str]:
+        """mAP, sensitivity, and false positives per case, as a table shows them."""
+        least = f" ({min(self.maps):.2f} to {max(self.maps):.2f})" if spread and len(self.maps) > 1 else ""
+        return [f"{mean(self.maps):.3f}{least}", f"{mean(self.sensitivities):.3f}", f"{mean(self.false_positives):.1f}"]
+
+
+def mean(values: Iterable[float]) -> float:
+    values = tuple(values)
+    return sum(values) / len(values)
+
+
+def read_runs(study: str, cases: str) -> dict[tuple[str, str], Runs]:
+    """Arm and labels -> its repetitions, in the order of the file."""
+    rows = defaultdict(list)
+    with (RESULTS / f"{study}-runs.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["cases"] == cases:
+                numbers = [float(row[key] or 0) for key in ("map", "max_sensitivity", "false_positives_per_case")]
+                rows[SAME.get(row["arm"], row["arm"]), row["labels"]].append(numbers)
+    return {key: Runs(*zip(*numbers, strict=True)) for key, numbers in rows.items()}
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arms_table(study: str, cases: str, arms: Sequence[str]) -> str:
+    """One row per arm, mAP, sensitivity and false positives for every kind of labels."""
+    runs = read_runs(study, cases)
+    arms = arms or list(dict.fromkeys(arm for arm, _ in runs))
+    labels = [label for label in LABELS if any(label == of for _, of in runs)]
+    header = ["arm", *(cell for label in labels for cell in (f"{LABELS[label]}: mAP", "sensitivity", "FP per case"))]
+    rows = []
+    for arm in arms:
+        found = [runs.get((arm, label)) for label in labels]
+        rows.append([arm, *(cell for one in found for cell in (one.cells(spread=True) if one else ["", "", ""]))])
+    return markdown(header, rows)
+
+
+def regimes_table() -> str:
+    """One row per regime: mAP and sensitivity of nnU-Net's loss, the recipe, and the recipe without bootstrap."""
+    rows = []
+    for study, cases, what in REGIMES:
+        runs = read_runs(study, cases)
+        for label in LABELS:
+            three = [runs.get((arm, label)) for arm in ("dice_ce", "recipe", "recipe_b1")]
+            if three[0] and three[1]:
+                n = " / ".join(str(len(one.maps)) for one in three if one)
+                started = f"{sum(m >= 0.1 for m in three[0].maps)} of {len(three[0].maps)}"
+                cells = [" / ".join(one.cells(spread=False)[:2]) if one else "" for one in three]
+                rows.append([what, LABELS[label], *cells, started, n])
+                what = ""
+    header = [
+        "data, training",
+        "missing",
+        "Dice and CE",
+        "recipe",
+        "recipe, beta 1",
+        "Dice and CE started",
+        "trainings",
+    ]
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", help="name of a study in benchmarks/results")
+    parser.add_argument("--cases", default="test", choices=["test", "validation"])
+    parser.add_argument("--arms", nargs="+", default=[])
+    parser.add_argument("--regimes", action="store_true", help="the table of all regimes")
+    arguments = parser.parse_args()
+    if arguments.regimes == bool(arguments.study):
+        parser.error("expected a study or --regimes")
+    print(regimes_table() if arguments.regimes else arms_table(arguments.study, arguments.cases, arguments.arms))
+
+
+if __name__ == "__main__":
+    main()
