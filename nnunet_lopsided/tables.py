@@ -47,7 +47,10 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
         raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
     if any(column not in found for column in columns):
         expected = " and ".join([", ".join(columns[:-1]), columns[-1]]) if len(columns) > 1 else columns[0]
-        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(found) or 'none'}")
+        marks = {";": "semicolons", "\t": "tabs"}
+        separated = next((word for mark, word in marks.items() if mark in "".join(found)), None)
+        advice = f"; its cells are separated by {separated}: save it with commas" if separated else ""
+        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(found) or 'none'}{advice}")
     return rows
 
 

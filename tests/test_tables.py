@@ -30,7 +30,9 @@ def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path: Pat
         (b"case\na\0\n", r"t\.csv: expected CSV, found a NUL character"),
         (b"case\n" + b"a" * 200_000, r"t\.csv, line \d: expected CSV: field larger than field limit"),
         (b"", r"t\.csv: expected the columns case and patient, found none"),
-        (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who"),
+        (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who$"),
+        (b"case;patient\n", r"found case;patient; its cells are separated by semicolons: save it with commas"),
+        (b"case\tpatient\n", r"its cells are separated by tabs: save it with commas"),
     ],
 )
 def test_refused(tmp_path: Path, content: bytes, message: str) -> None:

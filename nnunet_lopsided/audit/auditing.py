@@ -227,8 +227,8 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     )
     means = None
     if len(target.values or ()) > 1 and len(components.components):
-        assert case.predictions[0].array is not None, "probabilities were asked for"
-        means = channel_means(components.components, read_channels(case.predictions[0].array))
+        arrays = [prediction.array for prediction in case.predictions]
+        means = np.mean([channel_means(components.components, read_channels(a)) for a in arrays if a], axis=0)
     return _Measured(case, components, loaded.geometry, means)
 
 
@@ -417,10 +417,7 @@ def _usual_contrasts(table: _Table) -> NDArray[np.float64]:
 
 
 def _reason(table: _Table, row: int, usual: NDArray[np.float64], n_models: int) -> str:
-    parts = [
-        f"probability {table.mean_probability[row]:.2f} on average, {table.max_probability[row]:.2f} at most, over "
-        f"{table.diameter_mm[row]:.1f} mm"
-    ]
+    parts = [f"probability up to {table.max_probability[row]:.2f}, over {table.diameter_mm[row]:.1f} mm"]
     if n_models > 1:
         parts.append(f"found by {round(table.agreement[row] * n_models)} of {n_models} models")
     for channel, contrast in enumerate(table.contrasts[row].tolist()):

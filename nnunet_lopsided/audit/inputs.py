@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,10 +126,12 @@ def find_inputs(
         )
     _check_labels([cases[name] for name in sorted(fold_of)], source, preprocessed)
     patients, origin = patients_of(list(cases), source.folder, patients_regex)
-    for model in models:
-        for fold in chosen:
-            wanted = sorted(case for case, own in fold_of.items() if own == fold)
-            _validated(source.name, model, fold, wanted, trained_on[fold], device)
+    wanted = {fold: sorted(case for case, own in fold_of.items() if own == fold) for fold in chosen}
+    trained = [(model, fold) for model in models for fold in chosen]
+    for model, fold in trained:
+        _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
+    for model, fold in trained:
+        _provide_probabilities(source.name, model, fold, wanted[fold], device)
     predicted = [
         {fold: predictions_by_case(_validation(model, source.name, fold)) for fold in chosen} for model in models
     ]
@@ -185,10 +188,19 @@ def _validation(model: Model, dataset: str, fold: int) -> Path:
     return model.folder(dataset) / f"fold_{fold}" / "validation"
 
 
-def _validated(
-    dataset: str, model: Model, fold: int, wanted: Sequence[str], trained_on: frozenset[str], device: str
-) -> None:
-    """See to it that a fold has the probabilities of all of its cases, and of no others."""
+def _check_out_of_fold(folder: Path, fold: int, wanted: Sequence[str], trained_on: frozenset[str]) -> None:
+    """Refuse predictions of cases that a fold does not validate: before any are made among them."""
+    found = predictions_by_case(folder) if folder.is_dir() else {}
+    for case in sorted(set(found) - set(wanted)):
+        reason = "trained on it" if case in trained_on else "does not validate it by splits_final.json"
+        raise InputError(
+            f"{folder} holds case {case}, but fold {fold} {reason}: the folds have changed since, so it is not known "
+            "which predictions are out of fold"
+        )
+
+
+def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequence[str], device: str) -> None:
+    """See to it that a fold has the probabilities of all of its cases."""
     folder = _validation(model, dataset, fold)
     lacking = _lacking(folder, wanted)
     if lacking:
@@ -198,7 +210,9 @@ def _validated(
             *("--val", "--npz", "-device", device),
         )
         if not checkpoint.is_file():
-            what = "no such folder" if not folder.is_dir() else f"no CASE.npz of {len(lacking)} cases ({lacking[0]})"
+            what = (
+                "no such folder" if not folder.is_dir() else f"no whole CASE.npz of {len(lacking)} cases ({lacking[0]})"
+            )
             raise InputError(
                 f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {CHECKPOINT} to make "
                 f"them with; train it by {' '.join(command[:8])} --npz, or choose folds by -f"
@@ -206,18 +220,17 @@ def _validated(
         _make(command, fold, folder)
         if lacking := _lacking(folder, wanted):
             raise InputError(f"fold {fold}: {' '.join(command)} made no {folder / lacking[0]}.npz")
-    for case in sorted(set(predictions_by_case(folder)) - set(wanted)):
-        reason = "trained on it" if case in trained_on else "does not validate it by splits_final.json"
-        raise InputError(
-            f"{folder} holds case {case}, but fold {fold} {reason}: the folds have changed since, so it is not known "
-            "which predictions are out of fold"
-        )
 
 
 def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
-    """The cases without probabilities."""
+    """The cases without probabilities; an archive that was cut off holds none."""
     found = predictions_by_case(folder) if folder.is_dir() else {}
-    return [case for case in wanted if case not in found or found[case].array is None]
+    arrays = {case: found[case].array for case in wanted if case in found}
+    return [case for case in wanted if (array := arrays.get(case)) is None or not _is_whole(array)]
+
+
+def _is_whole(array: Path) -> bool:
+    return array.suffix != ".npz" or zipfile.is_zipfile(array)
 
 
 def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:

@@ -20,7 +20,7 @@ from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
 from nnunet_lopsided.images import Image, read_header, write_image
-from nnunet_lopsided.nnunet_layout import RawDataset, nnunet_path, read_json, write_json
+from nnunet_lopsided.nnunet_layout import Case, RawDataset, nnunet_path, read_json, write_json
 from nnunet_lopsided.tables import numbered_rows, read_table, write_table
 
 SCHEMA_VERSION = 1
@@ -34,6 +34,7 @@ COLUMNS = (
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
 _RECORD_SHAPE = {
     **{"schema_version": int, "id": str, "dataset": str, "models": [{"trainer": str}], "miss_rate": dict},
+    "counts": {"candidates": int},
     "settings": {"label": (str, type(None)), "tolerance_mm": float, "connectivity": (int, type(None))},
     "cases": {str: {"label_sha256": str}},
 }
@@ -43,10 +44,12 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     """Refuse a target that holds anything but an earlier audit, such as a reader's work on one.
 
     Raises:
-        InputError: see :func:`~nnunet_lopsided.evaluation.outputs.check_output_folder`; or the folder holds files that
-            no audit writes, or decisions in its table.
+        InputError: see :func:`~nnunet_lopsided.evaluation.outputs.check_output_folder`; or the folder lies in the
+            dataset, or holds files that no audit writes, or decisions in its table.
     """
     check_output_folder(folder, overwrite, [dataset.folder], MARKS, "lopsided-audit")
+    if dataset.folder.resolve() in folder.resolve().parents:
+        raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
         sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
     )
@@ -146,6 +149,22 @@ def audit_record(audit: Audit) -> dict[str, Any]:
 def label_digest(path: Path) -> str:
     """Of a label file, by which a change is noticed."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[Case]) -> None:
+    """Refuse labels of the audited dataset that are no longer those that were audited.
+
+    Raises:
+        InputError: a case is no longer in the dataset, or its label has changed.
+    """
+    cases = {case.name: case for case in training}
+    for name, entry in audit.record["cases"].items():
+        if name not in cases:
+            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
+        label = cases[name].label
+        assert label is not None, "training_cases() gives labels"
+        if label_digest(label) != entry["label_sha256"]:
+            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
 
 
 def _rate(rate: MissRate) -> dict[str, Any]:
@@ -253,7 +272,7 @@ def read_audit(folder: Path) -> StoredAudit:
     """Read what :func:`write_audit` wrote.
 
     Raises:
-        InputError: the folder holds no audit, or its table is not that of the audit.
+        InputError: the folder holds no audit, or its table is not that of the audit: other candidates, or not all.
     """
     record = _record(folder)
     path = folder / TABLE
@@ -274,7 +293,15 @@ def read_audit(folder: Path) -> StoredAudit:
         if (row["case"], number) in candidates:
             raise InputError(f"{path}, line {line}: case {row['case']}, candidate {number} is listed twice")
         candidates[row["case"], number] = StoredCandidate(row["case"], number, rank, score, mean, highest, label)
-    return StoredAudit(folder, record, tuple(sorted(candidates.values(), key=lambda c: c.rank)))
+    ranked = tuple(sorted(candidates.values(), key=lambda c: c.rank))
+    n = record["counts"]["candidates"]
+    if [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
+        found = "other ranks" if len(ranked) == n else f"{len(ranked)}"
+        raise InputError(
+            f"{path}: expected the {n} candidates of audit {record['id']}, ranked 1 to {n}, found {found}; audit again "
+            "into another folder, and give this file as the decisions"
+        )
+    return StoredAudit(folder, record, ranked)
 
 
 def _finite(text: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
-from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, label_digest
+from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
@@ -85,7 +85,7 @@ def write_repaired_variant(
     dataset = raw_dataset(audit.dataset)
     _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
-    _check_unchanged(dataset, training, audit)
+    check_unchanged(audit, dataset, training)
     ignore = dataset.value_to_ignore if unsure == "ignore" and decisions.count("unsure") else None
     match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
     if match is not None and int(match[1]) == output_id:
@@ -135,17 +135,6 @@ def _check_labels(dataset: RawDataset, audit: StoredAudit, decisions: Decisions)
                 f"case {c.case}, candidate {c.number}: expected one of the labels {', '.join(map(str, allowed))} of "
                 f"{dataset.name}, found {c.label} in {audit.folder / TABLE}"
             )
-
-
-def _check_unchanged(dataset: RawDataset, training: list[Case], audit: StoredAudit) -> None:
-    cases = {case.name: case for case in training}
-    for name, entry in audit.record["cases"].items():
-        if name not in cases:
-            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
-        label = cases[name].label
-        assert label is not None, "training_cases() gives labels"
-        if label_digest(label) != entry["label_sha256"]:
-            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
 
 
 def _repaired(

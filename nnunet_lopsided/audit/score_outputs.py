@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
-from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit, read_audit
+from nnunet_lopsided.audit.outputs import StoredAudit, check_unchanged, chosen_audit, read_audit
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
+from nnunet_lopsided.dataset_conversion.lesion_labels import check_label_values
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.loading import lesion_class
@@ -23,7 +24,7 @@ from nnunet_lopsided.evaluation.report.html import number
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
-from nnunet_lopsided.nnunet_layout import Case, raw_dataset, write_json
+from nnunet_lopsided.nnunet_layout import Case, RawDataset, raw_dataset, write_json
 from nnunet_lopsided.tables import write_table
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ class ScoredAudit:
         audit: which.
         name: by which tables call it.
         lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
+        n_not_in_truth: annotated lesions of which no voxel is lesion in the truth.
         rankings: its own, those by mean and by highest probability, and the random order.
     """
 
     audit: StoredAudit
     name: str
     lesion: NDArray[np.int64]
+    n_not_in_truth: int
     rankings: tuple[RankingScore, ...]
 
 
@@ -66,15 +69,32 @@ def score_audits(
         n_workers: cases read at the same time.
 
     Raises:
-        InputError: an audit is missing, or a case is missing in the truth or does not fit it.
+        InputError: an audit is missing, its labels have changed since, the truth is the audited dataset itself or has
+            other label values, or a case is missing in the truth or does not fit it.
     """
     audits = [chosen_audit(folder, near=[Path.cwd()]), *map(read_audit, against)]
     others = sorted({audit.dataset for audit in audits})
     if len(others) > 1:
         raise InputError(f"expected audits of one dataset, got {', '.join(others)}")
-    whole = {case.name: case for case in raw_dataset(truth).training_cases()}
+    dataset, whole = raw_dataset(others[0]), raw_dataset(truth)
+    _check_truth(whole, dataset)
     names = _names(audits)
-    return [_scored(audit, name, whole, n_workers) for audit, name in zip(audits, names, strict=True)]
+    return [_scored(audit, name, dataset, whole, n_workers) for audit, name in zip(audits, names, strict=True)]
+
+
+def _check_truth(truth: RawDataset, audited: RawDataset) -> None:
+    if truth.name == audited.name:
+        raise InputError(f"the truth: expected the dataset with the whole labels, found the audited one, {truth.name}")
+    expected, found = (dataset.label_scheme.label_values for dataset in (audited, truth))
+    if not set(found) <= set(expected):
+        raise InputError(
+            f"{truth.folder / 'dataset.json'}: expected lesions among the label values {_listed(expected)} of "
+            f"{audited.name}, found {_listed(found)}"
+        )
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _names(audits: Sequence[StoredAudit]) -> list[str]:
@@ -83,9 +103,9 @@ def _names(audits: Sequence[StoredAudit]) -> list[str]:
     return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
 
 
-def _scored(audit: StoredAudit, name: str, whole: dict[str, Case], n_workers: int) -> ScoredAudit:
-    dataset = raw_dataset(audit.dataset)
-    annotated = {case.name: case for case in dataset.training_cases()}
+def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDataset, n_workers: int) -> ScoredAudit:
+    annotated, whole = ({case.name: case for case in of.training_cases()} for of in (dataset, truth))
+    check_unchanged(audit, dataset, list(annotated.values()))
     target = lesion_class(audit.record["settings"]["label"], dataset.folder / "dataset.json")
     rules = EvaluationRules(
         tolerance_mm=audit.record["settings"]["tolerance_mm"], connectivity=audit.record["settings"]["connectivity"]
@@ -94,20 +114,24 @@ def _scored(audit: StoredAudit, name: str, whole: dict[str, Case], n_workers: in
     for place, candidate in enumerate(audit.candidates):
         by_case.setdefault(candidate.case, []).append(place)
 
-    def matched(case: str) -> tuple[int, NDArray[np.int64]]:
-        """Missed lesions of a case, and that of each of its candidates, by number (from 1; 0: none)."""
-        for where, cases in (("truth", whole), (audit.dataset, annotated)):
-            if case not in cases:
-                raise InputError(f"case {case} of audit {audit.id} is not in the {where}")
-        full, part = (read_image(_label(cases[case])) for cases in (whole, annotated))
-        _check_fit(case, full, part, _label(whole[case]))
-        missed = _missed(target.mask(full.array), target.mask(part.array), full.geometry.spacing_mm, rules)
+    def matched(case: str) -> tuple[int, int, NDArray[np.int64]]:
+        """Missed and disputed lesions of a case, and that of each of its candidates, by number (from 1; 0: none)."""
+        if case not in whole:
+            raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
+        path, label = _label(whole[case]), _label(annotated[case])
+        full, part = read_image(path), read_image(label)
+        check_label_values(truth, case, path, full.array)
+        _check_fit(case, path, full, label, part)
+        lesion_masks = target.mask(full.array), target.mask(part.array)
+        missed, disputed = (
+            _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
+        )
         places = by_case.get(case, [])
         if not places:
-            return len(missed), np.zeros(0, np.int64)
+            return len(missed), len(disputed), np.zeros(0, np.int64)
         path = audit.map_of(case, dataset.file_ending)
         numbers = read_image(path)
-        _check_fit(case, full, numbers, path)
+        _check_fit(case, label, part, path, numbers)
         flat = numbers.array.reshape(-1)
         voxels = np.flatnonzero(flat)
         ids = {audit.candidates[place].number: i for i, place in enumerate(places, 1)}
@@ -119,15 +143,16 @@ def _scored(audit: StoredAudit, name: str, whole: dict[str, Case], n_workers: in
         own = voxels[table[flat[voxels]] > 0]
         candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
         score = np.array([audit.candidates[place].score for place in places])
-        return len(missed), match(missed, candidates, score, rules).lesion_of_candidate
+        return len(missed), len(disputed), match(missed, candidates, score, rules).lesion_of_candidate
 
     lesion = np.zeros(len(audit.candidates), np.int64)
-    n_missed = 0
+    n_missed = n_disputed = 0
     cases = sorted(audit.record["cases"])
-    for case, (n, found) in zip(cases, for_each(matched, cases, n_workers, f"scoring {name}"), strict=True):
+    for case, (n, n_other, found) in zip(cases, for_each(matched, cases, n_workers, f"scoring {name}"), strict=True):
         places = by_case.get(case, [])
         lesion[places] = np.where(found > 0, found + n_missed, 0)
         n_missed += n
+        n_disputed += n_other
     # By rank, not by score: equal scores have an order too, and a score may be cut off at 1.
     descending = -np.arange(len(lesion), dtype=np.float64)
     rankings = [score_ranking(f"{name}, its ranking", lesion, descending, n_missed)]
@@ -135,7 +160,7 @@ def _scored(audit: StoredAudit, name: str, whole: dict[str, Case], n_workers: in
         other = np.array([getattr(candidate, f"{what}_probability") for candidate in audit.candidates])
         order = np.argsort(-other, kind="stable")
         rankings.append(score_ranking(f"{name}, {_WORDS[what]} probability", lesion[order], other[order], n_missed))
-    return ScoredAudit(audit, name, lesion, (*rankings, random_order(lesion, n_missed)))
+    return ScoredAudit(audit, name, lesion, n_disputed, (*rankings, random_order(lesion, n_missed)))
 
 
 def _label(case: Case) -> Path:
@@ -143,21 +168,21 @@ def _label(case: Case) -> Path:
     return case.label
 
 
-def _check_fit(case: str, expected: Image, found: Image, path: Path) -> None:
+def _check_fit(case: str, path: Path, expected: Image, other: Path, found: Image) -> None:
+    if expected.shape != found.shape:
+        raise InputError(f"case {case}: {path} has the shape {expected.shape}, but {other} {found.shape}")
     difference = expected.geometry.difference(found.geometry)
-    if expected.shape != found.shape or difference is not None:
-        raise InputError(
-            f"case {case}: labels of the truth and of the audit differ: {difference or found.shape}: {path}"
-        )
+    if difference is not None:
+        raise InputError(f"case {case}: {path} and {other} differ: {difference}")
 
 
-def _missed(
+def _without(
     full: NDArray[np.bool_], part: NDArray[np.bool_], spacing_mm: tuple[float, ...], rules: EvaluationRules
 ) -> Lesions:
-    """The lesions of which nothing is annotated."""
+    """The lesions of one mask of which no voxel is in another."""
     lesions = find_lesions(full, spacing_mm, rules.connectivity)
-    annotated = np.bincount(lesions.voxel_ids[part.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1) > 0
-    gone = ~annotated[lesions.voxel_ids]
+    shared = np.bincount(lesions.voxel_ids[part.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1) > 0
+    gone = ~shared[lesions.voxel_ids]
     _, ids = np.unique(lesions.voxel_ids[gone], return_inverse=True)
     return lesions_of_voxels(lesions.shape, lesions.spacing_mm, lesions.voxels[gone], ids.reshape(-1) + 1)
 
@@ -184,6 +209,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         "truth": raw_dataset(truth).name,
         "audits": [{"id": s.audit.id, "name": s.name, "dataset": s.audit.dataset} for s in scored],
         "missed_lesions": n_missed,
+        "annotated_lesions_not_in_truth": scored[0].n_not_in_truth,
         "estimated_miss_rate": scored[0].audit.record["miss_rate"],
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
@@ -213,6 +239,8 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
     rankings = _rankings(scored)
     n_missed = rankings[0].n_missed
     lines = [f"{n_missed} missed lesions"]
+    if scored[0].n_not_in_truth:
+        lines.append(f"{scored[0].n_not_in_truth} annotated lesions have no voxel in the truth")
     for ranking in rankings:
         area = "" if ranking.average_precision is None else f", average precision {number(ranking.average_precision)}"
         lines.append(f"{ranking.name}: {ranking.n_candidates} candidates{area}")

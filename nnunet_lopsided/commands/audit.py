@@ -295,6 +295,8 @@ def _score(arguments: argparse.Namespace) -> int:
     if arguments.decisions is not None and arguments.decisions.exists():
         # It may hold what a reader decided.
         raise InputError(f"{arguments.decisions} exists, and is never replaced; choose another file")
+    if arguments.decisions is not None and not arguments.decisions.absolute().parent.is_dir():
+        raise InputError(f"cannot write {arguments.decisions}: no such folder: {arguments.decisions.parent}")
     scored = score_audits(arguments.audit, arguments.truth, arguments.against, arguments.np)
     folder = arguments.output or scored[0].audit.folder / "score"
     write_score(scored, arguments.truth, folder, arguments.overwrite)

@@ -307,14 +307,18 @@ def _check_relabelled(place: Node, arm: Arm, study: Study, before: Sequence[Arm]
     for rule in (other.relabelled for other in before if other.own_labels == arm.own_labels):
         if rule is not None and rule != arm.relabelled:
             expected = f"above to be {rule.above:g}" if rule.read is None else f"read to be {rule.read}"
-            place.fail(f"{expected}, as in the arm before that is relabelled by {teacher.name}")
-    if study.repetitions_of(arm) > study.repetitions_of(teacher):
-        place.fail(f"at most as many repetitions as arm {teacher.name} has, {study.repetitions_of(teacher)}")
+            own = arm.relabelled.above if rule.read is None else arm.relabelled.read
+            place.fail(f"{expected}, as in the arm before that is relabelled by {teacher.name}", str(own))
+    repetitions, most = study.repetitions_of(arm), study.repetitions_of(teacher)
+    if repetitions > most:
+        place.fail(f"at most as many repetitions as arm {teacher.name} has, {most}", str(repetitions))
     if "all" in study.folds or len(study.folds) < 2:
-        place.fail("at least two folds in the study, so that no case is judged by a model that learned from it")
+        expected = "at least two folds in the study, so that no case is judged by a model that learned from it"
+        place.fail(expected, ", ".join(map(str, study.folds)))
     missing = set(arm.censoring or _names(study)) - set(teacher.censoring or _names(study))
     if missing:
-        place.fail(f"arm {teacher.name} to be trained on {', '.join(sorted(missing))} too")
+        found = ", ".join(teacher.censoring or _names(study))
+        place.fail(f"arm {teacher.name} to be trained on {', '.join(sorted(missing))} too", found)
 
 
 def _names(study: Study) -> list[str]:

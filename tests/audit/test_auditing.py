@@ -166,7 +166,8 @@ def test_other_settings_or_labels_are_another_audit(audited, found, tmp_path):
 
 
 def test_what_cannot_be_read_is_named(audited):
-    (audited.validation(1) / "p01.npz").write_bytes(b"PK nothing")
+    probabilities = np.zeros((2, 6, 36, 35), np.float32)
+    np.savez_compressed(audited.validation(1) / "p01.npz", probabilities=probabilities)
     with pytest.raises(InputError, match="case p01"):
         audit(find_inputs(511, [MODEL]), n_replicates=0)
 

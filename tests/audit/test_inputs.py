@@ -76,6 +76,25 @@ def test_a_prediction_of_a_case_the_fold_trained_on(audited):
     refused(f"{audited.validation(0)} holds case p01, but fold 0 trained on it")
 
 
+def test_folds_that_have_changed_are_refused_before_anything_is_predicted(audited):
+    """A fold without probabilities would be predicted: not among those that are there."""
+    audited.edit_splits(lambda splits: splits.reverse())
+    (audited.validation(1) / "p01.npz").unlink()
+    for fold in (0, 1):
+        (audited.results / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"")
+    before = sorted(path.name for path in audited.results.rglob("*"))
+    refused("holds case p00, but fold 0 trained on it")
+    assert sorted(path.name for path in audited.results.rglob("*")) == before
+
+
+def test_an_archive_that_was_cut_off_holds_no_probabilities(audited):
+    path = audited.validation(1) / "p03.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    refused(
+        f"fold 1 has no predictions with probabilities in {audited.validation(1)}: no whole CASE.npz of 1 cases (p03)"
+    )
+
+
 def test_a_prediction_of_a_case_that_is_in_no_fold(audited):
     shutil.copy(audited.validation(1) / "p01.npz", audited.validation(0) / "stranger.npz")
     refused("holds case stranger, but fold 0 does not validate it by splits_final.json")
@@ -83,7 +102,9 @@ def test_a_prediction_of_a_case_that_is_in_no_fold(audited):
 
 def test_predictions_without_probabilities_and_without_checkpoint(audited):
     (audited.validation(1) / "p03.npz").unlink()
-    refused(f"fold 1 has no predictions with probabilities in {audited.validation(1)}: no CASE.npz of 1 cases (p03)")
+    refused(
+        f"fold 1 has no predictions with probabilities in {audited.validation(1)}: no whole CASE.npz of 1 cases (p03)"
+    )
 
 
 def test_a_fold_that_was_never_trained(audited):

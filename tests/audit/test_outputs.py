@@ -13,6 +13,7 @@ RECORD = {
     "schema_version": 1,
     "dataset": "Dataset511_Cut",
     "models": [{"trainer": "nnUNetTrainerLopsided"}],
+    "counts": {"candidates": 2},
     "settings": {"label": None, "tolerance_mm": 1.0, "connectivity": 26},
     "miss_rate": {},
     "cases": {"p00": {"fold": 0, "label_sha256": "0"}},
@@ -31,6 +32,21 @@ def test_candidates_come_by_rank(folder):
     found = read_audit(folder)
     assert [(c.case, c.number, c.score) for c in found.candidates] == [("p00", 2, 0.7), ("p00", 1, 0.5)]
     assert (found.id, found.dataset) == ("abc", "Dataset511_Cut")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ("abc,2,p00,1,0.5,0.4,0.6,1\n", "1"),
+        ("abc,1,p00,1,0.5,0.4,0.6,1\nabc,1,p00,2,0.7,0.4,0.6,1\n", "other ranks"),
+        ("", "0"),
+    ],
+)
+def test_a_table_in_which_candidates_are_missing(folder, rows, found):
+    (folder / "audit.csv").write_text(HEAD + rows)
+    message = f"expected the 2 candidates of audit abc, ranked 1 to 2, found {found}; audit again into another folder"
+    with pytest.raises(InputError, match=message):
+        read_audit(folder)
 
 
 def test_files_as_a_spreadsheet_leaves_them(folder):

@@ -35,7 +35,7 @@ def test_what_an_audit_prints_and_writes(audited, capsys):
     rows = list(csv.DictReader((audited.audit / "audit.csv").open()))
     assert [int(row["rank"]) for row in rows] == list(range(1, 51))
     assert {row["audit"] for row in rows} == {record["id"]}
-    assert rows[0]["reason"].startswith("probability 0.")
+    assert rows[0]["reason"].startswith("probability up to 0.")
 
 
 def test_what_the_miss_rate_leaves_out_is_said(audited, capsys):
@@ -236,6 +236,59 @@ def test_a_truth_that_lacks_a_case(written, capsys):
     for path in written.whole.glob("*/p03*"):
         path.unlink()
     assert "case p03 of audit" in fails(capsys, "score", written.audit, "--truth", 501)
+
+
+def test_a_truth_that_is_none(written, capsys):
+    """What would give wrong numbers, or reject every candidate."""
+    for command in (("score", written.audit), ("apply", "-o", 521)):
+        message = fails(capsys, *command, "--truth", 511)
+        assert "expected the dataset with the whole labels, found the audited one, Dataset511_Cut" in message
+    path = written.whole / "labelsTr" / "p03.nii.gz"
+    label = read_image(path)
+    write_image(path, Image(np.where(label.array > 0, 7, 0).astype(np.uint8), label.geometry))
+    assert f"case p03: {path} holds the label values 7" in fails(capsys, "score", written.audit, "--truth", 501)
+    content = json.loads((written.whole / "dataset.json").read_text())
+    content["labels"]["lesion"] = 2
+    (written.whole / "dataset.json").write_text(json.dumps(content))
+    message = fails(capsys, "score", written.audit, "--truth", 501)
+    assert "expected lesions among the label values 0, 1 of Dataset511_Cut, found 0, 2" in message
+
+
+def test_a_truth_of_another_shape(written, capsys):
+    path = written.whole / "labelsTr" / "p03.nii.gz"
+    write_image(path, Image(np.zeros((6, 36, 30), np.uint8), GEOMETRY))
+    audited = written.raw / "labelsTr" / "p03.nii.gz"
+    message = f"case p03: {path} has the shape (6, 36, 30), but {audited} (6, 36, 36)"
+    assert message in fails(capsys, "score", written.audit, "--truth", 501)
+
+
+def test_labels_that_changed_since_the_audit_are_not_scored(written, capsys):
+    path = written.raw / "labelsTr" / "p03.nii.gz"
+    label = read_image(path)
+    write_image(path, Image(np.zeros_like(label.array), label.geometry))
+    assert f"case p03: {path} has changed since audit" in fails(capsys, "score", written.audit, "--truth", 501)
+
+
+def test_annotated_lesions_that_the_truth_has_not_are_counted(written, capsys, tmp_path):
+    path = written.whole / "labelsTr" / "p03.nii.gz"
+    label = read_image(path)
+    write_image(path, Image(np.zeros_like(label.array), label.geometry))
+    assert main(["score", str(written.audit), "--truth", "501", "-o", str(tmp_path / "score")]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert (first, second) == ("27 missed lesions", "3 annotated lesions have no voxel in the truth")
+    content = json.loads((tmp_path / "score" / "audit_score.json").read_text())
+    assert content["annotated_lesions_not_in_truth"] == 3
+
+
+def test_decisions_into_a_folder_that_is_not_there(written, capsys, tmp_path):
+    target = tmp_path / "none" / "decisions.csv"
+    assert "no such folder" in fails(capsys, "score", written.audit, "--truth", 501, "--decisions", target)
+    assert not (written.audit / "score").exists()
+
+
+def test_an_audit_does_not_go_into_its_dataset(audited, capsys):
+    arguments = ("-d", 511, "-tr", TRAINER, "-c", "2.5d", "-o", audited.raw / "audit")
+    assert "lies in the dataset" in fails(capsys, *arguments)
 
 
 def test_no_audit_anywhere(audited, capsys):

@@ -266,6 +266,11 @@ def test_folds_of_other_cases(text: str, folder: StudyFolder, tmp_path: Path) ->
 def test_more_patients_than_there_are(text: str, folder: StudyFolder, tmp_path: Path) -> None:
     more = text + "patients: [all, 6]\n"
     refused(more, folder, "patients[1]: dataset mets: expected at most its 5 training patients, found 6")
+    fewer = text + "patients: [1]\n"
+    refused(fewer, folder, "patients[0]: dataset mets: expected at least 2 for the study's folds, found 1")
+    folds = text + "folds: [0, 3]\npatients: [4, 3]\n"
+    refused(folds, folder, "patients[1]: dataset mets: expected at least 4 for the study's folds, found 3")
+    plan_jobs(study(text + "folds: [all]\npatients: [1]\n"), folder)
     phantom = TEXT.replace("folder: DATA", "phantom: {train: 4}") + "patients: [4, 5]\n"
     refused(phantom, folder, "patients[1]: dataset mets: expected at most its 4 training patients, found 5")
     (next((tmp_path / "data").iterdir()) / "cases.csv").write_text(

@@ -64,13 +64,13 @@ def test_arms_with_labels_of_their_own() -> None:
             "relabelled: {by: plain}}",
             "relabelled: {by: plain}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, above: .7}}",
-            "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain",
+            "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain, found 0.7",
         ),
         (
             "relabelled: {by: plain}}",
             "relabelled: {by: plain, read: 9}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, read: 8}}",
-            "arms[3]: expected read to be 9, as in the arm before that is relabelled by plain",
+            "arms[3]: expected read to be 9, as in the arm before that is relabelled by plain, found 8",
         ),
         (
             "ignored: true",
