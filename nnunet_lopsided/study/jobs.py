@@ -433,8 +433,6 @@ class _Expansion:
         full = ("-g", f"nnUNet_preprocessed/{self._folder(run.variant.dataset)}/gt_segmentations")
         labels = f"nnUNet_preprocessed/{self._folder(run.variant.plain.name)}/gt_segmentations"
         censored = () if run.variant.censoring.mode is None else ("--reference-censored", labels)
-        if self.study.folds == ("all",):
-            return (*full, "-p", f"{self._model(run)}/fold_all/validation", *censored)
         return (*full, "--cv", self._model(run), "--folds", *map(str, self.study.folds), *censored)
 
     def _model(self, run: Run) -> str:

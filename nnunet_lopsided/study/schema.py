@@ -283,8 +283,8 @@ def _check_together(top: Node, study: Study) -> None:
     """What single keys cannot tell."""
     if "all" in study.folds and len(study.folds) > 1:
         top.get("folds", lambda n: n.fail("either all or numbers", f"{list(study.folds)}"), None)
-    if "all" in study.folds and "validation" in study.evaluation.cases and study.patients != (None,):
-        top.get("folds", lambda n: n.fail("numbers where numbers of patients are evaluated on validation cases"), None)
+    if "all" in study.folds and "validation" in study.evaluation.cases:  # those that it trained on
+        top.get("folds", lambda n: n.fail("numbers where validation cases are evaluated"), None)
     for i, arm in enumerate(study.arms):
         place = Node(top.source, f"arms[{i}]", 0)
         if arm.repetitions is not None and arm.repetitions > study.repetitions:

@@ -188,13 +188,6 @@ def test_a_phantom_is_made_first() -> None:
     assert jobs["preprocess/mets"].needs == jobs["censor/mets-stochastic50-s0"].needs == ("phantom/mets",)
 
 
-def test_fold_all_is_evaluated_on_its_own_cases() -> None:
-    command = jobs_of(more="folds: [all]\n")["evaluate/mets-full-2.5d-plain-r1-validation"]
-    assert (
-        "-p nnUNet_results/repetition_1/Dataset800_mets/nnUNetTrainer__nnUNetPlans__2.5d/fold_all/validation" in command
-    )
-
-
 def test_ids_are_kept_when_a_study_grows() -> None:
     ids = choose_ids(study(), {})
     assert ids == {"mets": 800, "mets-stochastic50-s0": 801, "mets-stochastic50-s1": 802}

@@ -210,9 +210,9 @@ def test_an_empty_file() -> None:
     assert problem("").startswith("my.yaml: expected a mapping with the keys name, datasets,")
 
 
-def test_fold_all_has_no_validation_cases_of_fewer_patients() -> None:
-    text = SMALLEST + "folds: [all]\npatients: [3, all]\nevaluation: {cases: [validation]}\n"
-    assert "folds: expected numbers where numbers of patients are evaluated" in problem(text)
+def test_fold_all_has_no_validation_cases() -> None:
+    text = SMALLEST + "folds: [all]\nevaluation: {cases: [validation]}\n"
+    assert "folds: expected numbers where validation cases are evaluated" in problem(text)
 
 
 @pytest.mark.parametrize("text", ["name: 2020-13-45", "[" * 3000])
