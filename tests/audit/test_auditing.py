@@ -129,6 +129,16 @@ def test_classes_regions_and_the_ignore_label(audited):
     assert {(c.label, c.centroid[0] > 2) for c in found.candidates} == {(1, False), (2, True)}
     one = audit(find_inputs(511, [MODEL]), label="core", n_replicates=0)
     assert {c.label for c in one.candidates} == {2}
+    # Another model, not quite as sure of the contrary: the class is that of the mean of both.
+    other = Model("nnUNetTrainer25D", "nnUNetPlans", "2.5d")
+    shutil.copytree(audited.results, other.folder("Dataset511_Cut"))
+    for path in other.folder("Dataset511_Cut").glob("fold_*/validation/*.npz"):
+        background, rim, core = np.load(path)["probabilities"]
+        lesion = rim + core
+        channels = np.stack([background, 0.8 * core + 0.1 * lesion, lesion - 0.8 * core - 0.1 * lesion])
+        np.savez_compressed(path, probabilities=channels)
+    both = audit(find_inputs(511, [other, MODEL]), n_replicates=0)
+    assert {(c.label, c.centroid[0] > 2) for c in both.candidates} == {(1, False), (2, True)}
 
 
 def test_the_same_audit_gives_the_same_bytes(audited, found, tmp_path):
