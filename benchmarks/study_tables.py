@@ -20,11 +20,12 @@ LABELS = {
     "full": "full",
     "stochastic50": "at random",
     "size50": "smallest",
-    "reader50": "as readers do",
+    "reader50": "as readers miss",
     "stochastic50-n10": "at random",
 }
 # How the arms of older studies are called here.
 SAME = {"dice_a1_b0p5": "recipe", "dice_a1_b1": "recipe_b1"}
+TITLES = {"recipe_b1": "recipe, beta 1", "recipe_b0p8": "recipe, beta 0.8", "oracle_b1": "oracle, beta 1"}
 # Study, the cases it is read from, what it was about; in the order of the page.
 REGIMES = (
     ("phantom_losses", "test", "procedural brains, 2D, 600 iterations"),
@@ -69,8 +70,8 @@ def read_runs(study: str, cases: str) -> dict[tuple[str, str], Runs]:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(header), *lines[1:]])
 
 
 def arms_table(study: str, cases: str, arms: Sequence[str]) -> str:
@@ -82,7 +83,12 @@ def arms_table(study: str, cases: str, arms: Sequence[str]) -> str:
     rows = []
     for arm in arms:
         found = [runs.get((arm, label)) for label in labels]
-        rows.append([arm, *(cell for one in found for cell in (one.cells(spread=True) if one else ["", "", ""]))])
+        rows.append(
+            [
+                TITLES.get(arm, arm),
+                *(cell for one in found for cell in (one.cells(spread=True) if one else ["", "", ""])),
+            ]
+        )
     return markdown(header, rows)
 
 
