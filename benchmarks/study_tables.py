@@ -9,11 +9,14 @@ A training that found nothing counts as 0. Means over repetitions, with the leas
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
+
+from nnunet_lopsided.tables import read_table
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = {
@@ -50,22 +53,20 @@ class Runs:
     def cells(self, *, spread: bool) -> list[str]:
         """mAP, sensitivity, and false positives per case, as a table shows them."""
         least = f" ({min(self.maps):.2f} to {max(self.maps):.2f})" if spread and len(self.maps) > 1 else ""
-        return [f"{mean(self.maps):.3f}{least}", f"{mean(self.sensitivities):.3f}", f"{mean(self.false_positives):.1f}"]
-
-
-def mean(values: Iterable[float]) -> float:
-    values = tuple(values)
-    return sum(values) / len(values)
+        return [
+            f"{fmean(self.maps):.3f}{least}",
+            f"{fmean(self.sensitivities):.3f}",
+            f"{fmean(self.false_positives):.1f}",
+        ]
 
 
 def read_runs(study: str, cases: str) -> dict[tuple[str, str], Runs]:
     """Arm and labels -> its repetitions, in the order of the file."""
     rows = defaultdict(list)
-    with (RESULTS / f"{study}-runs.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["cases"] == cases:
-                numbers = [float(row[key] or 0) for key in ("map", "max_sensitivity", "false_positives_per_case")]
-                rows[SAME.get(row["arm"], row["arm"]), row["labels"]].append(numbers)
+    for row in read_table(RESULTS / f"{study}-runs.csv"):
+        if row["cases"] == cases:
+            numbers = [float(row[key] or 0) for key in ("map", "max_sensitivity", "false_positives_per_case")]
+            rows[SAME.get(row["arm"], row["arm"]), row["labels"]].append(numbers)
     return {key: Runs(*zip(*numbers, strict=True)) for key, numbers in rows.items()}
 
 
@@ -83,12 +84,8 @@ def arms_table(study: str, cases: str, arms: Sequence[str]) -> str:
     rows = []
     for arm in arms:
         found = [runs.get((arm, label)) for label in labels]
-        rows.append(
-            [
-                TITLES.get(arm, arm),
-                *(cell for one in found for cell in (one.cells(spread=True) if one else ["", "", ""])),
-            ]
-        )
+        cells = [one.cells(spread=True) if one else ["", "", ""] for one in found]
+        rows.append([TITLES.get(arm, arm), *chain.from_iterable(cells)])
     return markdown(header, rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_he
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import Geometry
 from nnunet_lopsided.lesions import equivalent_diameter_mm, lesions_of_voxels
+from nnunet_lopsided.nnunet_layout import Prediction
 
 RankBy = Literal["likeness", "mean-probability"]
 # Without annotated lesions that tell it, a component is cut back at half its highest probability.
@@ -227,9 +229,14 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     )
     means = None
     if len(target.values or ()) > 1 and len(components.components):
-        arrays = [prediction.array for prediction in case.predictions]
-        means = np.mean([channel_means(components.components, read_channels(a)) for a in arrays if a], axis=0)
+        of_models = [channel_means(components.components, read_channels(_array(p))) for p in case.predictions]
+        means = np.mean(of_models, axis=0)
     return _Measured(case, components, loaded.geometry, means)
+
+
+def _array(prediction: Prediction) -> Path:
+    assert prediction.array is not None, "probabilities were asked for"
+    return prediction.array
 
 
 def _check_n_channels(measured: Sequence[_Measured]) -> None:

@@ -296,7 +296,7 @@ def read_audit(folder: Path) -> StoredAudit:
     ranked = tuple(sorted(candidates.values(), key=lambda c: c.rank))
     n = record["counts"]["candidates"]
     if [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
-        found = "other ranks" if len(ranked) == n else f"{len(ranked)}"
+        found = "other ranks" if len(ranked) == n else str(len(ranked))
         raise InputError(
             f"{path}: expected the {n} candidates of audit {record['id']}, ranked 1 to {n}, found {found}; audit again "
             "into another folder, and give this file as the decisions"

@@ -189,19 +189,22 @@ def _check_datasets(study: Study, file: str) -> None:
                 )
         with _at_key(file, "evaluation.label"):
             _check_label(study.evaluation.label, dataset, raw)
-        most = len(set(_patients(training, raw, pattern).values()))
-        # Every fold needs a patient to validate: nnU-Net would draw a random split for one that has none.
-        least = max([2, *(int(fold) + 1 for fold in study.folds if fold != "all")]) if study.folds != ("all",) else 1
         for j, n in enumerate(study.patients):
+            if n is None:
+                continue
             with _at_key(file, f"patients[{j}]"):
-                if n is not None and n > most:
-                    raise InputError(
-                        f"dataset {dataset.name}: expected at most its {most} training patients, found {n}"
-                    )
-                if n is not None and n < least:
-                    raise InputError(
-                        f"dataset {dataset.name}: expected at least {least} for the study's folds, found {n}"
-                    )
+                most = len(set(_patients(training, raw, pattern).values()))
+                _check_n_patients(study, dataset, n, most)
+
+
+def _check_n_patients(study: Study, dataset: Dataset, n: int, most: int) -> None:
+    if n > most:
+        raise InputError(f"dataset {dataset.name}: expected at most its {most} training patients, found {n}")
+    # Every fold needs a patient to validate: nnU-Net would draw a random split for one that has none.
+    numbered = [int(fold) for fold in study.folds if fold != "all"]
+    least = max(2, max(numbered) + 1) if numbered else 1
+    if n < least:
+        raise InputError(f"dataset {dataset.name}: expected at least {least} for the study's folds, found {n}")
 
 
 @contextmanager

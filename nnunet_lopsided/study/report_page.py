@@ -220,9 +220,6 @@ def _kept_and_censored(results: Results) -> str:
     note = (
         "Cases that were held out of their fold, against whole labels: what the censored labels of that fold kept or "
         "lacked was never trained on, but lesions like it were."
-        if "all" not in results.study.folds
-        else "The training cases themselves (fold all), against whole labels: censored lesions that are found were not "
-        "memorised as background."
     )
     header = ("dataset", "labels", "configuration", "arm", "cases", "found of those kept", "found of those censored")
     return _scroll(table(header, rows)) + f'<p class="why">{note}</p>'
