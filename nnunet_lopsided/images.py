@@ -67,6 +67,19 @@ class Header:
     geometry: Geometry
 
 
+def difference(mine: Image | Header, theirs: Image | Header, tolerance: float = 1e-3) -> str | None:
+    """How ``theirs`` differs from ``mine`` in shape, or in geometry by more than ``tolerance``, in words; None if not.
+
+    Example:
+        >>> place = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+        >>> difference(Header((2, 3), place), Header((2, 4), place))
+        'shape (2, 3) versus (2, 4)'
+    """
+    if mine.shape != theirs.shape:
+        return f"shape {mine.shape} versus {theirs.shape}"
+    return mine.geometry.difference(theirs.geometry, tolerance)
+
+
 def import_readers() -> None:
     """Import what reading and writing need; to be called before threads do either.
 

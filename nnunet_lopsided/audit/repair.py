@@ -14,7 +14,7 @@ from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.images import Image, difference, read_image, write_image
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
@@ -154,11 +154,9 @@ def _repaired(
         return label, changes
     path = audit.map_of(case.name, dataset.file_ending)
     numbers = read_image(path)
-    difference = label.geometry.difference(numbers.geometry)
-    if numbers.shape != label.shape or difference is not None:
-        raise InputError(
-            f"case {case.name}: {path} does not lie where {case.label} does: {difference or numbers.shape}"
-        )
+    differing = difference(label, numbers)
+    if differing is not None:
+        raise InputError(f"case {case.name}: {case.label} and {path} differ: {differing}")
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
         if change.value is None:

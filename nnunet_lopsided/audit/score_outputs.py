@@ -22,7 +22,7 @@ from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.outputs import new_output_folder
 from nnunet_lopsided.evaluation.report.html import number
 from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.images import Image, difference, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 from nnunet_lopsided.nnunet_layout import Case, RawDataset, raw_dataset, write_json
 from nnunet_lopsided.tables import write_table
@@ -169,11 +169,9 @@ def _label(case: Case) -> Path:
 
 
 def _check_fit(case: str, path: Path, expected: Image, other: Path, found: Image) -> None:
-    if expected.shape != found.shape:
-        raise InputError(f"case {case}: {path} has the shape {expected.shape}, but {other} {found.shape}")
-    difference = expected.geometry.difference(found.geometry)
-    if difference is not None:
-        raise InputError(f"case {case}: {path} and {other} differ: {difference}")
+    differing = difference(expected, found)
+    if differing is not None:
+        raise InputError(f"case {case}: {path} and {other} differ: {differing}")
 
 
 def _without(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
-from nnunet_lopsided.images import Geometry, Header, Image, read_header, read_image
+from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet_layout import LabelScheme, Prediction, label_scheme, read_json
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
@@ -289,11 +289,9 @@ def _load_prediction(
 
 
 def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> None:
-    if image.shape != reference.shape:
-        raise InputError(f"expected the reference's shape {reference.shape}, found {image.shape} in {path}")
-    difference = reference.geometry.difference(image.geometry)
-    if difference is not None:
-        raise InputError(f"reference and prediction differ in geometry: {difference} in {path}")
+    differing = difference(reference, image)
+    if differing is not None:
+        raise InputError(f"reference and prediction {path} differ: {differing}")
 
 
 def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget
@@ -461,16 +462,21 @@ def _trainer(node: Node, budget: tuple[int | None, int | None]) -> str:
 def _plan_25d(node: Node) -> Plan25d:
     node.mapping(("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "gpu_memory", "pretrained"))
     patch = node.get("patch", lambda n: _numbers(n, 2, 1, integer=True), None)
-    return Plan25d(
+    plan = Plan25d(
         slices=node.get("slices", lambda n: n.whole(1), None),
         encoder=node.get("encoder", Node.text, None),
-        decoder=node.get("decoder", lambda n: n.choice(("deeplabv3", "deeplabv3plus")), None),
-        output_stride=node.get("output_stride", lambda n: n.whole(8, 16), None),
+        decoder=node.get("decoder", Node.text, None),
+        output_stride=node.get("output_stride", lambda n: n.whole(1), None),
         patch=None if patch is None else (int(patch[0]), int(patch[1])),
         batch_size=node.get("batch_size", lambda n: n.whole(1), None),
         gpu_memory=node.get("gpu_memory", lambda n: n.number(0.1), None),
         pretrained=node.get("pretrained", Node.text, None),
     )
+    try:
+        Overrides(plan.slices, plan.encoder, plan.decoder, plan.output_stride)
+    except InputError as error:
+        raise InputError(f"{node.source}: {node.key}: {error}") from None
+    return plan
 
 
 def _evaluation(node: Node) -> Evaluation:

@@ -258,7 +258,7 @@ def test_a_truth_of_another_shape(written, capsys):
     path = written.whole / "labelsTr" / "p03.nii.gz"
     write_image(path, Image(np.zeros((6, 36, 30), np.uint8), GEOMETRY))
     audited = written.raw / "labelsTr" / "p03.nii.gz"
-    message = f"case p03: {path} has the shape (6, 36, 30), but {audited} (6, 36, 36)"
+    message = f"case p03: {path} and {audited} differ: shape (6, 36, 30) versus (6, 36, 36)"
     assert message in fails(capsys, "score", written.audit, "--truth", 501)
 
 

@@ -27,7 +27,7 @@ from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.images import Geometry, Header, Image, write_image
+from nnunet_lopsided.images import Geometry, Header, Image, difference, write_image
 from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
 from nnunet_lopsided.tables import write_table
 
@@ -35,7 +35,6 @@ CONVERSION_FILE = "conversion.json"
 # Kept if all images of a release have it. Of the others, .nii would cost more in label maps than linking saves, and
 # nnU-Net does not read .mhd.
 LINKED_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".png", ".bmp")
-TOLERANCE = 1e-3  # mm, and cosines
 _SUFFIX = {"train": "Tr", "test": "Ts"}
 
 
@@ -297,26 +296,20 @@ def _common_geometry(
     fix = None
     if label is not None:
         own = Header(label.array.shape, label.geometry)
-        fix = _difference(first, own) if fix_geometry and first.shape == own.shape else None
+        fix = difference(first, own) if fix_geometry and first.shape == own.shape else None
         if fix is None:
             expected, whose = own, "the label"
     for channel, header in headers.items():
-        difference = _difference(header, expected)
-        if difference is None and not np.allclose(first.geometry.spacing_mm, header.geometry.spacing_mm):
-            difference = f"nnU-Net refuses channels of different spacing, {_difference(header, first, 0)}"
-        if difference:
-            problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {difference}")
+        differing = difference(header, expected)
+        if differing is None and not np.allclose(first.geometry.spacing_mm, header.geometry.spacing_mm):
+            differing = f"nnU-Net refuses channels of different spacing, {difference(header, first, 0)}"
+        if differing:
+            problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {differing}")
     if label is None:
         return first.geometry, None
     # nnU-Net compares spacings more strictly than we do.
     close = np.allclose(first.geometry.spacing_mm, expected.geometry.spacing_mm)
     return (label.geometry if fix is None and close else first.geometry), fix
-
-
-def _difference(mine: Header, theirs: Header, tolerance: float = TOLERANCE) -> str | None:
-    if mine.shape != theirs.shape:
-        return f"shape {mine.shape} versus {theirs.shape}"
-    return mine.geometry.difference(theirs.geometry, tolerance)
 
 
 def _write(checked: _Checked, folder: Path, final: Path, release: Release, ending: str, copy: bool) -> None:

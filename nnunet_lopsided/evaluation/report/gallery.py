@@ -20,7 +20,7 @@ from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.report.outline import outline
-from nnunet_lopsided.images import Geometry, read_header, read_image
+from nnunet_lopsided.images import Geometry, Header, difference, read_header, read_image
 from nnunet_lopsided.nnunet_layout import label_maps
 
 Kind = Literal["missed", "false positive", "candidate"]
@@ -135,13 +135,9 @@ class ImageFolder:
         """
         path = self.path(case.name)
         header = read_header(path, colour=True)
-        if header.shape != case.reference.shape:
-            raise InputError(
-                f"case {case.name}: image {path} has shape {header.shape}, its reference {case.reference.shape}"
-            )
-        difference = case.geometry.difference(header.geometry)
-        if difference is not None:
-            raise InputError(f"case {case.name}: reference and image {path} differ: {difference}")
+        differing = difference(Header(case.reference.shape, case.geometry), header)
+        if differing is not None:
+            raise InputError(f"case {case.name}: reference and image {path} differ: {differing}")
 
 
 def choose(cases: Sequence[CaseResult], n: int) -> list[Finding]:
