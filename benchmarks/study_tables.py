@@ -1,7 +1,8 @@
-"""The tables of docs/explanation/when-it-helps.md, from the CSV files in benchmarks/results.
+"""The tables of when-it-helps.md, and that of the audits in results.md, from the CSV files in benchmarks/results.
 
     python benchmarks/study_tables.py phantom_losses --cases test --arms dice_ce recipe
     python benchmarks/study_tables.py --regimes
+    python benchmarks/study_tables.py --audits
 
 A training that found nothing counts as 0. Means over repetitions, with the least and the largest mAP in brackets.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -39,6 +40,16 @@ REGIMES = (
     ("phantom_long", "test", "10 training cases, 2000 iterations"),
     ("nuclei", "test", "nuclei, 2D, 600 iterations"),
     ("open_ms", "validation", "MRI, multiple sclerosis, 2D, 600 iterations"),
+)
+# Audited studies, likewise.
+AUDITED = (
+    ("phantom_losses", "procedural brains"),
+    ("phantom_fine", "procedural brains in finer voxels"),
+    ("phantom_audit_faint", "procedural brains, 80 patients, 2000 iterations"),
+    ("phantom_clear", "procedural brains, clear lesions"),
+    ("phantom_audit_clear", "procedural brains, clear lesions, 80 patients, 2000 iterations"),
+    ("phantom_3d", "procedural brains, 3D"),
+    ("nuclei", "nuclei"),
 )
 
 
@@ -105,16 +116,57 @@ def regimes_table() -> str:
     return markdown(header, rows)
 
 
+def audits_table() -> str:
+    """One row per audited arm, means over repetitions."""
+    rows = []
+    for study, what in AUDITED:
+        path = RESULTS / f"{study}-audits.csv"
+        by_audit: dict[tuple[str, str], dict[str, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
+        for row in read_table(path) if path.is_file() else []:
+            by_audit[row["labels"], SAME.get(row["arm"], row["arm"])][row["ranking"]].append(row)
+        for label in LABELS:
+            for arm, title in (("recipe", "recipe"), ("recipe_b1", TITLES["recipe_b1"]), ("dice_ce", "Dice and CE")):
+                if (label, arm) in by_audit:
+                    rows.append([what, LABELS[label], *_audit_cells(by_audit[label, arm], title)])
+                    what = ""
+    three = "likeness / mean / highest"
+    header = ["data", "missing", "N", "model", f"AP: {three}", f"precision at N: {three} / random"]
+    return markdown([*header, "found at 2N: likeness / random", "precision at 50", "estimated miss rate"], rows)
+
+
+def _audit_cells(rankings: Mapping[str, Sequence[Mapping[str, str]]], arm: str) -> list[str]:
+    def mean(ranking: str, column: str) -> str:
+        return f"{fmean(float(row[column] or 0) for row in rankings[ranking]):.3f}"
+
+    ours, random = "its ranking", "random order"
+    three = (ours, "mean probability", "highest probability")
+    found = [float(row["found_at_2n"]) for row in rankings[ours]]
+    spread = f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""
+    rates = [row["estimated_miss_rate"] for row in rankings[ours]]
+    return [
+        *(rankings[ours][0]["missed_lesions"], arm),
+        " / ".join(mean(ranking, "average_precision") for ranking in three),
+        " / ".join(mean(ranking, "precision_at_n") for ranking in (*three, random)),
+        f"{mean(ours, 'found_at_2n')}{spread} / {mean(random, 'found_at_2n')}",
+        mean(ours, "precision_at_50"),
+        ", ".join(f"{float(rate):.2f}" if rate else "undefined" for rate in rates),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", help="name of a study in benchmarks/results")
     parser.add_argument("--cases", default="test", choices=["test", "validation"])
     parser.add_argument("--arms", nargs="+", default=[])
     parser.add_argument("--regimes", action="store_true", help="the table of all regimes")
+    parser.add_argument("--audits", action="store_true", help="the table of all audits")
     arguments = parser.parse_args()
-    if arguments.regimes == bool(arguments.study):
-        parser.error("expected a study or --regimes")
-    print(regimes_table() if arguments.regimes else arms_table(arguments.study, arguments.cases, arguments.arms))
+    if arguments.regimes + arguments.audits + bool(arguments.study) != 1:
+        parser.error("expected a study, --regimes or --audits")
+    if arguments.study:
+        print(arms_table(arguments.study, arguments.cases, arguments.arms))
+    else:
+        print(regimes_table() if arguments.regimes else audits_table())
 
 
 if __name__ == "__main__":

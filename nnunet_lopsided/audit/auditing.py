@@ -50,6 +50,7 @@ class Candidate:
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
         mean_probability: of the whole component.
         max_probability: its highest.
+        fainter: whether all of it is below the threshold.
         agreement: share of the models that find it.
         contrasts: by channel, in robust standard deviations, positive where it is brighter than its surroundings.
         label: the value it would have in the label map.
@@ -69,6 +70,7 @@ class Candidate:
     likeness: float | None
     mean_probability: float
     max_probability: float
+    fainter: bool
     agreement: float
     contrasts: tuple[float, ...]
     label: int
@@ -110,6 +112,11 @@ class Audit:
     n_found: int
     seed: int
     n_replicates: int
+
+    @property
+    def n_fainter(self) -> int:
+        """Candidates below the threshold; neither the model nor the miss rate is fitted to them."""
+        return sum(candidate.fainter for candidate in self.candidates)
 
     @property
     def channel_names(self) -> list[str]:
@@ -156,31 +163,38 @@ def audit(
     _check_headers(inputs.cases)
     measured = for_each(lambda case: _measure(case, target, rules), inputs.cases, n_workers, "finding candidates")
     _check_n_channels(measured)
-    fraction, fraction_dice = _best_fraction([m.components.dice for m in measured])
+    fraction, fraction_dice = _best_fraction(
+        [m.components.dice[m.components.level >= rules.threshold] for m in measured]
+    )
     table = _Table.of(measured, fraction)
     rows = table.kind >= 0
-    no_model = why_no_model(table.annotated[rows], table.patient[rows])
+    sure = rows & (table.level >= rules.threshold)
+    no_model = why_no_model(table.annotated[sure], table.patient[sure])
     likeness = None
     probability: NDArray[np.float64] = np.full(len(table.kind), np.nan)
     if not no_model:
         likeness = fit_likeness(
-            table.features(rules.threshold)[rows], table.feature_names, table.annotated[rows], table.patient[rows]
+            table.features(rules.threshold)[rows],
+            table.feature_names,
+            table.annotated[rows],
+            table.patient[rows],
+            sure[rows],
         )
         probability[rows] = likeness.probability
-    scored = table.scored(measured)
+    scored = table.scored(measured, sure)
     shown: RankBy = "mean-probability" if likeness is None else rank_by
     unexplained = table.kind == Kind.UNEXPLAINED
     values = np.where(unexplained, table.mean_probability, np.nan)
     if likeness is not None and shown == "likeness":
         share = mixture_share(scored.found_score, scored.candidate_score)
-        n_known = int((table.kind == Kind.ANNOTATED).sum())
-        values[unexplained] = missed_probability(probability[unexplained], n_known, int(unexplained.sum()), share)
+        n_known, n_unknown = int((table.annotated & sure).sum()), int((unexplained & sure).sum())
+        values[unexplained] = missed_probability(probability[unexplained], n_known, n_unknown, share)
     order = _order(table, unexplained, probability if shown == "likeness" else values)
     return Audit(
         inputs,
         rules,
         target,
-        _candidates(measured, table, order, values, probability, fraction, target),
+        _candidates(measured, table, order, values, probability, fraction, target, rules.threshold),
         shown,
         no_model,
         likeness,
@@ -267,6 +281,7 @@ class _Table:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
+    level: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     diameter_mm: NDArray[np.float64]
@@ -296,6 +311,7 @@ class _Table:
             joined("kind"),
             joined("mean_probability"),
             joined("max_probability"),
+            joined("level"),
             joined("agreement"),
             joined("contrasts"),
             np.concatenate(diameters),
@@ -317,13 +333,16 @@ class _Table:
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
 
-    def scored(self, measured: Sequence[_Measured]) -> Scored:
-        """What the miss rate is estimated from: the highest probability, which dividing components leaves as it is."""
+    def scored(self, measured: Sequence[_Measured], sure: NDArray[np.bool_]) -> Scored:
+        """What the miss rate is estimated from: the highest probability, which dividing components leaves as it is.
+
+        Only components that are ``sure`` count: of fainter ones there are as many as one likes.
+        """
         score = self.max_probability
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
-        found = [m.components.lesion_of_component[m.components.kind == Kind.ANNOTATED] for m in measured]
-        annotated, unexplained = self.annotated, self.kind == Kind.UNEXPLAINED
+        annotated, unexplained = self.annotated & sure, (self.kind == Kind.UNEXPLAINED) & sure
+        found = [m.components.lesion_of_component[annotated[self.case == i]] for i, m in enumerate(measured)]
         return Scored(
             np.concatenate(lesions),
             np.repeat([number[m.case.patient] for m in measured], [len(d) for d in lesions]),
@@ -363,6 +382,7 @@ def _candidates(
     probability: NDArray[np.float64],
     fraction: float,
     target: LesionClass,
+    threshold: float,
 ) -> tuple[Candidate, ...]:
     assert target.scheme is not None, "the dataset has a dataset.json"
     allowed = target.values or (1,)
@@ -394,6 +414,7 @@ def _candidates(
                 likeness,
                 float(table.mean_probability[row]),
                 float(table.max_probability[row]),
+                bool(table.level[row] < threshold),
                 float(table.agreement[row]),
                 tuple(table.contrasts[row].tolist()),
                 int(labels[of_case][index]),
@@ -424,7 +445,8 @@ def _usual_contrasts(table: _Table) -> NDArray[np.float64]:
 
 
 def _reason(table: _Table, row: int, usual: NDArray[np.float64], n_models: int) -> str:
-    parts = [f"probability up to {table.max_probability[row]:.2f}, over {table.diameter_mm[row]:.1f} mm"]
+    highest = table.max_probability[row]
+    parts = [f"probability up to {highest:{'.2f' if highest >= 0.1 else '.1g'}}, over {table.diameter_mm[row]:.1f} mm"]
     if n_models > 1:
         parts.append(f"found by {round(table.agreement[row] * n_models)} of {n_models} models")
     for channel, contrast in enumerate(table.contrasts[row].tolist()):

@@ -24,6 +24,8 @@ CORE = 0.5
 FRACTIONS = (*(i / 10 for i in range(1, 10)), 0.95)
 # Probabilities at which a component that reaches an annotated lesion is tried to be divided; softmax saturates.
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+# Below the threshold, where a network that learned the annotators' blind spots keeps what they overlooked.
+FAINTER = (0.03, 0.01, 0.003, 0.001)
 # Voxels of a part for which a component is divided; a saturated probability breaks up into specks.
 LEAST_PART = 5
 
@@ -46,7 +48,9 @@ class MeasuredCase:
         kind: :class:`Kind` of each, (M,).
         mean_probability: (M,).
         max_probability: (M,).
-        agreement: share of the models whose own probability reaches the threshold in the component, (M,).
+        level: probability that all voxels of the component have at least: the threshold, or one of :data:`FAINTER`;
+            (M,).
+        agreement: share of the models whose own probability reaches this level in the component, (M,).
         contrasts: of the core in each channel, in robust standard deviations, (M, channels); 0 where nothing surrounds
             it.
         dice: between each annotated component cut back at each of :data:`FRACTIONS` and its lesion, (M, fractions);
@@ -61,6 +65,7 @@ class MeasuredCase:
     kind: NDArray[np.int8]
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
+    level: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     dice: NDArray[np.float64]
@@ -111,7 +116,8 @@ def measure_case(
 ) -> MeasuredCase:
     """Find the components of the mean probability of the models and measure them.
 
-    Components that run into annotated lesions are divided first, see :func:`divided`. A component is an annotated
+    Components that run into annotated lesions are divided first, see :func:`divided`; :func:`fainter` ones are added. A
+    component is an annotated
     lesion when it detects one by the rules of the evaluation, unexplained when it matches none and shares no voxel with
     one.
 
@@ -134,6 +140,7 @@ def measure_case(
     flat, lesions = probability.reshape(-1), evaluated.lesions
     levels = [level for level in LEVELS if level > rules.threshold]
     components = divided(evaluated.candidates, flat[evaluated.candidates.voxels], lesions, levels, rules.connectivity)
+    components, level = fainter(components, probability, rules.threshold, valid, rules.connectivity)
     values = flat[components.voxels].astype(np.float32)
     sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
     confidence = np.round(sums / components.n_voxels, CONFIDENCE_DECIMALS)
@@ -148,7 +155,8 @@ def measure_case(
         kind,
         confidence,
         _highest(components, values),
-        _agreement(components, models, rules.threshold),
+        level,
+        _agreement(components, models, level),
         _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
         lesions.diameter_mm,
@@ -209,6 +217,52 @@ def divided(
     return lesions_of_voxels(components.shape, components.spacing_mm, components.voxels[kept], numbers.reshape(-1) + 1)
 
 
+def fainter(
+    components: Lesions,
+    probability: NDArray[np.floating],
+    threshold: float,
+    valid: NDArray[np.bool_] | None = None,
+    connectivity: int | None = None,
+) -> tuple[Lesions, NDArray[np.float64]]:
+    """Add the components that are all below the threshold, so that a missed lesion there can be a candidate.
+
+    At each of :data:`FAINTER`, from the highest, those components are added that reach no higher level.
+
+    Args:
+        components: of the voxels that reach the threshold.
+        probability: of every voxel, shape (z, y, x) or (y, x).
+        threshold: of ``components``; only lower levels are looked at.
+        valid: voxels that may be in a component, same shape; None: all.
+        connectivity: of components.
+
+    Returns:
+        ``components`` and the added ones, and the level that made each.
+
+    Example:
+        >>> probability = np.array([[0.9, 0.02, 0, 0.02, 0.004, 0, 0.004]])
+        >>> more, level = fainter(find_lesions(probability >= 0.03, (1, 1)), probability, 0.03)
+        >>> more.n_voxels.tolist(), level.tolist()
+        ([1, 1, 1], [0.03, 0.01, 0.003])
+    """
+    voxels, ids, reached = [components.voxels], [components.voxel_ids.astype(np.int64)], [threshold] * len(components)
+    above = threshold
+    for level in (level for level in FAINTER if level < threshold):
+        mask = probability >= level if valid is None else (probability >= level) & valid
+        parts = find_lesions(mask, components.spacing_mm, connectivity)
+        higher = probability.reshape(-1)[parts.voxels] >= above
+        faint = np.bincount(parts.voxel_ids[higher], minlength=len(parts) + 1) == 0
+        faint[0] = False
+        own = faint[parts.voxel_ids]
+        voxels.append(parts.voxels[own])
+        ids.append(len(reached) + np.cumsum(faint)[parts.voxel_ids[own]])
+        reached += [level] * int(faint.sum())
+        above = level
+    every = np.concatenate(voxels)
+    order = np.argsort(every)
+    found = lesions_of_voxels(components.shape, components.spacing_mm, every[order], np.concatenate(ids)[order])
+    return found, np.array(reached)
+
+
 def _mean_of(models: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
     total = models[0].astype(np.float32)
     for other in models[1:]:
@@ -222,10 +276,12 @@ def _highest(components: Lesions, values: NDArray[np.floating]) -> NDArray[np.fl
     return highest[1:]
 
 
-def _agreement(components: Lesions, models: Sequence[NDArray[np.floating]], threshold: float) -> NDArray[np.float64]:
+def _agreement(
+    components: Lesions, models: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
+) -> NDArray[np.float64]:
     if len(models) == 1:
         return np.ones(len(components))
-    reached = [_highest(components, m.reshape(-1)[components.voxels]) >= m.dtype.type(threshold) for m in models]
+    reached = [_highest(components, m.reshape(-1)[components.voxels]) >= level.astype(m.dtype) for m in models]
     return np.mean(reached, axis=0)
 
 

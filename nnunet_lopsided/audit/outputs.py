@@ -112,6 +112,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
             "annotated_lesions": audit.n_annotated,
             "annotated_lesions_found": audit.n_found,
             "candidates": len(audit.candidates),
+            "fainter_candidates": audit.n_fainter,
         },
         "ranked_by": audit.rank_by,
         "likeness": None

@@ -143,6 +143,11 @@ def _ranking(record: Mapping[str, Any]) -> str:
     by = "the probability of being a missed lesion" if record["ranked_by"] == "likeness" else "mean probability"
     likeness = record["likeness"]
     parts = [f"<p>The candidates stand in the order of {by}; audit.csv has the mean probability beside it.</p>"]
+    if record["counts"]["fainter_candidates"]:
+        parts.append(
+            f"<p>{record['counts']['fainter_candidates']} of them have no voxel that reaches "
+            f"{record['settings']['threshold']:g}; neither the model nor the miss rate is fitted to these.</p>"
+        )
     if likeness is not None:
         parts.append(
             f"<p>A logistic regression tells annotated lesions from candidates, and never judges a patient it was "

@@ -66,7 +66,11 @@ def why_no_model(annotated: NDArray[np.bool_], patients: NDArray[np.int64]) -> s
 
 
 def fit_likeness(
-    features: NDArray[np.float64], names: Sequence[str], annotated: NDArray[np.bool_], patients: NDArray[np.int64]
+    features: NDArray[np.float64],
+    names: Sequence[str],
+    annotated: NDArray[np.bool_],
+    patients: NDArray[np.int64],
+    learned: NDArray[np.bool_] | None = None,
 ) -> Likeness:
     """Fit a logistic regression with an L2 penalty, cross-fitted by patient, in which no feature counts against.
 
@@ -79,6 +83,8 @@ def fit_likeness(
         names: of the features.
         annotated: annotated (True) or unexplained component, (N,).
         patients: number of the patient of each, (N,).
+        learned: components that the model is fitted to, and its reliability and separation taken from, (N,); the others
+            are only judged. None: all.
 
     Raises:
         ValueError: there is too little to fit, see :func:`why_no_model`.
@@ -86,19 +92,23 @@ def fit_likeness(
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold
 
-    reason = why_no_model(annotated, patients)
+    learned = np.ones(len(annotated), bool) if learned is None else learned
+    known, patient = annotated[learned], patients[learned]
+    reason = why_no_model(known, patient)
     if reason:
         raise ValueError(reason)
 
-    probability = np.empty(len(annotated))
-    for train, rest in GroupKFold(N_FOLDS).split(features, annotated, patients):
-        probability[rest] = _Fit.of(features[train], annotated[train]).probability(features[rest])
-    whole = _Fit.of(features, annotated)
+    whole = _Fit.of(features[learned], known)
+    probability = whole.probability(features)  # of patients with nothing to learn from
+    for train, rest in GroupKFold(N_FOLDS).split(patient, known, patient):
+        fit = _Fit.of(features[learned][train], known[train])
+        of_rest = np.isin(patients, patient[rest])
+        probability[of_rest] = fit.probability(features[of_rest])
     return Likeness(
         np.clip(probability, _FARTHEST, 1 - _FARTHEST),
         tuple((name, float(weight)) for name, weight in zip(names, whole.weights, strict=True)),
-        reliability(probability, annotated),
-        float(roc_auc_score(annotated, probability)),
+        reliability(probability[learned], known),
+        float(roc_auc_score(known, probability[learned])),
     )
 
 

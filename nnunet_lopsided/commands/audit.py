@@ -145,9 +145,10 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
         )
     if audit.no_model:
         print(f"lopsided-audit: warning: ranked by mean probability: {audit.no_model}", file=sys.stderr)
+    fainter = f", and {audit.n_fainter} fainter ones," if audit.n_fainter else ""
     print(
-        f"{len(audit.candidates)} candidates in {len(audit.inputs.cases)} cases, which have {audit.n_annotated} "
-        "annotated lesions"
+        f"{len(audit.candidates) - audit.n_fainter} candidates{fainter} in {len(audit.inputs.cases)} cases, which have "
+        f"{audit.n_annotated} annotated lesions"
     )
     rate = audit.miss_rates[0]
     if rate.rate is None:

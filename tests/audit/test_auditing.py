@@ -90,6 +90,27 @@ def test_mean_probability_on_request(audited):
     assert found.likeness is not None
 
 
+def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
+    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
+        probability = np.load(path)["probabilities"][1]
+        assert probability[0, 0, :3].tolist() == [0, 0, 0]
+        probability[0, 0, :2] = 0.02
+        np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
+    more = audit(find_inputs(511, [MODEL]), n_replicates=20)
+    assert (len(more.candidates), more.n_fainter, found.n_fainter) == (60, 10, 0)
+    assert more.likeness.coefficients == found.likeness.coefficients
+    assert more.likeness.reliability == found.likeness.reliability
+    assert (more.miss_rates, more.fraction, more.n_found) == (found.miss_rates, found.fraction, found.n_found)
+    sure = [candidate for candidate in more.candidates if not candidate.fainter]
+    assert [(c.case, c.score) for c in sure] == [(c.case, c.score) for c in found.candidates]
+    assert not any(candidate.fainter for candidate in more.candidates[:30])
+    reasons = [candidate.reason for candidate in more.candidates if candidate.fainter]
+    assert all(reason.startswith("probability up to 0.02, over ") for reason in reasons)
+    write_audit(more, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["counts"]["fainter_candidates"] == 10
+    assert "10 of them have no voxel that reaches 0.1" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+
+
 def test_two_models_are_averaged_and_their_agreement_counts(audited):
     other = Model("nnUNetTrainer25D", "nnUNetPlans", "2.5d")
     shutil.copytree(audited.results, other.folder("Dataset511_Cut"))

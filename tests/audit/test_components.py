@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
-from nnunet_lopsided.audit.components import FRACTIONS, LEVELS, Kind, divided, measure_case
+from nnunet_lopsided.audit.components import FRACTIONS, LEVELS, Kind, divided, fainter, measure_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesions import find_lesions
 
@@ -26,10 +27,10 @@ def measured(reference, *models, images=None):
 
 
 def test_annotated_unexplained_and_touching():
-    # A lesion found; one found twice, the second component beside it; a component of its own; one below the threshold.
+    # A lesion found; a component of its own; one below every level.
     found = measured(
         [1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-        [0.9, 0.7, 0, 0, 0.5, 0.3, 0, 0, 0.05, 0],
+        [0.9, 0.7, 0, 0, 0.5, 0.3, 0, 0, 0.0005, 0],
     )
     assert found.kind.tolist() == [Kind.ANNOTATED, Kind.UNEXPLAINED]
     assert found.mean_probability == pytest.approx([0.8, 0.4])
@@ -37,6 +38,48 @@ def test_annotated_unexplained_and_touching():
     assert found.lesion_of_component.tolist() == [0, -1]
     assert found.lesion_detected.tolist() == [True]
     assert found.lesion_diameter_mm == pytest.approx([2 * np.sqrt(2 / np.pi)])
+
+
+def test_what_stays_below_the_threshold_is_a_fainter_component():
+    # The threshold is 0.1: what reaches it takes its surroundings with it, what does not is one component at its level.
+    found = measured(
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        [0.9, 0.05, 0, 0.02, 0.005, 0.02, 0, 0.002, 0, 0.0005, 0, 0.004],
+    )
+    assert found.components.n_voxels.tolist() == [1, 1, 1, 1, 1]
+    assert found.level.tolist() == [0.1, 0.01, 0.01, 0.003, 0.001]
+    assert found.kind.tolist() == [Kind.ANNOTATED, *[Kind.UNEXPLAINED] * 2, Kind.ANNOTATED, Kind.UNEXPLAINED]
+    assert found.max_probability == pytest.approx([0.9, 0.02, 0.02, 0.004, 0.002])
+
+
+def test_a_fainter_component_of_several_levels_is_one():
+    found = measured([0] * 5, [0.002, 0.005, 0.02, 0.005, 0.002])
+    assert (found.components.n_voxels.tolist(), found.level.tolist()) == ([1], [0.01])
+
+
+def test_fainter_components_lie_where_there_is_annotation():
+    reference, faint = row(*[0] * 4, dtype=bool), row(0.02, 0, 0, 0.02)
+    valid = row(1, 1, 0, 0, dtype=bool)
+    found = measure_case(reference, [faint], [reference.astype(float)], (1, 1), RULES, valid=valid)
+    assert found.components.voxels.tolist() == [4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float32, (5, 6), elements=st.sampled_from([0, 0.0005, 0.002, 0.004, 0.02, 0.05, 0.2, 0.9])))
+def test_fainter_components_are_the_leaves_below_the_threshold(probability):
+    components = find_lesions(probability >= 0.03, (1, 1))
+    more, level = fainter(components, probability, 0.03)
+    assert level[: len(components)].tolist() == [0.03] * len(components)
+    assert (more.instances() * (probability >= np.float32(0.03)) == components.instances()).all()
+    expected = set()
+    for at in (0.01, 0.003, 0.001):
+        for region in range(1, (labels := ndimage.label(probability >= at, np.ones((3, 3)))[0]).max() + 1):
+            inside = labels == region
+            above = min(higher for higher in (0.03, 0.01, 0.003) if higher > at)
+            if probability[inside].max() < np.float32(above):
+                expected.add((at, tuple(np.flatnonzero(inside))))
+    voxels = [tuple(more.voxels[more.voxel_ids == i + 1]) for i in range(len(components), len(more))]
+    assert set(zip(level[len(components) :].tolist(), voxels, strict=True)) == expected
 
 
 def test_a_second_component_on_a_lesion_is_neither():

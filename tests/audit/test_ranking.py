@@ -31,6 +31,24 @@ def test_every_patient_is_judged_by_a_model_fitted_to_others(examples):
         assert not np.allclose(again.probability[~own], found.probability[~own], atol=1e-6)
 
 
+def test_what_is_only_judged_teaches_nothing(examples):
+    features, annotated, patients = examples
+    learned = np.arange(300) >= 60
+    patients[:3] = 20  # a patient of whom nothing is learned
+    found = fit_likeness(features, ("a", "b"), annotated, patients, learned)
+    alone = fit_likeness(features[learned], ("a", "b"), annotated[learned], patients[learned])
+    assert found.probability[learned].tolist() == alone.probability.tolist()
+    for name in ("coefficients", "reliability", "separation"):
+        assert getattr(found, name) == getattr(alone, name)
+    # A component is judged alike, learned from or not: here each of the others has a twin that is learned from.
+    twins = np.concatenate([features, features[:60]])
+    other = np.concatenate([learned, np.ones(60, bool)])
+    both = fit_likeness(
+        twins, ("a", "b"), np.concatenate([annotated, annotated[:60]]), np.concatenate([patients, patients[:60]]), other
+    )
+    assert both.probability[:60].tolist() == both.probability[300:].tolist()
+
+
 def test_a_telling_feature_gets_the_weight(examples):
     features, annotated, patients = examples
     found = fit_likeness(features, ("a", "b"), annotated, patients)

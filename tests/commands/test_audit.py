@@ -151,7 +151,7 @@ def test_a_dataset_with_regions(audited, capsys, tmp_path):
         shutil.copy(path, audited.preprocessed / "gt_segmentations")
     for path in audited.results.glob("fold_*/validation/*.npz"):
         whole = np.load(path)["probabilities"][1]
-        core = whole * np.where(np.arange(len(whole)) < 3, 0.01, 0.9)[:, None, None]
+        core = whole * np.where(np.arange(len(whole)) < 3, 0.0005, 0.9)[:, None, None]
         np.savez_compressed(path, probabilities=np.stack([whole, core]))
     assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0"]) == 0
     assert capsys.readouterr().out.startswith("50 candidates in 10 cases, which have 30 annotated lesions\n")

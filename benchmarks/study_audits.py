@@ -1,0 +1,94 @@
+"""Audits of a study's cross-validations, scored by the truth: benchmarks/results/STUDY-audits.csv.
+
+    python benchmarks/study_audits.py FOLDER [--arms recipe dice_ce]
+
+FOLDER is the ``-o`` of ``lopsided-study run``. For every run on censored labels whose folds are all trained, calls
+``lopsided-audit`` and ``lopsided-audit score`` as a user would, in FOLDER/scored_audits; what is there already is only
+read. ``benchmarks/study_tables.py --audits`` prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.study.folder import StudyFolder
+from nnunet_lopsided.study.jobs import Run, runs_of
+from nnunet_lopsided.study.schema import Study, read_study
+from nnunet_lopsided.tables import write_table
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = (
+    *("dataset", "labels", "configuration", "arm", "repetition", "missed_lesions", "estimated_miss_rate"),
+    *("ranking", "candidates", "on_missed_lesions", "average_precision"),
+    *("precision_at_50", "precision_at_n", "found_at_n", "found_at_2n"),
+)
+
+
+def audited_runs(folder: StudyFolder, study: Study, arms: list[str]) -> Iterator[tuple[Run, str]]:
+    """Trained runs on labels that lack lesions and were changed by nothing else, and their results folder."""
+    jobs = folder.jobs()
+    for run in runs_of(study):
+        if run.variant.is_source or run.arm.own_labels or (arms and run.arm.name not in arms):
+            continue
+        trainings = [job for job in jobs if job.kind == "train" and job.run == run.name]
+        if len(trainings) == len(study.folds) and all(folder.marker(job.name).is_file() for job in trainings):
+            yield run, trainings[0].results
+
+
+def scored(folder: StudyFolder, study: Study, run: Run, results: str) -> Mapping[str, Any]:
+    """The content of audit_score.json, made if it is not there."""
+    ids, place = folder.ids(), (folder.path / "scored_audits" / run.name).absolute()
+    score = place.with_name(f"{run.name}-score")
+    if not (score / "audit_score.json").is_file():
+        paths = {name: str(folder.path.absolute() / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
+        environment = {**os.environ, **paths, "nnUNet_results": str(folder.path.absolute() / results)}
+        place.parent.mkdir(exist_ok=True)
+        audit = ["lopsided-audit", "-d", str(ids[run.variant.name]), "-tr", run.arm.trainer, "-c", run.configuration]
+        audit += ["-p", study.plans, "-f", *map(str, study.folds), "-o", str(place), "--overwrite"]
+        audit += ["--bootstrap", "0", "-device", study.device]
+        truth = ["--truth", str(ids[run.variant.dataset]), "-o", str(score)]
+        subprocess.run(audit, env=environment, check=True)
+        subprocess.run(["lopsided-audit", "score", str(place), *truth], env=environment, check=True)
+    return dict(read_json(score / "audit_score.json"))
+
+
+def rows(run: Run, score: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """One row per ranking."""
+    n = score["missed_lesions"]
+    for ranking in score["rankings"]:
+        after = {entry["asked"]: entry for entry in ranking["reviewed"]}
+        yield [
+            *(run.variant.dataset, run.variant.labels, run.configuration, run.arm.name, run.repetition),
+            *(n, number(score["estimated_miss_rate"]["miss_rate"])),
+            *(ranking["name"].split(", ")[-1], ranking["candidates"], ranking["on_missed_lesions"]),
+            number(ranking["average_precision"]),
+            *(number(after[50]["precision"]), number(after[n]["precision"])),
+            *(number(after[n]["found"]), number(after[2 * n]["found"])),
+        ]
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the study")
+    parser.add_argument("--arms", nargs="+", default=[], help="default: all")
+    arguments = parser.parse_args()
+    folder = StudyFolder(arguments.folder)
+    study = read_study(folder.study_file)
+    found = [(run, scored(folder, study, run, results)) for run, results in audited_runs(folder, study, arguments.arms)]
+    path = RESULTS / f"{study.name}-audits.csv"
+    write_table(path, COLUMNS, [row for run, score in found for row in rows(run, score)])
+    print(f"{len(found)} audits in {path}")
+
+
+if __name__ == "__main__":
+    main()
