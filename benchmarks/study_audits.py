@@ -52,6 +52,8 @@ def scored(folder: StudyFolder, study: Study, run: Run, results: str) -> Mapping
         audit = ["lopsided-audit", "-d", str(ids[run.variant.name]), "-tr", run.arm.trainer, "-c", run.configuration]
         audit += ["-p", study.plans, "-f", *map(str, study.folds), "-o", str(place), "--overwrite"]
         audit += ["--bootstrap", "0", "-device", study.device]
+        if study.evaluation.patients_regex is not None:
+            audit += ["--patients-regex", study.evaluation.patients_regex]
         truth = ["--truth", str(ids[run.variant.dataset]), "-o", str(score)]
         subprocess.run(audit, env=environment, check=True)
         subprocess.run(["lopsided-audit", "score", str(place), *truth], env=environment, check=True)

@@ -43,13 +43,14 @@ REGIMES = (
 )
 # Audited studies, likewise.
 AUDITED = (
-    ("phantom_losses", "procedural brains"),
-    ("phantom_fine", "procedural brains in finer voxels"),
-    ("phantom_audit_faint", "procedural brains, 80 patients, 2000 iterations"),
-    ("phantom_clear", "procedural brains, clear lesions"),
-    ("phantom_audit_clear", "procedural brains, clear lesions, 80 patients, 2000 iterations"),
-    ("phantom_3d", "procedural brains, 3D"),
+    ("phantom_audit_clear", "brains, clear lesions, 80 patients, 2000 iterations"),
+    ("phantom_clear", "brains, clear lesions, 40 patients, 600 iterations"),
+    ("phantom_audit_faint", "brains, faint lesions, 80 patients, 2000 iterations"),
+    ("phantom_losses", "brains, faint lesions, 40 patients, 600 iterations"),
+    ("phantom_fine", "the same in finer voxels, 1000 iterations"),
+    ("phantom_3d", "the same in 3D"),
     ("nuclei", "nuclei"),
+    ("open_ms", "MRI, multiple sclerosis"),
 )
 
 
