@@ -35,6 +35,7 @@ REGIMES = (
     ("phantom_losses", "test", "procedural brains, 2D, 600 iterations"),
     ("phantom_fine", "test", "finer voxels, 1000 iterations"),
     ("phantom_clear", "test", "clear lesions, 600 iterations"),
+    ("phantom_audit_clear", "test", "clear lesions, 80 patients, 2000 iterations"),
     ("phantom_3d", "test", "3D, 600 iterations"),
     ("phantom_25d", "test", "2.5D, 250 iterations"),
     ("phantom_long", "test", "10 training cases, 2000 iterations"),

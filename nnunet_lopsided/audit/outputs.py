@@ -219,7 +219,7 @@ def _write_maps(audit: Audit, folder: Path, n_workers: int) -> None:
     def write(case: AuditedCase) -> None:
         own = by_case[case.name]
         header = read_header(case.label)
-        array = np.zeros(int(np.prod(header.shape)), np.uint8 if len(own) < 256 else np.uint16)
+        array = np.zeros(int(np.prod(header.shape)), np.min_scalar_type(len(own)))
         for candidate in own:
             array[candidate.voxels] = candidate.number
         write_image(folder / (case.name + ending), Image(array.reshape(header.shape), header.geometry))
