@@ -26,12 +26,13 @@ def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[Candi
     Returns:
         HTML, the same for the same arguments. It asks for no other file.
     """
-    counts = record["counts"]
+    counts, threshold = record["counts"], f"{record['settings']['threshold']:g}"
+    fainter = f", {counts['fainter_candidates']} of them below {threshold}" if counts["fainter_candidates"] else ""
     body = [
         "<h1>Which lesions did the annotators miss?</h1>",
         f'<p class="sub">{escape(record["dataset"])}: {counts["cases"]} cases, {counts["annotated_lesions"]} annotated '
         f"lesions, of which the models find {counts['annotated_lesions_found']}, and {counts['candidates']} candidates "
-        f"that no annotation explains; {_models(record)}; audit {code(record['id'])}</p>",
+        f"that no annotation explains{fainter}; {_models(record)}; audit {code(record['id'])}</p>",
         *_notices(record),
         _review(audit, pictures),
         f"<section><h2>How much was missed</h2>{_miss_rates(record)}</section>",

@@ -108,7 +108,9 @@ def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
     assert all(reason.startswith("probability up to 0.02, over ") for reason in reasons)
     write_audit(more, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["counts"]["fainter_candidates"] == 10
-    assert "10 of them have no voxel that reaches 0.1" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "60 candidates that no annotation explains, 10 of them below 0.1;" in page
+    assert "10 of them have no voxel that reaches 0.1" in page
 
 
 def test_two_models_are_averaged_and_their_agreement_counts(audited):
