@@ -117,9 +117,8 @@ def measure_case(
     """Find the components of the mean probability of the models and measure them.
 
     Components that run into annotated lesions are divided first, see :func:`divided`; :func:`fainter` ones are added. A
-    component is an annotated
-    lesion when it detects one by the rules of the evaluation, unexplained when it matches none and shares no voxel with
-    one.
+    component is an annotated lesion when it detects one by the rules of the evaluation, unexplained when it matches
+    none and shares no voxel with one.
 
     Args:
         reference: annotated lesions, shape (z, y, x) or (y, x).
