@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.nnunet_layout import PATH_VARIABLES, read_json
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Run, runs_of
+from nnunet_lopsided.study.jobs import Run, audit_command, runs_of
 from nnunet_lopsided.study.schema import Study, read_study
 from nnunet_lopsided.tables import write_table
 
@@ -43,20 +43,16 @@ def audited_runs(folder: StudyFolder, study: Study, arms: list[str]) -> Iterator
 
 def scored(folder: StudyFolder, study: Study, run: Run, results: str) -> Mapping[str, Any]:
     """The content of audit_score.json, made if it is not there."""
-    ids, place = folder.ids(), (folder.path / "scored_audits" / run.name).absolute()
-    score = place.with_name(f"{run.name}-score")
+    ids, place = folder.ids(), f"scored_audits/{run.name}"
+    score = folder.path / f"{place}-score"
     if not (score / "audit_score.json").is_file():
-        paths = {name: str(folder.path.absolute() / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
-        environment = {**os.environ, **paths, "nnUNet_results": str(folder.path.absolute() / results)}
-        place.parent.mkdir(exist_ok=True)
-        audit = ["lopsided-audit", "-d", str(ids[run.variant.name]), "-tr", run.arm.trainer, "-c", run.configuration]
-        audit += ["-p", study.plans, "-f", *map(str, study.folds), "-o", str(place), "--overwrite"]
-        audit += ["--bootstrap", "0", "-device", study.device]
-        if study.evaluation.patients_regex is not None:
-            audit += ["--patients-regex", study.evaluation.patients_regex]
-        truth = ["--truth", str(ids[run.variant.dataset]), "-o", str(score)]
-        subprocess.run(audit, env=environment, check=True)
-        subprocess.run(["lopsided-audit", "score", str(place), *truth], env=environment, check=True)
+        root = folder.path.absolute()
+        paths = {name: str(root / name) for name in PATH_VARIABLES} | {"nnUNet_results": str(root / results)}
+        (root / "scored_audits").mkdir(exist_ok=True)
+        audit = (*audit_command(study, ids, run, place), "--bootstrap", "0")
+        truth = ("--truth", str(ids[run.variant.dataset]), "-o", f"{place}-score")
+        for command in (audit, ("lopsided-audit", "score", place, *truth)):
+            subprocess.run(command, cwd=root, env={**os.environ, **paths}, check=True)
     return dict(read_json(score / "audit_score.json"))
 
 

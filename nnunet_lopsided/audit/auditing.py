@@ -194,7 +194,7 @@ def audit(
         inputs,
         rules,
         target,
-        _candidates(measured, table, order, values, probability, fraction, target, rules.threshold),
+        _candidates(measured, table, order, values, probability, fraction, target, sure),
         shown,
         no_model,
         likeness,
@@ -382,7 +382,7 @@ def _candidates(
     probability: NDArray[np.float64],
     fraction: float,
     target: LesionClass,
-    threshold: float,
+    sure: NDArray[np.bool_],
 ) -> tuple[Candidate, ...]:
     assert target.scheme is not None, "the dataset has a dataset.json"
     allowed = target.values or (1,)
@@ -414,7 +414,7 @@ def _candidates(
                 likeness,
                 float(table.mean_probability[row]),
                 float(table.max_probability[row]),
-                bool(table.level[row] < threshold),
+                not sure[row],
                 float(table.agreement[row]),
                 tuple(table.contrasts[row].tolist()),
                 int(labels[of_case][index]),

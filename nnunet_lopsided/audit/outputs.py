@@ -19,7 +19,7 @@ from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
-from nnunet_lopsided.images import Image, read_header, write_image
+from nnunet_lopsided.images import Image, difference, read_header, read_image, write_image
 from nnunet_lopsided.nnunet_layout import Case, RawDataset, nnunet_path, read_json, write_json
 from nnunet_lopsided.tables import numbered_rows, read_table, write_table
 
@@ -267,6 +267,19 @@ class StoredAudit:
     def map_of(self, case: str, file_ending: str) -> Path:
         """The label map of a case's candidates."""
         return self.folder / MAPS / (case + file_ending)
+
+    def read_map(self, case: str, label: Path, image: Image, file_ending: str) -> Image:
+        """The label map of a case's candidates, which must lie where ``image``, read from ``label``, does.
+
+        Raises:
+            InputError: it cannot be read, or lies elsewhere.
+        """
+        path = self.map_of(case, file_ending)
+        numbers = read_image(path)
+        differing = difference(image, numbers)
+        if differing is not None:
+            raise InputError(f"case {case}: {label} and {path} differ: {differing}")
+        return numbers
 
 
 def read_audit(folder: Path) -> StoredAudit:

@@ -14,7 +14,7 @@ from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Image, difference, read_image, write_image
+from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
@@ -152,17 +152,14 @@ def _repaired(
     ]
     if all(change.value is None for change in changes):  # a map that a reader has emptied is not looked at
         return label, changes
-    path = audit.map_of(case.name, dataset.file_ending)
-    numbers = read_image(path)
-    differing = difference(label, numbers)
-    if differing is not None:
-        raise InputError(f"case {case.name}: {case.label} and {path} differ: {differing}")
+    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending)
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
         if change.value is None:
             continue
         voxels = numbers.array == change.candidate.number
         if not voxels.any():
+            path = audit.map_of(case.name, dataset.file_ending)
             raise InputError(f"case {case.name}: {path} has no voxel of candidate {change.candidate.number}")
         free = voxels & (label.array == 0)
         array[free] = change.value

@@ -22,7 +22,7 @@ from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.outputs import new_output_folder
 from nnunet_lopsided.evaluation.report.html import number
 from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.images import Image, difference, read_image
+from nnunet_lopsided.images import difference, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 from nnunet_lopsided.nnunet_layout import Case, RawDataset, raw_dataset, write_json
 from nnunet_lopsided.tables import write_table
@@ -121,7 +121,9 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         path, label = _label(whole[case]), _label(annotated[case])
         full, part = read_image(path), read_image(label)
         check_label_values(truth, case, path, full.array)
-        _check_fit(case, path, full, label, part)
+        differing = difference(full, part)
+        if differing is not None:
+            raise InputError(f"case {case}: {path} and {label} differ: {differing}")
         lesion_masks = target.mask(full.array), target.mask(part.array)
         missed, disputed = (
             _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
@@ -129,15 +131,14 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         places = by_case.get(case, [])
         if not places:
             return len(missed), len(disputed), np.zeros(0, np.int64)
-        path = audit.map_of(case, dataset.file_ending)
-        numbers = read_image(path)
-        _check_fit(case, label, part, path, numbers)
+        numbers = audit.read_map(case, label, part, dataset.file_ending)
         flat = numbers.array.reshape(-1)
         voxels = np.flatnonzero(flat)
         ids = {audit.candidates[place].number: i for i, place in enumerate(places, 1)}
         table = np.zeros(int(flat.max()) + 1, np.int64)
         for value, i in ids.items():
             if value >= len(table) or not (flat[voxels] == value).any():
+                path = audit.map_of(case, dataset.file_ending)
                 raise InputError(f"case {case}: {path} has no voxel of candidate {value}")
             table[value] = i
         own = voxels[table[flat[voxels]] > 0]
@@ -166,12 +167,6 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
 def _label(case: Case) -> Path:
     assert case.label is not None, "training_cases() gives labels"
     return case.label
-
-
-def _check_fit(case: str, path: Path, expected: Image, other: Path, found: Image) -> None:
-    differing = difference(expected, found)
-    if differing is not None:
-        raise InputError(f"case {case}: {path} and {other} differ: {differing}")
 
 
 def _without(

@@ -230,6 +230,18 @@ def expand(study: Study, ids: Mapping[str, int]) -> tuple[Job, ...]:
     return _Expansion(study, ids).jobs()
 
 
+def audit_command(study: Study, ids: Mapping[str, int], run: Run, folder: str) -> tuple[str, ...]:
+    """The audit of a run's cross-validation, whose labels were changed by nothing but censoring.
+
+    Args:
+        study: the study.
+        ids: dataset id of every variant.
+        run: the run.
+        folder: of the audit, relative to the study's folder.
+    """
+    return _Expansion(study, ids).audit_command(run, folder)
+
+
 class _Expansion:
     def __init__(self, study: Study, ids: Mapping[str, int]) -> None:
         self.study, self.ids = study, ids
@@ -310,11 +322,8 @@ class _Expansion:
         teacher = replace(run, variant=variant.plain, arm=arm)
         audit = replace(variant, read=False).name
         cpus, folder, results = self.study.resources.cpus, f"audits/{audit}", _results(run)
-        command = ["lopsided-audit", "-d", str(self.ids[variant.plain.name]), "-tr", arm.trainer]
-        command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
-        command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite", "-np", str(cpus)]
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
-        yield Job(f"audit/{audit}", tuple(command), trained, results, cpus)
+        yield Job(f"audit/{audit}", self.audit_command(teacher, folder), trained, results, cpus)
         apply = ["lopsided-audit", "apply"]
         if rule.read is None:
             apply += ["--accept-above", f"{rule.above:g}"]
@@ -323,6 +332,12 @@ class _Expansion:
         apply += ["--audit", folder, "-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
         yield Job(f"apply/{name}", tuple(apply), (f"audit/{audit}",), results, cpus)
         yield self._share(variant, f"apply/{name}")
+
+    def audit_command(self, run: Run, folder: str) -> tuple[str, ...]:
+        command = ["lopsided-audit", "-d", str(self.ids[run.variant.name]), "-tr", run.arm.trainer]
+        command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
+        command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite"]
+        return (*command, "-np", str(self.study.resources.cpus))
 
     @property
     def _label(self) -> list[str]:
