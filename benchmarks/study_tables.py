@@ -28,7 +28,7 @@ LABELS = {
     "stochastic50-n10": "at random",
 }
 # How the arms of older studies are called here.
-SAME = {"dice_a1_b0p5": "recipe", "dice_a1_b1": "recipe_b1"}
+SAME = {"dice_a1_b0p5": "recipe", "dice_a1_b1": "recipe_b1", "dice_a1_b0p5+dice_ce": "recipe+dice_ce"}
 TITLES = {"recipe_b1": "recipe, beta 1", "recipe_b0p8": "recipe, beta 0.8", "oracle_b1": "oracle, beta 1"}
 # Study, the cases it is read from, what it was about; in the order of the page.
 REGIMES = (
@@ -52,6 +52,12 @@ AUDITED = (
     ("phantom_3d", "the same in 3D"),
     ("nuclei", "nuclei"),
     ("open_ms", "MRI, multiple sclerosis"),
+)
+AUDITED_ARMS = (
+    ("recipe", "recipe"),
+    ("recipe_b1", TITLES["recipe_b1"]),
+    ("dice_ce", "Dice and CE"),
+    ("recipe+dice_ce", "recipe, Dice and CE together"),
 )
 
 
@@ -127,7 +133,7 @@ def audits_table() -> str:
         for row in read_table(path) if path.is_file() else []:
             by_audit[row["labels"], SAME.get(row["arm"], row["arm"])][row["ranking"]].append(row)
         for label in LABELS:
-            for arm, title in (("recipe", "recipe"), ("recipe_b1", TITLES["recipe_b1"]), ("dice_ce", "Dice and CE")):
+            for arm, title in AUDITED_ARMS:
                 if (label, arm) in by_audit:
                     rows.append([what, LABELS[label], *_audit_cells(by_audit[label, arm], title)])
                     what = ""
