@@ -141,3 +141,35 @@ def test_probabilities_are_those_of_the_network(main_job: Path, monkeypatch: pyt
     difference = np.abs(stored[(slice(None), *box)] - expected)
     assert difference.max() < 2e-3
     assert expected[1].std() > 1e-4, "a constant prediction would prove nothing"
+
+
+def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the audit predicts is what nnU-Net's command says of images with voxels so many times as large."""
+    from nnunet_lopsided.images import Geometry, Image, read_image, write_image
+
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(main_job / variable))
+    audit = f"lopsided-audit -d 711 -tr {TRAINER} -c 2.5d -f 0 --magnify 1.5 --bootstrap 0 -device cpu -np 1 -o audit"
+    run(audit, main_job, nnUNet_n_proc_DA="0")
+    fold = main_job / "nnUNet_results" / MODEL / "fold_0"
+    made = fold / "validation_x1.5" / "phantom_002.npz"
+    before = made.stat().st_mtime_ns
+    run(f"{audit} --overwrite", main_job)
+    assert made.stat().st_mtime_ns == before
+    record = json.loads((main_job / "audit" / "audit.json").read_text())
+    assert (record["settings"]["magnify"], record["not_magnified"]) == ([1.5], "")
+
+    (main_job / "magnified").mkdir()
+    for path in (main_job / "nnUNet_raw" / "Dataset701_Phantom" / "imagesTr").glob("phantom_002_*"):
+        image = read_image(path)
+        spacing = tuple(1.5 * size for size in image.geometry.spacing_mm)
+        geometry = Geometry(spacing, image.geometry.origin_mm, image.geometry.direction)
+        write_image(main_job / "magnified" / path.name, Image(image.array, geometry))
+    run(
+        f"nnUNetv2_predict -i magnified -o magnified_pred -d 711 -c 2.5d -tr {TRAINER} -f 0 "
+        "-device cpu -npp 1 -nps 1 --save_probabilities --disable_tta",
+        main_job,
+    )
+    ours, theirs = (np.load(path)["probabilities"] for path in (made, main_job / "magnified_pred" / "phantom_002.npz"))
+    plain = np.load(fold / "validation" / "phantom_002.npz")["probabilities"]
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(ours - plain).max()

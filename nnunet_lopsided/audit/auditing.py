@@ -51,7 +51,7 @@ class Candidate:
         mean_probability: of the whole component.
         max_probability: its highest.
         fainter: whether all of it is below the threshold.
-        agreement: share of the models that find it.
+        agreement: share of the predictions that find it.
         contrasts: by channel, in robust standard deviations, positive where it is brighter than its surroundings.
         label: the value it would have in the label map.
         reason: the above in words.
@@ -209,7 +209,7 @@ def audit(
 
 
 def load(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDArray[np.floating]]]:
-    """The label map of a case and the lesion probability of every model.
+    """The label map of a case and the lesion probabilities of every prediction.
 
     Raises:
         InputError: a file cannot be read, does not fit, or holds no probabilities.
@@ -235,16 +235,16 @@ def _check_headers(cases: Sequence[AuditedCase]) -> None:
 
 
 def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> _Measured:
-    loaded, models = load(case, target)
+    loaded, predictions = load(case, target)
     check_connectivity(loaded.reference.ndim, rules.connectivity, case.name)
     images = case_images(case.case, loaded.reference.shape, colour=True)
     components = measure_case(
-        loaded.reference, models, images, loaded.spacing_mm, rules, valid=loaded.valid, case=case.name
+        loaded.reference, predictions, images, loaded.spacing_mm, rules, valid=loaded.valid, case=case.name
     )
     means = None
     if len(target.values or ()) > 1 and len(components.components):
-        of_models = [channel_means(components.components, read_channels(_array(p))) for p in case.predictions]
-        means = np.mean(of_models, axis=0)
+        by_prediction = [channel_means(components.components, read_channels(_array(p))) for p in case.predictions]
+        means = np.mean(by_prediction, axis=0)
     return _Measured(case, components, loaded.geometry, means)
 
 
@@ -444,11 +444,11 @@ def _usual_contrasts(table: _Table) -> NDArray[np.float64]:
     return np.percentile(table.contrasts[table.annotated], (25, 75), axis=0)
 
 
-def _reason(table: _Table, row: int, usual: NDArray[np.float64], n_models: int) -> str:
+def _reason(table: _Table, row: int, usual: NDArray[np.float64], n_predictions: int) -> str:
     highest = table.max_probability[row]
     parts = [f"probability up to {highest:{'.2f' if highest >= 0.1 else '.1g'}}, over {table.diameter_mm[row]:.1f} mm"]
-    if n_models > 1:
-        parts.append(f"found by {round(table.agreement[row] * n_models)} of {n_models} models")
+    if n_predictions > 1:
+        parts.append(f"found by {round(table.agreement[row] * n_predictions)} of {n_predictions} predictions")
     for channel, contrast in enumerate(table.contrasts[row].tolist()):
         low, high = usual[:, channel]
         known = "" if np.isnan(low) else f" (annotated lesions mostly {low:.1f} to {high:.1f})"

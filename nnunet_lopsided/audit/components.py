@@ -50,7 +50,7 @@ class MeasuredCase:
         max_probability: (M,).
         level: probability that all voxels of the component have at least: the threshold, or one of :data:`FAINTER`;
             (M,).
-        agreement: share of the models whose own probability reaches this level in the component, (M,).
+        agreement: share of the predictions whose own probability reaches this level in the component, (M,).
         contrasts: of the core in each channel, in robust standard deviations, (M, channels); 0 where nothing surrounds
             it.
         dice: between each annotated component cut back at each of :data:`FRACTIONS` and its lesion, (M, fractions);
@@ -107,14 +107,14 @@ class MeasuredCase:
 
 def measure_case(
     reference: NDArray[np.bool_],
-    models: Sequence[NDArray[np.floating]],
+    predictions: Sequence[NDArray[np.floating]],
     images: Sequence[NDArray[np.generic]],
     spacing_mm: Sequence[float],
     rules: EvaluationRules,
     valid: NDArray[np.bool_] | None = None,
     case: str = "",
 ) -> MeasuredCase:
-    """Find the components of the mean probability of the models and measure them.
+    """Find the components of the mean probability of the predictions and measure them.
 
     Components that run into annotated lesions are divided first, see :func:`divided`; :func:`fainter` ones are added. A
     component is an annotated lesion when it detects one by the rules of the evaluation, unexplained when it matches
@@ -122,7 +122,7 @@ def measure_case(
 
     Args:
         reference: annotated lesions, shape (z, y, x) or (y, x).
-        models: the lesion probability of each model, within [0, 1], same shape.
+        predictions: lesion probabilities of several models or magnifications, within [0, 1], same shape.
         images: one per channel, same shape, finite.
         spacing_mm: voxel size along each axis.
         rules: of components and matches; their threshold makes the components.
@@ -132,7 +132,7 @@ def measure_case(
     Raises:
         ValueError: shapes differ, or a component holds no probability.
     """
-    probability: NDArray[Any] = models[0] if len(models) == 1 else _mean_of(models)
+    probability: NDArray[Any] = predictions[0] if len(predictions) == 1 else _mean_of(predictions)
     (evaluated,) = evaluate_thresholds(
         reference, probability, spacing_mm, rules, (rules.threshold,), valid=valid, case=case
     )
@@ -155,7 +155,7 @@ def measure_case(
         confidence,
         _highest(components, values),
         level,
-        _agreement(components, models, level),
+        _agreement(components, predictions, level),
         _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
         lesions.diameter_mm,
@@ -262,11 +262,11 @@ def fainter(
     return found, np.array(reached)
 
 
-def _mean_of(models: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
-    total = models[0].astype(np.float32)
-    for other in models[1:]:
+def _mean_of(predictions: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+    total = predictions[0].astype(np.float32)
+    for other in predictions[1:]:
         total += other
-    return total / np.float32(len(models))
+    return total / np.float32(len(predictions))
 
 
 def _highest(components: Lesions, values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -276,11 +276,11 @@ def _highest(components: Lesions, values: NDArray[np.floating]) -> NDArray[np.fl
 
 
 def _agreement(
-    components: Lesions, models: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
+    components: Lesions, predictions: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    if len(models) == 1:
+    if len(predictions) == 1:
         return np.ones(len(components))
-    reached = [_highest(components, m.reshape(-1)[components.voxels]) >= level.astype(m.dtype) for m in models]
+    reached = [_highest(components, m.reshape(-1)[components.voxels]) >= level.astype(m.dtype) for m in predictions]
     return np.mean(reached, axis=0)
 
 

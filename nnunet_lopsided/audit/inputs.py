@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import math
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nnunet_lopsided.audit.magnified import best_device, predict_magnified
 from nnunet_lopsided.dataset_conversion.patients import patients_of
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import read_image
@@ -23,11 +25,14 @@ from nnunet_lopsided.nnunet_layout import (
     predictions_by_case,
     preprocessed_folder,
     raw_dataset,
+    read_json,
     read_splits,
 )
 from nnunet_lopsided.running import last_line, run_logged
 
 CHECKPOINT = "checkpoint_final.pth"
+# How many times images are magnified for further predictions of every model.
+MAGNIFY = (1.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class AuditedCase:
         case: its images and label in the raw dataset.
         patient: whom it belongs to.
         fold: the fold that validates it.
-        predictions: one per model.
+        predictions: of every model one, and one per magnification.
     """
 
     case: Case
@@ -82,6 +87,8 @@ class AuditInputs:
         cases: sorted by name.
         patients: in words, where the patients come from.
         left_out: training cases that none of the folds validates.
+        magnify: how many times images were magnified for further predictions.
+        not_magnified: why they were not; empty: they were, or nobody asked.
     """
 
     dataset: RawDataset
@@ -90,6 +97,8 @@ class AuditInputs:
     cases: tuple[AuditedCase, ...]
     patients: str
     left_out: tuple[str, ...]
+    magnify: tuple[float, ...] = ()
+    not_magnified: str = ""
 
 
 def find_inputs(
@@ -97,23 +106,30 @@ def find_inputs(
     models: Sequence[Model],
     folds: Sequence[int | str] | None = None,
     patients_regex: str | None = None,
-    device: str = "cpu",
+    magnify: Sequence[float] | None = None,
+    device: str | None = None,
+    n_workers: int = 2,
 ) -> AuditInputs:
     """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
 
-    Where a fold lacks probabilities and has its checkpoint, ``nnUNetv2_train ... --val --npz`` makes them.
+    Where a fold lacks probabilities and has its checkpoint, ``nnUNetv2_train ... --val --npz`` makes them. Those of
+    magnified images are made by :func:`~nnunet_lopsided.audit.magnified.predict_magnified`.
 
     Args:
         dataset: id or name of the dataset the models were trained on.
         models: one, or several with the same folds: other trainers or seeds.
         folds: which; None: all of splits_final.json.
         patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
-        device: on which missing predictions are made.
+        magnify: how many times images are magnified for further predictions, each above 1; None: :data:`MAGNIFY`
+            where every fold has its checkpoint, otherwise not at all.
+        device: on which missing predictions are made; None: cuda where there is one, otherwise cpu.
+        n_workers: cases worked on at the same time.
 
     Raises:
         InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
-            labels have changed since the training.
+            labels have changed since the training; a magnification is impossible.
     """
+    factors = _factors(magnify)
     source = raw_dataset(dataset)
     preprocessed = preprocessed_folder(source.name)
     fold_of, trained_on, chosen = _folds(preprocessed, folds)
@@ -132,20 +148,54 @@ def find_inputs(
         _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
     for model, fold in trained:
         _provide_probabilities(source.name, model, fold, wanted[fold], device)
-    predicted = [
-        {fold: predictions_by_case(_validation(model, source.name, fold)) for fold in chosen} for model in models
-    ]
+    obstacle = _obstacle(trained, source.name) if factors else ""
+    if obstacle and magnify is not None:
+        raise InputError(f"cannot predict magnified images: {obstacle}; --magnify without a number audits without them")
+    factors = () if obstacle else factors
+    predictions: dict[str, list[Prediction]] = {name: [] for name in fold_of}
+    for model, fold in trained:
+        folder = _validation(model, source.name, fold)
+        found = predictions_by_case(folder)
+        for name in wanted[fold]:
+            predictions[name].append(found[name])
+        for factor in factors:
+            own = [cases[name] for name in wanted[fold]]
+            arrays = predict_magnified(folder.parent, CHECKPOINT, factor, own, device or best_device(), n_workers)
+            for name, array in arrays.items():
+                predictions[name].append(Prediction(name, None, array))
     return AuditInputs(
         source,
         tuple(models),
         chosen,
         tuple(
-            AuditedCase(cases[name], patients[name], fold, tuple(found[fold][name] for found in predicted))
+            AuditedCase(cases[name], patients[name], fold, tuple(predictions[name]))
             for name, fold in sorted(fold_of.items())
         ),
         origin,
         tuple(name for name in sorted(cases) if name not in fold_of),
+        factors,
+        obstacle,
     )
+
+
+def _factors(magnify: Sequence[float] | None) -> tuple[float, ...]:
+    factors = MAGNIFY if magnify is None else tuple(magnify)
+    if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(set(factors)) < len(factors):
+        raise InputError(f"--magnify must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
+    return tuple(sorted(factors))
+
+
+def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
+    """Why images cannot be magnified; empty: they can."""
+    for model, fold in trained:
+        results = model.folder(dataset)
+        for needed in (results / f"fold_{fold}" / CHECKPOINT, results / "plans.json"):
+            if not needed.is_file():
+                return f"{needed} not found"
+        configurations = read_json(results / "plans.json", {"configurations": {str: dict}})["configurations"]
+        if configurations.get(model.configuration, {}).get("previous_stage"):
+            return f"{model.configuration} is a cascade, which needs the predictions of its previous stage"
+    return ""
 
 
 def _folds(
@@ -199,7 +249,7 @@ def _check_out_of_fold(folder: Path, fold: int, wanted: Sequence[str], trained_o
         )
 
 
-def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequence[str], device: str) -> None:
+def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequence[str], device: str | None) -> None:
     """See to it that a fold has the probabilities of all of its cases."""
     folder = _validation(model, dataset, fold)
     lacking = _lacking(folder, wanted)
@@ -207,7 +257,7 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
         checkpoint = folder.parent / CHECKPOINT
         command = (
             *("nnUNetv2_train", dataset, model.configuration, str(fold), "-tr", model.trainer, "-p", model.plans),
-            *("--val", "--npz", "-device", device),
+            *("--val", "--npz", "-device", device or best_device()),
         )
         if not checkpoint.is_file():
             what = (

@@ -129,6 +129,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         "cut_back": {"fraction": audit.fraction, "mean_dice_of_annotated": audit.fraction_dice},
         "settings": {
             "label": audit.target.name,
+            "magnify": list(inputs.magnify),
             "threshold": rules.threshold,
             "connectivity": rules.connectivity,
             "tolerance_mm": rules.tolerance_mm,
@@ -138,6 +139,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
             "bootstrap_replicates": audit.n_replicates,
         },
         "not_audited": list(inputs.left_out),
+        "not_magnified": inputs.not_magnified,
         "cases": {case.name: {"fold": case.fold, "label_sha256": label_digest(case.label)} for case in inputs.cases},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())

@@ -53,6 +53,8 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
     lines = []
     if record["not_audited"]:
         lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
+    if record["not_magnified"]:
+        lines.append(f"Images were not magnified: {record['not_magnified']}.")
     if record["no_likeness"]:
         lines.append(f"Ranked by mean probability: {record['no_likeness']}.")
     return [f'<p class="notice">{escape(line)}</p>' for line in lines]
@@ -146,8 +148,8 @@ def _ranking(record: Mapping[str, Any]) -> str:
     parts = [f"<p>The candidates stand in the order of {by}; audit.csv has the mean probability beside it.</p>"]
     if record["counts"]["fainter_candidates"]:
         parts.append(
-            f"<p>{record['counts']['fainter_candidates']} of them have no voxel that reaches "
-            f"{record['settings']['threshold']:g}; neither the model nor the miss rate is fitted to these.</p>"
+            "<p>Neither the model nor the miss rate is fitted to candidates of which no voxel reaches "
+            f"{record['settings']['threshold']:g}.</p>"
         )
     if likeness is not None:
         parts.append(

@@ -231,7 +231,7 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
     """The score in lines of text."""
     rankings = _rankings(scored)
     n_missed = rankings[0].n_missed
-    lines = [f"{n_missed} missed lesions"]
+    lines = [f"{n_missed} missed lesions" + ("" if n_missed else ": every lesion of the truth is annotated")]
     if scored[0].n_not_in_truth:
         lines.append(f"{scored[0].n_not_in_truth} annotated lesions have no voxel in the truth")
     for ranking in rankings:

@@ -50,6 +50,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--label", metavar="NAME", help="class or region of dataset.json (default: all foreground)")
     parser.add_argument(
+        "--magnify",
+        type=float,
+        nargs="*",
+        metavar="X",
+        help="predict images magnified so many times, too; none: do not (default: 1.5 2)",
+    )
+    parser.add_argument(
         "--threshold", type=float, default=0.03, metavar="P", help="a candidate's voxels have p >= this (default: 0.03)"
     )
     parser.add_argument(
@@ -80,8 +87,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "-device",
         choices=("cpu", "cuda", "mps"),
-        default="cuda",
-        help="for folds whose probabilities must still be predicted (default: cuda)",
+        help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",
     )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
@@ -109,7 +115,15 @@ def _audit(arguments: argparse.Namespace) -> int:
     dataset = raw_dataset(arguments.d)
     folder = arguments.o or models[0].folder(dataset.name) / "audit"
     check_audit_folder(folder, arguments.overwrite, dataset)  # before the work, not after it
-    inputs = find_inputs(dataset.name, models, _folds(arguments.f), arguments.patients_regex, arguments.device)
+    inputs = find_inputs(
+        dataset.name,
+        models,
+        _folds(arguments.f),
+        arguments.patients_regex,
+        arguments.magnify,
+        arguments.device,
+        arguments.np,
+    )
     found = audit(
         inputs,
         rules=rules,
@@ -143,6 +157,8 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
             f"lopsided-audit: warning: validated by none of the folds, not audited: {', '.join(audit.inputs.left_out)}",
             file=sys.stderr,
         )
+    if audit.inputs.not_magnified:
+        print(f"lopsided-audit: warning: images were not magnified: {audit.inputs.not_magnified}", file=sys.stderr)
     if audit.no_model:
         print(f"lopsided-audit: warning: ranked by mean probability: {audit.no_model}", file=sys.stderr)
     fainter = f", and {audit.n_fainter} fainter ones," if audit.n_fainter else ""

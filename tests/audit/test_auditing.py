@@ -110,7 +110,7 @@ def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["counts"]["fainter_candidates"] == 10
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "60 candidates that no annotation explains, 10 of them below 0.1;" in page
-    assert "10 of them have no voxel that reaches 0.1" in page
+    assert "Neither the model nor the miss rate is fitted to candidates of which no voxel reaches 0.1." in page
 
 
 def test_two_models_are_averaged_and_their_agreement_counts(audited):
@@ -124,7 +124,7 @@ def test_two_models_are_averaged_and_their_agreement_counts(audited):
     agreement = np.array([candidate.agreement for candidate in found.candidates])
     assert set(agreement[:30]) == {1.0}
     assert set(agreement[30:]) == {0.5}
-    assert "found by 1 of 2 models" in found.candidates[-1].reason
+    assert "found by 1 of 2 predictions" in found.candidates[-1].reason
     assert [name for name, _ in found.likeness.coefficients[:3]] == [
         *("mean probability", "highest probability", "agreement")
     ]

@@ -31,6 +31,54 @@ def test_every_case_gets_the_prediction_of_the_fold_that_validates_it(audited):
         assert case.predictions[0].array == audited.validation(case.fold) / f"{case.name}.npz"
 
 
+def with_checkpoints(audited, content='{"configurations": {"2.5d": {}}}'):
+    for fold in (0, 1):
+        (audited.results / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"")
+    (audited.results / "plans.json").write_text(content)
+
+
+def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
+    with_checkpoints(audited)
+    asked = []
+
+    def fake(folder, checkpoint, factor, cases, device, n_workers):
+        asked.append((folder.name, factor, [case.name for case in cases][0], device, n_workers))
+        return {case.name: folder / f"x{factor:g}" / case.name for case in cases}
+
+    monkeypatch.setattr(audit_inputs, "predict_magnified", fake)
+    found = find_inputs(511, [MODEL], device="cpu", n_workers=3)
+    assert asked == [(f"fold_{f}", x, f"p0{f}", "cpu", 3) for f in (0, 1) for x in (1.5, 2.0)]
+    assert (found.magnify, found.not_magnified) == ((1.5, 2.0), "")
+    for case in found.cases:
+        arrays = [prediction.array for prediction in case.predictions]
+        fold = audited.results / f"fold_{case.fold}"
+        assert arrays == [fold / "validation" / f"{case.name}.npz", fold / "x1.5" / case.name, fold / "x2" / case.name]
+    assert find_inputs(511, [MODEL], [1], magnify=[3, 1.25], device="cpu").magnify == (1.25, 3)
+    assert asked[4:] == [("fold_1", 1.25, "p01", "cpu", 2), ("fold_1", 3, "p01", "cpu", 2)]
+    assert find_inputs(511, [MODEL], magnify=[]).magnify == ()
+    assert len(asked) == 6
+
+
+def test_without_checkpoints_nothing_is_magnified(audited):
+    found = find_inputs(511, [MODEL])
+    reason = f"{audited.results / 'fold_0' / 'checkpoint_final.pth'} not found"
+    assert (found.magnify, found.not_magnified) == ((), reason)
+    refused(f"cannot predict magnified images: {reason}; --magnify without a number audits", magnify=[2])
+    assert find_inputs(511, [MODEL], magnify=[]).not_magnified == ""
+
+
+def test_a_cascade_is_not_magnified(audited):
+    with_checkpoints(audited, '{"configurations": {"2.5d": {"previous_stage": "3d_lowres"}}}')
+    assert find_inputs(511, [MODEL]).not_magnified == (
+        "2.5d is a cascade, which needs the predictions of its previous stage"
+    )
+
+
+@pytest.mark.parametrize("factors", [[1], [0.5], [2, 2], [float("nan")], [float("inf")]])
+def test_impossible_magnifications(audited, factors):
+    refused("--magnify must be different numbers above 1, got ", magnify=factors)
+
+
 def test_some_folds_only(audited):
     found = find_inputs(511, [MODEL], [1])
     assert [case.fold for case in found.cases] == [1] * 5

@@ -280,6 +280,16 @@ def test_annotated_lesions_that_the_truth_has_not_are_counted(written, capsys, t
     assert content["annotated_lesions_not_in_truth"] == 3
 
 
+def test_a_truth_that_misses_nothing_is_said(written, capsys):
+    for path in written.whole.glob("labelsTr/*"):
+        shutil.copyfile(written.raw / "labelsTr" / path.name, path)
+    assert main(["score", str(written.audit), "--truth", "501"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "0 missed lesions: every lesion of the truth is annotated"
+    assert printed[1] == f"{TRAINER}, its ranking: 50 candidates"
+    assert printed[2] == "  first    10: precision 0.000, found undefined"
+
+
 def test_decisions_into_a_folder_that_is_not_there(written, capsys, tmp_path):
     target = tmp_path / "none" / "decisions.csv"
     assert "no such folder" in fails(capsys, "score", written.audit, "--truth", 501, "--decisions", target)

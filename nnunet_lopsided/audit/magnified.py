@@ -1,0 +1,119 @@
+"""Out-of-fold predictions of magnified images: lesions too small to be annotated become as large as annotated ones."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+from nnunet_lopsided.dataset_conversion.parallel import for_each
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import Case, read_json, write_json
+
+_RECORD = "magnified.json"
+
+
+def predict_magnified(
+    fold_folder: Path, checkpoint: str, factor: float, cases: Sequence[Case], device: str, n_workers: int
+) -> dict[str, Path]:
+    """The probabilities of cases by one fold's model, of their images magnified; what is there already is kept.
+
+    nnU-Net's own predictor, told that the voxels are ``factor`` times as large as they are: it resamples the image to
+    that many more voxels along every axis that the configuration resamples (in the plane, where it is 2D), and the
+    probabilities back. Without mirroring, so that 1.5 and 2 together cost about as much as the validation did.
+
+    Args:
+        fold_folder: nnU-Net's ``fold_X``.
+        checkpoint: name of the model's file in it.
+        factor: above 1.
+        cases: which; the model must not have trained on them.
+        device: cpu, cuda or mps.
+        n_workers: cases read, resampled and written at the same time; the network sees them one by one.
+
+    Returns:
+        By case, an array file as nnU-Net's validation writes, in ``fold_X/validation_x<factor>``.
+
+    Raises:
+        InputError: an image cannot be read, or the network cannot predict.
+    """
+    folder = fold_folder / f"validation_x{factor:g}"
+    made_by = {"checkpoint_sha256": _digest(fold_folder / checkpoint), "factor": factor}
+    if folder.is_dir() and (not (folder / _RECORD).is_file() or read_json(folder / _RECORD) != made_by):
+        shutil.rmtree(folder)  # of a model that was trained again since
+    arrays = {case.name: folder / f"{case.name}.npz" for case in cases}
+    lacking = [case for case in cases if not arrays[case.name].is_file()]
+    if lacking:
+        folder.mkdir(exist_ok=True)
+        write_json(folder / _RECORD, made_by)
+        try:
+            network = _Network(fold_folder, checkpoint, device)
+            for_each(
+                lambda case: network.predict(case, factor, arrays[case.name]),
+                lacking,
+                n_workers,
+                f"{fold_folder.name}, magnified {factor:g} times",
+            )
+        except (RuntimeError, OSError, MemoryError) as error:
+            message = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{fold_folder}: cannot predict images magnified {factor:g} times: {message}") from error
+    return arrays
+
+
+class _Network:
+    """A fold's network in nnU-Net's predictor."""
+
+    def __init__(self, fold_folder: Path, checkpoint: str, device: str) -> None:
+        import torch
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        with contextlib.redirect_stdout(io.StringIO()):  # where it looks for the trainer
+            self._predictor = nnUNetPredictor(
+                use_mirroring=False,
+                perform_everything_on_device=device == "cuda",
+                device=torch.device(device),
+                allow_tqdm=False,
+            )
+            fold = fold_folder.name.removeprefix("fold_")
+            self._predictor.initialize_from_trained_model_folder(str(fold_folder.parent), (fold,), checkpoint)
+        self._one_at_a_time = Lock()
+
+    def predict(self, case: Case, factor: float, array: Path) -> None:
+        """Write the probabilities of a case, first under a temporary name."""
+        import numpy as np
+        import torch
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        of = self._predictor
+        image, properties = of.plans_manager.image_reader_writer_class().read_images([str(p) for p in case.images])
+        properties["spacing"] = [factor * size for size in properties["spacing"]]
+        preprocessor = of.configuration_manager.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case_npy(
+            image, None, properties, of.plans_manager, of.configuration_manager, of.dataset_json
+        )
+        with self._one_at_a_time:
+            logits = of.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+        _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, of.plans_manager, of.configuration_manager, of.label_manager, properties, return_probabilities=True
+        )
+        unfinished = array.with_name(f".unfinished-{array.name}")
+        np.savez_compressed(unfinished, probabilities=probabilities)
+        unfinished.replace(array)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def best_device() -> str:
+    """cuda where there is one, otherwise cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,91 @@
+"""Predictions of magnified images: what is kept, made and made again. What nnU-Net gives: tests/test_end_to_end.py."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.audit import magnified
+from nnunet_lopsided.audit.magnified import predict_magnified
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet_layout import Case
+
+CASES = [Case(name, (), None) for name in ("a", "b")]
+
+
+@pytest.fixture
+def fold(tmp_path, monkeypatch):
+    """A fold folder, and the predictions made in it."""
+    folder = tmp_path / "fold_3"
+    folder.mkdir()
+    (folder / "checkpoint.pth").write_bytes(b"weights")
+    made = []
+
+    class Network:
+        def __init__(self, fold_folder, checkpoint, device):
+            assert (fold_folder, checkpoint, device) == (folder, "checkpoint.pth", "cpu")
+
+        def predict(self, case, factor, array):
+            made.append((case.name, factor))
+            np.savez_compressed(array, probabilities=np.zeros((2, 1, 1, 1)))
+
+    monkeypatch.setattr(magnified, "_Network", Network)
+    return folder, made
+
+
+def predict(folder, factor, cases=CASES):
+    return predict_magnified(folder, "checkpoint.pth", factor, cases, "cpu", n_workers=1)
+
+
+def test_what_is_there_is_not_made_again(fold):
+    folder, made = fold
+    arrays = predict(folder, 1.5)
+    assert arrays == {name: folder / "validation_x1.5" / f"{name}.npz" for name in "ab"}
+    assert made == [("a", 1.5), ("b", 1.5)]
+    arrays["b"].unlink()  # where it was interrupted
+    assert predict(folder, 1.5) == arrays
+    assert made == [("a", 1.5), ("b", 1.5), ("b", 1.5)]
+    predict(folder, 2, CASES[:1])
+    assert made[3:] == [("a", 2)]
+    assert (folder / "validation_x2" / "a.npz").is_file()
+
+
+def test_a_model_that_was_trained_again_predicts_again(fold):
+    folder, made = fold
+    predict(folder, 1.5)
+    (folder / "validation_x1.5" / "c.npz").write_bytes(b"of the earlier model")
+    (folder / "checkpoint.pth").write_bytes(b"other weights")
+    predict(folder, 1.5)
+    assert made == [("a", 1.5), ("b", 1.5)] * 2
+    assert sorted(path.name for path in (folder / "validation_x1.5").iterdir()) == ["a.npz", "b.npz", "magnified.json"]
+    digest = json.loads((folder / "validation_x1.5" / "magnified.json").read_text())["checkpoint_sha256"]
+    assert digest == "53959fa102f31e51d8d1ee12fe89c2fd7cd556dbaf2c6102046d195a504850a0"
+
+
+def test_a_folder_of_unknown_origin_is_made_again(fold):
+    folder, made = fold
+    (folder / "validation_x1.5").mkdir()
+    (folder / "validation_x1.5" / "a.npz").write_bytes(b"")
+    predict(folder, 1.5)
+    assert made == [("a", 1.5), ("b", 1.5)]
+
+
+def test_what_the_predictor_says_is_one_line(fold, monkeypatch):
+    folder, _ = fold
+
+    def fails(*_):
+        raise RuntimeError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr(magnified._Network, "predict", fails)
+    message = f"{folder}: cannot predict images magnified 2 times: CUDA out of memory."
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        predict(folder, 2)
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    folder = tmp_path / "fold_3"
+    folder.mkdir()
+    (folder / "checkpoint.pth").write_bytes(b"weights")
+    with pytest.raises(InputError, match="cannot predict images magnified 2 times: "):
+        predict(folder, 2)
