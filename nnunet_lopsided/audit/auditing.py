@@ -282,6 +282,7 @@ class _Table:
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
     level: NDArray[np.float64]
+    any_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     diameter_mm: NDArray[np.float64]
@@ -312,6 +313,7 @@ class _Table:
             joined("mean_probability"),
             joined("max_probability"),
             joined("level"),
+            joined("any_probability"),
             joined("agreement"),
             joined("contrasts"),
             np.concatenate(diameters),
@@ -336,9 +338,10 @@ class _Table:
     def scored(self, measured: Sequence[_Measured], sure: NDArray[np.bool_]) -> Scored:
         """What the miss rate is estimated from: the highest probability, which dividing components leaves as it is.
 
-        Only components that are ``sure`` count: of fainter ones there are as many as one likes.
+        That in any prediction, in which a lesion that is too small for one of them is as probable as larger ones. Only
+        components that are ``sure`` count: of fainter ones there are as many as one likes.
         """
-        score = self.max_probability
+        score = self.any_probability
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
         annotated, unexplained = self.annotated & sure, (self.kind == Kind.UNEXPLAINED) & sure

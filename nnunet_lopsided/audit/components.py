@@ -50,6 +50,7 @@ class MeasuredCase:
         max_probability: (M,).
         level: probability that all voxels of the component have at least: the threshold, or one of :data:`FAINTER`;
             (M,).
+        any_probability: the highest in any of the predictions, (M,).
         agreement: share of the predictions whose own probability reaches this level in the component, (M,).
         contrasts: of the core in each channel, in robust standard deviations, (M, channels); 0 where nothing surrounds
             it.
@@ -66,6 +67,7 @@ class MeasuredCase:
     mean_probability: NDArray[np.float64]
     max_probability: NDArray[np.float64]
     level: NDArray[np.float64]
+    any_probability: NDArray[np.float64]
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     dice: NDArray[np.float64]
@@ -141,6 +143,7 @@ def measure_case(
     components = divided(evaluated.candidates, flat[evaluated.candidates.voxels], lesions, levels, rules.connectivity)
     components, level = fainter(components, probability, rules.threshold, valid, rules.connectivity)
     values = flat[components.voxels].astype(np.float32)
+    by_prediction = np.array([_highest(components, p.reshape(-1)[components.voxels]) for p in predictions])
     sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
     confidence = np.round(sums / components.n_voxels, CONFIDENCE_DECIMALS)
     matches = match(lesions, components, confidence, rules, evaluated.result.counted)
@@ -155,7 +158,8 @@ def measure_case(
         confidence,
         _highest(components, values),
         level,
-        _agreement(components, predictions, level),
+        by_prediction.max(axis=0),
+        _agreement(by_prediction, predictions, level),
         _core_contrasts(components, values, images),
         _dice(components, lesions, values, lesion),
         lesions.diameter_mm,
@@ -276,12 +280,11 @@ def _highest(components: Lesions, values: NDArray[np.floating]) -> NDArray[np.fl
 
 
 def _agreement(
-    components: Lesions, predictions: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
+    highest: NDArray[np.float64], predictions: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     if len(predictions) == 1:
-        return np.ones(len(components))
-    reached = [_highest(components, m.reshape(-1)[components.voxels]) >= level.astype(m.dtype) for m in predictions]
-    return np.mean(reached, axis=0)
+        return np.ones(len(level))
+    return np.mean([own >= level.astype(p.dtype) for own, p in zip(highest, predictions, strict=True)], axis=0)
 
 
 def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:

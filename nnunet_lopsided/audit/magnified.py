@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -70,7 +71,9 @@ class _Network:
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        with contextlib.redirect_stdout(io.StringIO()):  # where it looks for the trainer
+        # It says where it looks for the trainer; importing them warns of what others use.
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             self._predictor = nnUNetPredictor(
                 use_mirroring=False,
                 perform_everything_on_device=device == "cuda",

@@ -130,6 +130,28 @@ def test_two_models_are_averaged_and_their_agreement_counts(audited):
     ]
 
 
+def test_the_miss_rate_counts_what_only_magnified_images_show(audited, monkeypatch):
+    """Half of the lesions are missed, to which the network gives a tenth of their probability at their own size."""
+    for fold in (0, 1):
+        shutil.copytree(audited.validation(fold), audited.results / f"fold_{fold}" / "larger")
+    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
+        probability = np.load(path)["probabilities"][1]
+        annotated = read_image(audited.raw / "labelsTr" / f"{path.stem}.nii.gz").array > 0
+        probability[~annotated & (probability > 0.5)] *= 0.1
+        np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
+    audited.write_checkpoints()
+    monkeypatch.setattr(
+        "nnunet_lopsided.audit.inputs.predict_magnified",
+        lambda folder, _checkpoint, _factor, cases, *_: {c.name: folder / "larger" / f"{c.name}.npz" for c in cases},
+    )
+    rates = [
+        audit(find_inputs(511, [MODEL], magnify=magnify, device="cpu"), n_replicates=0).miss_rates[0].rate
+        for magnify in ([], [2])
+    ]
+    assert rates[0] < 0.1
+    assert rates[1] == pytest.approx(0.5, abs=0.06)
+
+
 def test_classes_regions_and_the_ignore_label(audited):
     """Lesions of the second class become that class; nothing is found where the annotation is to be ignored."""
     for folder in (audited.raw, audited.preprocessed):

@@ -31,18 +31,12 @@ def test_every_case_gets_the_prediction_of_the_fold_that_validates_it(audited):
         assert case.predictions[0].array == audited.validation(case.fold) / f"{case.name}.npz"
 
 
-def with_checkpoints(audited, content='{"configurations": {"2.5d": {}}}'):
-    for fold in (0, 1):
-        (audited.results / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"")
-    (audited.results / "plans.json").write_text(content)
-
-
 def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
-    with_checkpoints(audited)
+    audited.write_checkpoints()
     asked = []
 
     def fake(folder, checkpoint, factor, cases, device, n_workers):
-        asked.append((folder.name, factor, [case.name for case in cases][0], device, n_workers))
+        asked.append((folder.name, factor, cases[0].name, device, n_workers))
         return {case.name: folder / f"x{factor:g}" / case.name for case in cases}
 
     monkeypatch.setattr(audit_inputs, "predict_magnified", fake)
@@ -68,7 +62,7 @@ def test_without_checkpoints_nothing_is_magnified(audited):
 
 
 def test_a_cascade_is_not_magnified(audited):
-    with_checkpoints(audited, '{"configurations": {"2.5d": {"previous_stage": "3d_lowres"}}}')
+    audited.write_checkpoints(previous_stage="3d_lowres")
     assert find_inputs(511, [MODEL]).not_magnified == (
         "2.5d is a cascade, which needs the predictions of its previous stage"
     )
