@@ -160,7 +160,7 @@ def find_inputs(
             predictions[name].append(found[name])
         for factor in factors:
             own = [cases[name] for name in wanted[fold]]
-            arrays = predict_magnified(folder.parent, CHECKPOINT, factor, own, device or best_device(), n_workers)
+            arrays = predict_magnified(folder.parent, CHECKPOINT, factor, own, device, n_workers)
             for name, array in arrays.items():
                 predictions[name].append(Prediction(name, None, array))
     return AuditInputs(

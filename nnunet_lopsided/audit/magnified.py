@@ -19,7 +19,7 @@ _RECORD = "magnified.json"
 
 
 def predict_magnified(
-    fold_folder: Path, checkpoint: str, factor: float, cases: Sequence[Case], device: str, n_workers: int
+    fold_folder: Path, checkpoint: str, factor: float, cases: Sequence[Case], device: str | None, n_workers: int
 ) -> dict[str, Path]:
     """The probabilities of cases by one fold's model, of their images magnified; what is there already is kept.
 
@@ -32,7 +32,7 @@ def predict_magnified(
         checkpoint: name of the model's file in it.
         factor: above 1.
         cases: which; the model must not have trained on them.
-        device: cpu, cuda or mps.
+        device: cpu, cuda or mps; None: :func:`best_device`.
         n_workers: cases read, resampled and written at the same time; the network sees them one by one.
 
     Returns:
@@ -51,14 +51,14 @@ def predict_magnified(
         folder.mkdir(exist_ok=True)
         write_json(folder / _RECORD, made_by)
         try:
-            network = _Network(fold_folder, checkpoint, device)
+            network = _Network(fold_folder, checkpoint, device or best_device())
             for_each(
                 lambda case: network.predict(case, factor, arrays[case.name]),
                 lacking,
                 n_workers,
                 f"{fold_folder.name}, magnified {factor:g} times",
             )
-        except (RuntimeError, OSError, MemoryError) as error:
+        except Exception as error:  # of any kind: nnU-Net's
             message = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(f"{fold_folder}: cannot predict images magnified {factor:g} times: {message}") from error
     return arrays

@@ -46,7 +46,9 @@ def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[Candi
 
 def _models(record: Mapping[str, Any]) -> str:
     names = [f"{m['trainer']}, {m['plans']}, {m['configuration']}" for m in record["models"]]
-    return f"{escape('; '.join(names))}; folds {', '.join(map(str, record['folds']))}"
+    folds, factors = ", ".join(map(str, record["folds"])), " and ".join(f"{x:g}" for x in record["settings"]["magnify"])
+    magnified = f"; images as they are and magnified {factors} times" if factors else ""
+    return f"{escape('; '.join(names))}; folds {folds}{magnified}"
 
 
 def _notices(record: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,8 @@ def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
     assert asked[4:] == [("fold_1", 1.25, "p01", "cpu", 2), ("fold_1", 3, "p01", "cpu", 2)]
     assert find_inputs(511, [MODEL], magnify=[]).magnify == ()
     assert len(asked) == 6
+    assert find_inputs(511, [MODEL]).magnify == (1.5, 2)
+    assert asked[-1][3] is None  # cuda where there is one
 
 
 def test_without_checkpoints_nothing_is_magnified(audited):

@@ -87,5 +87,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     folder = tmp_path / "fold_3"
     folder.mkdir()
     (folder / "checkpoint.pth").write_bytes(b"weights")
-    with pytest.raises(InputError, match="cannot predict images magnified 2 times: "):
+    for name in ("dataset.json", "plans.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"^{re.escape(str(folder))}: cannot predict images magnified 2 times: "):
         predict(folder, 2)
