@@ -101,6 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = StudyFolder(arguments.folder)
     study = read_study(folder.study_file)
+    if unknown := {*arguments.arms, *arguments.together} - {arm.name for arm in study.arms}:
+        parser.error(f"no arms of {study.name}: {', '.join(sorted(unknown))}")
     alone = list(audited_runs(folder, study, arguments.arms))
     audited = [*alone, *together(alone, arguments.together)]
     found = [(runs, scored(folder, study, runs, results)) for runs, results in audited]

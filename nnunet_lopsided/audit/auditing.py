@@ -336,10 +336,11 @@ class _Table:
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
 
     def scored(self, measured: Sequence[_Measured], sure: NDArray[np.bool_]) -> Scored:
-        """What the miss rate is estimated from: the highest probability, which dividing components leaves as it is.
+        """What the miss rate is estimated from: the highest probability in any prediction.
 
-        That in any prediction, in which a lesion that is too small for one of them is as probable as larger ones. Only
-        components that are ``sure`` count: of fainter ones there are as many as one likes.
+        A lesion that is too small for one of them is as probable as larger ones in another, and dividing a component
+        leaves the highest mean of them as it is. Only components that are ``sure`` count: of fainter ones there are as
+        many as one likes.
         """
         score = self.any_probability
         number = {name: i for i, name in enumerate(self.patients)}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import filecmp
 import math
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_lopsided.audit.magnified import best_device, predict_magnified
+from nnunet_lopsided.audit.magnified import best_device, is_whole, predict_magnified
 from nnunet_lopsided.dataset_conversion.patients import patients_of
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import read_image
@@ -180,7 +180,8 @@ def find_inputs(
 
 def _factors(magnify: Sequence[float] | None) -> tuple[float, ...]:
     factors = MAGNIFY if magnify is None else tuple(magnify)
-    if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(set(factors)) < len(factors):
+    named = {f"{factor:g}" for factor in factors}  # as their folders are
+    if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(named) < len(factors):
         raise InputError(f"--magnify must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
     return tuple(sorted(factors))
 
@@ -189,13 +190,23 @@ def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
     """Why images cannot be magnified; empty: they can."""
     for model, fold in trained:
         results = model.folder(dataset)
-        for needed in (results / f"fold_{fold}" / CHECKPOINT, results / "plans.json"):
-            if not needed.is_file():
-                return f"{needed} not found"
-        configurations = read_json(results / "plans.json", {"configurations": {str: dict}})["configurations"]
-        if configurations.get(model.configuration, {}).get("previous_stage"):
+        for needed in (f"fold_{fold}/{CHECKPOINT}", "plans.json"):
+            if not (results / needed).is_file():
+                return f"{results.name} has no {needed}"
+        plans = read_json(results / "plans.json", {"configurations": {str: dict}})
+        if _is_cascade(plans["configurations"], model.configuration):
             return f"{model.configuration} is a cascade, which needs the predictions of its previous stage"
     return ""
+
+
+def _is_cascade(configurations: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    seen: set[str] = set()
+    while name in configurations and name not in seen:
+        if configurations[name].get("previous_stage"):
+            return True
+        seen.add(name)
+        name = configurations[name].get("inherits_from") or ""
+    return False
 
 
 def _folds(
@@ -276,11 +287,7 @@ def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
     """The cases without probabilities; an archive that was cut off holds none."""
     found = predictions_by_case(folder) if folder.is_dir() else {}
     arrays = {case: found[case].array for case in wanted if case in found}
-    return [case for case in wanted if (array := arrays.get(case)) is None or not _is_whole(array)]
-
-
-def _is_whole(array: Path) -> bool:
-    return array.suffix != ".npz" or zipfile.is_zipfile(array)
+    return [case for case in wanted if (array := arrays.get(case)) is None or not is_whole(array)]
 
 
 def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:

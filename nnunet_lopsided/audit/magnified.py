@@ -7,13 +7,19 @@ import hashlib
 import io
 import shutil
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import Case, read_json, write_json
+from nnunet_lopsided.nnunet_layout import Case, locked, read_json, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _RECORD = "magnified.json"
 
@@ -25,7 +31,7 @@ def predict_magnified(
 
     nnU-Net's own predictor, told that the voxels are ``factor`` times as large as they are: it resamples the image to
     that many more voxels along every axis that the configuration resamples (in the plane, where it is 2D), and the
-    probabilities back. Without mirroring, so that 1.5 and 2 together cost about as much as the validation did.
+    probabilities back. Without mirroring.
 
     Args:
         fold_folder: nnU-Net's ``fold_X``.
@@ -39,29 +45,42 @@ def predict_magnified(
         By case, an array file as nnU-Net's validation writes, in ``fold_X/validation_x<factor>``.
 
     Raises:
-        InputError: an image cannot be read, or the network cannot predict.
+        InputError: an image cannot be read, the network cannot predict, the folder cannot be written, or another
+            process is writing it.
     """
     folder = fold_folder / f"validation_x{factor:g}"
     made_by = {"checkpoint_sha256": _digest(fold_folder / checkpoint), "factor": factor}
-    if folder.is_dir() and (not (folder / _RECORD).is_file() or read_json(folder / _RECORD) != made_by):
-        shutil.rmtree(folder)  # of a model that was trained again since
     arrays = {case.name: folder / f"{case.name}.npz" for case in cases}
-    lacking = [case for case in cases if not arrays[case.name].is_file()]
-    if lacking:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / _RECORD, made_by)
+
+    def lacking() -> list[Case]:
+        return [case for case in cases if not is_whole(arrays[case.name])]
+
+    if not _is_of(folder, made_by) or lacking():
+        title = f"{fold_folder.name}, magnified {factor:g} times"
         try:
-            network = _Network(fold_folder, checkpoint, device or best_device())
-            for_each(
-                lambda case: network.predict(case, factor, arrays[case.name]),
-                lacking,
-                n_workers,
-                f"{fold_folder.name}, magnified {factor:g} times",
-            )
+            with locked(fold_folder):
+                if not _is_of(folder, made_by):  # of a model that was trained again since, or not there
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                    write_json(folder / _RECORD, made_by)
+                network = _Network(fold_folder, checkpoint, device or best_device())
+                for_each(lambda case: network.predict(case, factor, arrays[case.name]), lacking(), n_workers, title)
+        except InputError:
+            raise
         except Exception as error:  # of any kind: nnU-Net's
-            message = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"{fold_folder}: cannot predict images magnified {factor:g} times: {message}") from error
+            raise InputError(f"{folder}: {_cannot(error)}") from error
     return arrays
+
+
+def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
+    return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
+
+
+def _cannot(error: Exception) -> str:
+    """The last line says what is wrong, in SimpleITK's messages for one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else type(error).__name__
+    return f"cannot predict magnified images: {reason}; --magnify without a number audits without them"
 
 
 class _Network:
@@ -83,10 +102,25 @@ class _Network:
             fold = fold_folder.name.removeprefix("fold_")
             self._predictor.initialize_from_trained_model_folder(str(fold_folder.parent), (fold,), checkpoint)
         self._one_at_a_time = Lock()
+        self._n_threads = torch.get_num_threads()
 
     def predict(self, case: Case, factor: float, array: Path) -> None:
         """Write the probabilities of a case, first under a temporary name."""
         import numpy as np
+
+        try:
+            probabilities = self._probabilities(case, factor)
+        except Exception as error:  # of any kind: nnU-Net's
+            images = ", ".join(map(str, case.images))
+            raise InputError(f"case {case.name}: {images}: {_cannot(error)}") from error
+        unfinished = array.with_name(f".unfinished-{array.name}")
+        try:
+            np.savez_compressed(unfinished, probabilities=probabilities)
+            unfinished.replace(array)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _probabilities(self, case: Case, factor: float) -> NDArray[np.floating]:
         import torch
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
@@ -100,11 +134,20 @@ class _Network:
         with self._one_at_a_time:
             logits = of.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
         _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits, of.plans_manager, of.configuration_manager, of.label_manager, properties, return_probabilities=True
+            logits,
+            of.plans_manager,
+            of.configuration_manager,
+            of.label_manager,
+            properties,
+            return_probabilities=True,
+            num_threads_torch=self._n_threads,
         )
-        unfinished = array.with_name(f".unfinished-{array.name}")
-        np.savez_compressed(unfinished, probabilities=probabilities)
-        unfinished.replace(array)
+        return probabilities
+
+
+def is_whole(array: Path) -> bool:
+    """Whether an array file is there, and no archive that was cut off, which holds no probabilities."""
+    return array.is_file() and (array.suffix != ".npz" or zipfile.is_zipfile(array))
 
 
 def _digest(path: Path) -> str:

@@ -24,7 +24,7 @@ _SECONDS_BY_KIND = {
     "plan": 30,
     "censor": 15,
     "share": 20,
-    "audit": 60,
+    "audit": 300,
     "apply": 20,
     "predict": 90,
     "evaluate": 15,

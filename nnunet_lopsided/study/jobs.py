@@ -321,16 +321,26 @@ class _Expansion:
         arm = next(arm for arm in self.study.arms if arm.name == rule.by)
         teacher = replace(run, variant=variant.plain, arm=arm)
         audit = replace(variant, read=False).name
-        cpus, folder, results = self.study.resources.cpus, f"audits/{audit}", _results(run)
+        resources, folder, results = self.study.resources, f"audits/{audit}", _results(run)
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
-        yield Job(f"audit/{audit}", self.audit_command(teacher, folder), trained, results, cpus)
+        yield Job(  # which predicts magnified images
+            f"audit/{audit}",
+            self.audit_command(teacher, folder),
+            trained,
+            results,
+            resources.cpus,
+            self._gpus,
+            resources.memory_gb,
+            resources.hours,
+        )
         apply = ["lopsided-audit", "apply"]
         if rule.read is None:
             apply += ["--accept-above", f"{rule.above:g}"]
         else:
             apply += ["--truth", str(self.ids[variant.dataset]), "--first", str(rule.read)]
-        apply += ["--audit", folder, "-o", str(self.ids[name]), "--name", name, "--overwrite", "-np", str(cpus)]
-        yield Job(f"apply/{name}", tuple(apply), (f"audit/{audit}",), results, cpus)
+        apply += ["--audit", folder, "-o", str(self.ids[name]), "--name", name, "--overwrite"]
+        apply += ["-np", str(resources.cpus)]
+        yield Job(f"apply/{name}", tuple(apply), (f"audit/{audit}",), results, resources.cpus)
         yield self._share(variant, f"apply/{name}")
 
     def audit_command(self, run: Run, folder: str) -> tuple[str, ...]:
@@ -338,6 +348,11 @@ class _Expansion:
         command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
         command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite"]
         return (*command, "-np", str(self.study.resources.cpus))
+
+    @property
+    def _gpus(self) -> int:
+        """Of a job that predicts."""
+        return 1 if self.study.device == "cuda" else 0
 
     @property
     def _label(self) -> list[str]:
@@ -423,14 +438,13 @@ class _Expansion:
         ]
         command += [*map(str, self.study.folds), "-device", self.study.device, "--save_probabilities"]
         command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
-        gpus = 1 if self.study.device == "cuda" else 0
         return Job(
             f"predict/{run.name}",
             tuple(command),
             needs,
             _results(run),
             resources.cpus,
-            gpus,
+            self._gpus,
             resources.memory_gb,
             resources.hours,
             run=run.name,

@@ -53,11 +53,11 @@ class Audited:
         change(splits)
         path.write_text(json.dumps(splits))
 
-    def write_checkpoints(self, **configuration) -> None:
+    def write_checkpoints(self, configurations=None) -> None:
         for fold in (0, 1):
             (self.results / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"")
-        plans = {"configurations": {"2.5d": configuration}}
-        (self.results / "plans.json").write_text(json.dumps(plans))
+        content = {"configurations": configurations or {"2.5d": {}}}
+        (self.results / "plans.json").write_text(json.dumps(content))
 
 
 def cube(place, size):

@@ -57,20 +57,31 @@ def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
 
 def test_without_checkpoints_nothing_is_magnified(audited):
     found = find_inputs(511, [MODEL])
-    reason = f"{audited.results / 'fold_0' / 'checkpoint_final.pth'} not found"
+    reason = f"{audited.results.name} has no fold_0/checkpoint_final.pth"
     assert (found.magnify, found.not_magnified) == ((), reason)
     refused(f"cannot predict magnified images: {reason}; --magnify without a number audits", magnify=[2])
     assert find_inputs(511, [MODEL], magnify=[]).not_magnified == ""
 
 
-def test_a_cascade_is_not_magnified(audited):
-    audited.write_checkpoints(previous_stage="3d_lowres")
-    assert find_inputs(511, [MODEL]).not_magnified == (
-        "2.5d is a cascade, which needs the predictions of its previous stage"
+@pytest.mark.parametrize(
+    ("configurations", "magnified"),
+    [
+        ({"2.5d": {"previous_stage": "3d_lowres"}}, False),
+        ({"2.5d": {"inherits_from": "a"}, "a": {"inherits_from": "b"}, "b": {"previous_stage": "3d_lowres"}}, False),
+        ({"2.5d": {"inherits_from": "a"}, "a": {"inherits_from": "2.5d"}}, True),
+        ({"2.5d": {"inherits_from": "a"}}, True),
+    ],
+)
+def test_a_cascade_is_not_magnified(audited, monkeypatch, configurations, magnified):
+    audited.write_checkpoints(configurations)
+    monkeypatch.setattr(
+        audit_inputs, "predict_magnified", lambda folder, _, factor, cases, *__: {c.name: folder for c in cases}
     )
+    reason = "2.5d is a cascade, which needs the predictions of its previous stage"
+    assert find_inputs(511, [MODEL]).not_magnified == ("" if magnified else reason)
 
 
-@pytest.mark.parametrize("factors", [[1], [0.5], [2, 2], [float("nan")], [float("inf")]])
+@pytest.mark.parametrize("factors", [[1], [0.5], [2, 2], [1.5, 1.5000001], [float("nan")], [float("inf")]])
 def test_impossible_magnifications(audited, factors):
     refused("--magnify must be different numbers above 1, got ", magnify=factors)
 

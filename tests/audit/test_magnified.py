@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from nnunet_lopsided.audit import magnified
 from nnunet_lopsided.audit.magnified import predict_magnified
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import Case
+from nnunet_lopsided.nnunet_layout import Case, locked
 
+HINT = "; --magnify without a number audits without them"
 CASES = [Case(name, (), None) for name in ("a", "b")]
 
 
@@ -71,16 +73,64 @@ def test_a_folder_of_unknown_origin_is_made_again(fold):
     assert made == [("a", 1.5), ("b", 1.5)]
 
 
-def test_what_the_predictor_says_is_one_line(fold, monkeypatch):
+def test_an_archive_that_was_cut_off_is_made_again(fold):
+    folder, made = fold
+    path = predict(folder, 2)["b"]
+    path.write_bytes(path.read_bytes()[:-40])
+    predict(folder, 2)
+    assert made == [("a", 2), ("b", 2), ("b", 2)]
+
+
+def test_two_at_once(fold):
+    folder, made = fold
+    with locked(folder), pytest.raises(InputError, match="another process is writing"):
+        predict(folder, 2)
+    assert made == []
+
+
+def test_a_folder_that_cannot_be_written(fold, monkeypatch):
     folder, _ = fold
 
-    def fails(*_):
-        raise RuntimeError("CUDA out of memory.\nTried to allocate")
+    def refuses(*_):
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(magnified._Network, "predict", fails)
-    message = f"{folder}: cannot predict images magnified 2 times: CUDA out of memory."
+    monkeypatch.setattr(magnified, "write_json", refuses)
+    message = f"{folder / 'validation_x2'}: cannot predict magnified images: [Errno 13] Permission denied{HINT}"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         predict(folder, 2)
+
+
+@pytest.fixture
+def network():
+    """One whose predictor says what SimpleITK says of a damaged file."""
+
+    class Predictor:
+        class plans_manager:
+            @staticmethod
+            def image_reader_writer_class():
+                raise RuntimeError("Exception thrown in ReadImage: file.cxx:99:\nITK ERROR: not a gzip file\n")
+
+    found = magnified._Network.__new__(magnified._Network)
+    found._predictor = Predictor()
+    return found
+
+
+def test_what_nnunet_says_of_a_case_is_one_line(network, tmp_path):
+    message = f"case a: x_0000.png: cannot predict magnified images: ITK ERROR: not a gzip file{HINT}"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        network.predict(Case("a", (Path("x_0000.png"),), None), 2, tmp_path / "a.npz")
+
+
+def test_nothing_is_left_of_an_array_that_cannot_be_written(network, tmp_path, monkeypatch):
+    def full(path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(network, "_probabilities", lambda *_: np.zeros(1))
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        network.predict(CASES[0], 2, tmp_path / "a.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):
@@ -89,5 +139,5 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     (folder / "checkpoint.pth").write_bytes(b"weights")
     for name in ("dataset.json", "plans.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match=f"^{re.escape(str(folder))}: cannot predict images magnified 2 times: "):
+    with pytest.raises(InputError, match=f"^{re.escape(str(folder))}.*: cannot predict magnified images: "):
         predict(folder, 2)

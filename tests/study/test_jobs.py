@@ -263,6 +263,13 @@ def test_arms_with_labels_of_their_own() -> None:
         seen.add(job.name)
 
 
+def test_an_audit_predicts_and_gets_what_predictions_get() -> None:
+    found = study(CHANGED.replace("device: cpu", "device: cuda"), "resources: {memory_gb: 20, hours: 3}\n")
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    for job in (jobs["audit/mets-size50-s0-by-2d-plain-r1"], jobs["predict/mets-full-2d-plain-r1"]):
+        assert (job.gpus, job.memory_gb, job.hours) == (1, 20, 3)
+
+
 def test_what_labels_lacked_is_told_by_the_censored_ones() -> None:
     found = study(CHANGED, "evaluation: {cases: [validation], label: core, patients_regex: (.*)_.*}\n")
     jobs = {job.name: " ".join(job.command) for job in expand(found, choose_ids(found, {}))}
