@@ -186,9 +186,8 @@ def audit(
     unexplained = table.kind == Kind.UNEXPLAINED
     values = np.where(unexplained, table.mean_probability, np.nan)
     if likeness is not None and shown == "likeness":
-        share = mixture_share(scored.found_score, scored.candidate_score)
-        n_known, n_unknown = int((table.annotated & sure).sum()), int((unexplained & sure).sum())
-        values[unexplained] = missed_probability(probability[unexplained], n_known, n_unknown, share)
+        n_missed = mixture_share(scored.found_score, scored.candidate_score) * len(scored.candidate_score)
+        values[unexplained] = missed_probability(probability[unexplained], sure[unexplained], n_missed)
     order = _order(table, unexplained, probability if shown == "likeness" else values)
     return Audit(
         inputs,
