@@ -25,7 +25,7 @@ from nnunet_lopsided.tables import write_table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    *("dataset", "labels", "configuration", "arm", "repetition", "missed_lesions", "estimated_miss_rate"),
+    *("dataset", "labels", "configuration", "arm", "repetition", "magnified", "missed_lesions", "estimated_miss_rate"),
     *("ranking", "candidates", "on_missed_lesions", "average_precision"),
     *("precision_at_50", "precision_at_n", "found_at_n", "found_at_2n"),
 )
@@ -57,7 +57,7 @@ def together(alone: Sequence[Audited], arms: list[str]) -> Iterator[Audited]:
 
 
 def scored(folder: StudyFolder, study: Study, runs: Sequence[Run], results: str) -> Mapping[str, Any]:
-    """The content of audit_score.json of the models of ``runs``, made if it is not there."""
+    """The content of audit_score.json of the models of ``runs``, made if it is not there, and the audit's settings."""
     ids, place, run = folder.ids(), "scored_audits/" + "+".join(run.name for run in runs), runs[0]
     score = folder.path / f"{place}-score"
     if not (score / "audit_score.json").is_file():
@@ -70,7 +70,7 @@ def scored(folder: StudyFolder, study: Study, runs: Sequence[Run], results: str)
         truth = ("--truth", str(ids[run.variant.dataset]), "-o", f"{place}-score")
         for command in (audit, ("lopsided-audit", "score", place, *truth)):
             subprocess.run(command, cwd=root, env={**os.environ, **paths}, check=True)
-    return dict(read_json(score / "audit_score.json"))
+    return read_json(score / "audit_score.json") | read_json(folder.path / place / "audit.json")["settings"]
 
 
 def rows(runs: Sequence[Run], score: Mapping[str, Any]) -> Iterator[list[Any]]:
@@ -81,6 +81,7 @@ def rows(runs: Sequence[Run], score: Mapping[str, Any]) -> Iterator[list[Any]]:
         after = {entry["asked"]: entry for entry in ranking["reviewed"]}
         yield [
             *(run.variant.dataset, run.variant.labels, run.configuration, arm, run.repetition),
+            " ".join(f"{factor:g}" for factor in score["magnify"]),
             *(n, number(score["estimated_miss_rate"]["miss_rate"])),
             *(ranking["name"].split(", ")[-1], ranking["candidates"], ranking["on_missed_lesions"]),
             number(ranking["average_precision"]),

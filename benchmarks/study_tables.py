@@ -138,7 +138,7 @@ def audits_table() -> str:
                     rows.append([what, LABELS[label], *_audit_cells(by_audit[label, arm], title)])
                     what = ""
     three = "likeness / mean / highest"
-    header = ["data", "missing", "N", "model", f"AP: {three}", f"precision at N: {three} / random"]
+    header = ["data", "missing", "N", "model", "magnified", f"AP: {three}", f"precision at N: {three} / random"]
     return markdown([*header, "found at 2N: likeness / random", "precision at 50", "estimated miss rate"], rows)
 
 
@@ -152,7 +152,7 @@ def _audit_cells(rankings: Mapping[str, Sequence[Mapping[str, str]]], arm: str) 
     spread = f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""
     rates = [row["estimated_miss_rate"] for row in rankings[ours]]
     return [
-        *(rankings[ours][0]["missed_lesions"], arm),
+        *(rankings[ours][0]["missed_lesions"], arm, rankings[ours][0].get("magnified") or "no"),
         " / ".join(mean(ranking, "average_precision") for ranking in three),
         " / ".join(mean(ranking, "precision_at_n") for ranking in (*three, random)),
         f"{mean(ours, 'found_at_2n')}{spread} / {mean(random, 'found_at_2n')}",

@@ -7,7 +7,9 @@ import multiprocessing
 import sys
 import time
 import zipfile
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -158,21 +160,23 @@ def test_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert StudyFolder(tmp_path).log("train/one").read_text() == "5,6\n"
 
 
-def hold(folder: Path, seconds: float) -> None:
+def hold(folder: Path, release: Event) -> None:
     with held_slots(folder, "core", ["0", "1"], 1):
         (folder / "held").touch()
-        time.sleep(seconds)
+        release.wait(120)
 
 
 def test_slots_are_waited_for(tmp_path: Path) -> None:
-    other = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, 1.5))
+    context = multiprocessing.get_context("fork")
+    release = context.Event()
+    other = context.Process(target=hold, args=(tmp_path, release))
     other.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.05)
     with held_slots(tmp_path, "core", ["0", "1"], 1) as chosen:
         assert chosen == ["1"]
-    assert other.is_alive()
+    Timer(0.5, release.set).start()
     with held_slots(tmp_path, "core", ["0", "1"], 5) as chosen:  # all there are
         assert chosen == ["0", "1"]
-        assert not other.is_alive()
+        assert release.is_set()
     other.join()
