@@ -59,10 +59,8 @@ def predict_magnified(
         title = f"{fold_folder.name}, magnified {factor:g} times"
         try:
             with locked(fold_folder):
-                if not _is_of(folder, made_by):  # of a model that was trained again since, or not there
-                    shutil.rmtree(folder, ignore_errors=True)
-                    folder.mkdir()
-                    write_json(folder / _RECORD, made_by)
+                if not _is_of(folder, made_by):
+                    _begin(folder, made_by)
                 network = _Network(fold_folder, checkpoint, device or best_device())
                 for_each(lambda case: network.predict(case, factor, arrays[case.name]), lacking(), n_workers, title)
         except InputError:
@@ -74,6 +72,16 @@ def predict_magnified(
 
 def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
     return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
+
+
+def _begin(folder: Path, made_by: dict[str, Any]) -> None:
+    """An empty folder, without what a model predicted that was trained again since; nothing else is removed."""
+    if (folder / _RECORD).is_file():
+        shutil.rmtree(folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder}: expected the predictions of an audit, found other files and no {_RECORD}")
+    folder.mkdir(exist_ok=True)
+    write_json(folder / _RECORD, made_by)
 
 
 def _cannot(error: Exception) -> str:

@@ -65,10 +65,15 @@ def test_a_model_that_was_trained_again_predicts_again(fold):
     assert digest == "53959fa102f31e51d8d1ee12fe89c2fd7cd556dbaf2c6102046d195a504850a0"
 
 
-def test_a_folder_of_unknown_origin_is_made_again(fold):
+def test_a_folder_of_unknown_origin_is_left_alone(fold):
     folder, made = fold
     (folder / "validation_x1.5").mkdir()
-    (folder / "validation_x1.5" / "a.npz").write_bytes(b"")
+    (folder / "validation_x1.5" / "a.npz").write_bytes(b"somebody's")
+    with pytest.raises(InputError, match=r"found other files and no magnified\.json"):
+        predict(folder, 1.5)
+    assert (folder / "validation_x1.5" / "a.npz").read_bytes() == b"somebody's"
+    assert made == []
+    (folder / "validation_x1.5" / "a.npz").unlink()  # an empty one is what an interrupted audit may leave
     predict(folder, 1.5)
     assert made == [("a", 1.5), ("b", 1.5)]
 
