@@ -89,7 +89,8 @@ class Audit:
         rank_by: what ranks them: ``mean-probability`` also where no model could be fitted.
         no_model: why there is no model; empty: there is one.
         likeness: the model, None without one.
-        miss_rates: of the whole data set, then by diameter.
+        miss_rates: of the whole data set, then by diameter, from the highest mean of the predictions.
+        miss_rate_in_any: of the whole data set, from the highest probability in any prediction; None: there is one.
         fraction: share of its highest probability at which a component is cut back.
         fraction_dice: mean Dice of annotated components so cut back with their lesions; None without any.
         n_annotated: annotated lesions.
@@ -106,6 +107,7 @@ class Audit:
     no_model: str
     likeness: Likeness | None
     miss_rates: tuple[MissRate, ...]
+    miss_rate_in_any: MissRate | None
     fraction: float
     fraction_dice: float | None
     n_annotated: int
@@ -181,13 +183,16 @@ def audit(
             sure[rows],
         )
         probability[rows] = likeness.probability
-    scored = table.scored(measured, sure)
+    # Dividing a component leaves its highest mean probability as it is.
+    scored = table.scored(measured, sure, table.max_probability)
+    in_any = table.scored(measured, sure, table.any_probability)
     shown: RankBy = "mean-probability" if likeness is None else rank_by
     unexplained = table.kind == Kind.UNEXPLAINED
     values = np.where(unexplained, table.mean_probability, np.nan)
     if likeness is not None and shown == "likeness":
-        n_missed = mixture_share(scored.found_score, scored.candidate_score) * len(scored.candidate_score)
-        values[unexplained] = missed_probability(probability[unexplained], sure[unexplained], n_missed)
+        share = mixture_share(scored.found_score, scored.candidate_score)
+        n_known, n_unknown = int((table.annotated & sure).sum()), int((unexplained & sure).sum())
+        values[unexplained] = missed_probability(probability[unexplained], n_known, n_unknown, share)
     order = _order(table, unexplained, probability if shown == "likeness" else values)
     return Audit(
         inputs,
@@ -198,6 +203,9 @@ def audit(
         no_model,
         likeness,
         estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed),
+        estimate_miss_rates(in_any, (), n_replicates, seed)[0]
+        if any(len(case.predictions) > 1 for case in inputs.cases)
+        else None,
         fraction,
         fraction_dice,
         len(scored.annotated_mm),
@@ -334,14 +342,11 @@ class _Table:
             names.append("agreement")
         return [*names, *(f"contrast, channel {i}" for i in range(self.contrasts.shape[1]))]
 
-    def scored(self, measured: Sequence[_Measured], sure: NDArray[np.bool_]) -> Scored:
-        """What the miss rate is estimated from: the highest probability in any prediction.
+    def scored(self, measured: Sequence[_Measured], sure: NDArray[np.bool_], score: NDArray[np.float64]) -> Scored:
+        """What the miss rate is estimated from: a highest probability, in which size has no part.
 
-        A lesion that is too small for one of them is as probable as larger ones in another, and dividing a component
-        leaves the highest mean of them as it is. Only components that are ``sure`` count: of fainter ones there are as
-        many as one likes.
+        Only components that are ``sure`` count: of fainter ones there are as many as one likes.
         """
-        score = self.any_probability
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
         annotated, unexplained = self.annotated & sure, (self.kind == Kind.UNEXPLAINED) & sure

@@ -124,6 +124,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         },
         "no_likeness": audit.no_model,
         "miss_rate": _rate(audit.miss_rates[0]),
+        "miss_rate_in_any_prediction": None if audit.miss_rate_in_any is None else _rate(audit.miss_rate_in_any),
         "miss_rate_by_diameter": [_rate(rate) for rate in audit.miss_rates[1:]],
         "outside_miss_rate": None if outside is None else {"candidates": outside[0], "miss_rate_if_missed": outside[1]},
         "cut_back": {"fraction": audit.fraction, "mean_dice_of_annotated": audit.fraction_dice},

@@ -130,7 +130,19 @@ def _miss_rates(record: Mapping[str, Any]) -> str:
         "false positive. Where annotators missed the faint, the estimate is too low."
     )
     shown = table(header, rows, right=(1, 2, 3, 4))
-    return f'<div class="scroll">{shown}</div>{_outside(record)}<p class="why">{escape(note)}</p>'
+    return f'<div class="scroll">{shown}</div>{_in_any(record)}{_outside(record)}<p class="why">{escape(note)}</p>'
+
+
+def _in_any(record: Mapping[str, Any]) -> str:
+    rate = record["miss_rate_in_any_prediction"]
+    if rate is None or rate["miss_rate"] is None:
+        return ""
+    ends = interval(rate["miss_rate_ci95_bootstrap"]) or "undefined"
+    return (
+        f"<p><b>{number(rate['miss_rate'])}</b> (95% interval {ends}) "
+        "is the share of all lesions that was missed if the highest probability in any prediction counts, in place of "
+        "their mean: nearer where small lesions were missed, too high where magnified images bring false positives.</p>"
+    )
 
 
 def _outside(record: Mapping[str, Any]) -> str:

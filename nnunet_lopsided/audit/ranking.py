@@ -163,20 +163,18 @@ def reliability(
 
 
 def missed_probability(
-    probability: NDArray[np.float64], counted: NDArray[np.bool_], n_missed: float
+    probability: NDArray[np.float64], n_annotated: int, n_unexplained: int, missed_share: float
 ) -> NDArray[np.float64]:
     """The probability that an unexplained component is a missed lesion, from that of being annotated.
 
     If every lesion, whatever its features, was annotated with the same probability c, an unexplained component with
-    the probability g of being annotated is a lesion with probability (1 - c) / c x g / (1 - g). The factor before the
-    odds is not taken from c, but chosen so that the probabilities add up to the estimated number of missed lesions:
-    with such annotations it is the same, and where annotators missed what is less like an annotated lesion, which c
-    knows nothing of, it is larger.
+    the probability g of being annotated is a lesion with probability (1 - c) / c x g / (1 - g).
 
     Args:
         probability: of being annotated, of unexplained components, within (0, 1).
-        counted: those among which there are ``n_missed`` missed lesions, at least as many.
-        n_missed: estimated number of missed lesions.
+        n_annotated: annotated components among those the model was fitted to.
+        n_unexplained: unexplained ones.
+        missed_share: estimated share of these that are missed lesions, which gives c.
 
     Returns:
         Within [0, 1].
@@ -185,15 +183,8 @@ def missed_probability(
         Elkan and Noto (2008), Learning classifiers from only positive and unlabeled data, equation for p(y=1|x, s=0).
 
     Example:
-        >>> missed_probability(np.array([0.25, 0.5, 0.9]), np.array([True, True, True]), n_missed=1.4).round(3).tolist()
-        [0.1, 0.3, 1.0]
+        >>> missed_probability(np.array([0.25, 0.5]), 100, 100, missed_share=0.5).round(3).tolist()  # c = 2 / 3
+        [0.167, 0.5]
     """
     odds = probability / (1 - probability)
-    ascending = np.sort(odds[counted])
-    if not len(ascending) or n_missed <= 0:
-        return np.zeros(len(odds))
-    # With the k largest cut off at 1, the others share the rest; k is the least for which none of them exceeds 1.
-    left = np.cumsum(ascending)[::-1]  # the sum of all but the k largest
-    factors = (n_missed - np.arange(len(left))) / left
-    k = int(np.argmax(factors * ascending[::-1] <= 1 + 1e-9))
-    return np.clip(factors[k] * odds, 0.0, 1.0)
+    return np.clip(missed_share * n_unexplained / n_annotated * odds, 0.0, 1.0)

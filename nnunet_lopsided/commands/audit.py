@@ -176,6 +176,9 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
             f"estimated miss rate {rate.rate:.2f}{ends}, about {rate.n_missed:.0f} lesions; the page says what this "
             "assumes"
         )
+        in_any = audit.miss_rate_in_any
+        if in_any is not None and in_any.rate is not None:
+            print(f"{in_any.rate:.2f} if the highest probability in any prediction counts, in place of their mean")
         outside = outside_estimate(audit.miss_rates)
         if outside is not None:
             print(
