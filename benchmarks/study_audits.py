@@ -25,7 +25,8 @@ from nnunet_lopsided.tables import write_table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    *("dataset", "labels", "configuration", "arm", "repetition", "magnified", "missed_lesions", "estimated_miss_rate"),
+    *("dataset", "labels", "configuration", "arm", "repetition", "magnified", "missed_lesions"),
+    *("estimated_miss_rate", "estimated_miss_rate_in_any_prediction"),
     *("ranking", "candidates", "on_missed_lesions", "average_precision"),
     *("precision_at_50", "precision_at_n", "found_at_n", "found_at_2n"),
 )
@@ -57,7 +58,7 @@ def together(alone: Sequence[Audited], arms: list[str]) -> Iterator[Audited]:
 
 
 def scored(folder: StudyFolder, study: Study, runs: Sequence[Run], results: str) -> Mapping[str, Any]:
-    """The content of audit_score.json of the models of ``runs``, made if it is not there, and the audit's settings."""
+    """The content of audit_score.json of the models of ``runs``, made if it is not there, and that of audit.json."""
     ids, place, run = folder.ids(), "scored_audits/" + "+".join(run.name for run in runs), runs[0]
     score = folder.path / f"{place}-score"
     if not (score / "audit_score.json").is_file():
@@ -70,19 +71,20 @@ def scored(folder: StudyFolder, study: Study, runs: Sequence[Run], results: str)
         truth = ("--truth", str(ids[run.variant.dataset]), "-o", f"{place}-score")
         for command in (audit, ("lopsided-audit", "score", place, *truth)):
             subprocess.run(command, cwd=root, env={**os.environ, **paths}, check=True)
-    return read_json(score / "audit_score.json") | read_json(folder.path / place / "audit.json")["settings"]
+    return read_json(score / "audit_score.json") | {"audit": read_json(folder.path / place / "audit.json")}
 
 
 def rows(runs: Sequence[Run], score: Mapping[str, Any]) -> Iterator[list[Any]]:
     """One row per ranking."""
     run, arm = runs[0], "+".join(run.arm.name for run in runs)
-    n = score["missed_lesions"]
+    n, audit = score["missed_lesions"], score["audit"]
+    rates = [rate and rate["miss_rate"] for rate in (audit["miss_rate"], audit["miss_rate_in_any_prediction"])]
     for ranking in score["rankings"]:
         after = {entry["asked"]: entry for entry in ranking["reviewed"]}
         yield [
             *(run.variant.dataset, run.variant.labels, run.configuration, arm, run.repetition),
-            " ".join(f"{factor:g}" for factor in score["magnify"]),
-            *(n, number(score["estimated_miss_rate"]["miss_rate"])),
+            " ".join(f"{factor:g}" for factor in audit["settings"]["magnify"]),
+            *(n, *map(number, rates)),
             *(ranking["name"].split(", ")[-1], ranking["candidates"], ranking["on_missed_lesions"]),
             number(ranking["average_precision"]),
             *(number(after[50]["precision"]), number(after[n]["precision"])),
