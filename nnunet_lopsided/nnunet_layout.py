@@ -5,6 +5,7 @@ Only paths and JSON; nnunetv2 itself is not imported, so commands that only look
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -617,6 +618,15 @@ def write_json(path: Path, content: Any) -> None:
     unfinished = path.with_name(f".unfinished-{path.name}")
     unfinished.write_text(json.dumps(content, indent=2) + "\n")
     unfinished.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, by which a change is noticed; read in pieces, as checkpoints are large."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def restricted_splits(splits: Any, cases: set[str]) -> list[dict[str, list[str]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.nnunet_layout import file_digest, read_json
 from nnunet_lopsided.tables import numbered_rows
 
 Verdict = Literal["accept", "reject", "unsure"]
@@ -102,7 +101,7 @@ def read_decisions(path: Path) -> Decisions:
         raise InputError(f"{path} holds decisions of several audits: {', '.join(sorted(audits))}")
     if not verdicts:
         raise InputError(f"{path} holds no decision")
-    return Decisions(audits.pop(), verdicts, {"decisions_sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    return Decisions(audits.pop(), verdicts, {"decisions_sha256": file_digest(path)})
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:

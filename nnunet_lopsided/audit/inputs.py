@@ -158,11 +158,9 @@ def find_inputs(
         found = predictions_by_case(folder)
         for name in wanted[fold]:
             predictions[name].append(found[name])
-        for factor in factors:
-            own = [cases[name] for name in wanted[fold]]
-            arrays = predict_magnified(folder.parent, CHECKPOINT, factor, own, device, n_workers)
-            for name, array in arrays.items():
-                predictions[name].append(Prediction(name, None, array))
+        own = [cases[name] for name in wanted[fold]]
+        for name, arrays in predict_magnified(folder.parent, CHECKPOINT, factors, own, device, n_workers).items():
+            predictions[name] += [Prediction(name, None, array) for array in arrays]
     return AuditInputs(
         source,
         tuple(models),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import shutil
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import Case, locked, read_json, write_json
+from nnunet_lopsided.nnunet_layout import Case, file_digest, locked, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,31 +25,52 @@ _RECORD = "magnified.json"
 
 
 def predict_magnified(
-    fold_folder: Path, checkpoint: str, factor: float, cases: Sequence[Case], device: str | None, n_workers: int
-) -> dict[str, Path]:
+    fold_folder: Path,
+    checkpoint: str,
+    factors: Sequence[float],
+    cases: Sequence[Case],
+    device: str | None,
+    n_workers: int,
+) -> dict[str, list[Path]]:
     """The probabilities of cases by one fold's model, of their images magnified; what is there already is kept.
 
-    nnU-Net's own predictor, told that the voxels are ``factor`` times as large as they are: it resamples the image to
+    nnU-Net's own predictor, told that the voxels are so many times as large as they are: it resamples the image to
     that many more voxels along every axis that the configuration resamples (in the plane, where it is 2D), and the
     probabilities back. Without mirroring.
 
     Args:
         fold_folder: nnU-Net's ``fold_X``.
         checkpoint: name of the model's file in it.
-        factor: above 1.
+        factors: how many times, each above 1.
         cases: which; the model must not have trained on them.
         device: cpu, cuda or mps; None: :func:`best_device`.
         n_workers: cases read, resampled and written at the same time; the network sees them one by one.
 
     Returns:
-        By case, an array file as nnU-Net's validation writes, in ``fold_X/validation_x<factor>``.
+        By case, an array file per factor as nnU-Net's validation writes, in ``fold_X/validation_x<factor>``.
 
     Raises:
         InputError: an image cannot be read, the network cannot predict, the folder cannot be written, or another
             process is writing it.
     """
+    if not factors:
+        return {case.name: [] for case in cases}
+    digest = file_digest(fold_folder / checkpoint)
+    network = cache(lambda: _Network(fold_folder, checkpoint, device or best_device()))
+    by_factor = [_arrays(fold_folder, digest, factor, cases, network, n_workers) for factor in factors]
+    return {case.name: [arrays[case.name] for arrays in by_factor] for case in cases}
+
+
+def _arrays(
+    fold_folder: Path,
+    checkpoint_digest: str,
+    factor: float,
+    cases: Sequence[Case],
+    network: Callable[[], _Network],
+    n_workers: int,
+) -> dict[str, Path]:
     folder = fold_folder / f"validation_x{factor:g}"
-    made_by = {"checkpoint_sha256": _digest(fold_folder / checkpoint), "factor": factor}
+    made_by = {"checkpoint_sha256": checkpoint_digest, "factor": factor}
     arrays = {case.name: folder / f"{case.name}.npz" for case in cases}
 
     def lacking() -> list[Case]:
@@ -61,8 +82,8 @@ def predict_magnified(
             with locked(fold_folder):
                 if not _is_of(folder, made_by):
                     _begin(folder, made_by)
-                network = _Network(fold_folder, checkpoint, device or best_device())
-                for_each(lambda case: network.predict(case, factor, arrays[case.name]), lacking(), n_workers, title)
+                predict = network().predict
+                for_each(lambda case: predict(case, factor, arrays[case.name]), lacking(), n_workers, title)
         except InputError:
             raise
         except Exception as error:  # of any kind: nnU-Net's
@@ -156,14 +177,6 @@ class _Network:
 def is_whole(array: Path) -> bool:
     """Whether an array file is there, and no archive that was cut off, which holds no probabilities."""
     return array.is_file() and (array.suffix != ".npz" or zipfile.is_zipfile(array))
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def best_device() -> str:

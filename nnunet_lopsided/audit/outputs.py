@@ -20,7 +20,7 @@ from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
 from nnunet_lopsided.images import Image, difference, read_header, read_image, write_image
-from nnunet_lopsided.nnunet_layout import Case, RawDataset, nnunet_path, read_json, write_json
+from nnunet_lopsided.nnunet_layout import Case, RawDataset, file_digest, nnunet_path, read_json, write_json
 from nnunet_lopsided.tables import numbered_rows, read_table, write_table
 
 SCHEMA_VERSION = 1
@@ -141,18 +141,13 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         },
         "not_audited": list(inputs.left_out),
         "not_magnified": inputs.not_magnified,
-        "cases": {case.name: {"fold": case.fold, "label_sha256": label_digest(case.label)} for case in inputs.cases},
+        "cases": {case.name: {"fold": case.fold, "label_sha256": file_digest(case.label)} for case in inputs.cases},
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for candidate in audit.candidates:
         digest.update(f"{candidate.case}\n{candidate.number}\n{candidate.score:.6g}\n".encode())
         digest.update(candidate.voxels.tobytes())
     return {"id": digest.hexdigest()[:16], **content}
-
-
-def label_digest(path: Path) -> str:
-    """Of a label file, by which a change is noticed."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[Case]) -> None:
@@ -167,7 +162,7 @@ def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[
             raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
         label = cases[name].label
         assert label is not None, "training_cases() gives labels"
-        if label_digest(label) != entry["label_sha256"]:
+        if file_digest(label) != entry["label_sha256"]:
             raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
 
 

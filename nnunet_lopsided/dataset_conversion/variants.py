@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections import Counter
@@ -41,6 +40,7 @@ from nnunet_lopsided.lesions import Lesions
 from nnunet_lopsided.nnunet_layout import (
     Case,
     RawDataset,
+    file_digest,
     link_file,
     new_dataset_name,
     new_raw_dataset,
@@ -187,7 +187,7 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
         censored = listed_lesions(rows, in_scope)
         if len(in_scope) < len(listed):
             notes["list_rows_out_of_scope"] = len(listed) - len(in_scope)
-        notes["list_sha256"] = hashlib.sha256(choice.lesion_list.read_bytes()).hexdigest()
+        notes["list_sha256"] = file_digest(choice.lesion_list)
     elif choice.mode is not None:
         chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
         censored = frozenset().union(*chosen)

@@ -142,7 +142,9 @@ def test_a_second_miss_rate_counts_what_only_magnified_images_show(audited, monk
     audited.write_checkpoints()
     monkeypatch.setattr(
         "nnunet_lopsided.audit.inputs.predict_magnified",
-        lambda folder, _checkpoint, _factor, cases, *_: {c.name: folder / "larger" / f"{c.name}.npz" for c in cases},
+        lambda folder, _, factors, cases, *__: {
+            case.name: [folder / "larger" / f"{case.name}.npz" for _ in factors] for case in cases
+        },
     )
     alone = audit(find_inputs(511, [MODEL], magnify=[]), n_replicates=0)
     assert alone.miss_rates[0].rate < 0.1

@@ -35,9 +35,9 @@ def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
     audited.write_checkpoints()
     asked = []
 
-    def fake(folder, checkpoint, factor, cases, device, n_workers):
-        asked.append((folder.name, factor, cases[0].name, device, n_workers))
-        return {case.name: folder / f"x{factor:g}" / case.name for case in cases}
+    def fake(folder, checkpoint, factors, cases, device, n_workers):
+        asked.extend((folder.name, factor, cases[0].name, device, n_workers) for factor in factors)
+        return {case.name: [folder / f"x{factor:g}" / case.name for factor in factors] for case in cases}
 
     monkeypatch.setattr(audit_inputs, "predict_magnified", fake)
     found = find_inputs(511, [MODEL], device="cpu", n_workers=3)
@@ -75,7 +75,9 @@ def test_without_checkpoints_nothing_is_magnified(audited):
 def test_a_cascade_is_not_magnified(audited, monkeypatch, configurations, magnified):
     audited.write_checkpoints(configurations)
     monkeypatch.setattr(
-        audit_inputs, "predict_magnified", lambda folder, _, factor, cases, *__: {c.name: folder for c in cases}
+        audit_inputs,
+        "predict_magnified",
+        lambda folder, _, factors, cases, *__: {c.name: [folder for _ in factors] for c in cases},
     )
     reason = "2.5d is a cascade, which needs the predictions of its previous stage"
     assert find_inputs(511, [MODEL]).not_magnified == ("" if magnified else reason)

@@ -37,7 +37,8 @@ def fold(tmp_path, monkeypatch):
 
 
 def predict(folder, factor, cases=CASES):
-    return predict_magnified(folder, "checkpoint.pth", factor, cases, "cpu", n_workers=1)
+    found = predict_magnified(folder, "checkpoint.pth", [factor], cases, "cpu", n_workers=1)
+    return {name: array for name, (array,) in found.items()}
 
 
 def test_what_is_there_is_not_made_again(fold):
@@ -51,6 +52,18 @@ def test_what_is_there_is_not_made_again(fold):
     predict(folder, 2, CASES[:1])
     assert made[3:] == [("a", 2)]
     assert (folder / "validation_x2" / "a.npz").is_file()
+
+
+def test_a_network_is_read_once(fold, monkeypatch):
+    folder, made = fold
+    read = []
+    monkeypatch.setattr(magnified._Network, "__init__", lambda *arguments: read.append(arguments[1:]))
+    found = predict_magnified(folder, "checkpoint.pth", [1.5, 2], CASES, "cpu", n_workers=1)
+    assert found == {name: [folder / f"validation_x{x}" / f"{name}.npz" for x in ("1.5", "2")] for name in "ab"}
+    assert made == [("a", 1.5), ("b", 1.5), ("a", 2), ("b", 2)]
+    assert read == [(folder, "checkpoint.pth", "cpu")]
+    predict_magnified(folder, "checkpoint.pth", [1.5, 2], CASES, "cpu", n_workers=1)
+    assert len(read) == 1
 
 
 def test_a_model_that_was_trained_again_predicts_again(fold):

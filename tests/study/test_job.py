@@ -175,8 +175,10 @@ def test_slots_are_waited_for(tmp_path: Path) -> None:
         time.sleep(0.05)
     with held_slots(tmp_path, "core", ["0", "1"], 1) as chosen:
         assert chosen == ["1"]
+    assert other.is_alive()
     Timer(0.5, release.set).start()
     with held_slots(tmp_path, "core", ["0", "1"], 5) as chosen:  # all there are
         assert chosen == ["0", "1"]
         assert release.is_set()
-    other.join()
+        other.join(60)
+        assert not other.is_alive()
