@@ -22,7 +22,10 @@ DICE = (
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
 )
-WARM_UP = NameOption("warm_up_epochs", "wN", "epochs over which beta falls from 1", 0, integer=True)
+GAMMA = NameOption("gamma", "gN", "how fast trust in a background label fades where lesion is seen", 0)
+WARM_UP = NameOption(
+    "warm_up_epochs", "wN", "epochs over which beta falls from 1 and gamma grows from 0", 0, integer=True
+)
 TEACHER = NameOption("teacher_decay", "emaN", "decay of the average network whose argmax is the target", 0, 0.999999)
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
