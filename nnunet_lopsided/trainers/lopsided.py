@@ -77,7 +77,7 @@ class BootstrapTrainer(LesionTrainer):
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
 
     def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
-        return {**super()._describe_epoch(epoch), "beta": self._beta_at(epoch)}
+        return {**super()._describe_epoch(epoch), **self._weights_at(epoch)}
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -89,19 +89,25 @@ class BootstrapTrainer(LesionTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self._set_beta(self._beta_at(self.current_epoch))
-        self.print_to_log_file(f"Current beta: {self._beta_at(self.current_epoch):.4g}")
+        current = self._weights_at(self.current_epoch)
+        for name, value in current.items():
+            setattr(self.criterion, name, value)
+        self.print_to_log_file("Current", ", ".join(f"{name}: {value:.4g}" for name, value in current.items()))
 
-    def _set_beta(self, beta: float) -> None:
-        self.criterion.beta = beta
+    def _weights_at(self, epoch: int) -> dict[str, float]:
+        """What the warm-up changes in the criterion, by attribute."""
+        return {"beta": self._beta_at(epoch)}
 
     @property
     def _warm_up(self) -> int:
         return math.ceil(self.num_epochs / 10) if self.warm_up_epochs is None else self.warm_up_epochs
 
     def _beta_at(self, epoch: int) -> float:
-        done = 1.0 if epoch >= self._warm_up else epoch / self._warm_up
-        return 1.0 - (1.0 - self.beta) * done
+        return 1.0 - (1.0 - self.beta) * self._warmed_up(epoch)
+
+    def _warmed_up(self, epoch: int) -> float:
+        """Share of the warm-up that is over, 0 to 1."""
+        return 1.0 if epoch >= self._warm_up else epoch / self._warm_up
 
     # ---- the teacher
 
@@ -144,15 +150,21 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
 
     Attributes:
         alpha: weight of lesion voxels.
-        dice: ``full``: Dice over all voxels; ``masked``: voxels labelled background that the network calls lesion are
-            left out of its sums; ``none``: no Dice term.
+        dice: ``full``: Dice over all voxels; ``mixed``: against eq. 3's own target, so that beta holds in Dice, too;
+            ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
+            Dice term.
+        gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, *DICE, *BootstrapTrainer.name_options)
-    hyperparameters: ClassVar = ("dice", "alpha", *BootstrapTrainer.hyperparameters)
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options)
+    hyperparameters: ClassVar = ("dice", "alpha", "gamma", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
+    gamma: float = 0.0
     dice: DiceTerm = "full"
+
+    def _weights_at(self, epoch: int) -> dict[str, float]:
+        return {**super()._weights_at(epoch), "gamma": self.gamma * self._warmed_up(epoch)}
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         return LopsidedDiceLoss(
@@ -161,6 +173,7 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
             dice=self.dice,
             batch_dice=self.configuration_manager.batch_dice,
             soft=self.soft,
+            gamma=self._weights_at(self.current_epoch)["gamma"],
             **self._target_format,
         )
 
@@ -171,6 +184,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
     alpha: float = 3.0
     beta: float = 0.1
+    gamma: float = 0.0
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -181,3 +195,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
 
     alpha: float = 3.0
     beta: float = 0.1
+    gamma: float = 0.0
+    dice: DiceTerm = "full"
