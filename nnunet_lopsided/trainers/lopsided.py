@@ -89,10 +89,9 @@ class BootstrapTrainer(LesionTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        current = self._weights_at(self.current_epoch)
-        for name, value in current.items():
+        for name, value in self._weights_at(self.current_epoch).items():
             setattr(self.criterion, name, value)
-        self.print_to_log_file("Current", ", ".join(f"{name}: {value:.4g}" for name, value in current.items()))
+            self.print_to_log_file(f"Current {name}: {value:.4g}")
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
         """What the warm-up changes in the criterion, by attribute."""
