@@ -312,7 +312,7 @@ def hidden_lesion_batch(p_hidden: float) -> tuple[torch.Tensor, torch.Tensor, to
     label[:, 0, 10:14, 10:18] = 1
     hidden = torch.zeros_like(label, dtype=torch.bool)
     hidden[:, 0, 40:44, 40:44] = True
-    p = torch.full(label.shape, 0.01, dtype=torch.float64)
+    p = torch.full(label.shape, 0.001, dtype=torch.float64)
     p[label > 0], p[hidden] = 0.9, p_hidden
     return torch.cat([torch.zeros_like(p), torch.logit(p)], 1), label, hidden
 
