@@ -266,14 +266,14 @@ def _outliers(shapes: Sequence[Sequence[int]], limits: Sequence[int]) -> str:
 
 
 def _patch(largest: Sequence[int], given: tuple[int, int] | None, outliers: str) -> Choice:
-    size = f"{largest[0]} x {largest[1]}{outliers}"
+    size = f"{largest[0]} x {largest[1]}"
     if given is not None:
         wanted, reason = list(given), "as given, in multiples of 16"
     elif max(largest) <= _LARGEST_PATCH:
-        wanted, reason = largest, f"the whole slice (largest {size}), in multiples of 16"
+        wanted, reason = list(largest), f"the whole slice (largest {size}{outliers}), in multiples of 16"
     else:
         wanted = [min(n, _LARGEST_PATCH) for n in largest]
-        reason = f"slices of up to {size} do not fit: at most {_LARGEST_PATCH} a side"
+        reason = f"slices (largest {size}{outliers}) do not fit: at most {_LARGEST_PATCH} a side"
     height, width = (math.ceil(n / _STEP) * _STEP for n in wanted)
     return Choice((height, width), reason)
 
