@@ -173,3 +173,69 @@ def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPat
     ours, theirs = (np.load(path)["probabilities"] for path in (made, main_job / "magnified_pred" / "phantom_002.npz"))
     plain = np.load(fold / "validation" / "phantom_002.npz")["probabilities"]
     assert np.abs(ours - theirs).max() < 0.01 * np.abs(ours - plain).max()
+
+
+INTERRUPTED = """
+import os, signal
+from nnunetv2.run.run_training import run_training_entry
+from nnunet_lopsided import trainers
+trainer = trainers.{trainer}
+train = trainer.on_train_epoch_start
+def killed(self):
+    if self.current_epoch == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    train(self)
+trainer.on_train_epoch_start = killed
+run_training_entry()
+"""
+
+
+def test_a_seed_fixes_a_training_killed_or_not(main_job: Path, tmp_path: Path) -> None:
+    """Processes of their own, so that nothing of one, such as the order of its sets, can help another."""
+    name = "nnUNetTrainerLopsided_2epochs_2iters_seed{}"
+
+    def train(seed: int, place: str, more: str = "") -> dict[str, torch.Tensor]:
+        results = tmp_path / place
+        results.mkdir(exist_ok=True)
+        command = f"nnUNetv2_train 711 2.5d 0 -tr {name.format(seed)} -device cpu {more}"
+        run(command, main_job, nnUNet_n_proc_DA="0", **paths_below(main_job) | {"nnUNet_results": str(results)})
+        (checkpoint,) = results.glob("*/*/fold_0/checkpoint_final.pth")
+        weights: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=False)["network_weights"]
+        return weights
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[key], other[key]) for key in one)
+
+    whole = train(3, "whole")
+    assert same(train(3, "again"), whole)
+    assert not same(train(4, "other"), whole)
+    (tmp_path / "killed").mkdir()
+    code = INTERRUPTED.format(trainer=name.format(3))
+    killed = subprocess.run(
+        [sys.executable, "-c", code, "711", "2.5d", "0", "-tr", name.format(3), "-device", "cpu"],
+        env=os.environ | paths_below(main_job) | {"nnUNet_n_proc_DA": "0", "nnUNet_results": str(tmp_path / "killed")},
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -9, killed.stderr[-3000:].decode()
+    assert same(train(3, "killed", "--c"), whole)
+
+
+def paths_below(root: Path) -> dict[str, str]:
+    return {variable: str(root / variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+
+
+@pytest.mark.parametrize("options", ["", "-tr nnUNetTrainerNoDeepSupervision"])
+def test_nnunets_own_trainer_on_25d_names_ours(main_job: Path, options: str) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "nnUNetv2_train", *f"711 2.5d 0 {options} -device cpu".split()],
+        cwd=main_job,
+        env=os.environ | paths_below(main_job) | {"nnUNet_n_proc_DA": "0", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("nnunet-lopsided: error: the 2.5d network has one output")
+    assert "-tr nnUNetTrainer25D" in done.stderr

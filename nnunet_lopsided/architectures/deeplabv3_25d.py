@@ -7,11 +7,13 @@ import logging
 import math
 import warnings
 from collections import OrderedDict
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from nnunet_lopsided.errors import InputError, refuse
 
 with warnings.catch_warnings():
     # What it imports makes PyTorch warn about itself, on stderr, in every command that looks for a trainer.
@@ -54,7 +56,7 @@ class DeepLabV3For25D(nn.Module):
             None: random weights. The constructor itself downloads nothing.
         slices_per_pass: slices that go through the 2D network at once in a prediction, which bounds its memory; None:
             as many as half of the free memory of a GPU holds, on a CPU some 256 MiB.
-        deep_supervision: accepted because nnU-Net passes it; the network has one output.
+        deep_supervision: nnU-Net's own trainers ask for it; the network has one output, so true is refused.
 
     Attributes:
         centre_slice_only: predict only slice (D - 1) / 2, giving (B, K, 1, H, W); set by our trainers for training.
@@ -67,6 +69,7 @@ class DeepLabV3For25D(nn.Module):
 
     Raises:
         ValueError: an argument is unknown or out of its range, or the encoder is unknown or cannot be dilated.
+        InputError: deep supervision is asked for; ``nnUNetv2_train`` ends with one line that names our trainers.
 
     Source:
         Yi et al. 2020, section 3.2 (2.5D DeepLabv3); Chen et al. 2017, "Rethinking Atrous Convolution".
@@ -91,6 +94,8 @@ class DeepLabV3For25D(nn.Module):
         **unknown: Any,
     ) -> None:
         super().__init__()
+        if deep_supervision:
+            _refuse_foreign_trainer()
         if unknown:
             known = [name for name in inspect.signature(type(self)).parameters if name != "unknown"][2:]
             raise ValueError(f"unknown argument {', '.join(unknown)}; expected {', '.join(known)}")
@@ -286,6 +291,15 @@ class DeepLabV3For25D(nn.Module):
         own = encoder.state_dict()
         encoder.load_state_dict({key: value for key, value in pretrained.state_dict().items() if key in own})
 
+    @property
+    def decoder(self) -> Any:
+        """What nnU-Net's own trainers switch deep supervision by; there is none here.
+
+        Raises:
+            InputError: always.
+        """
+        _refuse_foreign_trainer()
+
     def last_layers(self) -> list[Any]:
         """The layer whose output are the logits."""
         head: Any = self.network.segmentation_head
@@ -298,6 +312,16 @@ def centre_slice(target: _Batch) -> _Batch:
         raise TypeError("a 2.5d target must be one tensor: the network has no deep supervision")
     middle = (target.shape[2] - 1) // 2
     return target[:, :, middle : middle + 1]
+
+
+def _refuse_foreign_trainer() -> NoReturn:
+    refuse(
+        InputError(
+            "the 2.5d network has one output, and nnU-Net's own trainers need deep supervision: train and predict it "
+            "with a trainer of nnunet-lopsided, such as -tr nnUNetTrainer25D (nnU-Net's own loss) or "
+            "-tr nnUNetTrainerLopsided"
+        )
+    )
 
 
 def _is_whole(value: Any) -> bool:

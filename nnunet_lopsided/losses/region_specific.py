@@ -11,7 +11,13 @@ from torch.nn import functional
 
 from nnunet_lopsided.losses.distributed import ratio_of_sums
 from nnunet_lopsided.losses.lopsided import lopsided_bootstrap_loss
-from nnunet_lopsided.losses.preparation import foreground, found_on_background, split_ignore
+from nnunet_lopsided.losses.preparation import (
+    foreground,
+    found_on_background,
+    full_precision,
+    split_ignore,
+    without_ignored,
+)
 
 RegionReduction = Literal["mean", "sum"]
 EmptyRegions = Literal["include", "skip"]
@@ -108,6 +114,8 @@ class RegionSpecificLoss(nn.Module):
     Args:
         region_size: see :func:`region_specific_loss`, as are ``a``, ``b``, ``smooth``, ``reduction``,
             ``detach_weights`` and ``empty_regions``.
+        include_background: background is a class like the others, as in public re-implementations; not with
+            ``sigmoid``, where it has no channel.
         ce_weight: factor of the cross-entropy (binary with ``sigmoid``); 0: none.
         bootstrap: voxels labelled background that the network (or the teacher) calls lesion are left out of the
             regions; no gradient passes through that choice.
@@ -142,6 +150,7 @@ class RegionSpecificLoss(nn.Module):
         reduction: RegionReduction = "mean",
         detach_weights: bool = False,
         empty_regions: EmptyRegions = "include",
+        include_background: bool = False,
         ce_weight: float = 1.0,
         bootstrap: bool = False,
         alpha: float = 1.0,
@@ -152,6 +161,9 @@ class RegionSpecificLoss(nn.Module):
     ) -> None:
         super().__init__()
         _check(region_size, len(region_size), a, b, smooth, reduction, empty_regions)
+        if include_background and sigmoid:
+            raise ValueError("include_background must be false with sigmoid: regions have no channel of background")
+        self.include_background = include_background
         self.region_size = tuple(region_size)
         self.a = a
         self.b = b
@@ -172,6 +184,10 @@ class RegionSpecificLoss(nn.Module):
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
         with torch.autocast(logits.device.type, enabled=False):
             p, t, counted = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
+            if self.include_background:
+                p = torch.softmax(without_ignored(full_precision(logits), valid), 1)
+                background = 1 - t.sum(1, keepdim=True)
+                t = torch.cat([background if counted is None else background * counted, t], 1)
             if self.bootstrap:
                 kept = ~found_on_background(logits if teacher is None else teacher, target, sigmoid=self.sigmoid)
                 counted = kept if counted is None else kept & counted
@@ -198,8 +214,9 @@ class RegionSpecificLoss(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"region_size={self.region_size}, a={self.a:g}, b={self.b:g}, reduction={self.reduction}, "
-            f"detach_weights={self.detach_weights}, empty_regions={self.empty_regions}, ce_weight={self.ce_weight:g}, "
-            f"bootstrap={self.bootstrap}, alpha={self.alpha:g}, beta={self.beta:g}"
+            f"detach_weights={self.detach_weights}, empty_regions={self.empty_regions}, "
+            f"include_background={self.include_background}, ce_weight={self.ce_weight:g}, bootstrap={self.bootstrap}, "
+            f"alpha={self.alpha:g}, beta={self.beta:g}"
         )
 
 

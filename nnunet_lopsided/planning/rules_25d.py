@@ -21,6 +21,8 @@ _ITERATIONS, _EPOCHS, _NNUNET_ITERATIONS = (50, 500), (100, 1000), 250_000
 # maximum 10. Where it is 7.5e-6, 5.3 standard deviations from the centre, a probability has an error of 2e-3. These
 # margins put the corners of a volume at 5.25. Padding costs nothing.
 _DEPTH_MARGIN, _IN_PLANE_MARGIN = 1.5, 1.25
+# An outlier is so many times as large as the size that nine of ten cases have at most: judgement.
+_OUTLIER_FACTOR = 1.5
 _TRAINING_SHARE = 0.8  # of the cases, in nnU-Net's five folds
 
 
@@ -145,7 +147,9 @@ def choose_25d(
     """Choose the network, its patches and its schedule.
 
     - Slices: as many as a median lesion spans, odd, 3 to 7.
-    - Patch: the largest slice of the dataset, rounded up to multiples of 16, at most 512.
+    - Patch and prediction patch go by the largest case, along every axis, that is no outlier: one that is more than 1.5
+      times as large as nine of ten cases are. Several windows cover an outlier.
+    - Patch: the largest slice, rounded up to multiples of 16, at most 512.
     - Prediction patch: 1.5 times the deepest case, and 1.25 times the patch where that is the whole slice, so that one
       window covers a volume, and that not at its ends.
     - Decoder and output stride: a quarter of the lesions below 8 voxels across: DeepLabv3+ at stride 8; below 16:
@@ -168,9 +172,9 @@ def choose_25d(
     check_memory_target(memory_target_gib)
     percentiles = lesions.get("diameter_mm_percentiles")
     slices = _slices(spacing_mm[0], percentiles, overrides.n_slices)
-    slice_shapes = [shape[1:] for shape in shapes]
-    patch = _patch(slice_shapes, overrides.in_plane_patch)
-    deepest = max(shape[0] for shape in shapes)
+    deepest, *largest = (_largest_but_outliers([shape[axis] for shape in shapes]) for axis in range(3))
+    outliers = _outliers(shapes, (deepest, *largest))
+    patch = _patch(largest, overrides.in_plane_patch, outliers)
     decoder, output_stride = _decoder_and_stride(max(spacing_mm[1:]), percentiles, overrides)
     weights = Choice(overrides.encoder_weights, "random weights" if overrides.encoder_weights is None else "as given")
 
@@ -189,10 +193,11 @@ def choose_25d(
     return Choices(
         slices=slices,
         patch=patch,
-        window=_window(slice_shapes, patch.value),
+        window=_window(largest, patch.value),
         depth=Choice(
             math.ceil(_DEPTH_MARGIN * deepest),
-            f"one window covers the deepest case, {deepest} slices, with room to where nnU-Net's window has digits",
+            f"one window covers the deepest case{outliers}, {deepest} slices, with room to where nnU-Net's window has "
+            "digits",
         ),
         decoder=decoder,
         output_stride=output_stride,
@@ -239,22 +244,42 @@ def _slices(spacing_mm: float, percentiles: Mapping[str, float] | None, given: i
     )
 
 
-def _patch(slice_shapes: Sequence[Sequence[int]], given: tuple[int, int] | None) -> Choice:
-    largest = [max(shape[axis] for shape in slice_shapes) for axis in (0, 1)]
+def _largest_but_outliers(sizes: Sequence[int]) -> int:
+    """The largest size that is not far above nine of ten; of fewer than ten sizes the largest.
+
+    Example:
+        >>> [_largest_but_outliers(sizes) for sizes in ([30] * 49 + [900], [100] * 15 + [150], [1, 9])]
+        [30, 150, 9]
+    """
+    usual = sorted(sizes)[-(-9 * len(sizes) // 10) - 1]
+    return max(size for size in sizes if size <= _OUTLIER_FACTOR * usual)
+
+
+def _outliers(shapes: Sequence[Sequence[int]], limits: Sequence[int]) -> str:
+    """In words, which cases do not count; empty where all do."""
+    beyond = [shape for shape in shapes if any(size > limit for size, limit in zip(shape, limits, strict=True))]
+    if not beyond:
+        return ""
+    largest = " x ".join(str(max(shape[axis] for shape in beyond)) for axis in range(3))
+    cases = f"{len(beyond)} of {len(shapes)} cases"
+    return f" but {cases}, of up to {largest}, far larger than nine of ten: several windows cover these"
+
+
+def _patch(largest: Sequence[int], given: tuple[int, int] | None, outliers: str) -> Choice:
     size = f"{largest[0]} x {largest[1]}"
     if given is not None:
         wanted, reason = list(given), "as given, in multiples of 16"
     elif max(largest) <= _LARGEST_PATCH:
-        wanted, reason = largest, f"the whole slice (largest {size}), in multiples of 16"
+        wanted, reason = list(largest), f"the whole slice (largest {size}{outliers}), in multiples of 16"
     else:
         wanted = [min(n, _LARGEST_PATCH) for n in largest]
-        reason = f"slices of up to {size} do not fit: at most {_LARGEST_PATCH} a side"
+        reason = f"slices (largest {size}{outliers}) do not fit: at most {_LARGEST_PATCH} a side"
     height, width = (math.ceil(n / _STEP) * _STEP for n in wanted)
     return Choice((height, width), reason)
 
 
-def _window(slice_shapes: Sequence[Sequence[int]], patch: tuple[int, int]) -> Choice:
-    if any(size > side for shape in slice_shapes for size, side in zip(shape, patch, strict=True)):
+def _window(largest: Sequence[int], patch: tuple[int, int]) -> Choice:
+    if any(size > side for size, side in zip(largest, patch, strict=True)):
         return Choice(patch, "the patch: several windows cover a slice")
     # As much on either side, so that a case lies in the patch as nnU-Net's padding would put it there.
     height, width = (side + 2 * math.ceil((_IN_PLANE_MARGIN - 1) / 2 * side) for side in patch)

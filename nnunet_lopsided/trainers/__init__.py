@@ -4,17 +4,21 @@
 kept: nnU-Net, pickle and an import all see the same object.
 """
 
+import re
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.trainers.names import parse_trainer_name
 
 _PREFIX = "nnUNetTrainer"
+_CLASS = re.compile(rf"^class ({_PREFIX}\w*)\(", re.MULTILINE)
 
 
 def __getattr__(name: str) -> Any:
-    # Only trainer names cost the import of nnU-Net.
-    if not name.startswith(_PREFIX):
+    # Only names of our trainers cost the import of nnU-Net and of all that they use.
+    if name.partition("_")[0] not in base_trainers():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     bases = _bases()
     parsed = parse_trainer_name(name, {base: trainer.name_options for base, trainer in bases.items()})
@@ -32,14 +36,16 @@ def __getattr__(name: str) -> Any:
 _MODULES = ("stock", "lopsided", "inverse_weighting", "region_specific", "tversky")
 
 
+@cache
 def base_trainers() -> tuple[str, ...]:
-    """Names of our trainers without hyper-parameters.
+    """Names of our trainers without hyper-parameters, read from the source text: nothing is imported.
 
     Example:
         >>> base_trainers()[:2]
         ('nnUNetTrainer25D', 'nnUNetTrainerBootstrap')
     """
-    return tuple(sorted(_bases()))
+    sources = (Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8") for module in _MODULES)
+    return tuple(sorted(name for source in sources for name in _CLASS.findall(source)))
 
 
 def _bases() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.instances import SpatialWithInstances, WeightedTarget, WithInstances
 from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, BootstrapTrainer, nnUNetTrainerLopsided
+from nnunet_lopsided.trainers.names import NameFlag
 
 
 class InverseWeightingData(LesionTrainer):
@@ -68,7 +69,32 @@ class InverseWeightingTrainer(InverseWeightingData):
     kind: Literal["ce", "focal", "dice", "asl"]
 
     def _build_criterion(self) -> nn.Module:
-        return InverseWeightedLoss(self.kind, batch_dice=self.configuration_manager.batch_dice, **self._target_format)
+        return InverseWeightedLoss(self.kind, batch_dice=self._batch_dice, **self._target_format)
+
+    @property
+    def _batch_dice(self) -> bool:
+        """Whether sums of Dice run over the batch, as nnU-Net plans it: in 2D and 2.5D."""
+        return bool(self.configuration_manager.batch_dice)
+
+
+class OverlapTrainer(InverseWeightingTrainer):
+    """Base of Dice and ASL.
+
+    Attributes:
+        samplewise: sums run over each sample, the authors' way, whatever nnU-Net has planned. In 2D and 2.5D a sample
+            without a lesion then has loss 1 and no gradient.
+    """
+
+    name_options: ClassVar = (
+        NameFlag("samplewise", "samplewise", "Dice of each sample, not of the batch"),
+        *InverseWeightingTrainer.name_options,
+    )
+    hyperparameters: ClassVar = ("samplewise", *InverseWeightingTrainer.hyperparameters)
+    samplewise: bool = False
+
+    @property
+    def _batch_dice(self) -> bool:
+        return super()._batch_dice and not self.samplewise
 
 
 class nnUNetTrainerInverseWeightingCE(InverseWeightingTrainer):
@@ -83,13 +109,13 @@ class nnUNetTrainerInverseWeightingFocal(InverseWeightingTrainer):
     kind = "focal"
 
 
-class nnUNetTrainerInverseWeightingDice(InverseWeightingTrainer):
+class nnUNetTrainerInverseWeightingDice(OverlapTrainer):
     """Dice with squared denominators, inverse-weighted."""
 
     kind = "dice"
 
 
-class nnUNetTrainerInverseWeightingASL(InverseWeightingTrainer):
+class nnUNetTrainerInverseWeightingASL(OverlapTrainer):
     """Asymmetric similarity loss, inverse-weighted."""
 
     kind = "asl"

@@ -6,8 +6,9 @@ continued and predicted with. Pure text: no nnU-Net here.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,26 @@ def grammar(base: str, options: tuple[Option, ...]) -> str:
     """How a name is written, in one line."""
     forms = "".join(f"[_{option.form}]" for option in options)
     return f"Expected {base}{forms} with {', '.join(map(str, options))}; write p for the decimal point, as in 0p5"
+
+
+def likely_meant(name: str, bases: Sequence[str]) -> str | None:
+    """The one of our trainers that a wrong name means: it begins with it or nearly is it, whatever the case.
+
+    Args:
+        name: as given to nnU-Net, with or without hyper-parameters and ``nnUNetTrainer``.
+        bases: names of our trainers.
+
+    Example:
+        >>> [likely_meant(name, ["nnUNetTrainerLopsided"]) for name in ("lopsided", "nnUNetTrainerMine")]
+        ['nnUNetTrainerLopsided', None]
+    """
+    prefix = "nnunettrainer"
+    by_ending = {base.lower().removeprefix(prefix): base for base in bases}
+    ending = name.partition("_")[0].lower().removeprefix(prefix)
+    begun = [known for known in by_ending if ending.startswith(known)]
+    close = difflib.get_close_matches(ending, by_ending, 1, cutoff=0.8)
+    found = [*close, *sorted(begun, key=len, reverse=True)]
+    return by_ending[found[0]] if found else None
 
 
 def _read(token: str, options: tuple[Option, ...]) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses import RegionSpecificLoss
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
@@ -23,6 +24,8 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
         detach_weights: no gradient through the adaptive weights.
         empty_regions: whether regions without reference count.
         bootstrap: leave voxels labelled background that the network calls lesion out of the sums.
+        include_background: background is a class like the others; not with regions in dataset.json.
+        ce_weight: factor of the cross-entropy beside it.
     """
 
     name_options: ClassVar = (
@@ -31,10 +34,13 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
         NameFlag("detach_weights", "detach", "no gradient through the adaptive weights"),
         NameFlag("empty_regions", "skipempty", "leave regions without reference out", "skip"),
         NameFlag("bootstrap", "bootstrap", "leave background voxels called lesion out"),
+        NameFlag("include_background", "background", "background is a class like the others"),
+        NameFlag("ce_weight", "noce", "no cross-entropy beside it", 0.0),
         *LesionTrainer.name_options,
     )
     hyperparameters: ClassVar = (
-        *("region_size", "reduction", "detach_weights", "empty_regions", "bootstrap"),
+        *("region_size", "reduction", "detach_weights", "empty_regions", "bootstrap", "include_background"),
+        "ce_weight",
         *LesionTrainer.hyperparameters,
     )
     region_size: int = 16
@@ -42,8 +48,17 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
     detach_weights: bool = False
     empty_regions: Literal["include", "skip"] = "include"
     bootstrap: bool = False
+    include_background: bool = False
+    ce_weight: float = 1.0
 
     def _build_criterion(self) -> nn.Module:
+        if self.include_background and self.label_manager.has_regions:
+            refuse(
+                InputError(
+                    f"{type(self).__name__}: _background needs classes, found regions in dataset.json, which have no "
+                    "channel of background"
+                )
+            )
         return self._criterion_at((1,) * len(self.configuration_manager.patch_size))
 
     def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
@@ -53,5 +68,7 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
             detach_weights=self.detach_weights,
             empty_regions=self.empty_regions,
             bootstrap=self.bootstrap,
+            include_background=self.include_background,
+            ce_weight=self.ce_weight,
             **self._target_format,
         )

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.trainers.base import last_layers
 
 
@@ -284,7 +285,7 @@ def test_nnunet_builds_it_from_plans() -> None:
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     arguments = {"n_slices": 3, "encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
-    network = get_network_from_plans(NETWORK_CLASS_NAME, arguments, [], 4, 2, deep_supervision=True)
+    network = get_network_from_plans(NETWORK_CLASS_NAME, arguments, [], 4, 2, deep_supervision=False)
     assert isinstance(network, DeepLabV3For25D)
     assert (network.n_slices, network.output_stride) == (3, 16)
     assert network.network.encoder.conv1.in_channels == 12
@@ -308,6 +309,13 @@ def test_centre_slice_of_a_target(depth: int) -> None:
     middle = centre_slice(target)
     assert middle.shape == (2, 1, 1, 4, 4)
     assert torch.all(middle == (depth - 1) // 2)
+
+
+def test_nnunets_own_trainers_are_refused() -> None:
+    with pytest.raises(InputError, match="such as -tr nnUNetTrainer25D"):
+        build(deep_supervision=True)
+    with pytest.raises(InputError, match="such as -tr nnUNetTrainer25D"):
+        build().decoder.deep_supervision = False  # what nnUNetTrainerNoDeepSupervision does
 
 
 def test_centre_slice_refuses_deep_supervision() -> None:

@@ -189,6 +189,46 @@ def test_cross_entropy_goes_with_it() -> None:
     torch.testing.assert_close(lopsided(logits, label), expected, rtol=1e-12, atol=0)
 
 
+def test_background_as_a_class_by_hand() -> None:
+    """Logits 0: p = 1/2 everywhere. One region of four voxels, one of them lesion."""
+    label = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
+    logits = torch.zeros(1, 2, 1, 4, dtype=torch.float64)
+    # Lesion: TP 1/8, FP 3/8, FN 1/8; background: TP 3/8, FP 1/8, FN 3/8; a = .3 + .4 * share of the error.
+    lesion = 1 - 0.125 / (0.125 + 0.6 * 0.375 + 0.4 * 0.125)
+    background = 1 - 0.375 / (0.375 + 0.4 * 0.125 + 0.6 * 0.375)
+    assert lesion == pytest.approx(0.6875)
+    for include, expected in ((False, lesion), (True, (lesion + background) / 2)):
+        loss = RegionSpecificLoss((1, 4), smooth=1e-12, ce_weight=0, include_background=include)
+        assert float(loss(logits, label)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("reduction", "scale"), [("mean", 1), ("sum", 8)])
+def test_with_background_and_alone_it_is_the_loss_of_public_implementations(reduction: Any, scale: int) -> None:
+    """Average pooling of all channels in regions that divide the image; PyMIC takes the mean of them all."""
+    rng = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 4, 6, 2, generator=rng, dtype=torch.float64)
+    label = torch.randint(0, 3, (2, 1, 4, 6, 2), generator=rng)
+    p, t = torch.softmax(logits, 1), functional.one_hot(label[:, 0], 3).movedim(-1, 1).double()
+    tp, fp, fn = (functional.avg_pool3d(x, (2, 3, 1)) for x in (p * t, p * (1 - t), (1 - p) * t))
+    weight_fp, weight_fn = (A + B * (x + SMOOTH) / (fp + fn + SMOOTH) for x in (fp, fn))
+    expected = (1 - (tp + SMOOTH) / (tp + weight_fp * fp + weight_fn * fn + SMOOTH)).mean()
+    assert tp[0, 0].numel() == 8  # the sum over regions, mean over samples and classes
+    loss = RegionSpecificLoss((2, 3, 1), reduction=reduction, include_background=True, ce_weight=0)
+    torch.testing.assert_close(loss(logits, label), scale * expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("include_background", [False, True])
+def test_ignored_voxels_count_for_nothing_in_background_too(include_background: bool) -> None:
+    logits, label = make()
+    label[:, :, 0, 0] = -1  # beside the image: background
+    ignored = torch.zeros_like(label, dtype=torch.bool)
+    ignored[..., 4:] = True
+    loss = RegionSpecificLoss((2, 2), include_background=include_background, ignore_label=3)
+    kept = RegionSpecificLoss((2, 2), include_background=include_background)
+    expected = kept(logits[..., :4], label[..., :4])
+    torch.testing.assert_close(loss(logits, label.masked_fill(ignored, 3)), expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_ignored_voxels_count_for_nothing(sigmoid: bool) -> None:
     logits, target = make(sigmoid)
@@ -271,6 +311,7 @@ def test_compiles_without_a_break() -> None:
         ({"a": -1}, "a and b must be 0 or more and not both 0, got -1 and 0.4"),
         ({"smooth": 0}, "smooth must be above 0, got 0"),
         ({"reduction": "none"}, "reduction must be mean or sum, got none"),
+        ({"include_background": True, "sigmoid": True}, "include_background must be false with sigmoid"),
         ({"empty_regions": "drop"}, "empty_regions must be include or skip, got drop"),
     ],
 )

@@ -81,6 +81,12 @@ TABLE: dict[str, tuple[Any, Any, Any, tuple[Any, ...]]] = {
         lesions(5.0, 6.0),
         (3, (512, 512), (512, 512), 45, "deeplabv3plus", 16, "resnet50", 11, 50, 1000),
     ),
+    "one case that is far larger": (
+        [(30, 256, 256)] * 49 + [(900, 600, 256)],
+        (2.0, 1.0, 1.0),
+        lesions(5.0, 6.0),
+        (3, (256, 256), (320, 320), 45, "deeplabv3plus", 8, "resnet50", 22, 87, 1000),
+    ),
     "no lesions": (
         [(30, 64, 64)] * 8,
         (2.0, 1.0, 1.0),
@@ -119,6 +125,36 @@ def test_every_choice_has_its_reason() -> None:
     assert reasons["iterations_per_epoch"] == "75 batches show as many slices as a fold trains on, 896 (50 to 500)"
     assert reasons["epochs"] == "75000 iterations in all, nnU-Net's are 250000 (100 to 1000 epochs)"
     assert all(reasons.values())
+
+
+def test_outliers_do_not_count_and_the_reasons_say_so() -> None:
+    shapes, spacing, found, _ = TABLE["one case that is far larger"]
+    reasons = choose(shapes, spacing, found).reasons()
+    but = "but 1 of 50 cases, of up to 900 x 600 x 256, far larger than nine of ten: several windows cover these"
+    assert reasons["patch"] == f"the whole slice (largest 256 x 256 {but}), in multiples of 16"
+    assert reasons["depth"] == (
+        f"one window covers the deepest case {but}, 30 slices, with room to where nnU-Net's window has digits"
+    )
+
+
+@pytest.mark.parametrize(
+    ("depths", "expected"),
+    [
+        ([40] * 8 + [61], 92),  # one of nine is more than a tenth
+        ([40] * 9 + [61], 60),
+        ([40] * 9 + [60], 90),  # not far above the others
+        ([40] * 18 + [900] * 2, 60),
+        ([40] * 17 + [900] * 3, 1350),  # more than a tenth of the cases
+        ([20, 30, 40, 50] * 5 + [1000, 70], 105),
+    ],
+)
+def test_what_is_an_outlier(depths: list[int], expected: int) -> None:
+    assert choose([(depth, 64, 64) for depth in depths], (2, 1, 1), NO_LESIONS).depth.value == expected
+
+
+def test_an_outlier_in_the_plane_alone() -> None:
+    c = choose([(20, 64, 96)] * 20 + [(20, 64, 300)], (2, 1, 1), NO_LESIONS)
+    assert (c.depth.value, c.patch.value, c.window.value) == (30, (64, 96), (80, 120))
 
 
 def test_arithmetic_of_memory() -> None:
@@ -203,6 +239,7 @@ def test_whatever_the_data_the_choices_are_in_range(shapes: Any, spacing: Any, s
     c = choose(shapes, spacing, found, memory_target_gib=target)
     assert c.slices.value in (3, 5, 7)
     assert all(size % 16 == 0 and 16 <= size <= 512 for size in c.patch.value)
+    # Up to six cases have no outliers.
     if max(n for shape in shapes for n in shape[1:]) <= 512:
         assert all(c.patch.value[i] >= max(shape[i + 1] for shape in shapes) for i in (0, 1))
     assert 1.5 * max(shape[0] for shape in shapes) <= c.depth.value < 1.5 * max(shape[0] for shape in shapes) + 1

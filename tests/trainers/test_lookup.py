@@ -76,6 +76,67 @@ def test_an_unknown_name_is_nnunets_own_error(find: Callable[[str], Any]) -> Non
         find("nnUNetTrainerNobodys")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lopsided", "nnUNetTrainerLopsided"),
+        ("Lopsided_a3", "nnUNetTrainerLopsided"),
+        ("nnUNetTrainerLopsidedd", "nnUNetTrainerLopsided"),
+        ("nnUNetTrainerlopsided", "nnUNetTrainerLopsided"),
+        ("nnUNetTrainerLopsidedd_a3_b0p5", "nnUNetTrainerLopsided"),
+        ("nnUNetTrainerLopsidedWithWings", "nnUNetTrainerLopsided"),
+        ("nnUNetTrainerLopsidedPapr", "nnUNetTrainerLopsidedPaper"),
+        ("nnUNetTrainer2.5D", "nnUNetTrainer25D"),
+        ("nnUNetTrainerBootstrapp", "nnUNetTrainerBootstrap"),
+    ],
+)
+def test_a_name_that_is_nearly_ours_ends_nnunets_commands(
+    find: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    meant: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/any/where/nnUNetv2_train", "-tr"])
+    with pytest.raises(SystemExit) as caught:
+        find(name)
+    assert caught.value.code == 2
+    expected = f"nnunet-lopsided: error: no trainer is called {name}. Did you mean {meant}?\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name", ["base_trainers", "parse_trainer_name", "likely_meant", "nnUNetTrainerDiceCELss"])
+def test_what_is_no_trainer_is_nnunets_own_error(find: Callable[[str], Any], name: str) -> None:
+    with pytest.raises(RuntimeError, match="Could not find requested nnunet trainer"):
+        find(name)
+
+
+def test_a_nearly_equal_name_in_a_folder_searched_later_is_found(
+    find: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_trainers.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class nnUNetTrainerLopsidedd(nnUNetTrainer):\n    pass\n"
+    )
+    for folders in ([PLUGIN_FOLDER, str(tmp_path)], [str(tmp_path), PLUGIN_FOLDER]):
+        monkeypatch.setenv(VARIABLE, os.pathsep.join(folders))
+        assert find("nnUNetTrainerLopsidedd").__name__ == "nnUNetTrainerLopsidedd"
+
+
+def test_names_of_others_cost_no_import() -> None:
+    program = (
+        "import sys; from nnunet_lopsided import trainers; "
+        "from nnunet_lopsided.trainers.plugin import nnunet_lopsided_trainers as plugin; "
+        "print(hasattr(plugin, 'nnUNetTrainerNobodys'), hasattr(plugin, 'base_trainers'), 'torch' in sys.modules)"
+    )
+    done = python(program)
+    assert (done.stdout, done.stderr) == ("False False False\n", "")
+
+
+def test_the_names_are_those_of_the_classes() -> None:
+    assert list(trainers.base_trainers()) == sorted(trainers._bases())
+
+
 def test_a_malformed_name_outside_of_nnunets_commands_is_an_exception(find: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
         find("nnUNetTrainerLopsided_a0")

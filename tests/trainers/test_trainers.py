@@ -27,6 +27,7 @@ from nnunet_lopsided.images import read_image
 from nnunet_lopsided.losses import LopsidedDiceLoss, lopsided_bootstrap_loss
 from nnunet_lopsided.trainers.base import PerResolution, last_layers, training_patch
 
+WITHOUT_REGIONS = ("nnUNetTrainerTopk10", "nnUNetTrainerRegionSpecific_background_noce")
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
 CONFIGURATIONS = ("2d", "3d_fullres", "2.5d")
 
@@ -307,6 +308,8 @@ def test_a_step_on_every_kind_of_label(
         "nnUNetTrainerLopsidedInverseWeighting",
         "nnUNetTrainerRegionSpecific_r8_prior",
         "nnUNetTrainerRegionSpecific_sum_detach_skipempty_bootstrap",
+        "nnUNetTrainerRegionSpecific_background_noce",
+        "nnUNetTrainerInverseWeightingDice_samplewise",
         "nnUNetTrainerTversky",
         "nnUNetTrainerTopk10",
     ],
@@ -316,12 +319,20 @@ def test_a_step_of_the_other_trainers(
 ) -> None:
     for kind, n_foreground in (("binary", 1), ("multi-class", 2), ("regions with ignore", 2)):
         # An overlap loss has no gradient at a level without a lesion.
-        moved = 0.4 if name.endswith(("WeightingDice", "WeightingASL")) else 0.5
-        if name == "nnUNetTrainerTopk10" and kind.startswith("regions"):
-            with pytest.raises(InputError, match="takes no regions"):
+        moved = 0.4 if name.removesuffix("_samplewise").endswith(("WeightingDice", "WeightingASL")) else 0.5
+        if name in WITHOUT_REGIONS and kind.startswith("regions"):
+            with pytest.raises(InputError, match=f"{name}: .* found regions in dataset.json"):
                 build(tiny_datasets(kind), name, configuration).initialize()
             continue
         check_a_step(build(tiny_datasets(kind), name, configuration), n_foreground, moved)
+
+
+@pytest.mark.parametrize("kind", ["Dice", "ASL"])
+def test_inverse_weighted_overlap_over_the_batch_or_each_sample(tiny: Any, kind: str) -> None:
+    name = f"nnUNetTrainerInverseWeighting{kind}"
+    for configuration, planned in (("2d", True), ("2.5d", True), ("3d_fullres", False)):
+        assert build(tiny, name, configuration)._build_criterion().batch_dice is planned
+        assert build(tiny, f"{name}_samplewise", configuration)._build_criterion().batch_dice is False
 
 
 @pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
