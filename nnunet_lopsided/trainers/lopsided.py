@@ -11,6 +11,7 @@ from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, Lopside
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
+from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 
 ALPHA = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
@@ -132,7 +133,7 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
         return BootstrapLoss(self._beta_at(self.current_epoch), soft=self.soft, **self._target_format)
 
 
-class nnUNetTrainerLopsided(BootstrapTrainer):
+class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
     """The default recipe: lopsided bootstrap loss, eq. 3 of Yi et al. 2020, plus soft Dice, stable from a fresh start.
 
     The best of what we measured (docs/explanation/when-it-helps.md): Dice and eq. 3 with alpha 1 and beta 0.5, where
@@ -144,8 +145,8 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
             left out of its sums; ``none``: no Dice term.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, *DICE, *BootstrapTrainer.name_options)
-    hyperparameters: ClassVar = ("dice", "alpha", *BootstrapTrainer.hyperparameters)
+    name_options: ClassVar = (ALPHA, BETA, *DICE, SOFT_TARGETS, *BootstrapTrainer.name_options)
+    hyperparameters: ClassVar = ("dice", "alpha", "soft_targets", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
     dice: DiceTerm = "full"
@@ -164,7 +165,7 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
 class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     """Eq. 3 to the letter: no Dice, constant beta, no foreground prior. From a fresh start it can fail."""
 
-    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
+    name_options: ClassVar = (ALPHA, BETA, SOFT_TARGETS, *LesionTrainer.name_options)
     alpha: float = 3.0
     beta: float = 0.1
     dice: DiceTerm = "none"
