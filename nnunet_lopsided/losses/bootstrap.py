@@ -49,17 +49,21 @@ def bootstrapped_cross_entropy(
     valid: Tensor | None = None,
     weight: Tensor | None = None,
     teacher: Tensor | None = None,
+    belief: Tensor | None = None,
     voxelwise: bool = False,
 ) -> Tensor:
     """Sum over the voxels of A CE(y) + B CE(yhat), or with ``voxelwise`` the terms.
 
     Args:
         logits: (B, C, ...), float of any precision; computed in float32 (float64 stays).
-        target: labels (B, 1, ...); with ``sigmoid`` (B, R, ...) zeros and ones.
+        target: labels (B, 1, ...); with ``sigmoid`` (B, R, ...) zeros and ones. Of binary problems it may hold any
+            share in [0, 1]: that of the voxel that is lesion.
         mixture: A, B and what yhat is.
         valid: boolean (B, 1, ...); False voxels have neither loss nor gradient.
         weight: (B, 1, ...) or (B, C, ...) with ``sigmoid``: factor on alpha.
         teacher: logits like ``logits``, from which yhat is taken instead.
+        belief: of more than two classes, (B, C - 1, ...) in [0, 1]: the share of a negative that is each lesion class;
+            they add up to at most 1 (eq. 3 only).
         voxelwise: return (B, ...), or (B, R, ...) with ``sigmoid``.
     """
     shape = logits.shape
@@ -78,6 +82,7 @@ def bootstrapped_cross_entropy(
         rows(valid),
         rows(weight),
         None if teacher is None else teacher.detach().reshape(*shape[:2], -1),
+        None if belief is None else belief.detach().reshape(*belief.shape[:2], -1),
         mixture,
         voxelwise,
     )
@@ -95,6 +100,7 @@ class _Bootstrapped(torch.autograd.Function):
         valid: Tensor | None,
         weight: Tensor | None,
         teacher: Tensor | None,
+        belief: Tensor | None,
         mixture: Mixture,
         voxelwise: bool,
     ) -> Tensor:
@@ -118,12 +124,13 @@ class _Bootstrapped(torch.autograd.Function):
             chosen = None if valid is None else valid[index][..., part].to(dtype)
             factor = None if weight is None else weight[index][..., part].to(dtype)
             guide = None if teacher is None else teacher[index][..., part]
+            believed = None if belief is None else belief[index][..., part].to(dtype)
             into = None if gradient is None else gradient[index][..., part]
             if label.dtype == torch.bool:
                 label = label.view(torch.uint8)
             if log_p is not None:
                 log_piece = log_p[index][..., part]
-                loss = _classes(piece, log_piece, label, chosen, factor, guide, mixture, needs_gradient)
+                loss = _classes(piece, log_piece, label, chosen, factor, guide, believed, mixture, needs_gradient)
             else:
                 if two_classes:
                     piece = _difference(piece, dtype)
@@ -145,14 +152,14 @@ class _Bootstrapped(torch.autograd.Function):
         if ctx.per_class and grad_output.ndim:
             grad_output = grad_output.unsqueeze(1)
         if not ctx.two_classes:
-            return ((gradient * grad_output).to(dtype), *[None] * 6)
+            return ((gradient * grad_output).to(dtype), *[None] * 7)
         if torch.compiler.is_compiling():  # which refuses strided outputs
             of_lesion = (gradient * grad_output).to(dtype)
-            return (torch.stack([-of_lesion, of_lesion], 1), *[None] * 6)
+            return (torch.stack([-of_lesion, of_lesion], 1), *[None] * 7)
         out = gradient.new_empty(shape, dtype=dtype)
         torch.mul(gradient, grad_output, out=out[:, 1])
         torch.neg(out[:, 1], out=out[:, 0])
-        return (out, *[None] * 6)
+        return (out, *[None] * 7)
 
 
 def _blocks(logits: Tensor, voxels: torch.Size) -> Iterator[tuple[tuple[int, ...], slice]]:
@@ -230,6 +237,7 @@ def _classes(
     valid: Tensor | None,
     weight: Tensor | None,
     teacher: Tensor | None,
+    belief: Tensor | None,
     mixture: Mixture,
     needs_gradient: bool,
 ) -> Tensor:
@@ -239,14 +247,22 @@ def _classes(
     guide = logits if teacher is None else teacher
     if mixture.lopsided:
         positive = y.clamp(max=1)
-        on_label = positive * (alpha if weight is None else alpha * weight) + (1 - positive) * beta
-        on_answer = (1 - positive) * (1 - beta)
+        negative = 1 - positive
+        of_positive = torch.full_like(y, alpha) if weight is None else alpha * weight
+        if belief is not None:
+            on_belief = belief * (negative * of_positive).unsqueeze(-2)
+            negative = negative * (1 - belief.sum(-2))
+        on_label = positive * of_positive + negative * beta
+        on_answer = negative * (1 - beta)
     else:
         on_label = torch.full_like(y, beta)
         on_answer = torch.full_like(y, 1 - beta)
     if valid is not None:
         on_label, on_answer = on_label * valid, on_answer * valid
     total = on_label + on_answer
+    if belief is not None:
+        on_belief = on_belief if valid is None else on_belief * valid.unsqueeze(-2)
+        total = total + on_belief.sum(-2)
     if mixture.soft:
         probability = log_p.exp() if teacher is None else torch.softmax(teacher, -2, dtype=log_p.dtype)
     else:
@@ -260,6 +276,8 @@ def _classes(
         log_p_k = log_p.select(-2, k)
         of_answer = probability.select(-2, k) if mixture.soft else _equals(answer, k)
         mixed = torch.addcmul(on_answer * of_answer, on_label, _equals(y, k))
+        if belief is not None and k:
+            mixed += on_belief.select(-2, k - 1)
         loss.addcmul_(mixed, log_p_k, value=-1)
         if entropy is not None:
             own = (log_p_k + entropy).mul_(of_answer).mul_(on_answer)

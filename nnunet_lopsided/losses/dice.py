@@ -1,4 +1,4 @@
-"""Soft Dice as nnU-Net computes it, with the option to leave bootstrapped negatives out; and its sum with eq. 3."""
+"""Soft Dice as nnU-Net computes it, with targets that forgive findings on unlabelled lesions; its sum with eq. 3."""
 
 from __future__ import annotations
 
@@ -14,41 +14,48 @@ from nnunet_lopsided.losses.preparation import (
     check_target,
     foreground,
     found_on_background,
+    labelled_background,
     split_ignore,
+    verdict,
 )
 
-DiceTerm = Literal["none", "full", "masked"]
+DiceTerm = Literal["none", "full", "masked", "mixed"]
 
 
 class SoftDiceLoss(nn.Module):
     """Minus the mean soft Dice, in -1..0: nnU-Net's ``MemoryEfficientSoftDiceLoss(do_bg=False)``.
 
-    Per lesion class (per region with ``sigmoid``) and sample: (2 sum(p t) + s) / (sum(p) + sum(t) + s).
+    Per lesion class (per region with ``sigmoid``) and sample: D = (2 sum(p t) + s) / (sum(p) + sum(t) + s). Its
+    gradient with respect to the p of a voxel is (2 t - D) / (sum(p) + sum(t) + s): **a voxel is pulled towards lesion
+    exactly if its target t is above D / 2**.
 
     Args:
         sigmoid: region-based training, see :class:`~nnunet_lopsided.losses.LopsidedBootstrapLoss`.
         ignore_label: the label value to ignore; with ``sigmoid`` the last target channel; None if there is none.
         batch_dice: sums run over the batch, and with ``ddp`` over the ranks; otherwise Dice is taken per sample.
         smooth: s above; nnU-Net trains with 1e-5.
-        mask: ``full``: every voxel; ``masked``: voxels labelled background that the network calls lesion are left out
-            of all sums (no gradient through the choice), so that Dice does not punish what eq. 3 bootstraps; ``none``:
-            no Dice at all, 0.
+        mask: what t is on voxels labelled background (lesions have 1). ``full``: 0, as in nnU-Net. ``mixed``: eq. 3's
+            own target, 1 - beta for the class that the network calls there, otherwise 0, held constant. ``masked``: 0,
+            and voxels that the network calls lesion are left out of all sums (no gradient through the choice).
+            ``none``: no Dice at all, 0.
+        beta: weight of the label on negatives, 0 to 1, for ``mixed``; may be changed between calls. 1 is ``full``.
+        soft: the verdict of ``mixed`` is the probability instead of the class called.
         ddp: Dice, or the mean of Dice, over all ranks of torch.distributed.
 
     Raises:
-        ValueError: ``mask`` is none of the three.
+        ValueError: ``mask`` is none of the four, or ``beta`` is out of range.
 
     Deep supervision: each level's Dice is of the label resampled to it (nearest); a lesion that vanishes there is
-    background there, and only ``masked`` does not punish the coarse head for finding it.
+    background there, and only ``masked`` and ``mixed`` do not punish the coarse head for finding it.
 
     Source:
-        Milletari et al. 2016; Isensee et al. 2021 (nnU-Net).
+        Milletari et al. 2016; Isensee et al. 2021 (nnU-Net). ``mixed``: ours, after eq. 3 of Yi et al. 2020.
 
     Example:
         >>> logits = torch.tensor([[[0.0, 0.0, 0.0], [9.0, 9.0, -9.0]]])  # lesion, lesion, background
         >>> label = torch.tensor([[[1, 0, 0]]])
-        >>> [round(float(SoftDiceLoss(mask=mask)(logits, label)), 2) for mask in ("full", "masked", "none")]
-        [-0.67, -1.0, 0.0]
+        >>> [round(float(SoftDiceLoss(mask=mask, beta=0.1)(logits, label)), 2) for mask in ("full", "masked", "mixed")]
+        [-0.67, -1.0, -0.97]
     """
 
     def __init__(
@@ -59,29 +66,45 @@ class SoftDiceLoss(nn.Module):
         batch_dice: bool = False,
         smooth: float = 1e-5,
         mask: DiceTerm = "full",
+        beta: float = 1.0,
+        soft: bool = False,
         ddp: bool = False,
     ) -> None:
         super().__init__()
-        if mask not in ("none", "full", "masked"):
-            raise ValueError(f"mask must be none, full or masked, got {mask}")
+        if mask not in ("none", "full", "masked", "mixed"):
+            raise ValueError(f"mask must be none, full, masked or mixed, got {mask}")
+        if not 0 <= beta <= 1:
+            raise ValueError(f"beta must be within [0, 1], got {beta}")
         self.sigmoid = sigmoid
         self.ignore_label = ignore_label
         self.batch_dice = batch_dice
         self.smooth = smooth
         self.mask = mask
+        self.beta = beta
+        self.soft = soft
         self.ddp = ddp
 
-    def forward(self, logits: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
-        """Scalar loss of ``logits`` (B, C, ...); ``teacher``: logits that choose the voxels to leave out."""
+    def forward(
+        self, logits: Tensor, target: Tensor, teacher: Tensor | None = None, belief: Tensor | None = None
+    ) -> Tensor:
+        """Scalar loss of ``logits`` (B, C, ...).
+
+        ``teacher`` are logits whose verdict is taken instead of the network's own; ``belief`` (B, K, ...) in [0, 1] is
+        the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t.
+        """
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
-        target = check_target(logits, target, self.sigmoid)
+        target = check_target(logits, target, self.sigmoid, valid)
         with torch.autocast(logits.device.type, enabled=False):
-            p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
+            p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":
                 return p.sum() * 0.0
+            judge = logits if teacher is None else teacher
             if self.mask == "masked":
-                kept = ~found_on_background(logits if teacher is None else teacher, target, sigmoid=self.sigmoid)
+                kept = ~found_on_background(judge, target, sigmoid=self.sigmoid)
                 valid = kept if valid is None else kept & valid
+                t = t * valid
+            elif self.mask == "mixed" and self.beta < 1:
+                t = self._mixed(t, judge, target, valid)
             axes = list(range(2, p.ndim))
             counted = p if valid is None else p * valid
             sums = torch.stack([(p * t).sum(axes), counted.sum(axes), t.sum(axes)])
@@ -95,25 +118,36 @@ class SoftDiceLoss(nn.Module):
                 return -ratio_of_sums(dice.sum(), float(dice.numel()), ddp=True)
             return -dice.mean()
 
+    def _mixed(self, t: Tensor, judge: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+        """The target with the judge's verdict, weighted 1 - beta, on what label and belief leave open."""
+        called = verdict(judge, sigmoid=self.sigmoid, soft=self.soft) * labelled_background(target, self.sigmoid)
+        if valid is not None:
+            called = torch.where(valid, called, 0.0)
+        left = 1 - t if self.sigmoid else 1 - t.sum(1, keepdim=True)
+        return t + (1 - self.beta) * left * called
+
     def extra_repr(self) -> str:
-        return f"mask={self.mask}, batch_dice={self.batch_dice}, smooth={self.smooth:g}, sigmoid={self.sigmoid}"
+        return (
+            f"mask={self.mask}, beta={self.beta:g}, soft={self.soft}, batch_dice={self.batch_dice}, "
+            f"smooth={self.smooth:g}, sigmoid={self.sigmoid}"
+        )
 
 
 class LopsidedDiceLoss(LopsidedBootstrapLoss):
     """Lopsided bootstrap loss plus ``weight_dice`` times :class:`SoftDiceLoss`.
 
-    A full Dice term tolerates lesions missing at random but punishes predictions on them; ``masked`` leaves these out.
-    ``alpha`` and ``beta`` may be changed between calls.
+    Mean cross-entropy divides by all voxels, Dice by those of lesions, so **the Dice term decides** where both speak:
+    on a lesion that the labels lack, ``full`` outweighs any beta. ``mixed`` hands beta to the Dice term, too.
 
     Args:
         alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``sigmoid``, ``ignore_label``, ``reduction``,
-            ``soft`` and ``ddp``.
-        dice: which voxels the Dice term sees; ``none``: eq. 3 alone.
+            ``soft`` and ``ddp``. ``alpha`` and ``beta`` may be changed between calls (warm-up): both terms follow.
+        dice: the target of the Dice term on negatives, ``mask`` of :class:`SoftDiceLoss`; ``none``: eq. 3 alone.
         weight_dice: factor of the Dice term.
         batch_dice: see :class:`SoftDiceLoss`, as is ``smooth``.
 
     Example:
-        >>> loss = LopsidedDiceLoss(3, 0.1, dice="masked")
+        >>> loss = LopsidedDiceLoss(3, 0.1, dice="mixed")
         >>> round(float(loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))), 4)
         0.6931
     """
@@ -138,14 +172,27 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         )
         self.weight_dice = weight_dice
         self.dice = SoftDiceLoss(
-            sigmoid=sigmoid, ignore_label=ignore_label, batch_dice=batch_dice, smooth=smooth, mask=dice, ddp=ddp
+            sigmoid=sigmoid,
+            ignore_label=ignore_label,
+            batch_dice=batch_dice,
+            smooth=smooth,
+            mask=dice,
+            beta=beta,
+            soft=soft,
+            ddp=ddp,
         )
 
     def forward(
-        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, teacher: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        teacher: Tensor | None = None,
+        belief: Tensor | None = None,
     ) -> Tensor:
-        """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar."""
-        loss = super().forward(logits, target, weight, teacher)
+        """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar; inputs as in both terms."""
+        loss = super().forward(logits, target, weight, teacher, belief)
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
-        return loss + self.weight_dice * self.dice(logits, target, teacher)
+        self.dice.beta = self.beta
+        return loss + self.weight_dice * self.dice(logits, target, teacher, belief)

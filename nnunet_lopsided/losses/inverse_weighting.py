@@ -192,7 +192,7 @@ class InverseWeightedLoss(nn.Module):
         """
         weights = torch.ones_like(logits[:, :1]) if weight is None else weight
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
-        target = check_target(logits, target, self.sigmoid)
+        target = check_target(logits, target, self.sigmoid, valid)
         if not (self.sigmoid and weights.shape == logits.shape):
             weights = with_channel(weights, logits, "weight")
         with torch.autocast(logits.device.type, enabled=False):
@@ -204,7 +204,7 @@ class InverseWeightedLoss(nn.Module):
             return self._overlap(logits, target, weights, valid)
 
     def _voxelwise(self, logits: Tensor, target: Tensor, weights: Tensor, valid: Tensor | None) -> Tensor:
-        loss = voxelwise_cross_entropy(logits, target, sigmoid=self.sigmoid)
+        loss = voxelwise_cross_entropy(logits, target, sigmoid=self.sigmoid, valid=valid)
         if self.kind == "focal":
             positive = target > (0.5 if self.sigmoid else 0)
             # 1 - p_y of CE(y) = -log p_y, exact near p_y = 1. The floor keeps exponents below 1 differentiable there.

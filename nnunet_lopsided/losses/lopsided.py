@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from nnunet_lopsided.losses.bootstrap import Mixture, bootstrapped_cross_entropy
 from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
-from nnunet_lopsided.losses.preparation import Reduction, ScalarReduction, check_target, split_ignore, with_channel
+from nnunet_lopsided.losses.preparation import (
+    Reduction,
+    ScalarReduction,
+    check_belief,
+    check_target,
+    labelled_background,
+    split_ignore,
+    with_channel,
+    without_ignored,
+)
 
 
 def lopsided_bootstrap_loss(
@@ -32,6 +41,7 @@ def lopsided_bootstrap_loss(
     soft: bool = False,
     weight: Tensor | None = None,
     teacher: Tensor | None = None,
+    belief: Tensor | None = None,
     ddp: bool = False,
 ) -> Tensor:
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
@@ -57,13 +67,18 @@ def lopsided_bootstrap_loss(
         weight: (B, ...) or (B, 1, ...), with ``sigmoid`` also (B, C, ...): factor on alpha, positives only, e.g.
             inverse size weights. Not negative.
         teacher: logits of another network, shaped like ``logits``, from which yhat is taken; no gradient passes.
+        belief: (B, K, ...) with one channel per lesion class (or region), within [0, 1]: how sure somebody else is that
+            a voxel labelled background is that lesion. It counts there alone: a share t of the voxel is a positive,
+            the rest a negative, t alpha CE(k) + (1 - t) (beta CE(0) + (1 - beta) CE(yhat)). Those of one voxel add up
+            to at most 1. Belief 0 changes nothing, belief 1 is the label.
         ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:
         A scalar, 0 with a graph attached if no voxel is valid; or the voxel-wise loss.
 
     Raises:
-        ValueError: alpha, beta or reduction out of range, or shapes that do not fit.
+        ValueError: alpha, beta or reduction out of range, shapes that do not fit, or on a CPU a label that is no class
+            (on a GPU an assertion of the device).
 
     Source:
         Yi et al. 2020, "Brain Metastasis Segmentation Network Trained with Robustness to Annotations with Multiple
@@ -76,7 +91,7 @@ def lopsided_bootstrap_loss(
     """
     _check_weights(alpha, beta, reduction)
     mixture = Mixture(float(alpha), float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, weight, teacher, reduction, ddp)
+    return _reduced(logits, target, mixture, valid, weight, teacher, belief, reduction, ddp)
 
 
 def bootstrap_loss(
@@ -105,7 +120,7 @@ def bootstrap_loss(
     """
     _check_weights(1.0, beta, reduction)
     mixture = Mixture(1.0, float(beta), lopsided=False, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, None, teacher, reduction, ddp)
+    return _reduced(logits, target, mixture, valid, None, teacher, None, reduction, ddp)
 
 
 class BootstrapLoss(nn.Module):
@@ -211,11 +226,17 @@ class LopsidedBootstrapLoss(nn.Module):
         self.ddp = ddp
 
     def forward(
-        self, logits: Tensor, target: Tensor, weight: Tensor | None = None, teacher: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        teacher: Tensor | None = None,
+        belief: Tensor | None = None,
     ) -> Tensor:
         """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar.
 
-        ``weight`` (B, 1, ...) multiplies alpha on positives; ``teacher`` are the logits yhat is taken from.
+        ``weight`` (B, 1, ...) multiplies alpha on positives; ``teacher`` are the logits yhat is taken from; ``belief``
+        (B, K, ...) is how sure somebody else is that voxels labelled background are lesion.
         """
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
         return lopsided_bootstrap_loss(
@@ -229,6 +250,7 @@ class LopsidedBootstrapLoss(nn.Module):
             soft=self.soft,
             weight=weight,
             teacher=teacher,
+            belief=belief,
             ddp=self.ddp,
         )
 
@@ -246,27 +268,39 @@ def _reduced(
     valid: Tensor | None,
     weight: Tensor | None,
     teacher: Tensor | None,
+    belief: Tensor | None,
     reduction: Reduction,
     ddp: bool,
 ) -> Tensor:
-    target = check_target(logits, target, mixture.sigmoid)
+    sigmoid = mixture.sigmoid
     if valid is not None:
         valid = with_channel(valid, logits, "valid")
-    if weight is not None and not (mixture.sigmoid and weight.shape == logits.shape):
+    target = check_target(logits, target, sigmoid, valid)
+    if weight is not None and not (sigmoid and weight.shape == logits.shape):
         weight = with_channel(weight, logits, "weight")
     if teacher is not None and teacher.shape != logits.shape:
         raise ValueError(f"teacher must have the shape of logits, {tuple(logits.shape)}, got {tuple(teacher.shape)}")
+    if belief is not None:
+        belief = check_belief(logits, belief, sigmoid)
     with torch.autocast(logits.device.type, enabled=False):
+        per_class = not sigmoid and logits.shape[1] > 2
         loss = bootstrapped_cross_entropy(
-            logits, target, mixture, valid=valid, weight=weight, teacher=teacher, voxelwise=reduction == "none"
+            without_ignored(logits, valid),
+            target if belief is None or per_class else _share_of_lesion(target, belief, sigmoid),
+            mixture,
+            valid=valid,
+            weight=weight,
+            teacher=None if teacher is None else without_ignored(teacher, valid),
+            belief=belief if per_class else None,
+            voxelwise=reduction == "none",
         )
         if reduction == "none":
             return loss
         if reduction == "sum":
             return sum_over_ranks(loss) if ddp else loss
         if reduction == "weighted_mean":
-            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, loss.dtype), ddp)
-        n_problems = logits.shape[1] if mixture.sigmoid else 1
+            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, belief, loss.dtype), ddp)
+        n_problems = logits.shape[1] if sigmoid else 1
         if valid is None:
             n_valid: Tensor | float = float(target.numel())
         else:
@@ -274,14 +308,27 @@ def _reduced(
         return ratio_of_sums(loss, n_valid, ddp)
 
 
+def _share_of_lesion(target: Tensor, belief: Tensor | None, sigmoid: bool) -> Tensor:
+    """Of every voxel (and region) the share that is lesion: 1 where labelled, elsewhere what is believed."""
+    background = labelled_background(target, sigmoid)
+    if belief is None:
+        return (~background).float()
+    return torch.where(background, belief if sigmoid else belief.sum(1, keepdim=True), 1.0)
+
+
 def _sum_of_weights(
-    target: Tensor, mixture: Mixture, valid: Tensor | None, weight: Tensor | None, dtype: torch.dtype
+    target: Tensor,
+    mixture: Mixture,
+    valid: Tensor | None,
+    weight: Tensor | None,
+    belief: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
-    positive = target > (0.5 if mixture.sigmoid else 0)
     total = torch.ones_like(target, dtype=dtype)
     if mixture.lopsided:
+        share = _share_of_lesion(target, belief, mixture.sigmoid).to(dtype)
         on_label = mixture.alpha if weight is None else mixture.alpha * weight.to(dtype)
-        total = torch.where(positive, on_label, total)
+        total = 1 - share + share * on_label
     return total.sum() if valid is None else (total * valid).sum()
 
 

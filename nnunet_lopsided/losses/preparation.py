@@ -17,7 +17,7 @@ class Foreground(NamedTuple):
 
     Attributes:
         probability: (B, K, ...) float32 or float64 in [0, 1].
-        truth: (B, K, ...) zeros and ones of the same type; 0 where the voxel is ignored.
+        truth: (B, K, ...) of the same type, zeros and ones, with a belief values between; 0 where the voxel is ignored.
         valid: boolean, (B, 1, ...) or (B, K, ...); None if every voxel counts.
     """
 
@@ -46,19 +46,47 @@ def with_channel(labels: Tensor, logits: Tensor, name: str) -> Tensor:
     return labels
 
 
-def check_target(logits: Tensor, target: Tensor, sigmoid: bool) -> Tensor:
+def check_target(logits: Tensor, target: Tensor, sigmoid: bool, valid: Tensor | None = None) -> Tensor:
     """``target`` as (B, 1, ...) labels, or with ``sigmoid`` as the (B, R, ...) regions it is.
 
+    On a CPU values are looked at, too: -1 (nnU-Net's mark outside the nonzero mask, background here) to C - 1, regions
+    0 and 1; ``valid`` leaves voxels out of that. On a GPU the check must not make the host wait: a wrong value ends the
+    next synchronisation with an assertion of the device that holds the same words.
+
     Raises:
-        ValueError: fewer than two classes, or shapes that do not fit.
+        ValueError: fewer than two classes, shapes that do not fit, or a label that is no class.
     """
     if sigmoid:
         if target.shape != logits.shape:
             raise ValueError(f"target must have the shape of logits, {tuple(logits.shape)}, got {tuple(target.shape)}")
-        return target
-    if logits.ndim < 2 or logits.shape[1] < 2:
-        raise ValueError(f"logits must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
-    return with_channel(target, logits, "target")
+        low, high = 0, 1
+    else:
+        if logits.ndim < 2 or logits.shape[1] < 2:
+            raise ValueError(f"logits must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
+        target = with_channel(target, logits, "target")
+        low, high = -1, logits.shape[1] - 1
+    _check_values(target, low, high, valid)
+    return target
+
+
+def _check_values(labels: Tensor, low: int, high: int, valid: Tensor | None) -> None:
+    if labels.dtype == torch.bool or not labels.numel() or torch.compiler.is_compiling():
+        return
+    counted = labels if valid is None else torch.where(valid, labels, 0)
+    least, most = (bound.double() for bound in torch.aminmax(counted))  # an unsigned type knows no -1
+    expected = f"target must hold {low} to {high}: a label is no class of the network"
+    if labels.is_cuda:
+        torch._assert_async((least >= low) & (most <= high), expected)
+    elif not (least >= low and most <= high):
+        raise ValueError(f"{expected}, got {least.item():g} to {most.item():g}")
+
+
+def without_ignored(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """Logits with zeros on ignored voxels, so that whatever a network says there (NaN, too) reaches no sum.
+
+    Multiplying a loss by 0 would not do: 0 times NaN is NaN. No gradient passes there.
+    """
+    return logits if valid is None else torch.where(with_channel(valid, logits, "valid"), logits, 0.0)
 
 
 def split_ignore(target: Tensor, ignore_label: int | None, sigmoid: bool) -> tuple[Tensor, Tensor | None]:
@@ -84,7 +112,34 @@ def one_hot(labels: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
     return (labels == classes).to(dtype)
 
 
-def foreground(logits: Tensor, target: Tensor, *, sigmoid: bool, valid: Tensor | None) -> Foreground:
+def check_belief(logits: Tensor, belief: Tensor, sigmoid: bool) -> Tensor:
+    """``belief`` in the precision of the loss.
+
+    Raises:
+        ValueError: its shape is not (B, K, ...) with K lesion classes or regions.
+    """
+    n_problems = logits.shape[1] - (not sigmoid)
+    shape = (logits.shape[0], n_problems, *logits.shape[2:])
+    if belief.shape != shape:
+        raise ValueError(f"belief must be (B, lesion classes or regions, ...), {shape}, got {tuple(belief.shape)}")
+    return belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+
+
+def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:
+    """What a network calls each voxel, (B, K, ...) without a graph: the lesion class with the highest logit, as zeros
+    and ones, or with ``soft`` the probabilities. On a tie the first class wins, so background before any lesion."""
+    with torch.no_grad():
+        logits = full_precision(logits)
+        if sigmoid:
+            return torch.sigmoid(logits) if soft else (logits > 0).to(logits.dtype)
+        if soft:
+            return torch.softmax(logits, 1)[:, 1:]
+        return one_hot(logits.max(1, keepdim=True).indices, logits.shape[1], logits.dtype)
+
+
+def foreground(
+    logits: Tensor, target: Tensor, *, sigmoid: bool, valid: Tensor | None, belief: Tensor | None = None
+) -> Foreground:
     """The lesion classes of a softmax, or the regions, as binary problems of probability and truth.
 
     Args:
@@ -92,21 +147,30 @@ def foreground(logits: Tensor, target: Tensor, *, sigmoid: bool, valid: Tensor |
         target: labels (B, 1, ...) or (B, ...); with ``sigmoid`` (B, R, ...) zeros and ones.
         sigmoid: every channel is a region of its own.
         valid: boolean (B, 1, ...) or (B, ...), False where the voxel is ignored; None: all count.
+        belief: (B, K, ...) in [0, 1], truth of voxels that are labelled background (of each region by itself).
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes or values that do not fit.
     """
-    logits = full_precision(logits)
-    target = check_target(logits, target, sigmoid)
+    if valid is not None:
+        valid = with_channel(valid, logits, "valid")
+    logits = without_ignored(full_precision(logits), valid)
+    target = check_target(logits, target, sigmoid, valid)
     if sigmoid:
         probability, truth = torch.sigmoid(logits), (target > 0.5).to(logits.dtype)
     else:
         probability = torch.softmax(logits, 1)[:, 1:]
         truth = one_hot(target, logits.shape[1], logits.dtype)
+    if belief is not None:
+        truth = torch.where(labelled_background(target, sigmoid), check_belief(logits, belief, sigmoid), truth)
     if valid is not None:
-        valid = with_channel(valid, logits, "valid")
         truth = truth * valid
     return Foreground(probability, truth, valid)
+
+
+def labelled_background(target: Tensor, sigmoid: bool) -> Tensor:
+    """Boolean, (B, 1, ...), or (B, R, ...) for regions."""
+    return target <= (0.5 if sigmoid else 0)
 
 
 def found_on_background(logits: Tensor, target: Tensor, *, sigmoid: bool) -> Tensor:
@@ -116,18 +180,18 @@ def found_on_background(logits: Tensor, target: Tensor, *, sigmoid: bool) -> Ten
     """
     with torch.no_grad():
         if sigmoid:
-            return (logits > 0) & (target <= 0.5)
+            return (logits > 0) & labelled_background(target, sigmoid)
         lesion = logits[:, 1:].amax(1, keepdim=True) > logits[:, :1]
-        return lesion & (with_channel(target, logits, "target") <= 0)
+        return lesion & labelled_background(with_channel(target, logits, "target"), sigmoid)
 
 
-def voxelwise_cross_entropy(logits: Tensor, target: Tensor, *, sigmoid: bool) -> Tensor:
+def voxelwise_cross_entropy(logits: Tensor, target: Tensor, *, sigmoid: bool, valid: Tensor | None = None) -> Tensor:
     """Cross-entropy of every voxel, (B, 1, ...), or binary cross-entropy (B, R, ...), with its graph.
 
-    Labels outside 0..C-1 (ignored voxels) count as background here; mask them afterwards.
+    Ignored voxels (False in ``valid``) have the loss of equal logits and no gradient; mask them afterwards.
     """
-    logits = full_precision(logits)
-    target = check_target(logits, target, sigmoid)
+    logits = without_ignored(full_precision(logits), valid)
+    target = check_target(logits, target, sigmoid, valid)
     if sigmoid:
         return functional.binary_cross_entropy_with_logits(logits, (target > 0.5).to(logits.dtype), reduction="none")
     labels = target.long()

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nnunet_lopsided.losses.distributed import ratio_of_sums
 from nnunet_lopsided.losses.lopsided import lopsided_bootstrap_loss
-from nnunet_lopsided.losses.preparation import check_target, foreground, found_on_background, split_ignore
+from nnunet_lopsided.losses.preparation import foreground, found_on_background, split_ignore
 
 RegionReduction = Literal["mean", "sum"]
 EmptyRegions = Literal["include", "skip"]
@@ -170,7 +170,6 @@ class RegionSpecificLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Scalar loss of ``logits`` (B, C, ...) against nnU-Net's ``target``."""
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
-        target = check_target(logits, target, self.sigmoid)
         with torch.autocast(logits.device.type, enabled=False):
             p, t, counted = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
             if self.bootstrap:

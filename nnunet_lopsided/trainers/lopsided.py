@@ -19,6 +19,7 @@ BETA = NameOption("beta", "bN", "weight of the label on background voxels", 0, 1
 BETA_EVERYWHERE = NameOption("beta", "bN", "weight of the label", 0, 1)
 DICE = (
     NameFlag("dice", "dicefull", "Dice over all voxels", "full"),
+    NameFlag("dice", "dicemixed", "Dice against eq. 3's own target", "mixed"),
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
 )

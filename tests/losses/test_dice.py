@@ -146,5 +146,5 @@ def test_compiles_without_a_break() -> None:
 
 
 def test_wrong_parameters() -> None:
-    with pytest.raises(ValueError, match="mask must be none, full or masked, got half"):
+    with pytest.raises(ValueError, match="mask must be none, full, masked or mixed, got half"):
         SoftDiceLoss(mask="half")  # type: ignore[arg-type]
