@@ -516,7 +516,7 @@ def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
 def preprocessed_cases(folder: Path) -> list[str]:
     """The cases in a folder of preprocessed data, sorted, as nnU-Net lists them.
 
-    Source: ``nnUNetDatasetBlosc2.get_identifiers`` of nnU-Net 2.8.1: every ``.b2nd`` that is no ``_seg.b2nd`` is a case.
+    Source: ``nnUNetDatasetBlosc2.get_identifiers`` of nnU-Net 2.8.1: every ``.b2nd`` but ``_seg.b2nd`` is a case.
     """
     names = (path.name for path in folder.glob("*.b2nd") if not path.name.endswith("_seg.b2nd"))
     return sorted(name.removesuffix(".b2nd") for name in names)

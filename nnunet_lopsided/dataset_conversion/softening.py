@@ -92,8 +92,9 @@ def soften(
         n_processes: how many cases are worked on at the same time.
 
     Raises:
-        InputError: nothing is preprocessed, a file belongs to no case, is unreadable or damaged, lies elsewhere than the
-            label, holds values outside [0, 1] or exclusive classes whose beliefs sum to more than 1, or beliefs exist.
+        InputError: nothing is preprocessed, a file belongs to no case, is unreadable or damaged, lies elsewhere than
+            the label or holds values outside [0, 1], beliefs of exclusive classes sum to more than 1, or there are
+            beliefs already.
     """
     folder = preprocessed_folder(dataset)
     scheme = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json")
@@ -192,9 +193,8 @@ def _naming(classes: tuple[str, ...]) -> str:
 def _configuration(folder: Path, plans_name: str, name: str) -> Configuration:
     plans = read_json(folder / f"{plans_name}.json", {"configurations": dict})
     if name not in plans["configurations"]:
-        raise InputError(
-            f"configuration must be one of {', '.join(plans['configurations'])} ({folder / plans_name}.json), got {name}"
-        )
+        known = ", ".join(plans["configurations"])
+        raise InputError(f"configuration must be one of {known} ({folder / plans_name}.json), got {name}")
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     return data_configurations([plans])[PlansManager(plans).get_configuration(name).data_identifier]

@@ -73,8 +73,8 @@ def preprocessed_belief(
         array = np.clip(array, 0, largest).astype(np.float32, copy=False)
     if array.shape[1:] != clean.array.shape[1:]:
         raise InputError(
-            f"case {case}: expected shape {clean.array.shape[1:]} in {configuration.folder}, found {array.shape[1:]} by "
-            "its plans; preprocess the dataset again"
+            f"case {case}: expected shape {clean.array.shape[1:]} in {configuration.folder}, found {array.shape[1:]} "
+            "by its plans; preprocess the dataset again"
         )
     return array
 
@@ -100,7 +100,7 @@ def to_levels(belief: NDArray[np.floating], exclusive: bool) -> NDArray[np.uint8
 
 def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The belief in [0, 1] that :func:`to_levels` stored; 255 is exactly 1."""
-    return levels / np.float32(LEVELS)
+    return levels.astype(np.float32) / np.float32(LEVELS)
 
 
 def write_belief(folder: Path, case: str, levels: NDArray[np.uint8], data_folder: Path) -> None:
