@@ -215,9 +215,7 @@ class _Softening:
         exclusive = not self.scheme.has_regions
         if exclusive and (largest := belief.sum(axis=0).max(initial=0)) > 1 + ROUNDING:
             names = ", ".join(path.name for path in files.values())
-            raise InputError(
-                f"case {case}: expected beliefs of classes that sum to at most 1, found {largest}: {names}"
-            )
+            raise InputError(f"case {case}: expected beliefs that sum to at most 1, found {largest:.6g} in {names}")
         on_grid = preprocessed_belief(case, belief, self.configuration, clean)
         write_belief(self.target, case, to_levels(on_grid, exclusive), self.data_folder)
         return {path.name: file_digest(path) for path in files.values()}

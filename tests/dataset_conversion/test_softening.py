@@ -175,7 +175,7 @@ def test_exclusive_classes_sum_to_at_most_1(copy_of: Callable[[str], TinyDataset
             folder = BeliefFolder(dataset.preprocessed / "nnUNetPlans_2d")
             assert folder.has(case, ("whole", "core"))
             continue
-        with pytest.raises(InputError, match="case phantom_000: expected beliefs that sum to at most 1, found 1.4 in"):
+        with pytest.raises(InputError, match=r"expected beliefs that sum to at most 1, found 1.4 in"):
             soften(number, "2d", source)
 
 
@@ -190,7 +190,7 @@ def test_images_and_labels_must_lie_in_the_same_place(copy_of: Callable[[str], T
     values = image.array.copy()
     values[0, 0, 0] = np.nan  # ITK reads it as 0
     write_image(source / f"{CASES[0]}.nii.gz", Image(values, image.geometry))
-    with pytest.raises(InputError, match="^case phantom_000: expected finite values"):
+    with pytest.raises(InputError, match=r"^case phantom_000: expected finite values"):
         soften(701, "2d", source)
 
 

@@ -175,7 +175,7 @@ def test_a_folder_of_beliefs(data_folder: Path) -> None:
 def test_cases_without_a_known_belief_are_refused(data_folder: Path) -> None:
     with pytest.raises(InputError, match=r"^case c: no belief, expected .*/c.b2nd: run lopsided-soften with --overwr"):
         BeliefFolder(data_folder).has("c", ("lesion",))
-    with pytest.raises(InputError, match="^case a: expected beliefs of rim, core, found lesion in .*lopsided-soften"):
+    with pytest.raises(InputError, match=r"^case a: expected beliefs of rim, core, found lesion in .*lopsided-soften"):
         BeliefFolder(data_folder).has("a", ("rim", "core"))
     file = data_folder / FOLDER / "a.b2nd"
     file.write_bytes(file.read_bytes()[:40])

@@ -215,8 +215,9 @@ def test_beliefs_pass_the_augmentation_of_a_cascade(soft: Callable[..., Any]) ->
 def soft(
     tiny_datasets: Callable[[str], TinyDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., TinyDataset]:
-    """(kind, configuration, level, without) -> a copy of a tiny dataset with beliefs of ``level`` 255ths (None: random),
-    but for the cases ``without``.
+    """A kind of labels and a configuration -> a copy of the tiny dataset with beliefs.
+
+    Also taken: their ``level`` in 255ths, random if None, and the cases ``without`` one.
     """
 
     def make(kind: str, configuration: str, level: int | None = None, without: tuple[str, ...] = ()) -> TinyDataset:
