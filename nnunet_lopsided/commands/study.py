@@ -148,8 +148,20 @@ def _plan(arguments: argparse.Namespace) -> int:
     print(f"  {expected.seconds_per_iteration:.2f} s per iteration, {expected.basis}; disk is a rule of thumb")
     for arm in study.arms:
         if arm.trainer in other_trainers():
-            print(f"note: {arm.name}: {arm.trainer} is nnU-Net's own and keeps its own epochs and iterations")
+            print(f"note: {arm.name}: {arm.trainer} is nnU-Net's own: its own epochs and iterations, and no seed")
+    _note_seeds(study, folder)
     return 0
+
+
+def _note_seeds(study: Study, folder: StudyFolder) -> None:
+    """Say why trainings of an earlier version go on as they were begun."""
+    from nnunet_lopsided.study.preparation import trained_without_seeds
+
+    if study.seeds is None and trained_without_seeds(study, folder):
+        print(
+            f"note: trainings in {folder.path} were begun without seeds and go on so; seeds: true in the study trains "
+            "them again"
+        )
 
 
 def _arm_lines(study: Study) -> list[str]:
@@ -198,6 +210,7 @@ def _run(arguments: argparse.Namespace) -> int:
     command = command_line(folder, arguments.cores, arguments.gpus, arguments.profile, further)
     gpus = _gpus(study, arguments)
     plan_jobs(study, folder, file)  # complains before anything is written
+    _note_seeds(study, folder)
     with _only_run(folder):
         jobs = prepare(study, text, folder, file)
         if arguments.dry_run:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job
+from nnunet_lopsided.study.jobs import Job, trainer_of_command
 from nnunet_lopsided.study.schema import Study
 from nnunet_lopsided.study.trainer_choice import budget_of
 
@@ -68,7 +68,7 @@ def estimate(study: Study, jobs: Sequence[Job], folder: StudyFolder) -> Estimate
 
 def n_iterations(job: Job) -> int:
     """Training iterations of a training, by its trainer's name or else nnU-Net's default."""
-    epochs, iterations = budget_of(job.command[job.command.index("-tr") + 1])
+    epochs, iterations = budget_of(trainer_of_command(job.command))
     return (epochs or _EPOCHS) * (iterations or _ITERATIONS)
 
 

@@ -134,6 +134,16 @@ def same_outcome(one: Sequence[str], other: Sequence[str]) -> bool:
     return _essence(one) == _essence(other)
 
 
+def trainer_of_command(command: Sequence[str]) -> str:
+    """The trainer of a call of nnUNetv2_train.
+
+    Example:
+        >>> trainer_of_command(["nnUNetv2_train", "1", "2d", "0", "-tr", "nnUNetTrainer25D"])
+        'nnUNetTrainer25D'
+    """
+    return command[command.index("-tr") + 1]
+
+
 def _essence(command: Sequence[str]) -> list[str]:
     kept, dropping = [], False
     for word in command:
@@ -344,7 +354,7 @@ class _Expansion:
         yield self._share(variant, f"apply/{name}")
 
     def audit_command(self, run: Run, folder: str) -> tuple[str, ...]:
-        command = ["lopsided-audit", "-d", str(self.ids[run.variant.name]), "-tr", run.arm.trainer]
+        command = ["lopsided-audit", "-d", str(self.ids[run.variant.name]), "-tr", self._trainer(run)]
         command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
         command += [*self._label, *self._patients_regex, "-device", self.study.device, "--overwrite"]
         return (*command, "-np", str(self.study.resources.cpus))
@@ -402,8 +412,8 @@ class _Expansion:
 
     def _train(self, run: Run, fold: int | str) -> Job:
         resources, variant = self.study.resources, run.variant
-        command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold), "-tr", run.arm.trainer]
-        command += [*self._plans, "-device", self.study.device]
+        command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold)]
+        command += ["-tr", self._trainer(run), *self._plans, "-device", self.study.device]
         if "validation" in self.study.evaluation.cases or any(arm.relabelled for arm in self.study.arms):
             command.append("--npz")
         gpus = resources.gpus if self.study.device == "cuda" else 0
@@ -432,7 +442,7 @@ class _Expansion:
             "-c",
             run.configuration,
             "-tr",
-            run.arm.trainer,
+            self._trainer(run),
             *self._plans,
             "-f",
         ]
@@ -465,15 +475,18 @@ class _Expansion:
         return (*full, "--cv", self._model(run), "--folds", *map(str, self.study.folds), *censored)
 
     def _model(self, run: Run) -> str:
-        names = self._folder(run.variant.name), run.arm.trainer, self.study.plans, run.configuration
+        names = self._folder(run.variant.name), self._trainer(run), self.study.plans, run.configuration
         return f"{_results(run)}/{results_folder_name(*names)}"
+
+    def _trainer(self, run: Run) -> str:
+        return self.study.trainer_of(run.arm, run.repetition)
 
     def _folder(self, variant: str) -> str:
         return new_dataset_name(self.ids[variant], variant)
 
 
 def _results(run: Run) -> str:
-    """nnU-Net has no seed and no name for a repetition: each has a results folder of its own."""
+    """nnU-Net has no name for a repetition, and its own trainers no seed: each has a results folder of its own."""
     return f"nnUNet_results/repetition_{run.repetition}"
 
 

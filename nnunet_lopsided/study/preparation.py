@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nnunet_lopsided.nnunet_layout import (
     write_json,
 )
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome
+from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome, trainer_of_command
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 
@@ -45,11 +45,30 @@ def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[d
     _check_folder(study, folder)
     _check_datasets(study, file)
     ids = choose_ids(study, folder.ids())
+    if study.seeds is None:
+        study = replace(study, seeds=not trained_without_seeds(study, folder))
     _check_ids(folder, ids)
     _check_folds(study, folder, ids)
     jobs = expand(study, ids)
     _check_data(folder, jobs)
     return ids, jobs
+
+
+def trained_without_seeds(study: Study, folder: StudyFolder) -> bool:
+    """Whether the folder holds trainings of the study whose trainers got no seed: of an earlier version, or told so.
+
+    With seeds they would all have to be done again.
+    """
+    ids = choose_ids(study, folder.ids())
+    kinds = (expand(replace(study, seeds=seeds), ids) for seeds in (False, True))
+    for plain, seeded in zip(*kinds, strict=True):
+        if plain.kind == "train" and plain.command != seeded.command:
+            begun = folder.all_attempts(plain.name)[-1:]
+            done = folder.record(plain.name)
+            commands = [r["command"] for r in (*begun, *([] if done is None else [done])) if "command" in r]
+            if any(trainer_of_command(c) == trainer_of_command(plain.command) for c in commands):
+                return True
+    return False
 
 
 def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -> tuple[Job, ...]:

@@ -40,7 +40,7 @@ def _run_rows(results: Results) -> Iterator[list[Any]]:
         run, variant, counts = e.run, e.run.variant, e.evaluation.summary["counts"]
         row: list[Any] = [run.name, e.cases, variant.dataset, variant.labels, variant.censoring.mode or "none"]
         row += [_cell(variant.censoring.rate), variant.seed, _cell(variant.patients), run.configuration, run.arm.name]
-        row += [run.arm.trainer, run.repetition, counts["cases"], counts["reference_lesions"]]
+        row += [results.trainer(run), run.repetition, counts["cases"], counts["reference_lesions"]]
         row += [f"{e.training_seconds / 3600:.4f}", e.attempts]
         for name in METRICS:
             low, high = e.interval(name) or (None, None)

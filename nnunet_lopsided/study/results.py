@@ -11,7 +11,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.tables import SavedEvaluation, read_evaluation
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, Run, runs_of
+from nnunet_lopsided.study.jobs import Job, Run, runs_of, trainer_of_command
 from nnunet_lopsided.study.schema import FULL, Study
 
 # In the paper's order, and what else a reader asks for.
@@ -141,6 +141,10 @@ class Results:
     def trainings(self, run: Run) -> list[Job]:
         """The trainings of a run, one per fold."""
         return [job for job in self.jobs if job.run == run.name and job.kind == "train"]
+
+    def trainer(self, run: Run) -> str:
+        """The trainer that a run was trained with, its seed included."""
+        return trainer_of_command(self.trainings(run)[0].command)
 
     def cells(self, cases: str = "test") -> list[Cell]:
         """Every row of the tables, the ones without results too."""

@@ -12,7 +12,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.reading import Node, did_you_mean
-from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget
+from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget, with_seed
 
 FULL = "full"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
@@ -99,7 +99,7 @@ class Arm:
 
     Attributes:
         name: in the study.
-        trainer: with its budget in the name, where it is one of ours.
+        trainer: with its budget in the name, where it is one of ours, but without the seed of a repetition.
         censoring: names of the censorings it is trained on; None: all.
         ignored: whether it is told where labels lack lesions, by the ignore label: an oracle.
         relabelled: how its labels are completed before it is trained; None: they are not.
@@ -180,7 +180,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole study; see docs/reference/study.md for every key of the YAML file."""
+    """A whole study; see docs/reference/study.md for every key of the YAML file.
+
+    ``seeds`` None: true, but where the study's folder holds trainings without.
+    """
 
     name: str
     datasets: tuple[Dataset, ...]
@@ -193,6 +196,7 @@ class Study:
     folds: tuple[int | str, ...] = (0,)
     splits: int = 5
     repetitions: int = 1
+    seeds: bool | None = None
     baseline: str = ""
     evaluation: Evaluation = Evaluation()
     mirroring: bool = True
@@ -208,6 +212,10 @@ class Study:
     def repetitions_of(self, arm: Arm) -> int:
         """How often an arm is trained on the same labels."""
         return arm.repetitions or self.repetitions
+
+    def trainer_of(self, arm: Arm, repetition: int) -> str:
+        """The trainer of a repetition; one of ours has its number as seed, so that arms are compared on the same."""
+        return arm.trainer if self.seeds is False else with_seed(arm.trainer, repetition)
 
 
 def read_study(path: Path) -> Study:
@@ -241,7 +249,7 @@ _KEYS = (
         "folds",
         "splits",
     ),
-    *("repetitions", "budget", "evaluation", "mirroring", "device", "resources", "dataset_ids"),
+    *("repetitions", "seeds", "budget", "evaluation", "mirroring", "device", "resources", "dataset_ids"),
 )
 
 
@@ -255,8 +263,6 @@ def _study(top: Node, folder: Path) -> Study:
     budget = top.get("budget", _budget, (None, None))
     arms = top.need("arms", lambda n: n.list_of(lambda a: _arm(a, names, budget)))
     _unique(top, "arms", [arm.name for arm in arms])
-    # nnU-Net keeps results by labels and trainer.
-    _unique(top, "arms", [f"{arm.trainer} {arm.own_labels}".rstrip() for arm in arms])
     study = Study(
         name=top.need("name", _study_name),
         datasets=datasets,
@@ -269,6 +275,7 @@ def _study(top: Node, folder: Path) -> Study:
         folds=top.get("folds", lambda n: n.list_of(_fold), (0,)),
         splits=top.get("splits", lambda n: n.whole(2, 99), 5),
         repetitions=top.get("repetitions", lambda n: n.whole(1, 999), 1),
+        seeds=top.get("seeds", Node.truth, None),
         baseline=top.get("baseline", lambda n: n.choice([arm.name for arm in arms]), arms[0].name),
         evaluation=top.get("evaluation", _evaluation, Evaluation()),
         mirroring=top.get("mirroring", Node.truth, True),
@@ -282,6 +289,10 @@ def _study(top: Node, folder: Path) -> Study:
 
 def _check_together(top: Node, study: Study) -> None:
     """What single keys cannot tell."""
+    for repetition in range(1, study.repetitions + 1):  # nnU-Net keeps results by labels and trainer
+        trained = [arm for arm in study.arms if repetition <= study.repetitions_of(arm)]
+        names = [f"{study.trainer_of(arm, repetition)} {arm.own_labels}".rstrip() for arm in trained]
+        _unique(top, "arms", names)
     if "all" in study.folds and len(study.folds) > 1:
         top.get("folds", lambda n: n.fail("either all or numbers", f"{list(study.folds)}"), None)
     if "all" in study.folds and "validation" in study.evaluation.cases:  # those that it trained on

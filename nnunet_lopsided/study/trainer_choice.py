@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nnunet_lopsided.startup import PLUGIN_FOLDER, VARIABLE
 
 _CLASS = re.compile(r"^class (nnUNetTrainer\w*)\(", re.MULTILINE)
 _EPOCHS, _ITERATIONS = re.compile(r"_\d+epochs(_|$)"), re.compile(r"_\d+iters(_|$)")
+_SEED = re.compile(r"_seed\d+(_|$)")
 
 
 def other_trainers() -> frozenset[str]:
@@ -18,11 +20,16 @@ def other_trainers() -> frozenset[str]:
 
     They are read from the source text: importing every trainer of nnU-Net takes many seconds.
     """
+    return _other_trainers(os.environ.get(VARIABLE, ""))
+
+
+@cache
+def _other_trainers(own_folders: str) -> frozenset[str]:
     nnunet = find_spec("nnunetv2")
     folders = [
         Path(place) / "training" / "nnUNetTrainer" for place in (nnunet and nnunet.submodule_search_locations) or ()
     ]
-    folders += [Path(f) for f in os.environ.get(VARIABLE, "").split(os.pathsep) if f and f != PLUGIN_FOLDER]
+    folders += [Path(f) for f in own_folders.split(os.pathsep) if f and f != PLUGIN_FOLDER]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return frozenset(name for path in files for name in _CLASS.findall(path.read_text(errors="replace")))
 
@@ -60,6 +67,17 @@ def with_budget(trainer: str, epochs: int | None, iterations: int | None) -> str
     if iterations is not None and not _ITERATIONS.search(trainer):
         trainer += f"_{iterations}iters"
     return trainer
+
+
+def with_seed(trainer: str, seed: int) -> str:
+    """The name of one of our trainers with a seed, where the name sets none itself; a name that is not ours as it is.
+
+    Example:
+        >>> [with_seed(name, 2) for name in ("nnUNetTrainer25D_5epochs", "nnUNetTrainer25D_seed7", "nnUNetTrainer")]
+        ['nnUNetTrainer25D_5epochs_seed2', 'nnUNetTrainer25D_seed7', 'nnUNetTrainer']
+    """
+    has_seed = _SEED.search(trainer) is not None
+    return trainer if has_seed or trainer in other_trainers() else f"{trainer}_seed{seed}"
 
 
 def budget_of(trainer: str) -> tuple[int | None, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -13,6 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer
@@ -35,6 +37,9 @@ _LARGEST_GRADIENT_NORM = 12  # nnU-Net's
 _STEPS_BETWEEN_STATISTICS = 10
 
 ITERATIONS = NameOption("iterations_per_epoch", "Niters", "iterations per epoch", 1, integer=True)
+SEED = NameOption("seed", "seedN", "seed of initialisation, sampling and augmentation", 0, integer=True)
+# What is drawn from a seed, each a stream of its own.
+_INITIALISATION, _EPOCH, _TRAINING_WORKERS, _VALIDATION_WORKERS = range(4)
 
 
 class LesionTrainer(nnUNetTrainer):
@@ -50,13 +55,16 @@ class LesionTrainer(nnUNetTrainer):
         iterations_per_epoch: training iterations per epoch, a fifth as many for the online validation; None: as planned
             for 2.5d, otherwise nnU-Net's 250.
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
+        seed: fixes initialisation, sampling of patches and augmentation as far as the workers' order of batches does
+            not decide; None: every training differs, as nnU-Net's.
     """
 
-    name_options: ClassVar[tuple[Option, ...]] = (PRIOR, EPOCHS, ITERATIONS)
-    hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias")
+    name_options: ClassVar[tuple[Option, ...]] = (PRIOR, EPOCHS, ITERATIONS, SEED)
+    hyperparameters: ClassVar[tuple[str, ...]] = ("epochs", "iterations_per_epoch", "foreground_prior_bias", "seed")
     epochs: int | None = None
     iterations_per_epoch: int | None = None
     foreground_prior_bias: bool = False
+    seed: int | None = None
     configuration_manager: ConfigurationManager
 
     def __init__(
@@ -134,6 +142,8 @@ class LesionTrainer(nnUNetTrainer):
         return network
 
     def initialize(self) -> None:
+        if self.seed is not None:
+            seed_everything(self.seed, _INITIALISATION)  # the same on every GPU
         super().initialize()
         described = self._describe_hyperparameters()
         self.print_to_log_file("nnunet-lopsided:", ", ".join(f"{k}={v}" for k, v in described.items()))
@@ -215,10 +225,11 @@ class LesionTrainer(nnUNetTrainer):
             super().set_deep_supervision_enabled(enabled)
 
     def get_dataloaders(self) -> Any:
-        if not self._is_25d:
-            return super().get_dataloaders()
-        with self._training_patch(), patch.object(nnunet_trainer, "nnUNetDataLoader", _SliceLoader):
-            return super().get_dataloaders()
+        with self._seeded_workers():
+            if not self._is_25d:
+                return super().get_dataloaders()
+            with self._training_patch(), patch.object(nnunet_trainer, "nnUNetDataLoader", _SliceLoader):
+                return super().get_dataloaders()
 
     @contextmanager
     def _training_patch(self) -> Iterator[None]:
@@ -256,6 +267,27 @@ class LesionTrainer(nnUNetTrainer):
             initial_patch_size[0] = self.configuration_manager.patch_size[0]
             self.inference_allowed_mirroring_axes = mirror_axes
         return rotation, in_plane_only, initial_patch_size, mirror_axes
+
+    # ---- the seed
+
+    @contextmanager
+    def _seeded_workers(self) -> Iterator[None]:
+        """The processes that nnU-Net makes batches in, training before validation, each with a stream of its own.
+
+        Streams begin anew with ``--c``, so they depend on the epoch: the patches of the first one do not come again.
+        """
+        if self.seed is None:
+            yield
+            return
+        purposes = iter((_TRAINING_WORKERS, _VALIDATION_WORKERS))
+        seed, where, make = self.seed, (self.current_epoch, self.local_rank), NonDetMultiThreadedAugmenter
+
+        def with_seeds(*args: Any, **kwargs: Any) -> NonDetMultiThreadedAugmenter:
+            purpose, n = next(purposes), kwargs["num_processes"]
+            return make(*args, **{**kwargs, "seeds": [derived_seed(seed, purpose, *where, i) for i in range(n)]})
+
+        with patch.object(nnunet_trainer, "NonDetMultiThreadedAugmenter", with_seeds):
+            yield
 
     # ---- one training step
 
@@ -311,6 +343,8 @@ class LesionTrainer(nnUNetTrainer):
     # ---- what is reported per epoch
 
     def on_train_epoch_start(self) -> None:
+        if self.seed is not None:  # from the epoch alone, so that --c goes on as if it had not stopped
+            seed_everything(self.seed, _EPOCH, self.current_epoch, self.local_rank)
         super().on_train_epoch_start()
         self._statistics: list[dict[str, torch.Tensor]] = []
         self._n_steps = 0
@@ -380,6 +414,24 @@ def _keep_to_omp_num_threads() -> None:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted):
         torch.set_num_threads(int(wanted))
+
+
+def derived_seed(seed: int, *purpose: int) -> int:
+    """A seed below 2**32 for one purpose, independent of those for others.
+
+    Example:
+        >>> derived_seed(1, 0) == derived_seed(1, 0), derived_seed(1, 0) == derived_seed(1, 1)
+        (True, False)
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1)[0])
+
+
+def seed_everything(seed: int, *purpose: int) -> None:
+    """Seed the generators of PyTorch (all devices), NumPy and Python, which nnU-Net and batchgenerators draw from."""
+    number = derived_seed(seed, *purpose)
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002 - what nnU-Net's data loader draws from
+    random.seed(number)
 
 
 def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def test_plan(study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     # 2 x 5 x 250 iterations of 0.5 s, a tenth more for the online validation.
     assert "estimate of what is left: 0.38 h of training, one after the other, and " in out
     assert "0.50 s per iteration, assumed for device cpu, not measured; disk is a rule of thumb" in out
-    assert "note: plain: nnUNetTrainer_5epochs is nnU-Net's own and keeps its own epochs and iterations" in out
+    assert "note: plain: nnUNetTrainer_5epochs is nnU-Net's own: its own epochs and iterations, and no seed" in out
     assert not (tmp_path / "out").exists()
 
 

@@ -98,6 +98,19 @@ def test_small_configurations_are_planned_one_after_the_other() -> None:
     assert " ".join(jobs[f"train/{run}-f0"].command).startswith("nnUNetv2_train 801 2d_small 0 -tr nnUNetTrainer ")
 
 
+def test_every_command_of_a_run_names_the_seed_of_its_repetition() -> None:
+    text = TEXT.replace("trainer: nnUNetTrainer_5epochs", "trainer: nnUNetTrainerLopsided_5epochs")
+    jobs = jobs_of(text, "repetitions: 2\n")
+    run, trainer = "mets-stochastic50-s1-2.5d-other-r2", "nnUNetTrainerLopsided_5epochs_seed2"
+    assert f" -tr {trainer} " in jobs[f"train/{run}-f0"]
+    assert f" -tr {trainer} " in jobs[f"predict/{run}"]
+    model = f"nnUNet_results/repetition_2/Dataset802_mets-stochastic50-s1/{trainer}__nnUNetPlans__2.5d "
+    assert f" --cv {model}" in jobs[f"evaluate/{run}-validation"]
+    assert " -tr nnUNetTrainer " in jobs["train/mets-full-2.5d-plain-r2-f0"]
+    without = jobs_of(text, "repetitions: 2\nseeds: false\n")
+    assert " -tr nnUNetTrainerLopsided_5epochs " in without[f"train/{run}-f0"]
+
+
 def test_needs() -> None:
     found = study()
     needs = {job.name: job.needs for job in expand(found, choose_ids(found, {}))}

@@ -12,6 +12,7 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import read_json, write_json
 from nnunet_lopsided.study.folder import StudyFolder
+from nnunet_lopsided.study.jobs import trainer_of_command
 from nnunet_lopsided.study.preparation import plan_jobs, prepare
 from nnunet_lopsided.study.schema import Study, study_of_text
 
@@ -196,6 +197,31 @@ def test_what_depends_on_a_changed_job_is_done_again(text: str, folder: StudyFol
     other = text.replace("trainer: nnUNetTrainer}", "trainer: nnUNetTrainer_5epochs}")
     kinds = {job.kind for job in prepare(study(other), other, folder) if not folder.marker(job.name).is_file()}
     assert kinds == {"train", "predict", "evaluate"}
+
+
+def test_trainings_of_an_earlier_version_without_seeds_go_on_without(text: str, folder: StudyFolder) -> None:
+    text = text.replace("trainer: nnUNetTrainer}", "trainer: nnUNetTrainerLopsided}")
+    earlier = text + "seeds: false\n"
+
+    def trainers(text: str) -> set[str]:
+        jobs = prepare(study(text), text, folder)
+        return {trainer_of_command(job.command) for job in jobs if job.kind == "train"}
+
+    assert trainers(text) == {"nnUNetTrainerLopsided_seed1"}  # nothing has been trained
+    assert trainers(earlier) == {"nnUNetTrainerLopsided"}
+    jobs = folder.jobs()
+    (begun, *_) = (job for job in jobs if job.kind == "train")
+    folder.attempts(begun.name).mkdir(parents=True)
+    attempt = {"seconds": 1, "host": "here", "command": list(begun.command)}
+    write_json(folder.attempts_file(begun.name), [attempt])
+    assert trainers(text) == {"nnUNetTrainerLopsided"}
+    folder.attempts_file(begun.name).unlink()
+    done(folder, begun.name, list(begun.command))  # by a version that kept no commands of attempts
+    assert trainers(text) == {"nnUNetTrainerLopsided"}
+    assert folder.marker(begun.name).is_file()
+    assert trainers(text + "seeds: true\n") == {"nnUNetTrainerLopsided_seed1"}
+    assert not folder.marker(begun.name).is_file()
+    assert trainers(text) == {"nnUNetTrainerLopsided_seed1"}
 
 
 def test_data_that_trainings_have_used_stay_whatever_the_arms_are_called(text: str, folder: StudyFolder) -> None:

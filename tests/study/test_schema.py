@@ -209,6 +209,33 @@ def test_what_is_wrong_is_said_in_one_line(old: str, new: str, expected: str) ->
     assert expected in problem(SMALLEST.replace(old, new))
 
 
+def test_repetitions_of_our_trainers_have_seeds() -> None:
+    arms = "{name: plain, trainer: nnUNetTrainer}"
+    more = "\n  - {name: ours, trainer: nnUNetTrainer25D_5epochs}"
+    more += "\n  - {name: fixed, trainer: nnUNetTrainer25D_seed7_5epochs}"
+    text = SMALLEST.replace(arms, arms + more) + "repetitions: 2\n"
+    names = [
+        *(("nnUNetTrainer", "nnUNetTrainer25D_5epochs_seed1", "nnUNetTrainer25D_seed7_5epochs")),
+        *(("nnUNetTrainer", "nnUNetTrainer25D_5epochs_seed2", "nnUNetTrainer25D_seed7_5epochs")),
+    ]
+    for seeds in ("", "seeds: true\n"):
+        found = study(text + seeds)
+        assert [found.trainer_of(arm, repetition) for repetition in (1, 2) for arm in found.arms] == names
+    found = study(text + "seeds: false\n")
+    assert [found.trainer_of(arm, 2) for arm in found.arms] == [arm.trainer for arm in found.arms]
+    assert "my.yaml: seeds: expected true or false, found 1" in problem(text + "seeds: 1\n")
+
+
+def test_arms_that_would_be_one_trainer_with_their_seeds() -> None:
+    arms = "{name: plain, trainer: nnUNetTrainer}"
+    more = "\n  - {name: ours, trainer: nnUNetTrainer25D}\n  - {name: fixed, trainer: nnUNetTrainer25D_seed2}"
+    text = SMALLEST.replace(arms, arms + more)
+    assert study(text).repetitions == 1  # and that is seed 1
+    message = problem(text + "repetitions: 2\n")
+    assert "my.yaml: arms: expected different ones, found nnUNetTrainer25D_seed2 twice" in message
+    assert study(text + "repetitions: 2\nseeds: false\n").repetitions == 2
+
+
 def test_an_empty_file() -> None:
     assert problem("").startswith("my.yaml: expected a mapping with the keys name, datasets,")
 
