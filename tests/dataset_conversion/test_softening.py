@@ -7,19 +7,25 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import blosc2
 import numpy as np
 import pytest
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 
 from nnunet_lopsided.dataset_conversion.sharing import share_preprocessed
-from nnunet_lopsided.dataset_conversion.softening import belief_files, soften
+from nnunet_lopsided.dataset_conversion.softening import _Softening, belief_files, soften
 from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
-from nnunet_lopsided.nnunet_layout import file_digest
+from nnunet_lopsided.nnunet_layout import LabelScheme, file_digest
 from nnunet_lopsided.planning.beliefs import BELIEFS_FILE, FOLDER, BeliefFolder
+from nnunet_lopsided.planning.label_preprocessing import CleanSegmentation, Configuration
 from tests.conftest import TinyDataset, set_paths
 
 CASES = [f"phantom_{i:03d}" for i in range(5)]
@@ -248,3 +254,41 @@ def test_names_that_are_refused(tmp_path: Path, names: list[str], classes: int, 
     cases = ["a", "b"] if classes < 3 else ["a", "a__rim"]
     with pytest.raises(InputError, match=message):
         belief_files(touch(tmp_path / "f", *names), cases, ("rim", "core")[:classes])
+
+
+def reading(tmp_path: Path, reader: Any, shape: tuple[int, ...]) -> Any:
+    """What reads beliefs for labels in a folder, of images of this shape that one of nnU-Net's readers reads."""
+    plans = SimpleNamespace(image_reader_writer_class=reader, transpose_backward=(0, 1, 2))
+    work = _Softening(
+        LabelScheme({"lesion": (1,)}, None, False), Configuration("d", plans, None), tmp_path, tmp_path, tmp_path
+    )
+    clean = CleanSegmentation(np.zeros(0), {"shape_before_cropping": shape})
+    return lambda path: work._read("a", {"lesion": path}, clean)
+
+
+def test_beliefs_of_a_2d_image(tmp_path: Path) -> None:
+    label = np.zeros((5, 7), np.uint8)
+    geometry = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+    write_image(tmp_path / "a.png", Image(label, geometry))
+    belief = np.random.default_rng(0).random((5, 7)).astype(np.float32)
+    read = reading(tmp_path, NaturalImage2DIO, (1, 5, 7))
+    write_image(tmp_path / "b.nii.gz", Image(belief, geometry))
+    np.save(tmp_path / "b.npy", belief)
+    np.savez(tmp_path / "b.npz", probabilities=np.stack([1 - belief, belief])[:, None])
+    for name in ("b.nii.gz", "b.npy", "b.npz"):
+        np.testing.assert_array_equal(read(tmp_path / name), belief[None, None], err_msg=name)
+    write_image(tmp_path / "b.png", Image((belief > 0.5).astype(np.uint8), geometry))
+    np.testing.assert_array_equal(read(tmp_path / "b.png"), belief[None, None] > 0.5)
+
+
+@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO, NibabelIOWithReorient])
+def test_beliefs_have_the_axes_of_the_label_whatever_the_reader(tmp_path: Path, reader: Any) -> None:
+    # Array axis z runs along -y of the patient, y along x, x along z.
+    geometry = Geometry((3.0, 2.0, 1.0), (4.0, 5.0, 6.0), (0.0, 1.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0))
+    label = (np.random.default_rng(0).random((4, 5, 6)) > 0.5).astype(np.uint8)
+    write_image(tmp_path / "a.nii.gz", Image(label, geometry))
+    write_image(tmp_path / "b.nii.gz", Image(label.astype(np.float32) / 2, geometry))
+    expected = reader().read_seg(str(tmp_path / "a.nii.gz"))[0]
+    assert (expected.shape[1:] == label.shape) == (reader is not NibabelIOWithReorient)
+    read = reading(tmp_path, reader, expected.shape[1:])
+    np.testing.assert_array_equal(read(tmp_path / "b.nii.gz"), expected / 2)
