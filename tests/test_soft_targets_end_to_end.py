@@ -28,8 +28,8 @@ class nnUNetTrainerStill(nnUNetTrainerLopsided):
     foreground_prior_bias = False
     seed, warm_up_epochs, epochs, iterations_per_epoch = 3, 0, 1, 1
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def initialize(self):
+        super().initialize()
         self.oversample_foreground_percent = 0
 
 

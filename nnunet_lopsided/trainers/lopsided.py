@@ -146,7 +146,7 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
             left out of its sums; ``none``: no Dice term.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, *DICE, SOFT_TARGETS, *BootstrapTrainer.name_options)
+    name_options: ClassVar = (ALPHA, BETA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
     hyperparameters: ClassVar = ("dice", "alpha", "soft_targets", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
@@ -166,7 +166,7 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
 class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     """Eq. 3 to the letter: no Dice, constant beta, no foreground prior. From a fresh start it can fail."""
 
-    name_options: ClassVar = (ALPHA, BETA, SOFT_TARGETS, *LesionTrainer.name_options)
+    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options, SOFT_TARGETS)
     alpha: float = 3.0
     beta: float = 0.1
     dice: DiceTerm = "none"

@@ -23,6 +23,7 @@ from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet_layout import label_scheme
 from nnunet_lopsided.planning.beliefs import BeliefFolder, from_levels, lesion_classes
 from nnunet_lopsided.trainers.base import LesionTrainer
+from nnunet_lopsided.trainers.instances import DatasetAround
 from nnunet_lopsided.trainers.names import NameFlag
 
 SOFT_TARGETS = NameFlag("soft_targets", "softtargets", "targets of background voxels come from lopsided-soften")
@@ -56,7 +57,7 @@ class ImageWithBelief:
         return patch
 
 
-class WithBeliefs:
+class WithBeliefs(DatasetAround):
     """An nnU-Net dataset whose images bring a belief as their last channels.
 
     Args:
@@ -69,15 +70,10 @@ class WithBeliefs:
     """
 
     def __init__(self, dataset: Any, folder: BeliefFolder, classes: tuple[str, ...]) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._folder = folder
         self._n = len(classes)
         self.with_belief = frozenset(case for case in dataset.identifiers if folder.has(case, classes))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # while unpickling in a worker, before __init__ has run
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
 
     def load_case(self, identifier: str) -> tuple[ImageWithBelief, Any, Any, dict[str, Any]]:
         """Image with belief, labels, labels of a cascade's previous stage, properties."""
