@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -19,11 +20,13 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
 from nnunet_lopsided import trainers
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import preprocessed_cases
 from nnunet_lopsided.planning.beliefs import BELIEFS_FILE, FOLDER, write_belief
+from nnunet_lopsided.planning.label_preprocessing import write_chunked
 from nnunet_lopsided.trainers.base import PerResolution
 from nnunet_lopsided.trainers.soft_targets import BeliefApart, BeliefInTarget, ImageWithBelief
 from tests.conftest import TinyDataset, set_paths
@@ -239,8 +242,6 @@ def soft(
 
 
 def levels_of(data: Path, case: str, n: int, level: int | None) -> np.ndarray:
-    import blosc2
-
     shape = (n, *blosc2.open(urlpath=str(data / f"{case}.b2nd"), mode="r").shape[1:])
     if level is not None:
         return np.full(shape, level, np.uint8)
@@ -308,6 +309,47 @@ def test_beliefs_of_0_change_nothing(soft: Callable[..., Any], configuration: st
 def test_beliefs_of_1_change_the_loss(soft: Callable[..., Any]) -> None:
     dataset = soft("binary", "2d", 255)
     assert first_steps(dataset, SOFT, "2d") != first_steps(dataset, SOFT.replace("_softtargets", ""), "2d")
+
+
+def hide_half(data: Path, classes: list[Any]) -> None:
+    """Takes every second lesion voxel's label away and believes in it instead."""
+    for case in preprocessed_cases(data):
+        label = blosc2.open(urlpath=str(data / f"{case}_seg.b2nd"), mode="r")[:]
+        hidden = (label > 0) & (label < 3) & (np.indices(label.shape).sum(0) % 2 == 0)  # 3 is the ignore label
+        assert hidden.any()
+        believed = [np.isin(label[0], values) & hidden[0] for values in classes]
+        levels = 255 * np.stack(believed).astype(np.uint8)
+        write_belief(data / FOLDER, case, levels, data)
+        write_chunked(data / f"{case}_seg.b2nd", np.where(hidden, 0, label), data / f"{case}_seg.b2nd")
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("kind", ["binary", "multi-class", "regions with ignore"])
+def test_beliefs_of_1_on_hidden_lesions_are_the_whole_labels(
+    soft: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kind: str, configuration: str
+) -> None:
+    # Turned labels are not what turned beliefs are, and starting point and sampling go by the labels.
+    move = SpatialTransform.get_parameters
+    monkeypatch.setattr(SpatialTransform, "get_parameters", lambda self, **data: move(self, **data) | {"grid": None})
+    monkeypatch.setattr(trainers.nnUNetTrainerLopsided, "foreground_prior_bias", False)
+    monkeypatch.setattr(nnUNetDataLoader, "_oversample_last_XX_percent", lambda *_: False)
+    monkeypatch.setattr(nnUNetDataLoader, "get_bbox", with_fixed_draws(nnUNetDataLoader.get_bbox))
+    dataset = soft(kind, configuration, 0)
+    plain = SOFT.replace("_softtargets", "_w0")
+    whole = first_steps(dataset, plain, configuration)
+    data = dataset.preprocessed / ("nnUNetPlans_2d" if configuration == "2d" else "nnUNetPlans_3d_fullres")
+    hide_half(data, {"binary": [1], "multi-class": [1, 2]}.get(kind, [[1, 2], [2]]))
+    assert first_steps(dataset, SOFT + "_w0", configuration) == pytest.approx(whole, rel=1e-5)
+    assert first_steps(dataset, plain, configuration) != pytest.approx(whole, rel=1e-4)
+
+
+def with_fixed_draws(get_bbox: Any) -> Any:
+    """Of an ignore label nnU-Net draws a voxel to look at; the same whatever the case's labels."""
+
+    def fixed(self: Any, shape: Any, force: bool, locations: Any, *args: Any, **kwargs: Any) -> Any:
+        return get_bbox(self, shape, force, {key: np.array([[0, 5, 15, 15]]) for key in locations}, *args, **kwargs)
+
+    return fixed
 
 
 def test_what_is_logged_and_stored(soft: Callable[..., Any]) -> None:
