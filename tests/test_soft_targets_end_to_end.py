@@ -26,7 +26,7 @@ from nnunet_lopsided.trainers import nnUNetTrainerLopsided
 
 class nnUNetTrainerStill(nnUNetTrainerLopsided):
     foreground_prior_bias = False
-    seed, warm_up_epochs, epochs, iterations_per_epoch = 3, 0, 1, 1
+    seed, warm_up_epochs, epochs, iterations_per_epoch = 3, 0, 1, 6
 
     def initialize(self):
         super().initialize()
@@ -107,11 +107,11 @@ def test_beliefs_of_1_on_hidden_lesions_are_the_whole_labels(trained: Path) -> N
     whole = fold_of(trained, "Dataset701_Phantom", "nnUNetTrainerStill")
     censored = fold_of(trained, "Dataset711_PhantomCensored", "nnUNetTrainerStill")
     believed = fold_of(trained, "Dataset711_PhantomCensored", "nnUNetTrainerStillSoft")
-    assert loss(believed) == pytest.approx(loss(whole), rel=1e-5)
+    assert loss(believed) == pytest.approx(loss(whole), rel=1e-4)
     assert loss(censored) != pytest.approx(loss(whole), rel=1e-3)
     moved = weights(believed)
     for name, value in weights(whole).items():
-        torch.testing.assert_close(moved[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(moved[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_beliefs_of_0_are_no_beliefs(trained: Path) -> None:

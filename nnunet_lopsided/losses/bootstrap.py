@@ -50,6 +50,7 @@ def bootstrapped_cross_entropy(
     weight: Tensor | None = None,
     teacher: Tensor | None = None,
     belief: Tensor | None = None,
+    trust: Tensor | None = None,
     voxelwise: bool = False,
 ) -> Tensor:
     """Sum over the voxels of A CE(y) + B CE(yhat), or with ``voxelwise`` the terms.
@@ -64,6 +65,7 @@ def bootstrapped_cross_entropy(
         teacher: logits like ``logits``, from which yhat is taken instead.
         belief: of more than two classes, (B, C - 1, ...) in [0, 1]: the share of a negative that is each lesion class;
             they add up to at most 1 (eq. 3 only).
+        trust: (B, 1, ...) or (B, C, ...) with ``sigmoid``: factor on the negatives' part, a constant (eq. 3 only).
         voxelwise: return (B, ...), or (B, R, ...) with ``sigmoid``.
     """
     shape = logits.shape
@@ -83,6 +85,7 @@ def bootstrapped_cross_entropy(
         rows(weight),
         None if teacher is None else teacher.detach().reshape(*shape[:2], -1),
         None if belief is None else belief.detach().reshape(*belief.shape[:2], -1),
+        rows(trust),
         mixture,
         voxelwise,
     )
@@ -101,6 +104,7 @@ class _Bootstrapped(torch.autograd.Function):
         weight: Tensor | None,
         teacher: Tensor | None,
         belief: Tensor | None,
+        trust: Tensor | None,
         mixture: Mixture,
         voxelwise: bool,
     ) -> Tensor:
@@ -125,17 +129,20 @@ class _Bootstrapped(torch.autograd.Function):
             factor = None if weight is None else weight[index][..., part].to(dtype)
             guide = None if teacher is None else teacher[index][..., part]
             believed = None if belief is None else belief[index][..., part].to(dtype)
+            trusted = None if trust is None else trust[index][..., part].to(dtype)
             into = None if gradient is None else gradient[index][..., part]
             if label.dtype == torch.bool:
                 label = label.view(torch.uint8)
             if log_p is not None:
                 log_piece = log_p[index][..., part]
-                loss = _classes(piece, log_piece, label, chosen, factor, guide, believed, mixture, needs_gradient)
+                loss = _classes(
+                    piece, log_piece, label, chosen, factor, guide, believed, trusted, mixture, needs_gradient
+                )
             else:
                 if two_classes:
                     piece = _difference(piece, dtype)
                     guide = None if guide is None else _difference(guide, dtype)
-                loss = _binary(piece.to(dtype), label, chosen, factor, guide, mixture, into)
+                loss = _binary(piece.to(dtype), label, chosen, factor, guide, trusted, mixture, into)
             if terms is None:
                 sums.append(loss.sum())
             else:
@@ -152,14 +159,14 @@ class _Bootstrapped(torch.autograd.Function):
         if ctx.per_class and grad_output.ndim:
             grad_output = grad_output.unsqueeze(1)
         if not ctx.two_classes:
-            return ((gradient * grad_output).to(dtype), *[None] * 7)
+            return ((gradient * grad_output).to(dtype), *[None] * 8)
         if torch.compiler.is_compiling():  # which refuses strided outputs
             of_lesion = (gradient * grad_output).to(dtype)
-            return (torch.stack([-of_lesion, of_lesion], 1), *[None] * 7)
+            return (torch.stack([-of_lesion, of_lesion], 1), *[None] * 8)
         out = gradient.new_empty(shape, dtype=dtype)
         torch.mul(gradient, grad_output, out=out[:, 1])
         torch.neg(out[:, 1], out=out[:, 0])
-        return (out, *[None] * 7)
+        return (out, *[None] * 8)
 
 
 def _blocks(logits: Tensor, voxels: torch.Size) -> Iterator[tuple[tuple[int, ...], slice]]:
@@ -188,6 +195,7 @@ def _binary(
     valid: Tensor | None,
     weight: Tensor | None,
     teacher: Tensor | None,
+    trust: Tensor | None,
     mixture: Mixture,
     gradient: Tensor | None,
 ) -> Tensor:
@@ -203,7 +211,7 @@ def _binary(
         answer = _above_zero(guide) if guide is not None else above
     assert answer is not None
     if mixture.lopsided:
-        negative = 1 - y
+        negative = 1 - y if trust is None else (1 - y).mul_(trust)
         on_label = y if weight is None else y * weight
         mixed = (answer * negative).mul_(1 - beta).add_(on_label, alpha=alpha)
         total = negative.add_(on_label, alpha=alpha)
@@ -217,7 +225,7 @@ def _binary(
         assert p is not None
         if mixture.soft and teacher is None:
             # yhat = p moves with the logit: the term is B times the entropy, whose own part is -B p (1 - p) d.
-            own = 1 - y if mixture.lopsided else torch.ones_like(d)
+            own = torch.ones_like(d) if not mixture.lopsided else 1 - y if trust is None else (1 - y) * trust
             own = own if valid is None else own * valid
             gradient.copy_((p * total).sub_(mixed).sub_(own * p * (1 - p) * d, alpha=1 - beta))
         else:
@@ -238,6 +246,7 @@ def _classes(
     weight: Tensor | None,
     teacher: Tensor | None,
     belief: Tensor | None,
+    trust: Tensor | None,
     mixture: Mixture,
     needs_gradient: bool,
 ) -> Tensor:
@@ -252,6 +261,8 @@ def _classes(
         if belief is not None:
             on_belief = belief * (negative * of_positive).unsqueeze(-2)
             negative = negative * (1 - belief.sum(-2))
+        if trust is not None:
+            negative = negative * trust
         on_label = positive * of_positive + negative * beta
         on_answer = negative * (1 - beta)
     else:

@@ -14,9 +14,10 @@ from nnunet_lopsided.losses.preparation import (
     check_target,
     foreground,
     found_on_background,
-    labelled_background,
     split_ignore,
+    trust_in_negatives,
     verdict,
+    without_ignored,
 )
 
 DiceTerm = Literal["none", "full", "masked", "mixed"]
@@ -40,6 +41,10 @@ class SoftDiceLoss(nn.Module):
             ``none``: no Dice at all, 0.
         beta: weight of the label on negatives, 0 to 1, for ``mixed``; may be changed between calls. 1 is ``full``.
         soft: the verdict of ``mixed`` is the probability instead of the class called.
+        gamma: 0 or more: a voxel labelled background counts (1 - p)^gamma in the sums, held constant (p the probability
+            of any lesion, the teacher's where there is one), so that Dice, too, believes a negative the less the surer
+            the network is of a lesion; may be changed between calls. With a large gamma Dice hardly sees findings on
+            background at all.
         ddp: Dice, or the mean of Dice, over all ranks of torch.distributed.
 
     Raises:
@@ -68,6 +73,7 @@ class SoftDiceLoss(nn.Module):
         mask: DiceTerm = "full",
         beta: float = 1.0,
         soft: bool = False,
+        gamma: float = 0.0,
         ddp: bool = False,
     ) -> None:
         super().__init__()
@@ -75,6 +81,8 @@ class SoftDiceLoss(nn.Module):
             raise ValueError(f"mask must be none, full, masked or mixed, got {mask}")
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be within [0, 1], got {beta}")
+        if not gamma >= 0:
+            raise ValueError(f"gamma must be 0 or more, got {gamma}")
         self.sigmoid = sigmoid
         self.ignore_label = ignore_label
         self.batch_dice = batch_dice
@@ -82,6 +90,7 @@ class SoftDiceLoss(nn.Module):
         self.mask = mask
         self.beta = beta
         self.soft = soft
+        self.gamma = gamma
         self.ddp = ddp
 
     def forward(
@@ -98,15 +107,13 @@ class SoftDiceLoss(nn.Module):
             p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":
                 return p.sum() * 0.0
-            judge = logits if teacher is None else teacher
-            if self.mask == "masked":
-                kept = ~found_on_background(judge, target, sigmoid=self.sigmoid)
-                valid = kept if valid is None else kept & valid
-                t = t * valid
-            elif self.mask == "mixed" and self.beta < 1:
-                t = self._mixed(t, judge, target, valid)
+            counted = p
+            if self.mask != "full" or self.gamma:
+                judge = without_ignored(logits if teacher is None else teacher, valid)
+                t, counted = self._lopsided(p, t, judge, target)
+            if valid is not None:
+                t, counted = t * valid, counted * valid
             axes = list(range(2, p.ndim))
-            counted = p if valid is None else p * valid
             sums = torch.stack([(p * t).sum(axes), counted.sum(axes), t.sum(axes)])
             if self.batch_dice:
                 sums = sums.sum(1)
@@ -118,18 +125,25 @@ class SoftDiceLoss(nn.Module):
                 return -ratio_of_sums(dice.sum(), float(dice.numel()), ddp=True)
             return -dice.mean()
 
-    def _mixed(self, t: Tensor, judge: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-        """The target with the judge's verdict, weighted 1 - beta, on what label and belief leave open."""
-        called = verdict(judge, sigmoid=self.sigmoid, soft=self.soft) * labelled_background(target, self.sigmoid)
-        if valid is not None:
-            called = torch.where(valid, called, 0.0)
-        left = 1 - t if self.sigmoid else 1 - t.sum(1, keepdim=True)
-        return t + (1 - self.beta) * left * called
+    def _lopsided(self, p: Tensor, t: Tensor, judge: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets, and of the probabilities what counts, where not all negatives are believed alike.
+
+        A voxel labelled background is lesion for the share that somebody believes, and a negative for the rest.
+        """
+        share = t if self.sigmoid else t.sum(1, keepdim=True)
+        negative = 1 - share
+        if self.mask == "masked":
+            negative = negative * ~found_on_background(judge, target, sigmoid=self.sigmoid)
+        if self.gamma:
+            negative = negative * trust_in_negatives(judge, self.gamma, sigmoid=self.sigmoid)
+        if self.mask == "mixed" and self.beta < 1:
+            t = t + (1 - self.beta) * negative * verdict(judge, sigmoid=self.sigmoid, soft=self.soft)
+        return t, p * (share + negative)
 
     def extra_repr(self) -> str:
         return (
-            f"mask={self.mask}, beta={self.beta:g}, soft={self.soft}, batch_dice={self.batch_dice}, "
-            f"smooth={self.smooth:g}, sigmoid={self.sigmoid}"
+            f"mask={self.mask}, beta={self.beta:g}, soft={self.soft}, gamma={self.gamma:g}, "
+            f"batch_dice={self.batch_dice}, smooth={self.smooth:g}, sigmoid={self.sigmoid}"
         )
 
 
@@ -140,8 +154,9 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
     on a lesion that the labels lack, ``full`` outweighs any beta. ``mixed`` hands beta to the Dice term, too.
 
     Args:
-        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``sigmoid``, ``ignore_label``, ``reduction``,
-            ``soft`` and ``ddp``. ``alpha`` and ``beta`` may be changed between calls (warm-up): both terms follow.
+        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``gamma``, ``sigmoid``, ``ignore_label``,
+            ``reduction``, ``soft`` and ``ddp``. ``alpha``, ``beta`` and ``gamma`` may be changed between calls
+            (warm-up): both terms follow.
         dice: the target of the Dice term on negatives, ``mask`` of :class:`SoftDiceLoss`; ``none``: eq. 3 alone.
         weight_dice: factor of the Dice term.
         batch_dice: see :class:`SoftDiceLoss`, as is ``smooth``.
@@ -165,10 +180,18 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         ignore_label: int | None = None,
         reduction: ScalarReduction = "mean",
         soft: bool = False,
+        gamma: float = 0.0,
         ddp: bool = False,
     ) -> None:
         super().__init__(
-            alpha, beta, sigmoid=sigmoid, ignore_label=ignore_label, reduction=reduction, soft=soft, ddp=ddp
+            alpha,
+            beta,
+            sigmoid=sigmoid,
+            ignore_label=ignore_label,
+            reduction=reduction,
+            soft=soft,
+            gamma=gamma,
+            ddp=ddp,
         )
         self.weight_dice = weight_dice
         self.dice = SoftDiceLoss(
@@ -179,6 +202,7 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
             mask=dice,
             beta=beta,
             soft=soft,
+            gamma=gamma,
             ddp=ddp,
         )
 
@@ -194,5 +218,5 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         loss = super().forward(logits, target, weight, teacher, belief)
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
-        self.dice.beta = self.beta
+        self.dice.beta, self.dice.gamma = self.beta, self.gamma
         return loss + self.weight_dice * self.dice(logits, target, teacher, belief)

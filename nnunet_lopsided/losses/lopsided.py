@@ -24,6 +24,7 @@ from nnunet_lopsided.losses.preparation import (
     check_target,
     labelled_background,
     split_ignore,
+    trust_in_negatives,
     with_channel,
     without_ignored,
 )
@@ -42,6 +43,7 @@ def lopsided_bootstrap_loss(
     weight: Tensor | None = None,
     teacher: Tensor | None = None,
     belief: Tensor | None = None,
+    gamma: float = 0.0,
     ddp: bool = False,
 ) -> Tensor:
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
@@ -71,6 +73,11 @@ def lopsided_bootstrap_loss(
             a voxel labelled background is that lesion. It counts there alone: a share t of the voxel is a positive,
             the rest a negative, t alpha CE(k) + (1 - t) (beta CE(0) + (1 - beta) CE(yhat)). Those of one voxel add up
             to at most 1. Belief 0 changes nothing, belief 1 is the label.
+        gamma: 0 or more. A negative counts (1 - p)^gamma, p the probability of lesion (the teacher's, where there is
+            one), held constant: **the surer the network is of a lesion, the less its label is believed**. The gradient
+            of a negative, p (1 - p)^gamma with beta 1, is that of the generalised cross-entropy
+            (1 - (1 - p)^gamma) / gamma: bounded, and fading where label and network contradict each other. 0: all
+            negatives count alike, as in the paper.
         ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:
@@ -83,15 +90,16 @@ def lopsided_bootstrap_loss(
     Source:
         Yi et al. 2020, "Brain Metastasis Segmentation Network Trained with Robustness to Annotations with Multiple
         False Negatives", eq. 3; Reed et al. 2014, "Training Deep Neural Networks on Noisy Labels with Bootstrapping".
+        ``gamma``: ours, after Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss", on negatives alone.
 
     Example:
         >>> logits = torch.tensor([[[-1.0], [1.5]]])  # one voxel the network calls lesion, labelled background
         >>> round(float(lopsided_bootstrap_loss(logits, torch.tensor([[0]]), alpha=3, beta=0.1)), 4)
         0.3289
     """
-    _check_weights(alpha, beta, reduction)
+    _check_weights(alpha, beta, reduction, gamma)
     mixture = Mixture(float(alpha), float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, weight, teacher, belief, reduction, ddp)
+    return _reduced(logits, target, mixture, valid, weight, teacher, belief, gamma, reduction, ddp)
 
 
 def bootstrap_loss(
@@ -120,7 +128,7 @@ def bootstrap_loss(
     """
     _check_weights(1.0, beta, reduction)
     mixture = Mixture(1.0, float(beta), lopsided=False, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, None, teacher, None, reduction, ddp)
+    return _reduced(logits, target, mixture, valid, None, teacher, None, 0.0, reduction, ddp)
 
 
 class BootstrapLoss(nn.Module):
@@ -192,6 +200,8 @@ class LopsidedBootstrapLoss(nn.Module):
         ignore_label: the label value to ignore; None if the dataset has none.
         reduction: see :func:`lopsided_bootstrap_loss`.
         soft: see :func:`lopsided_bootstrap_loss`.
+        gamma: how fast trust in a negative fades where the network sees a lesion, see
+            :func:`lopsided_bootstrap_loss`; may be changed between calls, too.
         ddp: average over the voxels of all ranks.
 
     Deep supervision: nnU-Net's wrapper applies the loss at every resolution to nearest-resampled labels. A lesion too
@@ -213,16 +223,18 @@ class LopsidedBootstrapLoss(nn.Module):
         ignore_label: int | None = None,
         reduction: ScalarReduction = "mean",
         soft: bool = False,
+        gamma: float = 0.0,
         ddp: bool = False,
     ) -> None:
         super().__init__()
-        _check_weights(alpha, beta, reduction)
+        _check_weights(alpha, beta, reduction, gamma)
         self.alpha = alpha
         self.beta = beta
         self.sigmoid = sigmoid
         self.ignore_label = ignore_label
         self.reduction: ScalarReduction = reduction
         self.soft = soft
+        self.gamma = gamma
         self.ddp = ddp
 
     def forward(
@@ -251,13 +263,14 @@ class LopsidedBootstrapLoss(nn.Module):
             weight=weight,
             teacher=teacher,
             belief=belief,
+            gamma=self.gamma,
             ddp=self.ddp,
         )
 
     def extra_repr(self) -> str:
         return (
             f"alpha={self.alpha:g}, beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, "
-            f"soft={self.soft}"
+            f"soft={self.soft}, gamma={self.gamma:g}"
         )
 
 
@@ -269,6 +282,7 @@ def _reduced(
     weight: Tensor | None,
     teacher: Tensor | None,
     belief: Tensor | None,
+    gamma: float,
     reduction: Reduction,
     ddp: bool,
 ) -> Tensor:
@@ -283,15 +297,17 @@ def _reduced(
     if belief is not None:
         belief = check_belief(logits, belief, sigmoid)
     with torch.autocast(logits.device.type, enabled=False):
+        logits, teacher = without_ignored(logits, valid), None if teacher is None else without_ignored(teacher, valid)
         per_class = not sigmoid and logits.shape[1] > 2
         loss = bootstrapped_cross_entropy(
-            without_ignored(logits, valid),
+            logits,
             target if belief is None or per_class else _share_of_lesion(target, belief, sigmoid),
             mixture,
             valid=valid,
             weight=weight,
-            teacher=None if teacher is None else without_ignored(teacher, valid),
+            teacher=teacher,
             belief=belief if per_class else None,
+            trust=trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None,
             voxelwise=reduction == "none",
         )
         if reduction == "none":
@@ -332,7 +348,9 @@ def _sum_of_weights(
     return total.sum() if valid is None else (total * valid).sum()
 
 
-def _check_weights(alpha: float, beta: float, reduction: str) -> None:
+def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0) -> None:
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be 0 or more, got {gamma}")
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}")
     if not 0 <= beta <= 1:

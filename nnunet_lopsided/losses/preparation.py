@@ -137,6 +137,17 @@ def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:
         return one_hot(logits.max(1, keepdim=True).indices, logits.shape[1], logits.dtype)
 
 
+def trust_in_negatives(logits: Tensor, gamma: float, *, sigmoid: bool) -> Tensor:
+    """How much a voxel labelled background counts as that: (1 - p)^gamma, (B, 1, ...), or (B, R, ...) for regions.
+
+    p is the probability of any lesion (of the region); no gradient passes.
+    """
+    with torch.no_grad():
+        logits = full_precision(logits)
+        background = torch.sigmoid(-logits) if sigmoid else torch.softmax(logits, 1)[:, :1]
+        return background**gamma
+
+
 def foreground(
     logits: Tensor, target: Tensor, *, sigmoid: bool, valid: Tensor | None, belief: Tensor | None = None
 ) -> Foreground:

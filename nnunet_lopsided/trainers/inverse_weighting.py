@@ -101,4 +101,5 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     name_options: ClassVar = (ALPHA, BETA, *BootstrapTrainer.name_options)
     alpha: float = 3.0
     beta: float = 0.1
+    gamma: float = 0.0
     dice: DiceTerm = "none"

@@ -23,7 +23,10 @@ DICE = (
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
 )
-WARM_UP = NameOption("warm_up_epochs", "wN", "epochs over which beta falls from 1", 0, integer=True)
+GAMMA = NameOption("gamma", "gN", "how fast trust in a background label fades where lesion is seen", 0)
+WARM_UP = NameOption(
+    "warm_up_epochs", "wN", "epochs over which beta falls from 1 and gamma grows from 0", 0, integer=True
+)
 TEACHER = NameOption("teacher_decay", "emaN", "decay of the average network whose argmax is the target", 0, 0.999999)
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
@@ -75,7 +78,7 @@ class BootstrapTrainer(LesionTrainer):
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
 
     def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
-        return {**super()._describe_epoch(epoch), "beta": self._beta_at(epoch)}
+        return {**super()._describe_epoch(epoch), **self._weights_at(epoch)}
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -87,19 +90,24 @@ class BootstrapTrainer(LesionTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self._set_beta(self._beta_at(self.current_epoch))
-        self.print_to_log_file(f"Current beta: {self._beta_at(self.current_epoch):.4g}")
+        for name, value in self._weights_at(self.current_epoch).items():
+            setattr(self.criterion, name, value)
+            self.print_to_log_file(f"Current {name}: {value:.4g}")
 
-    def _set_beta(self, beta: float) -> None:
-        self.criterion.beta = beta
+    def _weights_at(self, epoch: int) -> dict[str, float]:
+        """What the warm-up changes in the criterion, by attribute."""
+        return {"beta": self._beta_at(epoch)}
 
     @property
     def _warm_up(self) -> int:
         return math.ceil(self.num_epochs / 10) if self.warm_up_epochs is None else self.warm_up_epochs
 
     def _beta_at(self, epoch: int) -> float:
-        done = 1.0 if epoch >= self._warm_up else epoch / self._warm_up
-        return 1.0 - (1.0 - self.beta) * done
+        return 1.0 - (1.0 - self.beta) * self._warmed_up(epoch)
+
+    def _warmed_up(self, epoch: int) -> float:
+        """Share of the warm-up that is over, 0 to 1."""
+        return 1.0 if epoch >= self._warm_up else epoch / self._warm_up
 
     # ---- the teacher
 
@@ -142,15 +150,21 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
 
     Attributes:
         alpha: weight of lesion voxels.
-        dice: ``full``: Dice over all voxels; ``masked``: voxels labelled background that the network calls lesion are
-            left out of its sums; ``none``: no Dice term.
+        dice: ``full``: Dice over all voxels; ``mixed``: against eq. 3's own target, so that beta holds in Dice, too;
+            ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
+            Dice term.
+        gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
-    hyperparameters: ClassVar = ("dice", "alpha", "soft_targets", *BootstrapTrainer.hyperparameters)
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    hyperparameters: ClassVar = ("dice", "alpha", "gamma", "soft_targets", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
+    gamma: float = 0.0
     dice: DiceTerm = "full"
+
+    def _weights_at(self, epoch: int) -> dict[str, float]:
+        return {**super()._weights_at(epoch), "gamma": self.gamma * self._warmed_up(epoch)}
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         return LopsidedDiceLoss(
@@ -159,6 +173,7 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
             dice=self.dice,
             batch_dice=self.configuration_manager.batch_dice,
             soft=self.soft,
+            gamma=self._weights_at(self.current_epoch)["gamma"],
             **self._target_format,
         )
 
@@ -169,6 +184,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options, SOFT_TARGETS)
     alpha: float = 3.0
     beta: float = 0.1
+    gamma: float = 0.0
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -179,3 +195,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
 
     alpha: float = 3.0
     beta: float = 0.1
+    gamma: float = 0.0
+    dice: DiceTerm = "full"

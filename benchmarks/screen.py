@@ -1,0 +1,371 @@
+"""Screen ideas for losses in a loop that trains in about a minute: our losses, a small U-Net, procedural brains.
+
+    python benchmarks/screen.py --arms dice_ce mixed --labels full random --seeds 0 1 2 --out screen.jsonl
+    python benchmarks/screen.py --table screen.jsonl
+
+Five cases are trained on for 1000 iterations, which is where networks memorise omissions; sixty are predicted. It is
+not nnU-Net (no deep supervision, little augmentation): what survives here is trained by nnU-Net's own commands.
+Every training appends one line of JSON, and a line that is there is not trained again. An arm is compared with another
+on the same seeds: a seed fixes the training cases, which lesions are missing, the initial weights, the order of patches
+and augmentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nnunet_lopsided.dataset_conversion.censoring import LesionRow, choose_lesions
+from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
+from nnunet_lopsided.evaluation.case import evaluate_case
+from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
+from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.losses import LopsidedDiceLoss
+from nnunet_lopsided.trainers.teacher import EmaTeacher
+
+SHAPE, SPACING, N_TRAIN, N_TEST = (16, 64, 64), (3.0, 2.0, 2.0), 5, 60
+ITERATIONS, EPOCHS, BATCH = 1000, 10, 4
+LABELS = {"full": None, "random": "stochastic", "size": "size", "read": "reader"}
+FP_PER_CASE = (1.0, 2.0, 4.0, 4.5, 8.0)
+IGNORE = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    image: np.ndarray  # (4, z, y, x), z-scored
+    label: np.ndarray  # whole
+    name: str
+
+
+@cache
+def cases(phantom: int, seed: int | None = None) -> list[Case]:
+    """The test cases of a phantom (its number is the seed of what is drawn), or the training cases of a seed."""
+    settings = PhantomSettings(n_lesions_mean=12.0)
+    made = []
+    split = "Ts" if seed is None else "Tr"
+    for i in range(N_TEST) if seed is None else range(seed * N_TRAIN, (seed + 1) * N_TRAIN):
+        drawn = make_phantom(SHAPE, SPACING, case_seed(phantom, split, i), settings)
+        image = drawn.images.astype(np.float32)
+        axes = (1, 2, 3)
+        image = (image - image.mean(axes, keepdims=True)) / image.std(axes, keepdims=True)
+        made.append(Case(image, drawn.label, f"{split}{i:03d}"))
+    return made
+
+
+def hidden_lesions(labels: str, seed: int, phantom: int) -> list[np.ndarray]:
+    """Boolean masks of the lesions that the training labels lack."""
+    found = [find_lesions(case.label, SPACING) for case in cases(phantom, seed)]
+    rows = [
+        LesionRow(case.name, i + 1, int(f.n_voxels[i]), float(f.volume_mm3[i]), float(f.diameter_mm[i]))
+        for case, f in zip(cases(phantom, seed), found, strict=True)
+        for i in range(len(f))
+    ]
+    mode = LABELS[labels]
+    gone = frozenset() if mode is None else choose_lesions(rows, mode, 0.5, seed)
+    masks = []
+    for case, f in zip(cases(phantom, seed), found, strict=True):
+        mask = np.zeros(SHAPE, bool)
+        mask.ravel()[f.select([i for name, i in gone if name == case.name])] = True
+        masks.append(mask)
+    return masks
+
+
+# ---- arms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to train.
+
+    Attributes:
+        dice: the Dice term.
+        alpha: weight of lesions in cross-entropy.
+        beta: as a function of the share of the training that is done.
+        judge: (logits, network's average or None) -> logits whose verdict counts; None: the network's own.
+        ema: decay of the average network.
+        ignored: hidden lesions are ignored: the oracle.
+        custom: (logits, target) -> loss, instead of all this.
+    """
+
+    dice: str = "full"
+    alpha: float = 1.0
+    beta: Callable[[float], float] = lambda done: 1.0
+    judge: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    ema: float | None = None
+    ignored: bool = False
+    soft: bool = False
+    custom: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    belief: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
+    """Beta 1 until ``start``, then falling to ``to`` over a share of the training."""
+    return lambda done: 1 - (1 - to) * min(1.0, max(0.0, (done - start) / over))
+
+
+def smoothed(kernel: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """The mean probability around a voxel decides, so that specks are never believed."""
+
+    def judge(logits: Tensor, _: Tensor | None) -> Tensor:
+        p = torch.softmax(logits.detach(), 1)[:, 1:]
+        p = functional.avg_pool2d(p, kernel, 1, kernel // 2, count_include_pad=False).clamp(1e-6, 1 - 1e-6)
+        return torch.cat([torch.zeros_like(p), torch.logit(p)], 1)
+
+    return judge
+
+
+def above(threshold: float, base: Callable[[Tensor, Tensor | None], Tensor] | None = None, which: str = "own") -> Any:
+    """A voxel is called when p is above a threshold other than one half."""
+    shift = math.log(threshold / (1 - threshold))
+
+    def judge(logits: Tensor, average: Tensor | None) -> Tensor:
+        source = logits if which == "own" else average
+        assert source is not None
+        source = source.detach() if base is None else base(source, average)
+        return torch.cat([source[:, :1] + shift, source[:, 1:]], 1)
+
+    return judge
+
+
+def gentle(gamma: float) -> Callable[[Tensor, Tensor, float], Tensor]:
+    """Negatives weigh (1 - p)^gamma, constant, in both terms: the surer the network, the less the label is believed.
+
+    Nothing is pulled up; Dice's sum of p is weighted alike.
+    """
+
+    def loss(logits: Tensor, target: Tensor, done: float) -> Tensor:
+        p = torch.softmax(logits, 1)[:, 1]
+        y = (target[:, 0] == 1).float()
+        g = gamma * min(1.0, done / 0.1)
+        w = torch.where(y > 0, 1.0, (1 - p.detach()) ** g)
+        ce = (w * functional.cross_entropy(logits, y.long(), reduction="none")).mean()
+        dice = (2 * (p * y).sum() + 1e-5) / ((w * p).sum() + y.sum() + 1e-5)
+        return ce - dice
+
+    return loss
+
+
+ARMS: dict[str, Arm] = {
+    "dice_ce": Arm(),
+    "oracle": Arm(ignored=True),
+    "recipe_old": Arm(beta=falls(0.5)),
+    "masked": Arm(dice="masked", beta=falls(0.1)),
+    "mixed": Arm(dice="mixed", beta=falls(0.1)),
+    "mixed_b3": Arm(dice="mixed", beta=falls(0.3)),
+    "mixed_b5": Arm(dice="mixed", beta=falls(0.5)),
+    "mixed_late": Arm(dice="mixed", beta=falls(0.1, 0.3)),
+    "mixed_ema": Arm(dice="mixed", beta=falls(0.1), ema=0.99, judge=lambda logits, average: average),
+    "mixed_p9": Arm(dice="mixed", beta=falls(0.1), judge=above(0.9)),
+    "mixed_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3)),
+    "mixed_soft": Arm(dice="mixed", beta=falls(0.1), soft=True),
+    "mixed_smooth3": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(3)),
+    "mixed_smooth5": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(5)),
+    "mixed_smooth3_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3, smoothed(3))),
+    "gentle1": Arm(custom=gentle(1.0)),
+    "gentle2": Arm(custom=gentle(2.0)),
+    "gentle4": Arm(custom=gentle(4.0)),
+    "eq3": Arm(dice="none", alpha=3.0, beta=falls(0.1)),
+}
+
+
+# ---- one training
+
+
+def network(seed: int, prior: float) -> torch.nn.Module:
+    """nnU-Net's U-Net with four stages of 8 to 64 features; the last layer starts at the foreground prior."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    torch.manual_seed(seed)
+    net = PlainConvUNet(
+        4, 4, (8, 16, 32, 64), torch.nn.Conv2d, 3, (1, 2, 2, 2), 1, 2, 1, conv_bias=True,
+        norm_op=torch.nn.InstanceNorm2d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=False,
+    )  # fmt: skip
+    net.apply(net.initialize)
+    with torch.no_grad():
+        net.decoder.seg_layers[-1].bias.copy_(torch.tensor([0.0, math.log(prior / (1 - prior))]))
+    return net
+
+
+def patches(
+    rng: np.random.Generator, images: Tensor, targets: Tensor, beliefs: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A batch of slices (B, 4, y, x), a third of them through a labelled lesion as in nnU-Net; flips, turns, noise."""
+    n_cases, depth = images.shape[0], images.shape[2]
+    chosen = []
+    for k in range(BATCH):
+        case = rng.integers(n_cases)
+        slices = np.arange(depth)
+        if k >= round(BATCH * 0.67):
+            lesion = np.flatnonzero((targets[case] == 1).flatten(1).any(1).numpy())
+            slices = lesion if len(lesion) else slices
+        chosen.append((case, rng.choice(slices)))
+    stack = [torch.cat([images[c, :, z], targets[c, z][None].float()], 0) for c, z in chosen]
+    if beliefs is not None:
+        stack = [torch.cat([s, beliefs[c, z][None]], 0) for s, (c, z) in zip(stack, chosen, strict=True)]
+    for k, piece in enumerate(stack):
+        if rng.random() < 0.5:
+            piece = piece.flip(1)
+        if rng.random() < 0.5:
+            piece = piece.flip(2)
+        if rng.random() < 0.5:
+            piece = piece.transpose(1, 2)
+        stack[k] = piece
+    batch = torch.stack(stack)
+    data = batch[:, :4] * torch.from_numpy(rng.uniform(0.8, 1.25, (BATCH, 4, 1, 1)).astype(np.float32))
+    data = data + torch.from_numpy(rng.normal(0, 0.15, (BATCH, 4, 1, 1)).astype(np.float32))
+    noise = torch.from_numpy(rng.standard_normal(data.shape).astype(np.float32))
+    data = data + noise * torch.from_numpy(rng.uniform(0, 0.15, (BATCH, 1, 1, 1)).astype(np.float32))
+    return data, batch[:, 4:5].round(), None if beliefs is None else batch[:, 5:6]
+
+
+def train(
+    arm: Arm, images: Tensor, targets: Tensor, seed: int, beliefs: Tensor | None = None, iterations: int = ITERATIONS
+) -> torch.nn.Module:
+    """Train; ``targets`` (n, z, y, x) of 0, 1 and the ignored 2, ``beliefs`` like it or None."""
+    valid = targets != IGNORE
+    prior = float((targets == 1).sum() / valid.sum())
+    net = network(seed, prior)
+    net.train()
+    rng = np.random.default_rng([seed, 1])
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    loss = LopsidedDiceLoss(
+        arm.alpha, 1.0, dice=arm.dice, batch_dice=True, ignore_label=IGNORE, soft=arm.soft, **arm.extra
+    )
+    average = None if arm.ema is None else EmaTeacher(net, arm.ema)
+    per_epoch = iterations / EPOCHS
+    for step in range(iterations):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * (1 - int(step / per_epoch) / EPOCHS) ** 0.9
+        data, target, belief = patches(rng, images, targets, beliefs)
+        optimizer.zero_grad(set_to_none=True)
+        logits = net(data)
+        done = step / iterations
+        if arm.custom is not None:
+            value = arm.custom(logits, target, done)
+        else:
+            loss.beta = arm.beta(done)
+            judge = None
+            if arm.judge is not None and loss.beta < 1:
+                judge = arm.judge(logits, None if average is None else average(data))
+            value = loss(logits, target, teacher=judge, belief=belief)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
+        optimizer.step()
+        if average is not None:
+            average.follow(net)
+    return net.eval()
+
+
+@torch.no_grad()
+def predict(net: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+    """Probability of lesion, (z, y, x)."""
+    return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
+
+
+def evaluate(probability: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, Any]:
+    """Average precision and FROC by mean p, sum of p and mean p times the root of the size; candidates at 0.1."""
+    results = [evaluate_case(y, p, SPACING) for p, y in zip(probability, labels, strict=True)]
+    n_lesions = sum(len(r.lesions) for r in results)
+    numbers: dict[str, Any] = {"lesions": n_lesions}
+    for name, power in (("mean", 0.0), ("sqrt", 0.5), ("sum", 1.0)):
+        hits, false = [], []
+        for r in results:
+            confidence = r.confidence * r.candidates.n_voxels**power
+            hits.append(confidence[r.matches.candidate_of_lesion[r.detected] - 1])
+            false.append(confidence[r.matches.status == Status.FALSE_POSITIVE])
+        hit, miss = np.concatenate(hits), np.concatenate(false)
+        points = operating_points(hit, hit, miss, n_lesions, len(results))
+        numbers[f"ap_{name}"] = average_precision(points)
+        numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
+    numbers["sensitivity"] = len(hit) / n_lesions
+    numbers["fp_per_case"] = len(miss) / len(results)
+    numbers["specks"] = sum(
+        int((r.candidates.n_voxels[r.matches.status == Status.FALSE_POSITIVE] <= 2).sum()) for r in results
+    ) / max(1, len(miss))
+    return numbers
+
+
+def out_of_fold(arm: Arm, images: Tensor, targets: Tensor, seed: int, folds: int = 5) -> np.ndarray:
+    """Probabilities of every training case by the network that did not train on it, (n, z, y, x)."""
+    out = np.zeros(targets.shape, np.float32)
+    for fold in range(folds):
+        held = np.arange(len(images)) % folds == fold
+        net = train(arm, images[~held], targets[~held], seed * 1000 + fold + 1)
+        for i in np.flatnonzero(held):
+            out[i] = predict(net, images[i].numpy())
+    return out
+
+
+def run(name: str, labels: str, seed: int, phantom: int) -> dict[str, Any]:
+    arm, begin = ARMS[name], time.process_time()
+    hidden = hidden_lesions(labels, seed, phantom)
+    images = torch.from_numpy(np.stack([c.image for c in cases(phantom, seed)]))
+    whole = np.stack([c.label for c in cases(phantom, seed)]).astype(np.int16)
+    gone = np.stack(hidden)
+    targets = torch.from_numpy(np.where(gone, IGNORE if arm.ignored else 0, whole))
+    net = train(arm, images, targets, seed)
+    test = cases(phantom)
+    numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test])
+    seen = np.stack([predict(net, c.image) for c in cases(phantom, seed)])
+    numbers["p_hidden"] = float(seen[gone].mean()) if gone.any() else None
+    numbers["p_labelled"] = float(seen[(whole == 1) & ~gone].mean())
+    numbers["called_background"] = float((seen[whole == 0] > 0.5).mean())
+    numbers["cpu_seconds"] = round(time.process_time() - begin, 1)
+    return numbers
+
+
+def table(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for labels in LABELS:
+        names = list(dict.fromkeys(r["arm"] for r in rows if r["labels"] == labels))
+        for name in names:
+            mine = [r for r in rows if r["arm"] == name and r["labels"] == labels]
+            cells = []
+            for key in ("ap_mean", "ap_sqrt", "ap_sum", "sensitivity", "fp_per_case", "sens_sum_at_4", "p_hidden"):
+                values = np.array([r[key] for r in mine if r[key] is not None])
+                error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+                cells.append(f"{key} {values.mean():.3f} ({error:.3f})" if len(values) else f"{key} -")
+            print(f"{labels:7s} {name:18s} n={len(mine):2d}  " + "  ".join(cells))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", nargs="+", default=["dice_ce", "mixed"], choices=list(ARMS))
+    parser.add_argument("--labels", nargs="+", default=list(LABELS), choices=list(LABELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--phantom", type=int, default=100, help="seed of the procedural brains")
+    parser.add_argument("--out", type=Path, default=Path("screen.jsonl"))
+    parser.add_argument("--table", type=Path)
+    arguments = parser.parse_args()
+    if arguments.table:
+        return table(arguments.table)
+    torch.set_num_threads(1)
+    for seed, labels, name in product(arguments.seeds, arguments.labels, arguments.arms):
+        key = {"arm": name, "labels": labels, "seed": seed, "phantom": arguments.phantom}
+        done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+        if any(key.items() <= json.loads(line).items() for line in done):
+            continue
+        row = {**key, **run(name, labels, seed, arguments.phantom)}
+        with arguments.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
