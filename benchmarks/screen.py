@@ -292,9 +292,7 @@ def evaluate(probability: list[np.ndarray], labels: list[np.ndarray]) -> dict[st
         hit, miss = np.concatenate(hits), np.concatenate(false)
         points = operating_points(hit, hit, miss, n_lesions, len(results))
         numbers[f"ap_{name}"] = average_precision(points)
-        numbers |= {
-            f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)
-        }
+        numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
     numbers["sensitivity"] = len(hit) / n_lesions
     numbers["fp_per_case"] = len(miss) / len(results)
     numbers["specks"] = sum(

@@ -513,6 +513,15 @@ def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: c for name, c in found.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
 
 
+def preprocessed_cases(folder: Path) -> list[str]:
+    """The cases in a folder of preprocessed data, sorted, as nnU-Net lists them.
+
+    Source: ``nnUNetDatasetBlosc2.get_identifiers`` of nnU-Net 2.8.1: every ``.b2nd`` but ``_seg.b2nd`` is a case.
+    """
+    names = (path.name for path in folder.glob("*.b2nd") if not path.name.endswith("_seg.b2nd"))
+    return sorted(name.removesuffix(".b2nd") for name in names)
+
+
 def add_to_plans(
     plans_file: Path, plans: dict[str, Any], name: str, configuration: dict[str, Any], *, overwrite: bool = False
 ) -> None:
@@ -728,7 +737,22 @@ def new_preprocessed_dataset(name: str, marker: str, overwrite: bool = False) ->
     Raises:
         InputError: the folder exists and may not be replaced, or another process is writing it.
     """
-    final = nnunet_path("nnUNet_preprocessed") / name
+    with new_folder(nnunet_path("nnUNet_preprocessed") / name, marker, overwrite) as folder:
+        yield folder
+
+
+@contextmanager
+def new_folder(final: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to write into; it becomes ``final`` when the block ends. As :func:`new_raw_dataset`.
+
+    Args:
+        final: in an existing folder.
+        marker: name of a file every folder of this kind holds; only a folder with this file is ever replaced.
+        overwrite: replace ``final`` where it exists.
+
+    Raises:
+        InputError: the folder exists and may not be replaced, or another process is writing it.
+    """
 
     def refuse() -> None:
         if final.exists() and not overwrite:

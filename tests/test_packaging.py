@@ -124,7 +124,7 @@ def test_the_wheel_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     out = check_trainers(python, tmp_path / "venv", tmp_path)
     assert out.splitlines()[-1] == f"resolved {' '.join(NAMES)}"
     assert f"variable {tmp_path / 'venv'}" in out
-    for command in ("convert", "censor", "share", "plan", "eval", "study", "demo", "env", "doctor"):
+    for command in ("convert", "censor", "share", "soften", "plan", "eval", "study", "demo", "env", "doctor"):
         assert (python.parent / f"lopsided-{command}").is_file()
     line = run(python.parent / "lopsided-env", cwd=tmp_path)
     assert line.startswith(f"export nnUNet_extTrainer={tmp_path / 'venv'}")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part
 from nnunet_lopsided.dataset_conversion.lesion_labels import check_label_values
 from nnunet_lopsided.dataset_conversion.parallel import for_each
@@ -36,6 +35,7 @@ from nnunet_lopsided.planning.label_preprocessing import (
     Configuration,
     LabelPreprocessing,
     data_configurations,
+    read_by_nnunet,
     read_clean,
     write_segmentation,
 )
@@ -209,13 +209,7 @@ class _Sharing:
         return array
 
     def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
-        for file in files:
-            check_complete(file)
-        try:
-            return read([str(file) for file in files])[0]
-        except Exception as error:  # each of nnU-Net's readers fails in its own ways
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise InputError(f"{self.dataset.name}, case {name}: cannot read {files[0]}: {reason}") from error
+        return read_by_nnunet(f"{self.dataset.name}, case {name}", files, read)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:

@@ -274,7 +274,7 @@ def _load_prediction(
         alone = files.array is None and not hard_labels and target.values in (None, (1,))
         soft = _is_probability(files.image, image.array, alone) and not (hard_labels and not image.array.any())
         if soft and files.array is None and not hard_labels:
-            return _checked_probability(files.image, image.array), None
+            return checked_probability(files.image, image.array), None
         if hard_labels or not soft:
             segmentation = _labelled(files.image, image.array, target)
     if hard_labels and segmentation is None:
@@ -282,7 +282,7 @@ def _load_prediction(
     if files.array is None or hard_labels:
         assert segmentation is not None
         return segmentation, segmentation
-    probability = _probability_of_array(files.array, reference.array.shape, target)
+    probability = probability_of_array(files.array, reference.array.shape, target)
     if segmentation is not None:
         _check_agreement(files, target, segmentation, probability)
     return probability, segmentation
@@ -303,15 +303,15 @@ def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:
     if not np.issubdtype(array.dtype, np.floating):
         return False
     found = array[array != 0]
-    if not (np.isfinite(found).all() and _finite_on_disk(path)):
+    if not (np.isfinite(found).all() and finite_on_disk(path)):
         raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
     if not found.size or bool((found != np.floor(found)).any()):
         return True
     return binary and bool((found == 1).all())
 
 
-def _finite_on_disk(path: Path) -> bool:
-    """Whether a file holds neither NaN nor infinity: ITK silently turns them to 0 when it reads NIfTI."""
+def finite_on_disk(path: Path) -> bool:
+    """Whether an image file holds neither NaN nor infinity: ITK silently turns them to 0 when it reads NIfTI."""
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return True
     import nibabel
@@ -319,24 +319,26 @@ def _finite_on_disk(path: Path) -> bool:
     return bool(np.isfinite(np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)).all())
 
 
-def _checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.floating]:
+def checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.floating]:
+    """What was read from a file, within [0, 1]; values beyond by more than rounding, or NaN, are refused."""
     low, high = probability.min(initial=1), probability.max(initial=0)  # both NaN if any value is
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise InputError(f"expected finite probabilities within [0, 1], found {low} to {high} in {path}")
     return probability if low >= 0 and high <= 1 else np.clip(probability, 0, 1)
 
 
-def _probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass) -> NDArray[np.floating]:
+def probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass) -> NDArray[np.floating]:
+    """The probability of a class in a .npy or .npz file beside a reference of this shape; checked."""
     header = array_header(path)
     _check_array(path, header.shape, header.dtype, shape)
     if path.suffix == ".npy" and header.shape in (shape, (1, *shape)):
-        return _checked_probability(path, read_array(path).reshape(shape))
+        return checked_probability(path, read_array(path).reshape(shape))
     try:
         # nnU-Net's 2D arrays are (C, 1, y, x).
         probability = target.probability(read_channels(path), header.shape[0]).reshape(shape)
     except UnfitChannels as error:
         raise InputError(f"{error} in {path}") from error
-    return _checked_probability(path, probability)
+    return checked_probability(path, probability)
 
 
 def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -363,7 +365,7 @@ def _check_agreement(
         return
     if regions and target.name is not None and files.array is not None:
         # A label of this region may be there because of another region, whose probability need not be the smaller one.
-        agreeing = n_agreeing(_probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
+        agreeing = n_agreeing(probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
     if agreeing < 0.1 * n_labelled:
         raise InputError(
             f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled "

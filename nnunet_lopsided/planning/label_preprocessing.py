@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import find_lesions
 
@@ -128,7 +129,7 @@ class LabelPreprocessing:
             InputError: the label map does not fit what was preprocessed.
         """
         masks_for_norm = any(configuration.masks_for_norm for configuration in configurations.values())
-        for folder in sorted(clean, key=lambda f: _is_resampled(configurations[f], clean[f].properties)):
+        for folder in sorted(clean, key=lambda f: is_resampled(configurations[f], clean[f].properties)):
             axes = tuple(configurations[folder].plans.transpose_forward)
             if axes not in self._cropped:
                 self._cropped[axes] = self._crop(axes, configurations[folder], clean[folder], masks_for_norm)
@@ -143,8 +144,8 @@ class LabelPreprocessing:
         """Resample and collect the locations of classes: the new segmentation and properties of one folder."""
         axes = tuple(configuration.plans.transpose_forward)
         array = self._cropped[axes][0]
-        if _is_resampled(configuration, clean.properties):
-            spacing, target, shape = _resampling(configuration, clean.properties)
+        if is_resampled(configuration, clean.properties):
+            spacing, target, shape = resampling(configuration, clean.properties)
             # In float32, as nnU-Net's readers give it: the resampling works in that type.
             array = configuration.manager.resampling_fn_seg(array.astype(np.float32), shape, spacing, target)
             locations = _class_locations(array, configuration, dataset_json)
@@ -163,10 +164,10 @@ class LabelPreprocessing:
         self, axes: tuple[int, ...], configuration: Configuration, clean: CleanSegmentation, masks_for_norm: bool
     ) -> tuple[Array, bool]:
         """The cropped label map, and whether labels came or went outside the nonzero mask."""
-        case = _Cropping(self._name, axes, clean.properties)
+        case = Cropping(self._name, axes, clean.properties)
         label = case.apply(self._segmentation).astype(np.int16)
         background = label == 0
-        if _is_resampled(configuration, clean.properties):
+        if is_resampled(configuration, clean.properties):
             outside = self._outside(case)
             changed = False
             if masks_for_norm:
@@ -196,10 +197,10 @@ class LabelPreprocessing:
                 "the source again"
             ) from error
 
-    def _outside(self, case: _Cropping) -> Array:
+    def _outside(self, case: Cropping) -> Array:
         return ~case.nonzero_mask(np.concatenate([read() for read in self._images]))
 
-    def _removed_outside(self, case: _Cropping, background: Array, clean: Array) -> Array | None:
+    def _removed_outside(self, case: Cropping, background: Array, clean: Array) -> Array | None:
         """Voxels that lost their label and lie outside the nonzero mask; None if there are none.
 
         The clean segmentation does not tell where it has a label. But the mask has no holes: what is outside of it is
@@ -229,8 +230,14 @@ class LabelPreprocessing:
 
 
 @dataclass(frozen=True)
-class _Cropping:
-    """Transposing and cropping as it was done with the images."""
+class Cropping:
+    """Transposing and cropping as it was done with the images.
+
+    Attributes:
+        name: of the case, for error messages.
+        axes: ``transpose_forward`` of the plans.
+        properties: the content of ``CASE.pkl``.
+    """
 
     name: str
     axes: tuple[int, ...]
@@ -243,6 +250,11 @@ class _Cropping:
         return (slice(None), *bounding_box_to_slice(self.properties["bbox_used_for_cropping"]))
 
     def apply(self, array: Array) -> Array:
+        """An array (c, z, y, x) as nnU-Net's reader gives it, transposed and cropped; a view.
+
+        Raises:
+            InputError: its shape is not that of the images.
+        """
         return self._transposed(array)[self._box]
 
     def nonzero_mask(self, images: Array) -> Array:
@@ -278,7 +290,7 @@ def _next_to(mask: Array, coordinates: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
-def _resampling(
+def resampling(
     configuration: Configuration, properties: dict[str, Any]
 ) -> tuple[list[float], list[float], NDArray[np.int64]]:
     """Spacing before and after, and the shape after resampling."""
@@ -292,9 +304,10 @@ def _resampling(
     return spacing, target, compute_new_shape(shape, spacing, target)
 
 
-def _is_resampled(configuration: Configuration, properties: dict[str, Any]) -> bool:
+def is_resampled(configuration: Configuration, properties: dict[str, Any]) -> bool:
+    """Whether the case has another shape after preprocessing than after cropping."""
     before = properties["shape_after_cropping_and_before_resampling"]
-    return list(before) != _resampling(configuration, properties)[2].tolist()
+    return list(before) != resampling(configuration, properties)[2].tolist()
 
 
 def read_clean(folder: Path, case: str) -> CleanSegmentation:
@@ -329,6 +342,26 @@ def read_clean(folder: Path, case: str) -> CleanSegmentation:
     return clean
 
 
+def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[Array, Any]]) -> Array:
+    """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
+
+    Args:
+        case: for error messages.
+        files: the files.
+        read: the reader's method, called with their paths as text.
+
+    Raises:
+        InputError: a file is missing, damaged or unreadable.
+    """
+    for file in files:
+        check_complete(file)
+    try:
+        return read([str(file) for file in files])[0]
+    except Exception as error:  # each of nnU-Net's readers fails in its own ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise InputError(f"{case}: cannot read {files[0]}: {reason}") from error
+
+
 def write_segmentation(folder: Path, case: str, new: CleanSegmentation, like: Path) -> None:
     """Write ``CASE_seg.b2nd`` and ``CASE.pkl``, chunked as the same case in the folder ``like``.
 
@@ -336,15 +369,20 @@ def write_segmentation(folder: Path, case: str, new: CleanSegmentation, like: Pa
     """
     import pickle
 
+    write_chunked(folder / f"{case}_seg.b2nd", new.array, like / f"{case}_seg.b2nd")
+    (folder / f"{case}.pkl").write_bytes(pickle.dumps(new.properties))
+
+
+def write_chunked(path: Path, array: Array, like: Path) -> None:
+    """Write an array (c, z, y, x) as blosc2's ``.b2nd``, chunked as the one in ``like``, compressed by LZ4."""
     import blosc2
 
-    model = blosc2.open(urlpath=str(like / f"{case}_seg.b2nd"), mode="r")
-    array = blosc2.asarray(
-        np.ascontiguousarray(new.array),
+    model = blosc2.open(urlpath=str(like), mode="r")
+    packed = blosc2.asarray(
+        np.ascontiguousarray(array),
         chunks=model.chunks,
         blocks=model.blocks,
         cparams={"codec": blosc2.Codec.LZ4, "filters": model.cparams.filters, "nthreads": 1},
     )
     # Through Python's own files: a full disk is an error here, not a truncated file.
-    (folder / f"{case}_seg.b2nd").write_bytes(array.to_cframe())
-    (folder / f"{case}.pkl").write_bytes(pickle.dumps(new.properties))
+    path.write_bytes(packed.to_cframe())

@@ -76,7 +76,23 @@ class LabelWithIds:
         return patch
 
 
-class WithInstances:
+class DatasetAround:
+    """An nnU-Net dataset of which a subclass gives other cases.
+
+    Args:
+        dataset: nnU-Net's.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # while unpickling in a worker, before __init__ has run
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+
+class WithInstances(DatasetAround):
     """An nnU-Net dataset whose labels bring lesion ids, so that a lesion cut by the patch stays one lesion.
 
     Args:
@@ -86,15 +102,10 @@ class WithInstances:
     """
 
     def __init__(self, dataset: Any, n_labels: int, ignore_label: int | None) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._n_labels = n_labels
         self._ignore_label = ignore_label
         self._known: dict[str, LesionCodes] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # while unpickling in a worker, before __init__ has run
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
 
     def load_case(self, identifier: str) -> tuple[Any, LabelWithIds, Any, dict[str, Any]]:
         """Image, labels with lesion ids, labels of a cascade's previous stage, properties."""

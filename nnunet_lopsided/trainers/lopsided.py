@@ -11,6 +11,7 @@ from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, Lopside
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
+from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 
 ALPHA = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
@@ -141,7 +142,7 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
         return BootstrapLoss(self._beta_at(self.current_epoch), soft=self.soft, **self._target_format)
 
 
-class nnUNetTrainerLopsided(BootstrapTrainer):
+class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
     """The default recipe: lopsided bootstrap loss, eq. 3 of Yi et al. 2020, plus soft Dice, stable from a fresh start.
 
     The best of what we measured (docs/explanation/when-it-helps.md): Dice and eq. 3 with alpha 1 and beta 0.5, where
@@ -155,8 +156,8 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options)
-    hyperparameters: ClassVar = ("dice", "alpha", "gamma", *BootstrapTrainer.hyperparameters)
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    hyperparameters: ClassVar = ("dice", "alpha", "gamma", "soft_targets", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 0.5
     gamma: float = 0.0
@@ -180,7 +181,7 @@ class nnUNetTrainerLopsided(BootstrapTrainer):
 class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     """Eq. 3 to the letter: no Dice, constant beta, no foreground prior. From a fresh start it can fail."""
 
-    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options)
+    name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options, SOFT_TARGETS)
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0

@@ -1,0 +1,52 @@
+"""``lopsided-soften``: beliefs that a background voxel is lesion, brought beside the preprocessed cases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the arguments, write the beliefs, and say how many cases have one."""
+    parser = Parser(
+        prog="lopsided-soften",
+        description="Bring soft targets beside the preprocessed cases of a dataset: for every background voxel a "
+        "belief within [0, 1] that it is lesion, on the grid of the original images. Trainers with _softtargets in "
+        "their name train on them; the labels stay as they are.",
+    )
+    parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
+    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="whose preprocessed data, such as 2d")
+    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument(
+        "-i",
+        metavar="FOLDER",
+        required=True,
+        type=Path,
+        help="beliefs: CASE.nii.gz (or another image, .npy, .npz); of several classes CASE__NAME.nii.gz or CASE.npz",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what this command made before")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    return run(parser, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    end_on_sigterm()
+    from nnunet_lopsided.dataset_conversion.softening import soften
+
+    made = soften(
+        arguments.d,
+        arguments.c,
+        arguments.i,
+        plans_name=arguments.p,
+        overwrite=arguments.overwrite,
+        n_processes=arguments.np,
+    )
+    n_with = made.n_cases - len(made.without)
+    print(f"{made.folder}: beliefs of {n_with} of {made.n_cases} cases, 0 everywhere in {len(made.without)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
