@@ -92,7 +92,7 @@ def belief(
 
     Example:
         >>> annotated, unexplained = np.array([2, 2, 2, 1]), np.array([2, 2, 1, 1, 0])
-        >>> belief(annotated, unexplained, rho=0.5).tolist()  # 3, 1 and 0 annotated for 2, 2 and 1 unexplained
+        >>> belief(annotated, unexplained, rho=0.5).round(6).tolist()  # 3, 1 and 0 annotated for 2, 2 and 1 unexplained
         [0.75, 0.75, 0.25, 0.25, 0.0]
     """
     from sklearn.isotonic import IsotonicRegression

@@ -28,7 +28,7 @@ def nonnegative_logistic(
     Example:
         >>> coefficients, _ = nonnegative_logistic(np.array([[-1.0, 1], [1, -1]]), np.array([False, True]))
         >>> coefficients.round(2).tolist()
-        [0.78, 0.0]
+        [0.67, 0.0]
     """
     from scipy.optimize import minimize
 

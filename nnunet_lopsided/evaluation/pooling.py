@@ -58,9 +58,7 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     Returns:
         Confidences and sums by patient.
     """
-    patients = tuple(dict.fromkeys(case.patient for case in cases))
-    index = {patient: i for i, patient in enumerate(patients)}
-    patient_of_case = np.array([index[case.patient] for case in cases], np.int64)
+    patients, patient_of_case = _patients(cases)
     lesion_patient = np.repeat(patient_of_case, [case.n_lesions for case in cases])
     detections = _detections(cases, rules, patient_of_case, len(patients))
     sums = [case_sums(case, rules) for case in cases]
@@ -85,6 +83,13 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     )
 
 
+def _patients(cases: Sequence[CaseResult]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The patients in the order of their first case, and the index of each case's."""
+    patients = tuple(dict.fromkeys(case.patient for case in cases))
+    index = {patient: i for i, patient in enumerate(patients)}
+    return patients, np.array([index[case.patient] for case in cases], np.int64)
+
+
 def _detections(
     cases: Sequence[CaseResult], rules: EvaluationRules, patient_of_case: NDArray[np.int64], n_patients: int
 ) -> Detections:
@@ -105,15 +110,15 @@ def _detections(
 
 
 def detections_by(cases: Sequence[CaseResult], rules: EvaluationRules, name: str) -> Detections:
-    """What is detected when candidates are ranked by another confidence, and matched by it; all of one patient.
+    """What is detected when candidates are ranked by another confidence, and matched by it.
 
     Args:
         cases: at least one, each with this confidence.
         rules: of them only the policy for duplicates matters here.
         name: of the confidence.
     """
-    again = [ranked_by(case, name) for case in cases]
-    return _detections(again, rules, np.zeros(len(cases), np.int64), 1)
+    patients, patient_of_case = _patients(cases)
+    return _detections([ranked_by(case, name) for case in cases], rules, patient_of_case, len(patients))
 
 
 def ranked_by(case: CaseResult, name: str) -> CaseResult:

@@ -308,6 +308,15 @@ def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str,
     return _resampled(pooled, weights, ())[0]
 
 
+def resampled_map_by(
+    cases: Sequence[CaseResult], rules: EvaluationRules, name: str, weights: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The average precision by a confidence that ranks, as :func:`resampled_metrics` resamples it, (B,)."""
+    cases_per_patient = pool(cases, rules).totals["cases"]
+    detections = detections_by(cases, rules, name)
+    return resampled_curves(detections, weights, cases_per_patient, AVERAGE_RECALL_MAX_FP).average_precision
+
+
 def _resampled(
     pooled: Pooled, weights: NDArray[np.integer], fp_per_case: Sequence[float]
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
