@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._cli import Parser, progress_bar, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nnunet_lopsided.evaluation import EvaluationRules, FolderResult
     from nnunet_lopsided.evaluation.folder import LoadedAndEvaluated
     from nnunet_lopsided.evaluation.intervals import Interval
@@ -139,7 +136,8 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         "--profile",
         choices=("paper", "lesions", "brats-mets"),
         default="paper",
-        help="paper: Yi et al. 2020; lesions: the same with --confidence sqrt; brats-mets: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
+        help="paper: Yi et al. 2020; lesions: the same with --confidence sqrt; "
+        "brats-mets: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
         "then meet are one, those of at most 2 mm3 do not count, Dice with all that overlaps (default: %(default)s)",
     )
     rules.add_argument(
@@ -241,7 +239,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.confidence_model,
     )
     inputs = [path for path in given if path is not None]
-    with new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished, _progress() as progress:
+    with (
+        new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished,
+        progress_bar("evaluating") as progress,
+    ):
         result = evaluate_folder(
             arguments.references,
             arguments.predictions or arguments.cv,
@@ -277,19 +278,6 @@ def _rules(arguments: argparse.Namespace) -> EvaluationRules:
     if arguments.threshold:
         changes["threshold"] = arguments.threshold[0]
     return profile_rules(arguments.profile, **changes)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc="evaluating", unit="case", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEvaluated], None] | None:

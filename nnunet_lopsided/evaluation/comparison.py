@@ -188,7 +188,8 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         for name, value in model.summary["metrics"].get("map_by_confidence", {}).items():
             if value is not None:
                 of_model[f"map_by_{name}"] = resampled_map_by(model.cases, rules, name, weights)
-    contributing = {name: min(n_contributing(p, name) for p in pooled) for name in {**replicates[0], **replicates[-1]}}
+    names = {name for of_model in replicates for name in of_model}
+    contributing = {name: min(n_contributing(p, name) for p in pooled) for name in names}
     counted = np.concatenate([case.counted for case in models[0].cases])
     detected = np.stack([np.concatenate([c.detected for c in m.cases]) for m in models], axis=1)[counted]
     diameter = np.concatenate([case.lesions.diameter_mm for case in models[0].cases])[counted]

@@ -67,7 +67,8 @@ class CandidateScores:
             return cls(np.ones(len(components)), np.ones(len(components)), components.n_voxels)
         mean = mean_by_component(components, probability)
         highest = highest_by_component(components, probability)
-        return cls(*(np.round(p, CONFIDENCE_DECIMALS) for p in (mean, highest)), components.n_voxels)
+        mean, highest = (np.round(p, CONFIDENCE_DECIMALS) for p in (mean, highest))
+        return cls(mean, highest, components.n_voxels)
 
     @property
     def names(self) -> tuple[Confidence, ...]:

@@ -1,4 +1,4 @@
-"""Fitting the learned confidence to the out-of-fold candidates of a cross-validation, and writing it beside the folds."""
+"""Fitting the learned confidence to the out-of-fold candidates of a cross-validation; its file beside the folds."""
 
 from __future__ import annotations
 
@@ -167,11 +167,7 @@ class FittedClass:
             name,
             evidence,
             fit(evidence, everything, complete),
-            {
-                fold: fit(evidence, which, complete)
-                for fold, which in others.items()
-                if not why_not(evidence, which)
-            },
+            {fold: fit(evidence, which, complete) for fold, which in others.items() if not why_not(evidence, which)},
             "",
         )
 

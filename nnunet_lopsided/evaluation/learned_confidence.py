@@ -1,4 +1,4 @@
-"""A confidence of candidates that is learned from their size, mean and highest probability: pure numerics, and its file.
+"""A confidence of candidates that is learned from their size, mean and highest probability, and its file.
 
 The model is a logistic regression whose coefficients are at least 0, so that a larger candidate and one of higher
 probability never has less confidence. Mean, maximum, sum and mean times root of size are among the rankings it can be.

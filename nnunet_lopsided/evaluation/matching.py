@@ -187,9 +187,7 @@ def match(
     )
 
 
-def assign(
-    pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bool_] | None = None
-) -> Assignment:
+def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bool_] | None = None) -> Assignment:
     """Choose the candidate that detects each lesion: of those that match it the most confident (ties: the one sharing
     more voxels with it, then the lower id).
 

@@ -463,9 +463,7 @@ def _map_by_confidence(
         found[name] = None
         if not reason and n_lesions:
             d = detections_by(cases, rules, name)
-            points = operating_points(
-                d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases)
-            )
+            points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
             found[name] = average_precision(points)
         if found[name] is None:
             undefined[f"map_by_confidence.{name}"] = reason or NO_LESIONS

@@ -189,9 +189,7 @@ def scores_of(candidates: Sequence[Row], hard: bool) -> CandidateScores:
     if hard:
         return CandidateScores(np.ones(len(candidates)), np.ones(len(candidates)), n_voxels)
     if candidates and "mean_probability" not in candidates[0]:
-        return CandidateScores(
-            _column(candidates, "confidence", _number), np.full(len(candidates), np.nan), n_voxels
-        )
+        return CandidateScores(_column(candidates, "confidence", _number), np.full(len(candidates), np.nan), n_voxels)
     learned = _column(candidates, "learned_confidence", _number)
     return CandidateScores(
         _column(candidates, "mean_probability", _number),

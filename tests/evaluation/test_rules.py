@@ -1,5 +1,7 @@
 """nnunet_lopsided.evaluation.rules."""
 
+from dataclasses import replace
+
 import pytest
 
 from nnunet_lopsided.errors import InputError
@@ -44,7 +46,7 @@ def test_refuses(name, value):
 def test_profiles():
     assert profile_rules("paper") == EvaluationRules()
     assert profile_rules("paper").changes == {}
-    assert profile_rules("lesions", confidence="mean", profile="paper") == EvaluationRules()
+    assert replace(profile_rules("lesions"), confidence="mean", profile="paper") == EvaluationRules()
     assert profile_rules("lesions").confidence != "mean"
     rules = profile_rules("brats-mets", tolerance_mm=2.0, threshold=0.4)
     assert (rules.match, rules.dilation_voxels, rules.join_dilated, rules.min_lesion_mm3) == ("overlap", 1, True, 2.0)

@@ -51,7 +51,17 @@ def assert_round_trip(result, folder):
                 assert_same(mine.matches.candidate_of_lesion * mine.counted, theirs.matches.candidate_of_lesion, f.name)
             else:
                 assert_same(getattr(mine.matches, f.name), getattr(theirs.matches, f.name), f.name)
-        for name in ("case", "patient", "kind", "confidence", "ranked", "n_dropped", "counted", "mean_probability", "entropy_bits"):
+        for name in (
+            "case",
+            "patient",
+            "kind",
+            "confidence",
+            "ranked",
+            "n_dropped",
+            "counted",
+            "mean_probability",
+            "entropy_bits",
+        ):
             assert_same(getattr(mine, name), getattr(theirs, name), name)
         assert (mine.candidate_overlap, mine.segmentation_overlap) == (
             theirs.candidate_overlap,
