@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.belief import LEAST_ANNOTATED, base_score, belief, missed_per_annotated
+from nnunet_lopsided.evaluation.belief import LEAST_ANNOTATED, belief, missed_per_annotated
 from nnunet_lopsided.evaluation.case import CaseResult
 from nnunet_lopsided.evaluation.folder import FolderResult, evaluate_folder
 from nnunet_lopsided.evaluation.learned_confidence import (
@@ -115,6 +115,11 @@ def why_not(evidence: Evidence, which: NDArray[np.bool_]) -> str:
 def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) -> Fitted:
     """Fit the model to some of the candidates.
 
+    Where labels may lack lesions it is fitted twice: first with every unexplained candidate taken for false. If lesions
+    were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence is the score by
+    which unexplained candidates are believed to be lesions in the second fit. The highest probability as that score
+    believes in specks.
+
     Args:
         evidence: all of them.
         which: which are used, (M,).
@@ -125,16 +130,17 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
     """
     if reason := why_not(evidence, which):
         raise InputError(reason)
-    mean, highest, explained = evidence.mean[which], evidence.highest[which], evidence.explained[which]
-    believed = explained.astype(np.float64)
-    rho = 0.0
+    candidates = evidence.volume_mm3[which], evidence.mean[which], evidence.highest[which]
+    explained = evidence.explained[which]
+    believed, rho = explained.astype(np.float64), 0.0
+    coefficients = fit_coefficients(*candidates, believed)
     if not complete:
-        score = base_score(highest, mean * evidence.n_voxels[which])
+        score = coefficients.confidence(*candidates)
         bound = missed_per_annotated(score[explained], score[~explained])
         assert bound is not None, "there are enough"
         rho = bound
         believed[~explained] = belief(score[explained], score[~explained], rho)
-    coefficients = fit_coefficients(evidence.volume_mm3[which], mean, highest, believed)
+        coefficients = fit_coefficients(*candidates, believed)
     return Fitted(coefficients, rho, float(believed[~explained].sum()))
 
 
