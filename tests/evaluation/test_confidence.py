@@ -1,8 +1,10 @@
 """nnunet_lopsided.evaluation.confidence, and what follows from it in an evaluation."""
 
+import importlib.util
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from nnunet_lopsided.evaluation.confidence import PLAIN, CandidateScores
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.outputs import summary_dict, write_results
 from nnunet_lopsided.evaluation.tables import read_evaluation
+from nnunet_lopsided.tables import read_table
 
 
 def speck_and_lesion():
@@ -170,3 +173,32 @@ def test_evaluations_of_older_versions_are_read_as_ranked_by_mean(two_cases, tmp
     assert again.metrics.map_by_confidence == {**new, "max": None}
     assert "highest probability" in again.undefined["map_by_confidence.max"]
     assert compare([read_evaluation(tmp_path / "new"), old], 0).pairs[0].differences["map"].difference == 0
+
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "confidence.py"
+
+
+@pytest.mark.skipif(not BENCHMARK.is_file(), reason="benchmarks are not in the source distribution")
+def test_the_benchmark_reads_from_any_evaluation_what_every_other_would_say(two_models, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("benchmark_confidence", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    assert benchmark.main([str(two_models[0]), str(tmp_path), "--csv", str(tmp_path / "all.csv")]) == 0
+    assert "left out" in capsys.readouterr().err
+    settings = json.loads((two_models[0] / "summary.json").read_text())["settings"]
+    references, predictions = (settings[name] for name in ("references", "predictions"))
+    rows = read_table(tmp_path / "all.csv")
+    assert len(rows) == 12
+    for row in rows:
+        rules = EvaluationRules(
+            confidence=row["confidence"],
+            min_candidate_voxels=int(row["min_voxels"]),
+            threshold=settings["threshold"],
+            fp_per_case=(1, 2, 4, 8),
+        )
+        summary = evaluate_folder(references, predictions, rules=rules, n_replicates=0).summary
+        assert float(row["map"]) == pytest.approx(summary.metrics.map), row
+        assert float(row["max_sensitivity"]) == pytest.approx(summary.metrics.max_sensitivity)
+        assert int(row["candidates"]) == summary.counts.candidates
+        at = [matched.sensitivity for matched, _ in summary.sensitivity_at_fp]
+        assert [float(row[f"sensitivity_at_{n}"]) for n in (1, 2, 4, 8)] == pytest.approx(at)
