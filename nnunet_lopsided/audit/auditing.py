@@ -21,13 +21,17 @@ from nnunet_lopsided.dataset_conversion.variants import case_images
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation.archives import read_channels
 from nnunet_lopsided.evaluation.case import check_connectivity
+from nnunet_lopsided.evaluation.confidence import CandidateScores
+from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import Geometry
 from nnunet_lopsided.lesions import equivalent_diameter_mm, lesions_of_voxels
 from nnunet_lopsided.nnunet_layout import Prediction
 
-RankBy = Literal["likeness", "mean-probability"]
+RankBy = Literal["likeness", "mean-probability", "max", "sum", "sqrt", "learned"]
+# Those that are probabilities, unlike sums.
+WITHIN_1: tuple[RankBy, ...] = ("likeness", "mean-probability", "max", "learned")
 # Without annotated lesions that tell it, a component is cut back at half its highest probability.
 DEFAULT_FRACTION = 0.5
 
@@ -46,10 +50,12 @@ class Candidate:
         position_mm: the same in the file's own coordinates (x, y, z; LPS where the file is of a patient).
         box: first (inclusive) and last (exclusive) index along each axis.
         diameter_mm: of the sphere (2D: circle) of equal volume.
-        score: probability of being a missed lesion; the mean probability where that ranks.
+        score: probability of being a missed lesion, or whatever else ranks.
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
         mean_probability: of the whole component.
         max_probability: its highest.
+        total: sum of the probabilities of the whole component; 0 when it is fainter.
+        root: its mean probability times the root of its voxels; 0 when it is fainter.
         fainter: whether all of it is below the threshold.
         agreement: share of the predictions that find it.
         contrasts: by channel, in robust standard deviations, positive where it is brighter than its surroundings.
@@ -70,6 +76,8 @@ class Candidate:
     likeness: float | None
     mean_probability: float
     max_probability: float
+    total: float
+    root: float
     fainter: bool
     agreement: float
     contrasts: tuple[float, ...]
@@ -142,6 +150,7 @@ def audit(
     rules: EvaluationRules | None = None,
     label: str | None = None,
     rank_by: RankBy = "likeness",
+    confidence_model: ConfidenceModel | None = None,
     n_replicates: int = 1000,
     seed: int = 0,
     n_workers: int = 2,
@@ -153,6 +162,7 @@ def audit(
         rules: of components and matches; default: those of ``lopsided-eval``.
         label: class or region by name; None: all foreground.
         rank_by: what the score is.
+        confidence_model: for ``learned``; cases are judged by what was fitted without their fold, where there is that.
         n_replicates: of the bootstrap of the miss rate, 0 for none.
         seed: of that bootstrap.
         n_workers: cases read at the same time.
@@ -186,9 +196,11 @@ def audit(
     # Dividing a component leaves its highest mean probability as it is.
     scored = table.scored(measured, sure, table.max_probability)
     in_any = table.scored(measured, sure, table.any_probability)
-    shown: RankBy = "mean-probability" if likeness is None else rank_by
+    shown: RankBy = "mean-probability" if likeness is None and rank_by == "likeness" else rank_by
+    learned = None if confidence_model is None else _learned(table, measured, confidence_model, label)
     unexplained = table.kind == Kind.UNEXPLAINED
-    values = np.where(unexplained, table.mean_probability, np.nan)
+    confidence = table.confidence("mean" if shown in ("likeness", "mean-probability") else shown, learned, sure)
+    values = np.where(unexplained, confidence, np.nan)
     if likeness is not None and shown == "likeness":
         share = mixture_share(scored.found_score, scored.candidate_score)
         n_known, n_unknown = int((table.annotated & sure).sum()), int((unexplained & sure).sum())
@@ -213,6 +225,19 @@ def audit(
         seed,
         n_replicates,
     )
+
+
+def _learned(
+    table: _Table, measured: Sequence[_Measured], model: ConfidenceModel, label: str | None
+) -> NDArray[np.float64]:
+    """The learned confidence of every component, (N,)."""
+    confidence = np.zeros(len(table.kind))
+    for i, of_case in enumerate(measured):
+        rows = table.case == i
+        coefficients = model.unseen(label, of_case.case.name) or model.all_folds[model.of_class(label)]
+        volume = table.n_voxels[rows] * float(np.prod(of_case.components.components.spacing_mm))
+        confidence[rows] = coefficients.confidence(volume, table.mean_probability[rows], table.max_probability[rows])
+    return confidence
 
 
 def load(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDArray[np.floating]]]:
@@ -293,6 +318,7 @@ class _Table:
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     diameter_mm: NDArray[np.float64]
+    n_voxels: NDArray[np.int64]
     patients: tuple[str, ...]
 
     @property
@@ -324,8 +350,20 @@ class _Table:
             joined("agreement"),
             joined("contrasts"),
             np.concatenate(diameters),
+            np.concatenate([part.components.n_voxels for part in parts]),
             tuple(patients),
         )
+
+    def confidence(
+        self, name: str, learned: NDArray[np.float64] | None, sure: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """A confidence of every component, as in the evaluation, (N,).
+
+        Where size is part of it, components that are not ``sure`` have 0: a low enough level makes them as large as one
+        likes.
+        """
+        confidence = CandidateScores(self.mean_probability, self.max_probability, self.n_voxels, learned).by(name)
+        return confidence if name in ("mean", "max") else np.where(sure, confidence, 0.0)
 
     def features(self, threshold: float) -> NDArray[np.float64]:
         """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
@@ -397,6 +435,7 @@ def _candidates(
     labels = [label_values(target.scheme, m.means, allowed, len(m.components.kind)) for m in measured]
     usual = _usual_contrasts(table)
     numbers: dict[int, int] = {}
+    total, root = (table.confidence(name, None, sure) for name in ("sum", "sqrt"))
     found = []
     for row in order.tolist():
         of_case = int(table.case[row])
@@ -422,6 +461,8 @@ def _candidates(
                 likeness,
                 float(table.mean_probability[row]),
                 float(table.max_probability[row]),
+                float(total[row]),
+                float(root[row]),
                 not sure[row],
                 float(table.agreement[row]),
                 tuple(table.contrasts[row].tolist()),

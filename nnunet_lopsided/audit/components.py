@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_lopsided.dataset_conversion.contrast import channel_contrasts
-from nnunet_lopsided.evaluation.case import CONFIDENCE_DECIMALS, evaluate_thresholds
+from nnunet_lopsided.evaluation.case import evaluate_thresholds
+from nnunet_lopsided.evaluation.confidence import CONFIDENCE_DECIMALS, highest_by_component
 from nnunet_lopsided.evaluation.matching import Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
@@ -143,7 +144,7 @@ def measure_case(
     components = divided(evaluated.candidates, flat[evaluated.candidates.voxels], lesions, levels, rules.connectivity)
     components, level = fainter(components, probability, rules.threshold, valid, rules.connectivity)
     values = flat[components.voxels].astype(np.float32)
-    by_prediction = np.array([_highest(components, p.reshape(-1)[components.voxels]) for p in predictions])
+    by_prediction = np.array([highest_by_component(components, p.reshape(-1)[components.voxels]) for p in predictions])
     sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
     confidence = np.round(sums / components.n_voxels, CONFIDENCE_DECIMALS)
     matches = match(lesions, components, confidence, rules, evaluated.result.counted)
@@ -156,7 +157,7 @@ def measure_case(
         values,
         kind,
         confidence,
-        _highest(components, values),
+        highest_by_component(components, values),
         level,
         by_prediction.max(axis=0),
         _agreement(by_prediction, predictions, level),
@@ -273,12 +274,6 @@ def _mean_of(predictions: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]
     return total / np.float32(len(predictions))
 
 
-def _highest(components: Lesions, values: NDArray[np.floating]) -> NDArray[np.float64]:
-    highest = np.zeros(len(components) + 1)
-    np.maximum.at(highest, components.voxel_ids, values)
-    return highest[1:]
-
-
 def _agreement(
     highest: NDArray[np.float64], predictions: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -289,7 +284,7 @@ def _agreement(
 
 def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:
     """Which voxels remain when every component is cut back at this share of its highest probability."""
-    highest = _highest(components, values).astype(np.float32)
+    highest = highest_by_component(components, values).astype(np.float32)
     return values >= np.float32(fraction) * highest[components.voxel_ids - 1]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from nnunet_lopsided.audit.auditing import WITHIN_1
 from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet_layout import file_digest, read_json
@@ -39,10 +41,12 @@ def decisions_above(audit: StoredAudit, score: float) -> Decisions:
     """Accept the candidates whose score is at least ``score``, and leave the others undecided: no reader has seen them.
 
     Raises:
-        InputError: the score is not within [0, 1].
+        InputError: no such score is possible: it is below 0, or above 1 where scores are probabilities.
     """
-    if not 0 <= score <= 1:
-        raise InputError(f"expected a score from 0 to 1 above which to accept, got {score}")
+    highest = 1.0 if audit.record.get("ranked_by", "likeness") in WITHIN_1 else math.inf
+    if not 0 <= score <= highest or score == math.inf:
+        expected = "from 0 to 1" if highest == 1 else "of at least 0"
+        raise InputError(f"expected a score {expected} above which to accept, got {score}")
     verdicts: dict[tuple[str, int], Verdict] = {
         (c.case, c.number): "accept" for c in audit.candidates if c.score >= score
     }

@@ -29,7 +29,7 @@ MARKS = (RECORD, TABLE)
 COLUMNS = (
     *("audit", "rank", "case", "candidate", "patient", "fold"),
     *("centroid_z", "centroid_y", "centroid_x", "x_mm", "y_mm", "z_mm", "diameter_mm", "n_voxels"),
-    *("score", "likeness", "mean_probability", "max_probability", "agreement", "label"),
+    *("score", "likeness", "mean_probability", "max_probability", "sum", "sqrt", "agreement", "label"),
 )
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
 _RECORD_SHAPE = {
@@ -196,7 +196,7 @@ def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[Any]]:
             *(audit_id, rank, c.case, c.number, c.patient, c.fold),
             *(*z, *map(_number, c.centroid), *map(_number, c.position_mm), *z, _number(c.diameter_mm), len(c.voxels)),
             *(_number(c.score), "" if c.likeness is None else _number(c.likeness)),
-            *(_number(c.mean_probability), _number(c.max_probability)),
+            *map(_number, (c.mean_probability, c.max_probability, c.total, c.root)),
             *(_number(c.agreement), c.label),
             *(*map(_number, c.contrasts), c.reason, ""),
         ]

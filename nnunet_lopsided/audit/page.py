@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.pictures import CandidatePictures
+from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.report.charts import diameter_range
 from nnunet_lopsided.evaluation.report.html import code, data_block, interval, number, page, table
 
@@ -156,10 +157,18 @@ def _outside(record: Mapping[str, Any]) -> str:
     )
 
 
+_RANKED_BY = {
+    "likeness": "the probability of being a missed lesion",
+    "mean-probability": TITLES["mean"],
+    **{name: TITLES[name] for name in ("max", "sum", "sqrt", "learned")},
+}
+
+
 def _ranking(record: Mapping[str, Any]) -> str:
-    by = "the probability of being a missed lesion" if record["ranked_by"] == "likeness" else "mean probability"
+    by = _RANKED_BY[record["ranked_by"]]
     likeness = record["likeness"]
-    parts = [f"<p>The candidates stand in the order of {by}; audit.csv has the mean probability beside it.</p>"]
+    beside = "audit.csv has mean, highest and sum of the probability beside it"
+    parts = [f"<p>The candidates stand in the order of {by}; {beside}.</p>"]
     if record["counts"]["fainter_candidates"]:
         parts.append(
             "<p>Neither the model nor the miss rate is fitted to candidates of which no voxel reaches "

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.evaluation.nonnegative_logistic import nonnegative_logistic
+
 N_FOLDS = 5
 # Below so many annotated or unexplained components no model is fitted.
 LEAST_EXAMPLES = 20
-_PENALTY = 1.0  # half the sum of squared weights counts this much beside the sum of log losses
 _FARTHEST = 1e-6  # from 0 and 1, of probabilities
 
 
@@ -123,23 +124,11 @@ class _Fit:
 
     @classmethod
     def of(cls, features: NDArray[np.float64], annotated: NDArray[np.bool_]) -> _Fit:
-        from scipy.optimize import minimize
-
         mean, deviation = features.mean(axis=0), features.std(axis=0)
         deviation[deviation == 0] = 1
         sign = np.where(np.median(features[annotated], axis=0) < 0, -1.0, 1.0)
-        x, y = sign * (features - mean) / deviation, np.where(annotated, 1.0, -1.0)
-
-        def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            weights, margin = parameters[:-1], y * (x @ parameters[:-1] + parameters[-1])
-            slope = -y * np.exp(-np.logaddexp(0, margin))
-            value = np.logaddexp(0, -margin).sum() + _PENALTY * weights @ weights / 2
-            return float(value), np.append(x.T @ slope + _PENALTY * weights, slope.sum())
-
-        n = features.shape[1]
-        bounds = [(0, None)] * n + [(None, None)]
-        found = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
-        return cls(mean, deviation, sign * found[:-1], float(found[-1]))
+        weights, intercept = nonnegative_logistic(sign * (features - mean) / deviation, annotated)
+        return cls(mean, deviation, sign * weights, intercept)
 
     def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         return 1 / (1 + np.exp(-((features - self.mean) / self.deviation @ self.weights + self.intercept)))

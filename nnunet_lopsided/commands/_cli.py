@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from nnunet_lopsided.errors import InputError, InputErrors
@@ -42,3 +43,17 @@ def end_on_sigterm() -> None:
     """Let a batch system's SIGTERM clean up as Ctrl-C does; for commands that write whole folders."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, and the function that moves it: cases done, cases."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="case", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -60,10 +60,16 @@ def _parser() -> Parser:
         "--threshold", type=float, default=0.03, metavar="P", help="a candidate's voxels have p >= this (default: 0.03)"
     )
     parser.add_argument(
+        "--confidence",
         "--rank-by",
-        choices=("likeness", "mean-probability"),
+        dest="rank_by",
+        type=lambda word: "mean-probability" if word == "mean" else word,
+        choices=("likeness", "mean-probability", "max", "sum", "sqrt", "learned"),
         default="likeness",
-        help="likeness to annotated lesions, or mean probability alone (default: likeness)",
+        metavar="{likeness,mean,max,sum,sqrt,learned}",
+        help="what ranks candidates: likeness to annotated lesions; mean, max or sum of the probability; mean times "
+        "the root of the number of voxels; or learned by lopsided-confidence for the first trainer (default: "
+        "likeness)",
     )
     parser.add_argument(
         "--diameter-edges-mm",
@@ -100,6 +106,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.audit.inputs import Model, find_inputs
     from nnunet_lopsided.audit.outputs import check_audit_folder, write_audit
     from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.evaluation.learned_confidence import read_model
     from nnunet_lopsided.evaluation.rules import EvaluationRules
     from nnunet_lopsided.nnunet_layout import raw_dataset
 
@@ -115,6 +122,9 @@ def _audit(arguments: argparse.Namespace) -> int:
     dataset = raw_dataset(arguments.d)
     folder = arguments.o or models[0].folder(dataset.name) / "audit"
     check_audit_folder(folder, arguments.overwrite, dataset)  # before the work, not after it
+    model = read_model(models[0].folder(dataset.name)) if arguments.rank_by == "learned" else None
+    if model is not None:
+        model.of_class(arguments.label)
     inputs = find_inputs(
         dataset.name,
         models,
@@ -129,6 +139,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         rules=rules,
         label=arguments.label,
         rank_by=arguments.rank_by,
+        confidence_model=model,
         n_replicates=arguments.bootstrap,
         seed=arguments.seed,
         n_workers=arguments.np,
@@ -159,7 +170,7 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
         )
     if audit.inputs.not_magnified:
         print(f"lopsided-audit: warning: images were not magnified: {audit.inputs.not_magnified}", file=sys.stderr)
-    if audit.no_model:
+    if audit.no_model and audit.rank_by == "mean-probability":
         print(f"lopsided-audit: warning: ranked by mean probability: {audit.no_model}", file=sys.stderr)
     fainter = f", and {audit.n_fainter} fainter ones," if audit.n_fainter else ""
     print(

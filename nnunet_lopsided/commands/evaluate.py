@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._cli import Parser, progress_bar, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nnunet_lopsided.evaluation import EvaluationRules, FolderResult
     from nnunet_lopsided.evaluation.folder import LoadedAndEvaluated
     from nnunet_lopsided.evaluation.intervals import Interval
@@ -29,6 +26,8 @@ RULES = (
     "dice",
     "min_lesion_mm3",
     "connectivity",
+    "confidence",
+    "min_candidate_voxels",
     "diameter_edges_mm",
     "fp_per_case",
 )
@@ -135,9 +134,10 @@ def _parser() -> Parser:
 def _add_rules(rules: argparse._ArgumentGroup) -> None:
     rules.add_argument(
         "--profile",
-        choices=("paper", "brats-mets"),
+        choices=("paper", "lesions", "brats-mets"),
         default="paper",
-        help="paper: Yi et al. 2020; brats-mets: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
+        help="paper: Yi et al. 2020; lesions: the same with --confidence sqrt; "
+        "brats-mets: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
         "then meet are one, those of at most 2 mm3 do not count, Dice with all that overlaps (default: %(default)s)",
     )
     rules.add_argument(
@@ -184,6 +184,25 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         "--connectivity", type=int, choices=(26, 18, 6, 8, 4), help="of components (default: 26 in 3D, 8 in 2D)"
     )
     rules.add_argument(
+        "--confidence",
+        choices=("mean", "max", "sum", "sqrt", "learned"),
+        help="what ranks candidates: mean, max or sum of the probability, mean times the root of the number of voxels, "
+        "or learned by lopsided-confidence (default: mean, the paper's)",
+    )
+    rules.add_argument(
+        "--confidence-model",
+        type=Path,
+        metavar="PATH",
+        help="of learned: a file of lopsided-confidence, or the trainer's result folder with it (default, for "
+        "validation cases: that of their folder)",
+    )
+    rules.add_argument(
+        "--min-candidate-voxels",
+        type=int,
+        metavar="N",
+        help="smaller candidates are dropped before matching (default: 1)",
+    )
+    rules.add_argument(
         "--diameter-edges-mm",
         type=float,
         nargs="+",
@@ -211,9 +230,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise InputError(f"--gallery must be at least 0, got {arguments.gallery}")
     if arguments.folds and arguments.cv is None:
         raise InputError("--folds needs --cv")
-    given = (arguments.references, arguments.predictions, arguments.cv, arguments.reference_censored, arguments.images)
+    given = (
+        arguments.references,
+        arguments.predictions,
+        arguments.cv,
+        arguments.reference_censored,
+        arguments.images,
+        arguments.confidence_model,
+    )
     inputs = [path for path in given if path is not None]
-    with new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished, _progress() as progress:
+    with (
+        new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished,
+        progress_bar("evaluating") as progress,
+    ):
         result = evaluate_folder(
             arguments.references,
             arguments.predictions or arguments.cv,
@@ -228,6 +257,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             censored_references=arguments.reference_censored,
             cross_validation=arguments.cv is not None,
             folds=arguments.folds,
+            confidence_model=arguments.confidence_model,
             n_replicates=arguments.bootstrap,
             seed=arguments.seed,
             n_workers=arguments.np,
@@ -248,19 +278,6 @@ def _rules(arguments: argparse.Namespace) -> EvaluationRules:
     if arguments.threshold:
         changes["threshold"] = arguments.threshold[0]
     return profile_rules(arguments.profile, **changes)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc="evaluating", unit="case", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
 
 
 def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEvaluated], None] | None:
@@ -298,6 +315,11 @@ def _report(result: FolderResult, output: Path) -> None:
         _warn(f"counted as missed, no prediction: {', '.join(result.missing_predictions)}")
     if result.unreferenced_predictions:
         _warn(f"not evaluated, no reference: {', '.join(result.unreferenced_predictions)}")
+    model = result.confidence_model
+    if model is not None and result.rules.threshold != model.threshold:
+        _warn(f"the learned confidence was fitted to candidates at a threshold of {model.threshold:g}: {model.path}")
+    if result.seen:
+        _warn(f"the learned confidence was fitted to the candidates of {len(result.seen)} of these cases, too")
     for skipped in result.skipped:
         _warn(f"skipped: {' '.join(skipped.problem.split())}")
     print(_table(result))
@@ -328,12 +350,22 @@ def _table(result: FolderResult) -> str:
         *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
     )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
+    lines.insert(2, _by_confidence(result))
     lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    if result.rules.min_candidate_voxels > 1:
+        lines.append(f"{'dropped_candidates':<30}{summary.n_dropped_candidates:>10}")
     if result.skipped:
         lines.append(f"{'skipped':<30}{len(result.skipped):>10}  {', '.join(s.case for s in result.skipped)}")
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
     return "\n".join(line for line in lines if line is not None)
+
+
+def _by_confidence(result: FolderResult) -> str:
+    """The average precision by every confidence in one line; the chosen one is named."""
+    values = result.summary.metrics.map_by_confidence
+    shown = "  ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in values.items())
+    return f"{'map by confidence':<30}{shown}  (here: {result.rules.confidence})"
 
 
 def _threshold_lines(result: FolderResult) -> list[str]:

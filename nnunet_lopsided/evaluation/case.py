@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.confidence import (
+    BY_SIZE,
+    CONFIDENCE_DECIMALS,
+    CandidateScores,
+    LearnedConfidence,
+    mean_by_component,
+)
 from nnunet_lopsided.evaluation.dilation import joined_when_grown
 from nnunet_lopsided.evaluation.matching import Matches, Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_by_component, probability_histogram
-from nnunet_lopsided.lesions import Lesions, find_lesions
+from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 
-# Means that differ by less than this differ by the order of summation only.
-CONFIDENCE_DECIMALS = 9
 # Where there is no predicted label map, these voxels are the segmentation: the class with the highest probability.
 SEGMENTATION_THRESHOLD = 0.5
 
@@ -74,7 +79,7 @@ class CaseResult:
             0 everywhere, which an empty label map saved as floating point looks like too.
         lesions: the K reference lesions.
         candidates: the M predicted components.
-        confidence: mean probability of each candidate, (M,); 1 for every candidate of hard labels.
+        confidence: of each candidate, by ``rules.confidence``, (M,).
         counted: lesions above the smallest volume that counts, (K,); the others are neither detected nor missed.
         matches: which candidate detects which lesion.
         mean_probability: over each lesion's voxels, (K,); NaN without probabilities.
@@ -84,6 +89,9 @@ class CaseResult:
         candidate_overlap: voxels of lesions, of candidates and of both.
         segmentation_overlap: the same with the predicted segmentation in place of the candidates: the predicted label
             map, or where there is none the voxels with p >= 0.5.
+        scores: what every confidence of the candidates is made of.
+        ranked: whether the confidence ranks: hard labels have one only where size is part of it.
+        n_dropped: candidates smaller than ``rules.min_candidate_voxels``; in nothing else here.
         censored: lesions of which an incomplete reference has no voxel, (K,); None without such a reference.
     """
 
@@ -100,6 +108,9 @@ class CaseResult:
     lesion_histogram: NDArray[np.int64]
     candidate_overlap: VoxelCounts
     segmentation_overlap: VoxelCounts
+    scores: CandidateScores
+    ranked: bool = True
+    n_dropped: int = 0
     censored: NDArray[np.bool_] | None = None
 
     @property
@@ -126,6 +137,11 @@ class CaseResult:
     def n_false_positives_on_lesions(self) -> int:
         """False positives that share a voxel with a lesion."""
         return int(((self.matches.status == Status.FALSE_POSITIVE) & (self.matches.overlap_voxels > 0)).sum())
+
+    @property
+    def shown_confidence(self) -> NDArray[np.float64]:
+        """The confidence where it ranks; NaN where every candidate of hard labels would have the same, (M,)."""
+        return self.confidence if self.ranked else np.full(len(self.confidence), np.nan)
 
     @property
     def lesion_confidence(self) -> NDArray[np.float64]:
@@ -157,6 +173,7 @@ def evaluate_case(
     patient: str | None = None,
     segmentation: NDArray[Any] | None = None,
     censored_reference: NDArray[Any] | None = None,
+    learned: LearnedConfidence | None = None,
 ) -> CaseResult:
     """Find lesions and candidates of one case and match them.
 
@@ -174,6 +191,7 @@ def evaluate_case(
         patient: default: the case's name.
         segmentation: the predicted mask for the voxel-wise Dice, same shape; None: the hard mask itself, or p >= 0.5.
         censored_reference: a reference that lacks some of the lesions, same shape; tells kept from censored lesions.
+        learned: the model behind the confidence ``learned``, see ``learned_confidence``; None: there is none.
 
     Returns:
         Tables of lesions and candidates; empty ones where there are none.
@@ -181,7 +199,8 @@ def evaluate_case(
     Raises:
         ValueError: shapes differ, the connectivity or spacing does not fit their dimension, or a voxel of a lesion or
             candidate holds no probability.
-        InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks.
+        InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks, or the confidence is to be
+            ``learned`` and there is no model.
 
     Example:
         >>> reference = np.zeros((3, 8, 8), bool)
@@ -202,6 +221,7 @@ def evaluate_case(
         patient=patient,
         segmentation=segmentation,
         censored_reference=censored_reference,
+        learned=learned,
     )
     return evaluated.result
 
@@ -218,12 +238,15 @@ def evaluate_thresholds(
     patient: str | None = None,
     segmentation: NDArray[Any] | None = None,
     censored_reference: NDArray[Any] | None = None,
+    learned: LearnedConfidence | None = None,
 ) -> tuple[EvaluatedCase, ...]:
     """:func:`evaluate_case` at several thresholds, which take the place of ``rules.threshold``; lesions are found once.
 
     Returns:
         One result per threshold, in their order, with the voxels.
     """
+    if rules.confidence == "learned" and learned is None:
+        raise InputError("the confidence learned needs a model, and there is none")
     reference = np.asarray(reference)
     for name, array in (
         ("prediction", prediction),
@@ -248,16 +271,19 @@ def evaluate_thresholds(
         flat = probability.reshape(-1)
         values = flat[lesions.voxels]
         _require_probabilities(values)
-        mean_probability = _mean_by_component(lesions, flat)
+        mean_probability = mean_by_component(lesions, values)
         entropy = entropy_by_component(values, lesions.voxel_ids, len(lesions), rules.probability_bins)
         histogram = probability_histogram(values[counted[lesions.voxel_ids - 1]], rules.probability_bins)
     if segmentation is not None:
         overlap = _overlap(lesions, np.flatnonzero(_within(segmentation, valid)))
     results: list[EvaluatedCase] = []
     for threshold in thresholds:
-        candidates, confidence, kind = _candidates(lesions, prediction, valid, threshold, rules)
+        found, kind = _found(lesions, prediction, valid, threshold, rules)
         if segmentation is None and not results:
-            overlap = _overlap(lesions, _segmented(candidates, probability, valid, threshold))
+            overlap = _overlap(lesions, _segmented(found, probability, valid, threshold))
+        candidates = _large_enough(found, rules.min_candidate_voxels)
+        scores = _scores(candidates, probability, learned)
+        confidence = scores.by(rules.confidence)
         result = CaseResult(
             case,
             patient if patient is not None else case,
@@ -272,35 +298,54 @@ def evaluate_thresholds(
             histogram,
             _overlap(lesions, candidates.voxels),
             overlap,
+            scores,
+            kind != "labels" or rules.confidence in BY_SIZE,
+            len(found) - len(candidates),
             censored,
         )
         results.append(EvaluatedCase(result, lesions, candidates))
     return tuple(results)
 
 
-def _candidates(
+def _found(
     lesions: Lesions,
     prediction: NDArray[Any] | None,
     valid: NDArray[np.bool_] | None,
     threshold: float,
     rules: EvaluationRules,
-) -> tuple[Lesions, NDArray[np.float64], str]:
-    """The predicted components, the confidence of each, and the kind of the prediction."""
+) -> tuple[Lesions, str]:
+    """The predicted components of any size, and the kind of the prediction."""
     if prediction is None:
-        empty = Lesions(lesions.shape, lesions.spacing_mm, *(a[:0] for a in _arrays(lesions)))
-        return empty, np.zeros(0), "missing"
+        return Lesions(lesions.shape, lesions.spacing_mm, *(a[:0] for a in _arrays(lesions))), "missing"
     if not np.issubdtype(prediction.dtype, np.floating):
-        candidates = find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity)
-        return candidates, np.ones(len(candidates)), "labels"
+        return find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity), "labels"
     cast = prediction.dtype.type(threshold)
     if threshold > 0 and not cast > 0:
         raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
     mask = prediction >= cast
-    candidates = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
-    kind = "probabilities" if len(candidates) or prediction.any() else "empty"
-    _require_probabilities(prediction.reshape(-1)[candidates.voxels])
-    confidence = np.round(_mean_by_component(candidates, prediction.reshape(-1)), CONFIDENCE_DECIMALS)
-    return candidates, confidence, kind
+    found = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
+    _require_probabilities(prediction.reshape(-1)[found.voxels])
+    return found, "probabilities" if len(found) or prediction.any() else "empty"
+
+
+def _large_enough(found: Lesions, min_voxels: int) -> Lesions:
+    """The components of at least so many voxels, in the same order."""
+    large = found.n_voxels >= min_voxels
+    if large.all():
+        return found
+    number = np.concatenate([[0], np.where(large, np.cumsum(large), 0)])[found.voxel_ids]
+    return lesions_of_voxels(found.shape, found.spacing_mm, found.voxels[number > 0], number[number > 0])
+
+
+def _scores(
+    candidates: Lesions, probability: NDArray[np.floating] | None, learned: LearnedConfidence | None
+) -> CandidateScores:
+    values = None if probability is None else probability.reshape(-1)[candidates.voxels]
+    scores = CandidateScores.of(candidates, values)
+    if learned is None:
+        return scores
+    confidence = np.round(learned(candidates.volume_mm3, scores.mean, scores.highest), CONFIDENCE_DECIMALS)
+    return replace(scores, learned=confidence)
 
 
 def _require_probabilities(values: NDArray[np.floating]) -> None:
@@ -368,9 +413,3 @@ def _within(mask: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]
 
 def _arrays(lesions: Lesions) -> tuple[NDArray[Any], ...]:
     return lesions.voxels, lesions.voxel_ids, lesions.n_voxels, lesions.centroids, lesions.boxes
-
-
-def _mean_by_component(components: Lesions, flat_probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    values = flat_probability[components.voxels].astype(np.float64)
-    sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
-    return sums / components.n_voxels

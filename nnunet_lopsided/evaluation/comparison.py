@@ -20,7 +20,7 @@ from nnunet_lopsided.evaluation.intervals import (
 )
 from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
-from nnunet_lopsided.evaluation.summary import n_contributing, resampled_metrics
+from nnunet_lopsided.evaluation.summary import n_contributing, resampled_map_by, resampled_metrics
 from nnunet_lopsided.evaluation.tables import SavedEvaluation
 
 
@@ -184,7 +184,12 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     replicates = [resampled_metrics(p, weights) for p in pooled]
     for of_model in replicates:
         of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
-    contributing = {name: min(n_contributing(p, name) for p in pooled) for name in replicates[0]}
+    for of_model, model in zip(replicates, models, strict=True):
+        for name, value in model.summary["metrics"].get("map_by_confidence", {}).items():
+            if value is not None:
+                of_model[f"map_by_{name}"] = resampled_map_by(model.cases, rules, name, weights)
+    names = {name for of_model in replicates for name in of_model}
+    contributing = {name: min(n_contributing(p, name) for p in pooled) for name in names}
     counted = np.concatenate([case.counted for case in models[0].cases])
     detected = np.stack([np.concatenate([c.detected for c in m.cases]) for m in models], axis=1)[counted]
     diameter = np.concatenate([case.lesions.diameter_mm for case in models[0].cases])[counted]

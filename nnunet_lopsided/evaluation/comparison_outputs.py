@@ -85,7 +85,7 @@ def lesion_rows(comparison: Comparison) -> Iterable[tuple[Any, ...]]:
             found = [name for name, yes in zip([m.name for m in models], hit, strict=True) if yes]
             of_models: list[Any] = []
             for case in of_case:
-                confidence = None if case.kind == "labels" else float(case.lesion_confidence[k])
+                confidence = None if not case.ranked else float(case.lesion_confidence[k])
                 of_models += [int(case.detected[k]), confidence, float(case.matches.dice[k])]
             yield (first.case, first.patient, *places[k][1:8], "; ".join(found), *of_models)
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation.case import CaseResult, EvaluatedCase, check_connectivity, evaluate_thresholds
+from nnunet_lopsided.evaluation.confidence import LearnedConfidence
 from nnunet_lopsided.evaluation.inputs import (
     CaseFiles,
     Inputs,
@@ -20,11 +21,12 @@ from nnunet_lopsided.evaluation.inputs import (
     find_inputs_dataset_json,
     pair,
 )
+from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel, read_model
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
 from nnunet_lopsided.images import import_readers
-from nnunet_lopsided.nnunet_layout import validation_folders
+from nnunet_lopsided.nnunet_layout import fold_of_validation, validation_folders
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,6 +56,8 @@ class FolderResult:
         unreferenced_predictions: predictions without reference; not evaluated.
         skipped: cases that could not be evaluated (only with ``skip_bad``).
         by_threshold: (threshold, summary) of every threshold, in their order; empty when there is only one.
+        confidence_model: the model of the learned confidence; None: there is none.
+        seen: cases whose candidates the model was fitted to, too: its confidence in them may be too good.
     """
 
     summary: Summary
@@ -67,6 +71,8 @@ class FolderResult:
     unreferenced_predictions: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     by_threshold: tuple[tuple[float, Summary], ...] = ()
+    confidence_model: ConfidenceModel | None = None
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def evaluate_folder(
     censored_references: str | Path | None = None,
     cross_validation: bool = False,
     folds: Sequence[int] | None = None,
+    confidence_model: str | Path | None = None,
     n_replicates: int = 2000,
     seed: int = 0,
     n_workers: int = 2,
@@ -123,6 +130,9 @@ def evaluate_folder(
             separately for the lesions they kept and those they lack.
         cross_validation: evaluate all folds together.
         folds: which; None: all of splits_final.json.
+        confidence_model: file or result folder with the model of the confidence ``learned``, which is then told beside
+            the others, too. None: with ``learned`` that of the result folder the predictions lie in. Cases of
+            ``fold_X/validation`` are judged by the model fitted without their fold, where there is one.
         n_replicates: bootstrap replicates; 0: none.
         seed: of the bootstrap.
         n_workers: threads.
@@ -178,6 +188,8 @@ def evaluate_folder(
     )
     pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)
+    model = _confidence_model(confidence_model, inputs, rules)
+    learned = _Learned(model, label, _results_folder(inputs) is not None)
     import_readers()
     bad = _check_all_headers(pairing, inputs, target, n_workers, progress)
     sound = [files for files in pairing.cases.values() if files.name not in {b.case for b in bad}]
@@ -186,7 +198,7 @@ def evaluate_folder(
         try:
             loaded = _load(files, target, inputs)
             check_connectivity(loaded.reference.ndim, rules.connectivity, files.name)
-            evaluated = _evaluate(files, loaded, all_rules)
+            evaluated = _evaluate(files, loaded, all_rules, learned)
             if on_case is not None:
                 on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
         except InputError as error:
@@ -221,6 +233,8 @@ def evaluate_folder(
         pairing.unreferenced,
         tuple(bad),
         tuple((r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)) if len(all_rules) > 1 else (),
+        model,
+        tuple(case.case for case in by_threshold[0] if learned.has_seen(case.case)),
     )
 
 
@@ -295,7 +309,55 @@ def _load(files: CaseFiles, target: LesionClass, inputs: Inputs) -> LoadedCase:
     return load_case(files.name, files.reference, files.prediction, target, inputs.hard_labels, files.censored)
 
 
-def _evaluate(files: CaseFiles, loaded: LoadedCase, all_rules: Sequence[EvaluationRules]) -> tuple[EvaluatedCase, ...]:
+def _results_folder(inputs: Inputs) -> Path | None:
+    """The result folder whose validation cases are evaluated; None: the predictions are others."""
+    if inputs.folds is not None:
+        return inputs.predictions
+    return inputs.predictions.absolute().parent.parent if fold_of_validation(inputs.predictions) is not None else None
+
+
+def _confidence_model(given: str | Path | None, inputs: Inputs, rules: EvaluationRules) -> ConfidenceModel | None:
+    if given is not None:
+        return read_model(Path(given))
+    if rules.confidence != "learned":
+        return None
+    folder = _results_folder(inputs)
+    if folder is None:
+        raise InputError(
+            "the confidence learned needs --confidence-model: a file of lopsided-confidence, or the result folder of "
+            "the trainer in which lopsided-confidence -d ID -c CONFIGURATION -tr TRAINER has put it"
+        )
+    return read_model(folder)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Which coefficients judge the candidates of a case."""
+
+    model: ConfidenceModel | None
+    label: str | None
+    validation: bool
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            self.model.of_class(self.label)
+
+    def of_case(self, case: str) -> LearnedConfidence | None:
+        if self.model is None:
+            return None
+        unseen = self.model.unseen(self.label, case) if self.validation else None
+        return (unseen or self.model.all_folds[self.model.of_class(self.label)]).confidence
+
+    def has_seen(self, case: str) -> bool:
+        """Whether it was fitted to the very candidates that it judges."""
+        if self.model is None or not self.validation:
+            return False
+        return case in self.model.fold_of_case and self.model.unseen(self.label, case) is None
+
+
+def _evaluate(
+    files: CaseFiles, loaded: LoadedCase, all_rules: Sequence[EvaluationRules], learned: _Learned
+) -> tuple[EvaluatedCase, ...]:
     try:
         return evaluate_thresholds(
             loaded.reference,
@@ -308,6 +370,7 @@ def _evaluate(files: CaseFiles, loaded: LoadedCase, all_rules: Sequence[Evaluati
             patient=files.patient,
             segmentation=loaded.segmentation,
             censored_reference=loaded.censored_reference,
+            learned=learned.of_case(files.name),
         )
     except InputError as error:
         raise InputError(f"case {files.name}: {error}: {files.censored}") from error

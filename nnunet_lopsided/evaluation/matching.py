@@ -34,6 +34,40 @@ class Shared:
     n_voxels: NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Every candidate with every lesion that it matches, one row per pair; ids count from 1.
+
+    Attributes:
+        candidate_ids: int64, (P,).
+        lesion_ids: int64, (P,).
+        n_shared: voxels they share, the lesion not being grown; int64, (P,).
+        n_candidates: M, matched or not.
+        n_lesions: K, matched or not.
+    """
+
+    candidate_ids: NDArray[np.int64]
+    lesion_ids: NDArray[np.int64]
+    n_shared: NDArray[np.int64]
+    n_candidates: int
+    n_lesions: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which candidate detects which lesion, and what each candidate therefore is.
+
+    Attributes:
+        status: :class:`Status` per candidate; int8, (M,).
+        candidate_of_lesion: the candidate that detects a lesion, from 1, 0 when it is missed; int64, (K,).
+        detecting: rows of the pairs in which a candidate detects its lesion, ascending by lesion; int64, (D,).
+    """
+
+    status: NDArray[np.int8]
+    candidate_of_lesion: NDArray[np.int64]
+    detecting: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Matches:
     """The outcome of matching M candidates to K lesions; ids count from 1, and 0 means none.
@@ -48,6 +82,7 @@ class Matches:
         candidate_of_lesion: the candidate that detects a lesion, 0 when it is missed; int64, (K,).
         dice: Dice between a lesion and that candidate (rule ``union``: all candidates that match it), within [0, 1];
             NaN when missed; (K,).
+        pairs: what matches what, whatever the confidence.
     """
 
     status: NDArray[np.int8]
@@ -57,6 +92,7 @@ class Matches:
     lesions_touched: NDArray[np.int64]
     candidate_of_lesion: NDArray[np.int64]
     dice: NDArray[np.float64]
+    pairs: Pairs
 
 
 def match(
@@ -118,11 +154,16 @@ def match(
         nearest = _most_shared(touching, len(candidates))
 
     n_shared = _lookup(shared, pair_candidates, pair_lesions, len(lesions))
-    order = np.lexsort((pair_candidates, -n_shared, -confidence[pair_candidates - 1], pair_lesions))
-    detected, first = np.unique(pair_lesions[order], return_index=True)
-    best = order[first]
-    candidate_of_lesion = np.zeros(len(lesions), np.int64)
-    candidate_of_lesion[detected - 1] = pair_candidates[best]
+    pairs = Pairs(
+        candidate_ids=pair_candidates,
+        lesion_ids=pair_lesions,
+        n_shared=n_shared,
+        n_candidates=len(candidates),
+        n_lesions=len(lesions),
+    )
+    assigned = assign(pairs, confidence, counted)
+    best = assigned.detecting
+    detected = pair_lesions[best]
     dice = np.full(len(lesions), np.nan)
     if rules.dice == "best":
         common, sizes = n_shared[best], candidates.n_voxels[pair_candidates[best] - 1]
@@ -132,17 +173,51 @@ def match(
             for w in (n_shared, candidates.n_voxels[pair_candidates - 1])
         )
     dice[detected - 1] = 2 * common / (lesions.n_voxels[detected - 1] + sizes)
-
-    counts = np.ones(len(lesions), bool) if counted is None else counted
-    status = np.full(len(candidates), Status.FALSE_POSITIVE, np.int8)
-    status[pair_candidates - 1] = Status.IGNORED
-    status[pair_candidates[counts[pair_lesions - 1]] - 1] = Status.DUPLICATE
-    status[pair_candidates[best][counts[detected - 1]] - 1] = Status.TRUE_POSITIVE
     overlap = np.bincount(shared.candidate_ids, weights=shared.n_voxels, minlength=len(candidates) + 1)[1:]
     touched = np.bincount(shared.candidate_ids, minlength=len(candidates) + 1)[1:]
     return Matches(
-        status, nearest, distance, overlap.astype(np.int64), touched.astype(np.int64), candidate_of_lesion, dice
+        assigned.status,
+        nearest,
+        distance,
+        overlap.astype(np.int64),
+        touched.astype(np.int64),
+        assigned.candidate_of_lesion,
+        dice,
+        pairs,
     )
+
+
+def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bool_] | None = None) -> Assignment:
+    """Choose the candidate that detects each lesion: of those that match it the most confident (ties: the one sharing
+    more voxels with it, then the lower id).
+
+    Args:
+        pairs: what matches what.
+        confidence: one number per candidate, (M,); no NaN.
+        counted: which lesions count, (K,); None: all.
+
+    Returns:
+        The choice, and what each candidate is by it.
+
+    Example:
+        >>> both = Pairs(candidate_ids=np.array([1, 2]), lesion_ids=np.array([1, 1]), n_shared=np.array([1, 50]),
+        ...              n_candidates=3, n_lesions=1)
+        >>> mean, total = np.array([0.9, 0.6, 0.5]), np.array([0.9, 30.0, 0.5])
+        >>> [[Status(s).name for s in assign(both, c).status] for c in (mean, total)]
+        [['TRUE_POSITIVE', 'DUPLICATE', 'FALSE_POSITIVE'], ['DUPLICATE', 'TRUE_POSITIVE', 'FALSE_POSITIVE']]
+    """
+    candidates, lesions = pairs.candidate_ids, pairs.lesion_ids
+    order = np.lexsort((candidates, -pairs.n_shared, -confidence[candidates - 1], lesions))
+    detected, first = np.unique(lesions[order], return_index=True)
+    best = order[first]
+    candidate_of_lesion = np.zeros(pairs.n_lesions, np.int64)
+    candidate_of_lesion[detected - 1] = candidates[best]
+    counts = np.ones(pairs.n_lesions, bool) if counted is None else counted
+    status = np.full(pairs.n_candidates, Status.FALSE_POSITIVE, np.int8)
+    status[candidates - 1] = Status.IGNORED
+    status[candidates[counts[lesions - 1]] - 1] = Status.DUPLICATE
+    status[candidates[best][counts[detected - 1]] - 1] = Status.TRUE_POSITIVE
+    return Assignment(status, candidate_of_lesion, best)
 
 
 def shared_voxels(lesions: Lesions, candidates: Lesions, dilation_voxels: int = 0) -> Shared:

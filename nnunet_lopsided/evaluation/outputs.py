@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 import nnunet_lopsided
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CONFIDENCE_DECIMALS, SEGMENTATION_THRESHOLD, CaseResult
+from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD, CaseResult
+from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
 from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.intervals import Interval
-from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.matching import Pairs, Status
 from nnunet_lopsided.evaluation.pooling import case_sums
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
@@ -66,6 +67,7 @@ CASE_COLUMNS = (
     "shared_segmented_voxels",
     "candidate_voxels",
     "shared_candidate_voxels",
+    "dropped_candidates",
     "problem",
 )
 _PLACE = ("n_voxels", "volume_mm3", "diameter_mm", "centroid_z", "centroid_y", "centroid_x")
@@ -92,6 +94,11 @@ CANDIDATE_COLUMNS = (
     "distance_mm",
     "overlap_voxels",
     "lesions_touched",
+    "mean_probability",
+    "max_probability",
+    "learned_confidence",
+    "matched_lesions",
+    "matched_voxels",
 )
 # Metrics that say something about one patient.
 PATIENT_METRICS = (
@@ -284,6 +291,7 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
             "merges": summary.n_merges,
             "ignored_lesions": summary.n_ignored_lesions,
             "ignored_candidates": summary.n_ignored_candidates,
+            "dropped_candidates": summary.n_dropped_candidates,
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
@@ -294,7 +302,22 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
 
 
 def _metrics(summary: Summary) -> dict[str, Any]:
-    return {name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()}
+    metrics = {
+        name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
+    }
+    return {**metrics, "map_by_confidence": dict(summary.metrics.map_by_confidence)}
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of summary.json with those by confidence one by one: ``map_by_mean``, ``map_by_max``, ...
+
+    Example:
+        >>> flat_metrics({"map": 0.5, "map_by_confidence": {"mean": 0.5, "sum": 1.0}})
+        {'map': 0.5, 'map_by_mean': 0.5, 'map_by_sum': 1.0}
+    """
+    by_confidence = metrics.get("map_by_confidence", {})
+    plain = {name: value for name, value in metrics.items() if name != "map_by_confidence"}
+    return {**plain, **{f"map_by_{name}": value for name, value in by_confidence.items()}}
 
 
 def _subsampled(summary: Summary) -> dict[str, float] | None:
@@ -315,7 +338,7 @@ def _threshold_table(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], l
     flat = []
     for row in rows:
         cells = {"threshold": row["threshold"]}
-        for name, value in row["metrics"].items():
+        for name, value in flat_metrics(row["metrics"]).items():
             if "ci95" in name:
                 cells[f"{name}_low"], cells[f"{name}_high"] = value or (None, None)
             else:
@@ -382,6 +405,7 @@ def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) 
         case.segmentation_overlap.shared,
         case.candidate_overlap.predicted,
         case.candidate_overlap.shared,
+        case.n_dropped,
         None,
     )
 
@@ -398,7 +422,7 @@ def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
 def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
     """Rows of lesions.csv, detected and missed lesions alike."""
     confidence: NDArray[np.float64] = case.lesion_confidence
-    if case.kind == "labels":
+    if not case.ranked:
         confidence = np.full(len(confidence), np.nan)
     columns = (
         *_place_columns(case.lesions),
@@ -416,18 +440,34 @@ def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
 
 def candidate_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
     """Rows of candidates.csv."""
-    matched = case.matches.lesion_of_candidate
-    confidence = case.confidence if case.kind != "labels" else np.full(len(matched), np.nan)
+    matched, scores = case.matches.lesion_of_candidate, case.scores
+    unknown = np.full(len(matched), np.nan)
+    hard = case.kind == "labels"
     columns = (
         *_place_columns(case.candidates),
-        confidence,
+        case.shown_confidence,
         [STATUS_NAMES[Status(status)] for status in case.matches.status],
         _or_none(matched, matched > 0),
         case.matches.distance_mm,
         case.matches.overlap_voxels,
         case.matches.lesions_touched,
+        unknown if hard else scores.mean,
+        unknown if hard else scores.highest,
+        unknown if scores.learned is None else scores.learned,
+        *_pair_columns(case.matches.pairs),
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
+
+
+def _pair_columns(pairs: Pairs) -> tuple[list[str], list[str]]:
+    """Per candidate the lesions that it matches, and the voxels that it shares with each, with spaces between."""
+    order = np.lexsort((pairs.lesion_ids, pairs.candidate_ids))
+    ends = np.searchsorted(pairs.candidate_ids[order], np.arange(1, pairs.n_candidates + 1), side="right")
+
+    def joined(values: NDArray[np.int64]) -> list[str]:
+        return [" ".join(map(str, part.tolist())) for part in np.split(values[order], ends)[:-1]]
+
+    return joined(pairs.lesion_ids), joined(pairs.n_shared)
 
 
 def _rows(rows_of: Any, cases: Sequence[CaseResult]) -> Iterable[tuple[Any, ...]]:
@@ -517,7 +557,10 @@ def _settings(result: FolderResult) -> dict[str, Any]:
         "thresholds": [threshold for threshold, _ in result.by_threshold] or [rules.threshold],
         "threshold_rule": "p >= threshold, the threshold cast to the type of p",
         "segmentation_rule": f"the predicted label map, or where there is none p >= {SEGMENTATION_THRESHOLD}",
-        "confidence": f"mean probability of the candidate, rounded to {CONFIDENCE_DECIMALS} decimals",
+        "confidence_rule": f"{TITLES[rules.confidence]}, rounded to "
+        f"{SUM_DECIMALS if rules.confidence in BY_SIZE else CONFIDENCE_DECIMALS} decimals",
+        "confidence_model": None if result.confidence_model is None else str(result.confidence_model.path),
+        "confidence_model_has_seen": list(result.seen),
         "average_precision": "step-wise, equal confidences in one point",
         "average_recall_max_fp_per_case": AVERAGE_RECALL_MAX_FP,
         "bootstrap_replicates": result.n_replicates,

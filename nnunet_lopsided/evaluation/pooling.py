@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.case import CaseResult
 from nnunet_lopsided.evaluation.intervals import Detections
-from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.matching import Status, assign
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 
 
@@ -21,6 +21,7 @@ class Pooled:
     Attributes:
         patients: names, in the order of their first case.
         has_probabilities: whether no prediction is a hard label map.
+        ranked: whether the candidates have a confidence that ranks; hard labels may have none.
         detections: confidences and patients of detected lesions, true and false positives.
         totals: sums over each patient's cases by name, each of shape (n_patients,).
         histograms: of the probabilities of each patient's lesion voxels, (n_patients, bins).
@@ -32,6 +33,7 @@ class Pooled:
 
     patients: tuple[str, ...]
     has_probabilities: bool
+    ranked: bool
     detections: Detections
     totals: dict[str, NDArray[np.float64]]
     histograms: NDArray[np.int64]
@@ -56,23 +58,9 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     Returns:
         Confidences and sums by patient.
     """
-    patients = tuple(dict.fromkeys(case.patient for case in cases))
-    index = {patient: i for i, patient in enumerate(patients)}
-    patient_of_case = np.array([index[case.patient] for case in cases], np.int64)
-    true, false = (np.concatenate(masks) for masks in zip(*(_policy(case, rules) for case in cases), strict=True))
-    confidence = np.concatenate([case.confidence for case in cases])
-    candidate_patient = np.repeat(patient_of_case, [len(case.candidates) for case in cases])
+    patients, patient_of_case = _patients(cases)
     lesion_patient = np.repeat(patient_of_case, [case.n_lesions for case in cases])
-    detected = np.concatenate([case.detected[case.counted] for case in cases])
-    detections = Detections(
-        np.concatenate([case.lesion_confidence[case.counted] for case in cases])[detected],
-        lesion_patient[detected],
-        confidence[true],
-        candidate_patient[true],
-        confidence[false],
-        candidate_patient[false],
-        np.bincount(lesion_patient, minlength=len(patients)),
-    )
+    detections = _detections(cases, rules, patient_of_case, len(patients))
     sums = [case_sums(case, rules) for case in cases]
     totals: dict[str, NDArray[np.float64]] = {}
     for name in sums[0]:
@@ -84,14 +72,64 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     return Pooled(
         patients,
         all(case.kind != "labels" for case in cases),
+        all(case.ranked for case in cases),
         detections,
         totals,
         histograms,
         lesion_patient,
         np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),
-        detected,
+        np.concatenate([case.detected[case.counted] for case in cases]),
         np.concatenate(marked) if len(marked) == len(cases) else None,
     )
+
+
+def _patients(cases: Sequence[CaseResult]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The patients in the order of their first case, and the index of each case's."""
+    patients = tuple(dict.fromkeys(case.patient for case in cases))
+    index = {patient: i for i, patient in enumerate(patients)}
+    return patients, np.array([index[case.patient] for case in cases], np.int64)
+
+
+def _detections(
+    cases: Sequence[CaseResult], rules: EvaluationRules, patient_of_case: NDArray[np.int64], n_patients: int
+) -> Detections:
+    true, false = (np.concatenate(masks) for masks in zip(*(_policy(case, rules) for case in cases), strict=True))
+    confidence = np.concatenate([case.confidence for case in cases])
+    candidate_patient = np.repeat(patient_of_case, [len(case.candidates) for case in cases])
+    lesion_patient = np.repeat(patient_of_case, [case.n_lesions for case in cases])
+    detected = np.concatenate([case.detected[case.counted] for case in cases])
+    return Detections(
+        np.concatenate([case.lesion_confidence[case.counted] for case in cases])[detected],
+        lesion_patient[detected],
+        confidence[true],
+        candidate_patient[true],
+        confidence[false],
+        candidate_patient[false],
+        np.bincount(lesion_patient, minlength=n_patients),
+    )
+
+
+def detections_by(cases: Sequence[CaseResult], rules: EvaluationRules, name: str) -> Detections:
+    """What is detected when candidates are ranked by another confidence, and matched by it.
+
+    Args:
+        cases: at least one, each with this confidence.
+        rules: of them only the policy for duplicates matters here.
+        name: of the confidence.
+    """
+    patients, patient_of_case = _patients(cases)
+    return _detections([ranked_by(case, name) for case in cases], rules, patient_of_case, len(patients))
+
+
+def ranked_by(case: CaseResult, name: str) -> CaseResult:
+    """A case whose candidates have another confidence, which also chooses the one that detects a lesion.
+
+    What follows from neither stays as it is: the Dice is still that of the candidates chosen before.
+    """
+    confidence = case.scores.by(name)
+    assigned = assign(case.matches.pairs, confidence, case.counted)
+    matches = replace(case.matches, status=assigned.status, candidate_of_lesion=assigned.candidate_of_lesion)
+    return replace(case, confidence=confidence, matches=matches)
 
 
 def lesions_by_patient(

@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.confidence import Confidence
 
 MatchRule = Literal["centroid", "overlap"]
 DistanceRule = Literal["box", "center"]
 DuplicatePolicy = Literal["ignore", "fp", "tp"]
 DiceRule = Literal["best", "union"]
-Profile = Literal["paper", "brats-mets"]
+Profile = Literal["paper", "brats-mets", "lesions"]
 MAX_DILATION = 5
 
 
@@ -38,6 +39,9 @@ class EvaluationRules:
         diameter_edges_mm: inner edges of the diameter bins, ascending; the outermost bins are open.
         probability_bins: equal bins over [0, 1] of the histogram behind the lesion entropy.
         fp_per_case: false positives per case at which the FROC is read, ascending.
+        confidence: what ranks candidates, and chooses among those of a lesion: ``mean``, ``max`` or ``sum`` of the
+            probability, ``sqrt`` (mean times the square root of the number of voxels) or ``learned`` (needs a model).
+        min_candidate_voxels: smaller candidates are dropped before anything is matched.
         profile: whose defaults these rules started from; a name only, see :func:`profile_rules`.
 
     Raises:
@@ -57,6 +61,8 @@ class EvaluationRules:
     diameter_edges_mm: tuple[float, ...] = (3.0, 6.0, 10.0, 20.0)
     probability_bins: int = 100
     fp_per_case: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    confidence: Confidence = "mean"
+    min_candidate_voxels: int = 1
     profile: Profile = "paper"
 
     def __post_init__(self) -> None:
@@ -67,6 +73,7 @@ class EvaluationRules:
             ("distance", DistanceRule),
             ("duplicates", DuplicatePolicy),
             ("dice", DiceRule),
+            ("confidence", Confidence),
             ("profile", Profile),
         ):
             if getattr(self, name) not in get_args(allowed):
@@ -77,6 +84,10 @@ class EvaluationRules:
         if not (isinstance(self.dilation_voxels, int) and 0 <= self.dilation_voxels <= MAX_DILATION):
             raise InputError(
                 f"dilation_voxels must be a whole number within [0, {MAX_DILATION}], got {self.dilation_voxels}"
+            )
+        if not (isinstance(self.min_candidate_voxels, int) and self.min_candidate_voxels >= 1):
+            raise InputError(
+                f"min_candidate_voxels must be a whole number of at least 1, got {self.min_candidate_voxels}"
             )
         if self.dilation_voxels and self.match != "overlap" and not self.join_dilated:
             raise InputError(
@@ -109,6 +120,8 @@ def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
     - ``brats-mets``: the lesion-wise scores of the BraTS 2023 metastases challenge: segmentations (p >= 0.5), a lesion
       is found by whatever overlaps it when grown by one voxel, lesions that then meet are one, those of at most 2 mm3
       do not count, Dice with all that overlaps.
+    - ``lesions``: as ``paper``, with candidates ranked by a confidence in which specks of high probability do not come
+      first.
 
     Args:
         profile: its name.
@@ -137,4 +150,5 @@ PROFILES = {
         min_lesion_mm3=2.0,
         profile="brats-mets",
     ),
+    "lesions": EvaluationRules(confidence="sqrt", profile="lesions"),
 }

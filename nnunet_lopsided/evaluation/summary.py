@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.confidence import BY_SIZE, PLAIN
 from nnunet_lopsided.evaluation.curves import (
     MatchedSensitivity,
     OperatingPoints,
@@ -29,7 +30,7 @@ from nnunet_lopsided.evaluation.intervals import (
     wilson,
 )
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
+from nnunet_lopsided.evaluation.pooling import Pooled, detections_by, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import (
     ANNOTATION_GROUPS,
@@ -42,6 +43,7 @@ from nnunet_lopsided.evaluation.strata import (
 )
 
 NO_LESIONS = "there are no reference lesions"
+NO_MAXIMUM = "the tables do not tell the highest probability of the candidates"
 NO_PROBABILITIES = "the predictions are hard labels; a curve over confidences needs probabilities"
 # The end of the average recall, and the share of patients drawn for its spread, of Shirokikh et al. (2020).
 AVERAGE_RECALL_MAX_FP = 5.0
@@ -91,6 +93,7 @@ class Metrics:
             averages it.
         voxel_dice_pooled: of the segmentation, from the voxels of all cases.
         voxel_dice_at_threshold: of the candidates' voxels, averaged as ``voxel_dice``.
+        map_by_confidence: ``map`` by every confidence by its name, candidates matched anew by each.
     """
 
     map: float | None
@@ -112,6 +115,7 @@ class Metrics:
     voxel_dice: float | None
     voxel_dice_pooled: float | None
     voxel_dice_at_threshold: float | None
+    map_by_confidence: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Summary:
         intervals: further 95% intervals by name.
         by_diameter: sensitivity by diameter, smallest first.
         by_annotation: sensitivity on lesions that an incomplete reference kept and lacks; empty without one.
-        points: the curves at every distinct confidence; None without probabilities.
+        points: the curves at every distinct confidence; None for hard labels without a confidence that ranks.
         sensitivity_at_fp: the FROC read at ``rules.fp_per_case``, each with its bootstrap interval; empty where
             undefined.
         average_recall_subsampled: mean and standard deviation of the average recall when 80% of the patients are drawn
@@ -139,6 +143,7 @@ class Summary:
         n_merges: candidates that share voxels with several lesions.
         n_ignored_lesions: lesions too small to count.
         n_ignored_candidates: candidates that match nothing but such lesions.
+        n_dropped_candidates: candidates of fewer voxels than ``rules.min_candidate_voxels``.
         n_defined_replicates: bootstrap replicates in which the average precision is defined.
     """
 
@@ -159,6 +164,7 @@ class Summary:
     n_merges: int
     n_ignored_lesions: int
     n_ignored_candidates: int
+    n_dropped_candidates: int
     n_defined_replicates: int
 
     @property
@@ -179,7 +185,8 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         seed: of the bootstrap.
 
     Returns:
-        The summary; curves and average precision are None when any prediction is a hard label map.
+        The summary; curves and average precision are None when any prediction is a hard label map and size has no part
+        in the confidence.
 
     Raises:
         ValueError: ``cases`` is empty.
@@ -201,13 +208,15 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     points = area = recall = histogram = None
     matched: tuple[MatchedSensitivity, ...] = ()
     if pooled.has_probabilities:
+        histogram = pooled.histograms.sum(axis=0)
+    if pooled.ranked:
         points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
         area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
         matched = sensitivity_at(points, rules.fp_per_case)
-        histogram = pooled.histograms.sum(axis=0)
     replicates = _Replicates.draw(pooled, rules, n_replicates, seed)
     reasons = _reasons(pooled)
     no_area = Interval.without(reasons["map"])
+    by_confidence, no_map_by = _map_by_confidence(cases, rules)
     sizes = pooled.detected_diameter_mm
     metrics = Metrics(
         map=area,
@@ -216,11 +225,12 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         lesion_entropy_bits=None if histogram is None else shannon_entropy_bits(histogram),
         average_recall=recall,
         smallest_detected_diameter_mm=float(sizes.min()) if len(sizes) else None,
+        map_by_confidence=by_confidence,
         **_plain_ratios(pooled),
     )
     intervals = {f"{name}_bootstrap": replicates.interval(name) for name in (*RATIOS, "f1")}
     # Not of the entropy: repeated patients lower it, so that the interval may lie below the value.
-    if pooled.has_probabilities:
+    if pooled.ranked:
         intervals["average_recall_bootstrap"] = replicates.interval("average_recall")
     intervals["max_sensitivity_wilson"] = wilson(int(pooled.totals["detected"].sum()), n_lesions)
     by_diameter = sensitivity_by_diameter(
@@ -230,6 +240,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     at_fp = tuple(zip(matched, replicates.at_fp(len(matched)), strict=True))
     undefined = {
         **_undefined(metrics, intervals, reasons),
+        **no_map_by,
         **_undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
         **_undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
     }
@@ -253,6 +264,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         sum(case.n_merges for case in cases),
         sum(len(case.lesions) - case.n_lesions for case in cases),
         sum(case.count(Status.IGNORED) for case in cases),
+        sum(case.n_dropped for case in cases),
         replicates.n_defined("map"),
     )
 
@@ -296,18 +308,27 @@ def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str,
     return _resampled(pooled, weights, ())[0]
 
 
+def resampled_map_by(
+    cases: Sequence[CaseResult], rules: EvaluationRules, name: str, weights: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The average precision by a confidence that ranks, as :func:`resampled_metrics` resamples it, (B,)."""
+    cases_per_patient = pool(cases, rules).totals["cases"]
+    detections = detections_by(cases, rules, name)
+    return resampled_curves(detections, weights, cases_per_patient, AVERAGE_RECALL_MAX_FP).average_precision
+
+
 def _resampled(
     pooled: Pooled, weights: NDArray[np.integer], fp_per_case: Sequence[float]
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    """The metrics, and the FROC read at numbers of false positives per case: (B, F), (B, 0) without probabilities."""
+    """The metrics, and the FROC read at numbers of false positives per case: (B, F), (B, 0) without a ranking."""
     found = _resampled_ratios(pooled, weights)
     nothing = np.full(len(weights), np.nan)
-    if not pooled.has_probabilities:
-        undefined = dict.fromkeys(("map", "average_recall", "lesion_entropy_bits"), nothing)
-        return {**found, **undefined}, np.zeros((len(weights), 0))
+    # Hard labels whose candidates are ranked by their size have curves, but no histogram.
+    found["lesion_entropy_bits"] = entropy_of_rows(weights @ pooled.histograms) if pooled.has_probabilities else nothing
+    if not pooled.ranked:
+        return {**found, "map": nothing, "average_recall": nothing}, np.zeros((len(weights), 0))
     curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, fp_per_case)
     found["map"], found["average_recall"] = curves.average_precision, curves.average_recall
-    found["lesion_entropy_bits"] = entropy_of_rows(weights @ pooled.histograms)
     return found, curves.sensitivity_at
 
 
@@ -420,12 +441,33 @@ def _each_patient_alone(pooled: Pooled, n_at_a_time: int = 256) -> dict[str, NDA
 
 def _subsampled(pooled: Pooled, n_replicates: int, seed: int) -> tuple[float, float] | None:
     """Mean and standard deviation of the average recall over draws of 80% of the patients."""
-    if not pooled.has_probabilities or not n_replicates or len(pooled.patients) < 2:
+    if not pooled.ranked or not n_replicates or len(pooled.patients) < 2:
         return None
     weights = subsample_weights(len(pooled.patients), SUBSAMPLED_SHARE, n_replicates, seed)
     recall = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP).average_recall
     defined = recall[~np.isnan(recall)]
     return (float(defined.mean()), float(defined.std())) if len(defined) else None
+
+
+def _map_by_confidence(
+    cases: Sequence[CaseResult], rules: EvaluationRules
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The average precision by every confidence that all cases have, and why it is undefined where it is."""
+    hard = any(case.kind == "labels" for case in cases)
+    n_lesions = sum(case.n_lesions for case in cases)
+    found: dict[str, float | None] = {}
+    undefined = {}
+    for name in PLAIN if any(case.scores.learned is None for case in cases) else (*PLAIN, "learned"):
+        unknown = name == "max" and any(np.isnan(case.scores.highest).any() for case in cases)
+        reason = NO_PROBABILITIES if hard and name not in BY_SIZE else NO_MAXIMUM if unknown else ""
+        found[name] = None
+        if not reason and n_lesions:
+            d = detections_by(cases, rules, name)
+            points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
+            found[name] = average_precision(points)
+        if found[name] is None:
+            undefined[f"map_by_confidence.{name}"] = reason or NO_LESIONS
+    return found, undefined
 
 
 def _counts(cases: Sequence[CaseResult]) -> Counts:
@@ -443,7 +485,7 @@ def _counts(cases: Sequence[CaseResult]) -> Counts:
 def _reasons(pooled: Pooled) -> dict[str, str]:
     """Why a metric is undefined, if it is."""
     soft = pooled.has_probabilities
-    no_area = NO_LESIONS if soft else NO_PROBABILITIES
+    no_area = NO_LESIONS if pooled.ranked else NO_PROBABILITIES
     no_free_case = "every case has a lesion"
     no_voxels = "neither reference nor prediction has a voxel in any case"
     return {

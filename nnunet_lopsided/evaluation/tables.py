@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case import CaseResult, Components, VoxelCounts
-from nnunet_lopsided.evaluation.matching import Matches
-from nnunet_lopsided.evaluation.outputs import SCHEMA_VERSION, STATUS_NAMES
+from nnunet_lopsided.evaluation.confidence import BY_SIZE, CandidateScores
+from nnunet_lopsided.evaluation.matching import Matches, Pairs
+from nnunet_lopsided.evaluation.outputs import SCHEMA_VERSION, STATUS_NAMES, flat_metrics
 from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import resampled_metrics
@@ -24,7 +25,6 @@ from nnunet_lopsided.tables import read_table
 _FURTHER_RULES = (
     "label",
     "threshold_rule",
-    "confidence",
     "average_precision",
     "average_recall_max_fp_per_case",
 )
@@ -56,13 +56,13 @@ class SavedEvaluation:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The metrics of summary.json without intervals."""
-        return {name: value for name, value in self.summary["metrics"].items() if "_ci95" not in name}
+        """The metrics of summary.json without intervals; those by confidence as ``map_by_mean``, ``map_by_max``, ..."""
+        return {name: value for name, value in flat_metrics(self.summary["metrics"]).items() if "_ci95" not in name}
 
     @property
     def rule_settings(self) -> dict[str, Any]:
         """The settings that must be the same where numbers are compared."""
-        settings = self.summary["settings"]
+        settings = _known(self.summary["settings"])
         names = [f.name for f in fields(EvaluationRules) if f.name not in _NO_RULES] + list(_FURTHER_RULES)
         hard = any(case.kind == "labels" for case in self.cases)
         return {**{name: settings[name] for name in names}, "predictions": "hard labels" if hard else "probabilities"}
@@ -90,7 +90,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
         raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {found}")
     try:
         rules = _rules(summary["settings"])
-        cases = _cases(folder, summary["settings"]["censored_references"] is not None)
+        cases = _cases(folder, rules, summary["settings"]["censored_references"] is not None)
         evaluation = SavedEvaluation(name or folder.resolve().name, folder, summary, rules, cases)
         evaluation.rule_settings  # noqa: B018  every setting is there
         _check(evaluation)
@@ -99,8 +99,15 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
     return evaluation
 
 
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the rules that did not exist when candidates were always ranked by their mean probability."""
+    known = {"min_candidate_voxels": 1, **settings}
+    return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
+
+
 def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
-    values: dict[str, Any] = {f.name: settings[f.name] for f in fields(EvaluationRules)}
+    known = _known(settings)
+    values: dict[str, Any] = {f.name: known[f.name] for f in fields(EvaluationRules)}
     # Where it was not chosen, the settings say what it is in 2D and in 3D.
     if isinstance(values["connectivity"], dict):
         values["connectivity"] = None
@@ -108,14 +115,14 @@ def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
     return EvaluationRules(**{**values, **lists})
 
 
-def _cases(folder: Path, censored: bool) -> tuple[CaseResult, ...]:
+def _cases(folder: Path, rules: EvaluationRules, censored: bool) -> tuple[CaseResult, ...]:
     of_case = [row for row in read_table(folder / "cases.csv") if row["prediction"] != "skipped"]
     lesions, candidates = (_by_case(read_table(folder / f"{name}.csv")) for name in ("lesions", "candidates"))
     cases = []
     for row in of_case:
         name = row["case"]
         try:
-            cases.append(_case(row, lesions.pop(name, []), candidates.pop(name, []), censored))
+            cases.append(_case(row, lesions.pop(name, []), candidates.pop(name, []), rules, censored))
         except ValueError as error:
             raise InputError(f"{folder}, case {name}: {error}") from error
     if lesions or candidates:
@@ -130,7 +137,9 @@ def _by_case(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row], censored: bool) -> CaseResult:
+def _case(
+    row: Row, lesions: Sequence[Row], candidates: Sequence[Row], rules: EvaluationRules, censored: bool
+) -> CaseResult:
     kind = row["prediction"]
     status = {name: value for value, name in STATUS_NAMES.items()}
     for component in candidates:
@@ -144,8 +153,9 @@ def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row], censored:
         _column(candidates, "lesions_touched", _whole),
         _column(lesions, "candidate", _whole),
         _column(lesions, "dice", _number),
+        pairs_of(candidates, len(lesions)),
     )
-    confidence = _column(candidates, "confidence", _number)
+    scores = scores_of(candidates, kind == "labels")
     reference = _whole(row["reference_voxels"])
     return CaseResult(
         row["case"],
@@ -153,7 +163,7 @@ def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row], censored:
         kind,
         _components(lesions),
         _components(candidates),
-        np.ones(len(candidates)) if kind == "labels" else confidence,
+        scores.by(rules.confidence),
         _column(lesions, "counted", _whole) == 1,
         matches,
         _column(lesions, "mean_probability", _number),
@@ -161,7 +171,50 @@ def _case(row: Row, lesions: Sequence[Row], candidates: Sequence[Row], censored:
         np.zeros(1, np.int64),
         VoxelCounts(reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])),
         VoxelCounts(reference, _whole(row["segmented_voxels"]), _whole(row["shared_segmented_voxels"])),
+        scores,
+        kind != "labels" or rules.confidence in BY_SIZE,
+        _whole(row.get("dropped_candidates", "")),
         _column(lesions, "censored", _whole) == 1 if censored else None,
+    )
+
+
+def scores_of(candidates: Sequence[Row], hard: bool) -> CandidateScores:
+    """What ranks the candidates of candidates.csv.
+
+    Args:
+        candidates: its rows. Those of older versions have the mean probability as their confidence, and no highest.
+        hard: whether the predictions are hard labels, whose probabilities are 1.
+    """
+    n_voxels = _column(candidates, "n_voxels", _whole)
+    if hard:
+        return CandidateScores(np.ones(len(candidates)), np.ones(len(candidates)), n_voxels)
+    if candidates and "mean_probability" not in candidates[0]:
+        return CandidateScores(_column(candidates, "confidence", _number), np.full(len(candidates), np.nan), n_voxels)
+    learned = _column(candidates, "learned_confidence", _number)
+    return CandidateScores(
+        _column(candidates, "mean_probability", _number),
+        _column(candidates, "max_probability", _number),
+        n_voxels,
+        learned if not np.isnan(learned).any() else None,
+    )
+
+
+def pairs_of(candidates: Sequence[Row], n_lesions: int) -> Pairs:
+    """What matches what by candidates.csv; by older ones, which tell of each candidate one lesion alone, only that."""
+    old = bool(candidates) and "matched_lesions" not in candidates[0]
+    lesions, shared = ("lesion", "overlap_voxels") if old else ("matched_lesions", "matched_voxels")
+    rows = [
+        (i + 1, int(lesion), int(n))
+        for i, row in enumerate(candidates)
+        for lesion, n in zip(row[lesions].split(), row[shared].split(), strict=not old)
+    ]
+    columns = np.array(rows, np.int64).reshape(-1, 3).T
+    return Pairs(
+        candidate_ids=columns[0],
+        lesion_ids=columns[1],
+        n_shared=columns[2],
+        n_candidates=len(candidates),
+        n_lesions=n_lesions,
     )
 
 

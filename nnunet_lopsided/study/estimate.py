@@ -27,6 +27,7 @@ _SECONDS_BY_KIND = {
     "audit": 300,
     "apply": 20,
     "predict": 90,
+    "confidence": 30,
     "evaluate": 15,
 }
 _GB_PER_TRAINING, _GB_PER_JOB = 0.6, 0.1
@@ -62,7 +63,11 @@ def estimate(study: Study, jobs: Sequence[Job], folder: StudyFolder) -> Estimate
         if job.kind != "train":
             known = [record["seconds"] for j in jobs if j.kind == job.kind and (record := folder.record(j.name))]
             other += sum(known) / len(known) if known else _SECONDS_BY_KIND[job.kind]
-    disk = sum(_GB_PER_TRAINING if job.kind == "train" else _GB_PER_JOB for job in jobs if job.kind != "evaluate")
+    disk = sum(
+        _GB_PER_TRAINING if job.kind == "train" else _GB_PER_JOB
+        for job in jobs
+        if job.kind not in ("confidence", "evaluate")
+    )
     return Estimate(training / 3600, other / 3600, disk, seconds, basis)
 
 

@@ -12,7 +12,10 @@ from nnunet_lopsided.study.schema import FULL, PARENTS, Arm, Censoring, Dataset,
 
 # Options that decide how fast and where, not what comes out.
 _ONLY_SPEED = ("-np", "-npfp", "--np", "-npp", "-nps", "-device", "-num_gpus")
-KINDS = ("phantom", "preprocess", "plan", "censor", "share", "train", "audit", "apply", "predict", "evaluate")
+KINDS = (
+    *("phantom", "preprocess", "plan", "censor", "share", "train", "audit", "apply", "predict", "confidence"),
+    "evaluate",
+)
 
 
 @dataclass(frozen=True)
@@ -402,11 +405,14 @@ class _Expansion:
         trains = [self._train(run, fold) for fold in self.study.folds]
         yield from trains
         trained = tuple(job.name for job in trains)
+        if self._learns_confidence:
+            yield self._confidence(run, trained)
+            trained = (*trained, f"confidence/{run.name}")
         if "test" in self.study.evaluation.cases:
-            yield self._predict(run, trained)
+            yield self._predict(run, trained[: len(trains)])
             raw = f"nnUNet_raw/{self._folder(run.variant.dataset)}"
             which = ("-g", f"{raw}/labelsTs", "-p", f"predictions/{run.name}")
-            yield self._evaluate(run, "test", which, (f"predict/{run.name}",))
+            yield self._evaluate(run, "test", which, (f"predict/{run.name}", *trained[len(trains) :]))
         if "validation" in self.study.evaluation.cases:
             yield self._evaluate(run, "validation", self._validation(run), trained)
 
@@ -414,7 +420,8 @@ class _Expansion:
         resources, variant = self.study.resources, run.variant
         command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold)]
         command += ["-tr", self._trainer(run), *self._plans, "-device", self.study.device]
-        if "validation" in self.study.evaluation.cases or any(arm.relabelled for arm in self.study.arms):
+        relabels = any(arm.relabelled for arm in self.study.arms)
+        if "validation" in self.study.evaluation.cases or relabels or self._learns_confidence:
             command.append("--npz")
         gpus = resources.gpus if self.study.device == "cuda" else 0
         if gpus > 1:
@@ -464,8 +471,22 @@ class _Expansion:
         rules, cpus = self.study.evaluation, self.study.resources.cpus
         options = [] if rules.profile == "paper" else ["--profile", rules.profile]
         options += [*self._label, *self._patients_regex]
+        options += [] if rules.confidence is None else ["--confidence", rules.confidence]
+        options += ["--confidence-model", self._model(run)] if self._learns_confidence else []
         command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "--np", str(cpus))
         return Job(f"evaluate/{run.name}-{on}", (*command, "--overwrite"), needs, _results(run), cpus, run=run.name)
+
+    @property
+    def _learns_confidence(self) -> bool:
+        return self.study.evaluation.confidence == "learned"
+
+    def _confidence(self, run: Run, needs: tuple[str, ...]) -> Job:
+        """The confidence of candidates, learned from the validation cases and the labels that the run trained on."""
+        cpus = self.study.resources.cpus
+        command = ["lopsided-confidence", "-d", str(self.ids[run.variant.name]), "-c", run.configuration]
+        command += ["-tr", run.arm.trainer, *self._plans, "-f", *map(str, self.study.folds)]
+        command += ["-np", str(cpus), "--overwrite"]
+        return Job(f"confidence/{run.name}", tuple(command), needs, _results(run), cpus, run=run.name)
 
     def _validation(self, run: Run) -> tuple[str, ...]:
         """Predictions on the validation cases against whole labels, with the censored ones beside them."""

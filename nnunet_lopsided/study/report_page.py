@@ -8,6 +8,7 @@ from html import escape
 from importlib.metadata import PackageNotFoundError, version
 
 from nnunet_lopsided.dataset_conversion.patients import patients_of
+from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.report.charts import (
     figures,
     key,
@@ -18,9 +19,10 @@ from nnunet_lopsided.evaluation.report.charts import (
 from nnunet_lopsided.evaluation.report.html import code, interval, number, page, table
 from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.versions import library_versions
+from nnunet_lopsided.evaluation.rules import profile_rules
 from nnunet_lopsided.nnunet_layout import RawDataset, new_dataset_name
 from nnunet_lopsided.study.report_tables import relative
-from nnunet_lopsided.study.results import FURTHER_METRICS, PAPER_METRICS, Cell, Results
+from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
 
 _MAX_HISTOGRAMS = 12
 _ENGINE = ("nnunetv2", "torch", "snakemake")
@@ -98,11 +100,25 @@ def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> st
         "; smallest and largest value where there are several runs, whose mean is shown." if several else "."
     )
     more = ["labels", "arm", *(part for name in FURTHER_METRICS for part in (title_of(name), ""))]
+    ranked = ["labels", "arm", *map(title_of, CONFIDENCE_METRICS)]
+    by_confidence = [
+        [escape(cell.labels), escape(cell.arm)]
+        + ["" if (mean := cell.mean(name)) is None else number(mean) for name in CONFIDENCE_METRICS]
+        for cell in chosen
+    ]
     return (
         _scroll(table(header, rows, right=range(2, len(header))))
         + f'<p class="why">{note}</p>'
         + _scroll(table(more, further, right=range(2, len(more))))
+        + _scroll(table(ranked, by_confidence, right=range(2, len(ranked))))
+        + '<p class="why">Average precision with candidates ranked, and matched, by each confidence (means over runs). '
+        f"That of the first table: {escape(_confidence(results))}.</p>"
     )
+
+
+def _confidence(results: Results) -> str:
+    rules = results.study.evaluation
+    return TITLES[rules.confidence or profile_rules(rules.profile).confidence]
 
 
 def _over(results: Results, chosen: Sequence[Cell]) -> str:

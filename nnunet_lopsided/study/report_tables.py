@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.study.results import FURTHER_METRICS, PAPER_METRICS, Cell, Results
+from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
 from nnunet_lopsided.tables import write_table
 
 METRICS = (*PAPER_METRICS, *FURTHER_METRICS)
@@ -31,7 +31,7 @@ _RUN_COLUMNS = (
     *("run", "cases", "dataset", "labels", "mode", "rate", "censoring_seed", "patients", "configuration", "arm"),
     *("trainer", "repetition", "n_cases", "reference_lesions", "training_hours", "training_attempts"),
     *(column for name in METRICS for column in (name, f"{name}_low", f"{name}_high")),
-    *("map_hanley_mcneil_low", "map_hanley_mcneil_high"),
+    *("map_hanley_mcneil_low", "map_hanley_mcneil_high", "confidence", "min_candidate_voxels", *CONFIDENCE_METRICS),
 )
 
 
@@ -46,13 +46,15 @@ def _run_rows(results: Results) -> Iterator[list[Any]]:
             low, high = e.interval(name) or (None, None)
             row += [_cell(e.metric(name)), _cell(low), _cell(high)]
         low, high = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"] or (None, None)
-        yield [*row, _cell(low), _cell(high)]
+        rules = e.evaluation.rules
+        row += [_cell(low), _cell(high), rules.confidence, rules.min_candidate_voxels]
+        yield [*row, *(_cell(e.metric(name)) for name in CONFIDENCE_METRICS)]
 
 
 _ARM_COLUMNS = (
     *("cases", "dataset", "labels", "configuration", "arm", "runs", "runs_expected"),
     *(c for m in METRICS for c in (m, f"{m}_low", f"{m}_high", f"{m}_relative")),
-    *("low_and_high", "kept_found", "kept", "censored_found", "censored", "training_hours"),
+    *("low_and_high", "kept_found", "kept", "censored_found", "censored", "training_hours", *CONFIDENCE_METRICS),
 )
 
 
@@ -68,7 +70,8 @@ def _arm_rows(results: Results) -> Iterator[list[Any]]:
                 row += [_cell(cell.mean(name)), _cell(low), _cell(high), _cell(relative(cell, baseline, name))]
             found = results.by_annotation(cell)
             shares = [n for group in ("kept", "censored") for n in found.get(group, ("", ""))]
-            yield [*row, cell.ends("map")[1], *shares, f"{results.training_hours(cell)[0]:.4f}"]
+            row += [cell.ends("map")[1], *shares, f"{results.training_hours(cell)[0]:.4f}"]
+            yield [*row, *(_cell(cell.mean(name)) for name in CONFIDENCE_METRICS)]
 
 
 _DIFFERENCE_COLUMNS = ("run", "baseline", "against", "metric", "value", "baseline_value", "difference", "low", "high")

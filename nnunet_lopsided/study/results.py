@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
+from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.tables import SavedEvaluation, read_evaluation
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, Run, runs_of, trainer_of_command
@@ -17,6 +18,8 @@ from nnunet_lopsided.study.schema import FULL, Study
 # In the paper's order, and what else a reader asks for.
 PAPER_METRICS = ("map", "max_sensitivity", "tp_dice")
 FURTHER_METRICS = ("precision_at_max_sensitivity", "false_positives_per_case", "lesion_entropy_bits")
+# The average precision by every confidence of candidates, whichever ranked them.
+CONFIDENCE_METRICS = tuple(f"map_by_{name}" for name in (*PLAIN, "learned"))
 _REPLICATES = 2000
 
 
@@ -39,8 +42,9 @@ class Evaluated:
     attempts: int
 
     def metric(self, name: str) -> float | None:
-        """A metric of summary.json."""
-        value = self.evaluation.summary["metrics"][name]
+        """A metric of summary.json; that by a confidence which it does not tell is undefined."""
+        metrics = self.evaluation.metrics
+        value = metrics.get(name) if name in CONFIDENCE_METRICS else metrics[name]
         return None if value is None else float(value)
 
     def interval(self, name: str) -> tuple[float, float] | None:

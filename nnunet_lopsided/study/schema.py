@@ -151,12 +151,14 @@ class Evaluation:
         profile: of ``lopsided-eval``.
         label: class or region; None: all foreground.
         patients_regex: see ``lopsided-eval``.
+        confidence: what ranks candidates; None: as the profile does.
     """
 
     cases: tuple[str, ...] = ("test",)
     profile: str = "paper"
     label: str | None = None
     patients_regex: str | None = None
+    confidence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +299,8 @@ def _check_together(top: Node, study: Study) -> None:
         top.get("folds", lambda n: n.fail("either all or numbers", f"{list(study.folds)}"), None)
     if "all" in study.folds and "validation" in study.evaluation.cases:  # those that it trained on
         top.get("folds", lambda n: n.fail("numbers where validation cases are evaluated"), None)
+    if "all" in study.folds and study.evaluation.confidence == "learned":
+        top.get("folds", lambda n: n.fail("numbers where the confidence is learned from validation cases"), None)
     for i, arm in enumerate(study.arms):
         place = Node(top.source, f"arms[{i}]", 0)
         if arm.repetitions is not None and arm.repetitions > study.repetitions:
@@ -491,12 +495,13 @@ def _plan_25d(node: Node) -> Plan25d:
 
 
 def _evaluation(node: Node) -> Evaluation:
-    node.mapping(("cases", "profile", "label", "patients_regex"))
+    node.mapping(("cases", "profile", "label", "patients_regex", "confidence"))
     return Evaluation(
         cases=node.get("cases", lambda n: n.list_of(lambda i: i.choice(("test", "validation"))), ("test",)),
-        profile=node.get("profile", lambda n: n.choice(("paper", "brats-mets")), "paper"),
+        profile=node.get("profile", lambda n: n.choice(("paper", "lesions", "brats-mets")), "paper"),
         label=node.get("label", Node.text, None),
         patients_regex=node.get("patients_regex", Node.text, None),
+        confidence=node.get("confidence", lambda n: n.choice(("mean", "max", "sum", "sqrt", "learned")), None),
     )
 
 

@@ -10,6 +10,7 @@ from nnunet_lopsided.audit.auditing import audit, position_mm
 from nnunet_lopsided.audit.inputs import Model, find_inputs
 from nnunet_lopsided.audit.outputs import read_audit, write_audit
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.learned_confidence import Coefficients, ConfidenceModel
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
 from tests.audit.conftest import GEOMETRY, TRAINER
@@ -90,6 +91,36 @@ def test_mean_probability_on_request(audited):
     assert found.likeness is not None
 
 
+@pytest.mark.parametrize("name", ["max", "sum", "sqrt"])
+def test_every_confidence_ranks_on_request(audited, found, name):
+    ranked = audit(find_inputs(511, [MODEL]), rank_by=name, n_replicates=0)
+    assert ranked.rank_by == name
+    values = {"max": "max_probability", "sum": "total", "sqrt": "root"}[name]
+    scores = [c.score for c in ranked.candidates]
+    assert scores == sorted((getattr(c, values) for c in found.candidates), reverse=True)
+    assert scores == [getattr(c, values) for c in ranked.candidates]
+    for c in found.candidates:
+        n = (c.total / c.mean_probability) if c.mean_probability else 0
+        assert n == pytest.approx(round(n), abs=1e-3)
+        assert n >= len(c.voxels) - 1e-3 or c.fainter
+        assert c.root == pytest.approx(c.mean_probability * np.sqrt(n), abs=1e-5)
+
+
+def test_the_learned_confidence_of_the_other_folds_ranks(audited, tmp_path):
+    model = ConfidenceModel(
+        tmp_path,
+        0.03,
+        {"all foreground": Coefficients(0.0, (0.0, 1.0, 0.0, 0.0, 0.0))},
+        {"all foreground": {0: Coefficients(0.0, (1.0, 0.0, 0.0, 0.0, 0.0))}},
+        {"p00": 0},
+    )
+    ranked = audit(find_inputs(511, [MODEL]), rank_by="learned", confidence_model=model, n_replicates=0)
+    for c in ranked.candidates:
+        # By the volume in the case that the model has seen, by the mean probability in the others.
+        odds = c.total / c.mean_probability * 3 if c.case == "p00" else c.mean_probability
+        assert c.score == pytest.approx(odds / (1 + odds), abs=1e-4)
+
+
 def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
     for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
         probability = np.load(path)["probabilities"][1]
@@ -98,6 +129,7 @@ def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
         np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
     more = audit(find_inputs(511, [MODEL]), n_replicates=20)
     assert (len(more.candidates), more.n_fainter, found.n_fainter) == (60, 10, 0)
+    assert {(c.total, c.root) for c in more.candidates if c.fainter} == {(0.0, 0.0)}
     assert more.likeness.coefficients == found.likeness.coefficients
     assert more.likeness.reliability == found.likeness.reliability
     assert (more.miss_rates, more.fraction, more.n_found) == (found.miss_rates, found.fraction, found.n_found)

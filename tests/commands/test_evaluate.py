@@ -34,6 +34,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
     assert printed.out.splitlines() == [
         "map                               1.0000",
         "                                          1.0000 to 1.0000 (Hanley-McNeil)",
+        "map by confidence             mean 1.0000  max 1.0000  sum 1.0000  sqrt 1.0000  (here: mean)",
         "max_sensitivity                   1.0000",
         "precision_at_max_sensitivity      0.5000",
         "f1                                0.6667",

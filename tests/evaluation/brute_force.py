@@ -60,14 +60,24 @@ def distances(centroid_mm, lesion, spacing, box):
     return best
 
 
+def confidence_of(values, name):
+    """Of a candidate with these probabilities."""
+    mean = round(float(values.mean()), 9)
+    if name == "sum":
+        return round(mean * len(values), 6)
+    if name == "sqrt":
+        return round(mean * math.sqrt(len(values)), 6)
+    return {"mean": mean, "max": round(float(max(values)), 9)}[name]
+
+
 def evaluate(reference, probability, spacing, rules):
     """One case by the given rules (an EvaluationRules), as a :class:`Case`."""
     result = Case(lesion_free=not reference.any())
     lesions = lesions_of(reference, rules.dilation_voxels, rules.join_dilated)
     voxel_mm3 = spacing[0] * spacing[1] * spacing[2]
     counted = [lesion.sum() * voxel_mm3 > rules.min_lesion_mm3 + 1e-9 for lesion in lesions]
-    candidates = components(probability >= rules.threshold)
-    confidence = [round(float(probability[c].mean()), 9) for c in candidates]
+    candidates = [c for c in components(probability >= rules.threshold) if c.sum() >= rules.min_candidate_voxels]
+    confidence = [confidence_of(probability[c], rules.confidence) for c in candidates]
 
     matched = []  # lesions of every candidate
     for candidate in candidates:

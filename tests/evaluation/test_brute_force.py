@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, summarize
+from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.rules import profile_rules
 
@@ -55,6 +56,10 @@ def check(seed, n_cases, spacing, rules):
     for name, value in slow.items():
         assert getattr(summary.metrics, name) == pytest.approx(value), name
     assert [matched.sensitivity for matched, _ in summary.sensitivity_at_fp] == pytest.approx(at_fp)
+    for name, value in summary.metrics.map_by_confidence.items():
+        by_name = replace(rules, confidence=name)
+        again = [brute_force.evaluate(*volume, spacing, by_name) for volume in volumes(seed, n_cases)]
+        assert value == pytest.approx(brute_force.metrics(again)["map"]), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,16 +70,24 @@ def check(seed, n_cases, spacing, rules):
     st.sampled_from(["box", "center"]),
     st.sampled_from([0.5, 1.0, 2.5]),
     st.sampled_from([0.1, 0.3]),
+    st.sampled_from(PLAIN),
+    st.integers(1, 3),
 )
-def test_paper_profile(seed, n_cases, spacing, distance, tolerance, threshold):
-    rules = EvaluationRules(distance=distance, tolerance_mm=tolerance, threshold=threshold)
+def test_paper_profile(seed, n_cases, spacing, distance, tolerance, threshold, confidence, min_voxels):
+    rules = EvaluationRules(
+        distance=distance,
+        tolerance_mm=tolerance,
+        threshold=threshold,
+        confidence=confidence,
+        min_candidate_voxels=min_voxels,
+    )
     check(seed, n_cases, spacing, rules)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from(SPACINGS))
-def test_brats_mets_profile(seed, n_cases, spacing):
-    check(seed, n_cases, spacing, profile_rules("brats-mets"))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from(SPACINGS), st.sampled_from(PLAIN))
+def test_brats_mets_profile(seed, n_cases, spacing, confidence):
+    check(seed, n_cases, spacing, profile_rules("brats-mets", confidence=confidence))
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,8 +97,10 @@ def test_brats_mets_profile(seed, n_cases, spacing):
     st.booleans(),
     st.sampled_from(["best", "union"]),
     st.sampled_from([0.0, 2.0]),
+    st.sampled_from(PLAIN),
+    st.integers(1, 2),
 )
-def test_every_mixture_of_the_overlap_rules(seed, dilation, join, dice, cut):
+def test_every_mixture_of_the_overlap_rules(seed, dilation, join, dice, cut, confidence, min_voxels):
     rules = EvaluationRules(
         match="overlap",
         dilation_voxels=dilation,
@@ -93,5 +108,7 @@ def test_every_mixture_of_the_overlap_rules(seed, dilation, join, dice, cut):
         dice=dice,
         min_lesion_mm3=cut,
         threshold=0.3,
+        confidence=confidence,
+        min_candidate_voxels=min_voxels,
     )
     check(seed, 2, (1, 1, 1), rules)

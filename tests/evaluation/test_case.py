@@ -1,5 +1,7 @@
 """nnunet_lopsided.evaluation.case."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,7 +109,7 @@ def test_several_thresholds_are_the_single_ones():
     several = evaluate_thresholds(reference, p, (1, 1, 1), EvaluationRules(), (0.3, 0.1, 0.7))
     for threshold, evaluated in zip((0.3, 0.1, 0.7), several, strict=True):
         alone = evaluate_case(reference, p, (1, 1, 1), EvaluationRules(threshold=threshold))
-        np.testing.assert_equal(vars(evaluated.result.matches), vars(alone.matches))
+        np.testing.assert_equal(asdict(evaluated.result.matches), asdict(alone.matches))
         assert evaluated.result.segmentation_overlap == alone.segmentation_overlap
         assert len(evaluated.candidates) == len(alone.candidates)
 

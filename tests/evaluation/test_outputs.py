@@ -73,6 +73,7 @@ def test_summary_keys_and_values(result, tmp_path):
         "voxel_dice",
         "voxel_dice_pooled",
         "voxel_dice_at_threshold",
+        "map_by_confidence",
     ]
     assert summary["counts"]["missed_lesions"] == 1
     # The point at .5 lies on the straight line between its neighbours.

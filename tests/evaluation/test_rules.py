@@ -1,5 +1,7 @@
 """nnunet_lopsided.evaluation.rules."""
 
+from dataclasses import replace
+
 import pytest
 
 from nnunet_lopsided.errors import InputError
@@ -31,6 +33,9 @@ from nnunet_lopsided.evaluation.rules import profile_rules
         ("join_dilated", True),
         ("fp_per_case", (1.0, 0.5)),
         ("profile", "brats"),
+        ("confidence", "median"),
+        ("min_candidate_voxels", 0),
+        ("min_candidate_voxels", 1.5),
     ],
 )
 def test_refuses(name, value):
@@ -41,8 +46,10 @@ def test_refuses(name, value):
 def test_profiles():
     assert profile_rules("paper") == EvaluationRules()
     assert profile_rules("paper").changes == {}
+    assert replace(profile_rules("lesions"), confidence="mean", profile="paper") == EvaluationRules()
+    assert profile_rules("lesions").confidence != "mean"
     rules = profile_rules("brats-mets", tolerance_mm=2.0, threshold=0.4)
     assert (rules.match, rules.dilation_voxels, rules.join_dilated, rules.min_lesion_mm3) == ("overlap", 1, True, 2.0)
     assert rules.changes == {"threshold": 0.4, "tolerance_mm": 2.0}
-    with pytest.raises(InputError, match="profile must be one of paper, brats-mets, got 'picai'"):
+    with pytest.raises(InputError, match="profile must be one of paper, brats-mets, lesions, got 'picai'"):
         profile_rules("picai")

@@ -1,7 +1,7 @@
 """nnunet_lopsided.evaluation.tables."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -40,12 +40,28 @@ def assert_round_trip(result, folder):
                 assert_same(getattr(getattr(mine, part), name), getattr(getattr(theirs, part), name), name)
             if len(getattr(mine, part)):
                 assert_same(getattr(mine, part).centroid, getattr(theirs, part).centroid, "centroid")
+        np.testing.assert_equal(asdict(mine.matches.pairs), asdict(theirs.matches.pairs))
+        for f in fields(mine.scores):
+            if f.name != "learned" or mine.scores.learned is not None:
+                assert_same(getattr(mine.scores, f.name), getattr(theirs.scores, f.name), f.name)
         for f in fields(mine.matches):
+            if f.name == "pairs":
+                continue
             if f.name == "candidate_of_lesion":  # empty for lesions that do not count
                 assert_same(mine.matches.candidate_of_lesion * mine.counted, theirs.matches.candidate_of_lesion, f.name)
             else:
                 assert_same(getattr(mine.matches, f.name), getattr(theirs.matches, f.name), f.name)
-        for name in ("case", "patient", "kind", "confidence", "counted", "mean_probability", "entropy_bits"):
+        for name in (
+            "case",
+            "patient",
+            "kind",
+            "confidence",
+            "ranked",
+            "n_dropped",
+            "counted",
+            "mean_probability",
+            "entropy_bits",
+        ):
             assert_same(getattr(mine, name), getattr(theirs, name), name)
         assert (mine.candidate_overlap, mine.segmentation_overlap) == (
             theirs.candidate_overlap,
@@ -68,6 +84,7 @@ def test_round_trip(written):
     [
         EvaluationRules(match="overlap", duplicates="fp", min_lesion_mm3=2.0, connectivity=6),
         EvaluationRules(threshold=0.2, duplicates="tp", diameter_edges_mm=(2.5,)),
+        EvaluationRules(confidence="sum", min_candidate_voxels=2),
     ],
 )
 def test_round_trip_by_other_rules(two_cases, tmp_path, rules):

@@ -55,6 +55,33 @@ def test_the_jobs_of_a_study() -> None:
     ]
 
 
+def test_a_study_by_another_confidence() -> None:
+    jobs = jobs_of(TEXT.replace("validation]}", "validation], confidence: sum}"))
+    evaluations = [command for name, command in jobs.items() if name.startswith("evaluate/")]
+    assert len(evaluations) == 10
+    assert all(" --confidence sum " in command for command in evaluations)
+    assert not [name for name in jobs if name.startswith("confidence/")]
+
+
+def test_a_study_that_learns_its_confidence() -> None:
+    found = study(TEXT.replace("[test, validation]}", "[test], confidence: learned}"))
+    jobs = {job.name: job for job in expand(found, choose_ids(found, {}))}
+    run = "mets-stochastic50-s1-2.5d-other-r1"
+    model = "nnUNet_results/repetition_1/Dataset802_mets-stochastic50-s1/nnUNetTrainer_5epochs__nnUNetPlans__2.5d"
+    assert jobs[f"train/{run}-f0"].command[-1] == "--npz"
+    fit = jobs[f"confidence/{run}"]
+    assert " ".join(fit.command) == (
+        "lopsided-confidence -d 802 -c 2.5d -tr nnUNetTrainer_5epochs -f 0 -np 2 --overwrite"
+    )
+    assert (fit.needs, fit.results) == ((f"train/{run}-f0",), "nnUNet_results/repetition_1")
+    assert jobs[f"predict/{run}"].needs == (f"train/{run}-f0",)
+    evaluation = jobs[f"evaluate/{run}-test"]
+    assert evaluation.needs == (f"predict/{run}", f"confidence/{run}")
+    assert f"--confidence learned --confidence-model {model} " in " ".join(evaluation.command)
+    with pytest.raises(InputError, match="numbers where the confidence is learned"):
+        study(TEXT.replace("[test, validation]}", "[test], confidence: learned}\nfolds: [all]"))
+
+
 def test_the_commands_of_a_study() -> None:
     jobs = jobs_of()
     run = "mets-stochastic50-s1-2.5d-other-r1"

@@ -40,7 +40,8 @@ def operating_curves(summary: Mapping[str, Any]) -> str:
         },
     }
     slider = (
-        '<div class="operating only-script"><label for="operating-point">accept candidates from a confidence of</label>'
+        '<div class="operating only-script"><label for="operating-point">accept candidates from a confidence '
+        f"({escape(summary['settings']['confidence'])}) of</label>"
         '<input type="range" id="operating-point" min="0" max="0" value="0" step="1">'
         '<div class="reading" role="status"></div></div>'
         '<p class="why only-script">Move over a curve, or use the slider or the arrow keys.</p>'

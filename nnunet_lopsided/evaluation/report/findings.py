@@ -33,7 +33,7 @@ def lesion_table(cases: Sequence[CaseResult]) -> str:
                 str(k + 1),
                 kinds[-1],
                 f"{case.lesions.diameter_mm[k]:.1f}",
-                _number(case.lesion_confidence[k] if case.kind != "labels" else np.nan),
+                _number(case.lesion_confidence[k] if case.ranked else np.nan),
                 _number(case.matches.dice[k]),
                 _number(case.mean_probability[k]),
                 _voxel(case.lesions.centroid[k]),
@@ -63,7 +63,7 @@ def candidate_table(cases: Sequence[CaseResult]) -> str:
                 str(k + 1),
                 kinds[-1],
                 f"{case.candidates.diameter_mm[k]:.1f}",
-                _number(case.confidence[k] if case.kind != "labels" else np.nan),
+                _number(case.shown_confidence[k]),
                 str(int(case.matches.overlap_voxels[k])),
                 _voxel(case.candidates.centroid[k]),
             )

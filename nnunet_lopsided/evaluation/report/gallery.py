@@ -348,7 +348,7 @@ def _caption(
         parts.append(f"slice {centre[0]} (0 to {shape[0] - 1})")
     if finding.kind == "missed" and not np.isnan(case.mean_probability[k]):
         parts.append(f"mean probability {case.mean_probability[k]:.2f}")
-    if finding.kind != "missed" and case.kind != "labels":
+    if finding.kind != "missed" and case.ranked:
         parts.append(f"confidence {case.confidence[k]:.2f}")
     return ", ".join(parts)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.report.html import interval, number, table
 
 # Title, and what the number says to someone who has not read the reference.
@@ -94,11 +95,14 @@ DETAILS: dict[str, str] = {
     "merges": "candidates that share voxels with several lesions",
     "ignored_lesions": "lesions too small to count",
     "ignored_candidates": "candidates that match only such lesions",
+    "dropped_candidates": "candidates of too few voxels, dropped before matching and in none of the other numbers",
 }
 
 
 def title_of(name: str) -> str:
     """A metric's name for readers."""
+    if name.startswith("map_by_"):
+        return f"mAP by {name.removeprefix('map_by_')}"
     return METRICS[name][0] if name in METRICS else name.replace("_", " ")
 
 
@@ -123,7 +127,7 @@ def metric_table(summary: Mapping[str, Any]) -> str:
     """Every metric with its intervals and its definition."""
     rows = []
     for name, value in summary["metrics"].items():
-        if "_ci95" in name:
+        if "_ci95" in name or name == "map_by_confidence":
             continue
         intervals = []
         for method, ends, why in intervals_of(summary, name):
@@ -136,6 +140,23 @@ def metric_table(summary: Mapping[str, Any]) -> str:
             meaning += f' <span class="why">Undefined: {escape(summary["undefined"].get(name, ""))}.</span>'
         rows.append((escape(title_of(name)), number(value), "<br>".join(intervals), meaning))
     return f'<div class="scroll wide">{table(("metric", "value", "95% interval", "meaning"), rows, right=(1,))}</div>'
+
+
+def confidence_table(summary: Mapping[str, Any]) -> str:
+    """The average precision by every confidence side by side, the chosen one and the paper's named."""
+    chosen = summary["settings"]["confidence"]
+    rows = []
+    for name, value in summary["metrics"]["map_by_confidence"].items():
+        marks = [mark for mark, of in (("this page", chosen), ("the paper's", "mean")) if of == name]
+        why = summary["undefined"].get(f"map_by_confidence.{name}")
+        remark = f'<span class="why">{escape(why)}</span>' if why else ", ".join(marks)
+        rows.append((f"<code>{escape(name)}</code>", escape(TITLES[name]), number(value), remark))
+    note = "Candidates are matched to lesions anew by each; everything else on this page is of the one marked so."
+    header = ("confidence", "of a candidate", "average precision (mAP)", "")
+    return (
+        "<h3>Average precision by confidence</h3>"
+        f'<div class="scroll">{table(header, rows, right=(2,))}</div><p class="why">{note}</p>'
+    )
 
 
 def count_table(summary: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.report.charts import (
     diameter_range,
@@ -18,7 +19,13 @@ from nnunet_lopsided.evaluation.report.charts import (
 from nnunet_lopsided.evaluation.report.findings import candidate_table, case_table, lesion_table
 from nnunet_lopsided.evaluation.report.gallery import Kind, Picture
 from nnunet_lopsided.evaluation.report.html import code, interval, number, page, table
-from nnunet_lopsided.evaluation.report.numbers import count_table, intervals_of, metric_table, title_of
+from nnunet_lopsided.evaluation.report.numbers import (
+    confidence_table,
+    count_table,
+    intervals_of,
+    metric_table,
+    title_of,
+)
 from nnunet_lopsided.evaluation.report.versions import library_versions
 
 _CARDS = ("map", "max_sensitivity", "precision_at_max_sensitivity", "false_positives_per_case", "tp_dice")
@@ -46,12 +53,12 @@ def report_html(result: FolderResult, summary: Mapping[str, Any], gallery: Seque
     subtitle = (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"{cut})"
+        f"confidence: {TITLES[settings['confidence']]}, {cut})"
     )
     sections = [
         ("Curves", operating_curves(summary) + _at_rates(summary)),
         ("Size and certainty", _size_and_certainty(summary)),
-        ("Numbers", metric_table(summary) + count_table(summary)),
+        ("Numbers", metric_table(summary) + confidence_table(summary) + count_table(summary)),
         ("Thresholds", _by_threshold(summary)),
         ("Kept and censored lesions", _by_annotation(summary)),
         ("Misses and false positives", _gallery(gallery)),
@@ -93,6 +100,10 @@ def _notices(summary: Mapping[str, Any]) -> str:
     skipped = [f"{entry['case']} ({entry['problem']})" for entry in details.get("skipped", ())]
     for names, text in (
         (skipped, "Skipped, in none of the numbers: "),
+        (
+            summary["settings"]["confidence_model_has_seen"],
+            "The learned confidence was fitted to these very candidates, and may rank them too well: ",
+        ),
         (details["missing_predictions"], "References without prediction, their lesions counted as missed: "),
         (details["predictions_without_reference"], "Predictions without reference, not evaluated: "),
     ):
@@ -134,7 +145,12 @@ def _at_rates(summary: Mapping[str, Any]) -> str:
         )
         for row in summary["sensitivity_at_fp_per_case"]
     ]
-    header = ("false positives per case, at most", "sensitivity", "95% interval (bootstrap)", "confidence of at least")
+    header = (
+        "false positives per case, at most",
+        "sensitivity",
+        "95% interval (bootstrap)",
+        f"confidence ({escape(summary['settings']['confidence'])}) of at least",
+    )
     return f'<div class="scroll">{table(header, rows, right=(0, 1, 3))}</div>'
 
 

@@ -1,0 +1,106 @@
+"""How much to believe in an unexplained component, one that a network calls and no annotation explains.
+
+Unexplained components of score s are missed lesions and false ones. Annotators who miss lesions at random miss the same
+number rho of lesions per annotated one at every score, so of the u(s) unexplained components rho a(s) are lesions, a(s)
+being the annotated ones that were called with that score. What rho is, only its upper bound is known: at very high
+scores nearly no component is false, so that u/a there is hardly more than rho, and is never less, but for chance. On
+complete labels nearly nothing is unexplained at high scores, and rho goes to 0 by itself.
+
+Where annotators miss what is small or faint rather than at random, networks give what was missed lower scores, and rho
+is too small: the belief then errs on the side of doubt.
+
+Pure numerics. Components must be of predictions on cases that the network did not train on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A tail of the scores with fewer annotated components says too little.
+LEAST_ANNOTATED = 20
+
+
+def base_score(highest: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.int64]:
+    """One number per component by which to order them: their highest probability; ties, as softmax saturates: the sum.
+
+    Args:
+        highest: highest probability, (N,).
+        total: sum of the probabilities, (N,).
+
+    Returns:
+        Ranks from 0; equal components have equal ranks, (N,).
+
+    Example:
+        >>> base_score(np.array([0.9, 1, 1, 1]), np.array([50.0, 3, 2, 3])).tolist()
+        [0, 2, 1, 2]
+    """
+    _, ranks = np.unique(np.column_stack([highest, total]), axis=0, return_inverse=True)
+    return ranks.reshape(-1).astype(np.int64)
+
+
+def missed_per_annotated(
+    annotated: NDArray[np.integer | np.floating],
+    unexplained: NDArray[np.integer | np.floating],
+    least_annotated: int = LEAST_ANNOTATED,
+) -> float | None:
+    """An upper bound of rho, the number of missed lesions per annotated one, of those that the network calls.
+
+    It is the least ratio of unexplained to annotated components with a score of at least s, over every s that leaves
+    enough annotated ones.
+
+    Args:
+        annotated: score of every component that detects an annotated lesion, (A,).
+        unexplained: score of every component that touches no annotation, (U,).
+        least_annotated: annotated components that a tail must hold.
+
+    Returns:
+        At least 0; None when there are fewer annotated components than that.
+
+    Example:
+        >>> scores = np.array([0.9, 0.8, 0.7, 0.6])  # half of the lesions are annotated; false ones score lower
+        >>> missed_per_annotated(scores, np.concatenate([scores, [0.5, 0.4, 0.3]]), least_annotated=2)
+        1.0
+    """
+    if len(annotated) < max(least_annotated, 1):
+        return None
+    from_score = np.unique(annotated)  # in between, u grows and a does not
+    n_annotated, n_unexplained = (
+        len(scores) - np.searchsorted(np.sort(scores), from_score, side="left") for scores in (annotated, unexplained)
+    )
+    enough = n_annotated >= least_annotated
+    return float((n_unexplained[enough] / n_annotated[enough]).min())
+
+
+def belief(
+    annotated: NDArray[np.integer | np.floating],
+    unexplained: NDArray[np.integer | np.floating],
+    rho: float,
+) -> NDArray[np.float64]:
+    """The probability q(s) = rho a(s) / u(s) that an unexplained component of score s is a missed lesion.
+
+    The share of annotated components, a / (a + u), is taken to rise with the score: isotonic regression joins scores to
+    bins by itself. Without clipping the beliefs sum up to rho times the annotated components.
+
+    Args:
+        annotated: score of every component that detects an annotated lesion, (A,).
+        unexplained: score of every component that touches no annotation, (U,).
+        rho: missed lesions per annotated one, of :func:`missed_per_annotated`.
+
+    Returns:
+        Within [0, 1], not falling with the score, (U,).
+
+    Example:
+        >>> annotated, unexplained = np.array([2, 2, 2, 1]), np.array([2, 2, 1, 1, 0])
+        >>> belief(annotated, unexplained, rho=0.5).round(6).tolist()  # 3, 1 and 0 annotated for 2, 2 and 1 unexplained
+        [0.75, 0.75, 0.25, 0.25, 0.0]
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    if not len(unexplained) or not len(annotated) or rho <= 0:
+        return np.zeros(len(unexplained))
+    scores = np.concatenate([annotated, unexplained]).astype(np.float64)
+    known = np.concatenate([np.ones(len(annotated)), np.zeros(len(unexplained))])
+    share = IsotonicRegression(y_min=0, y_max=1).fit(scores, known).predict(scores[len(annotated) :])
+    # 1 only where nothing of that score is unexplained, so never here but for rounding.
+    return np.clip(rho * share / np.maximum(1 - share, 1e-12), 0.0, 1.0)
