@@ -484,7 +484,7 @@ class _Expansion:
         """The confidence of candidates, learned from the validation cases and the labels that the run trained on."""
         cpus = self.study.resources.cpus
         command = ["lopsided-confidence", "-d", str(self.ids[run.variant.name]), "-c", run.configuration]
-        command += ["-tr", run.arm.trainer, *self._plans, "-f", *map(str, self.study.folds)]
+        command += ["-tr", self._trainer(run), *self._plans, "-f", *map(str, self.study.folds)]
         command += ["-np", str(cpus), "--overwrite"]
         return Job(f"confidence/{run.name}", tuple(command), needs, _results(run), cpus, run=run.name)
 
