@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from nnunet_lopsided.dataset_conversion.censoring import LesionRow, choose_lesions
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
+from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.case import evaluate_case
 from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
 from nnunet_lopsided.evaluation.matching import Status
@@ -97,8 +98,10 @@ class Arm:
         beta: as a function of the share of the training that is done.
         judge: (logits, network's average or None) -> logits whose verdict counts; None: the network's own.
         ema: decay of the average network.
+        soft: the verdict is the probability.
+        gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
         ignored: hidden lesions are ignored: the oracle.
-        custom: (logits, target) -> loss, instead of all this.
+        completed: trained twice: candidates of leave-one-out networks become soft targets, see :func:`believed`.
     """
 
     dice: str = "full"
@@ -106,11 +109,10 @@ class Arm:
     beta: Callable[[float], float] = lambda done: 1.0
     judge: Callable[[Tensor, Tensor | None], Tensor] | None = None
     ema: float | None = None
-    ignored: bool = False
     soft: bool = False
-    custom: Callable[[Tensor, Tensor, float], Tensor] | None = None
-    belief: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    gamma: float = 0.0
+    ignored: bool = False
+    completed: bool = False
 
 
 def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
@@ -142,24 +144,6 @@ def above(threshold: float, base: Callable[[Tensor, Tensor | None], Tensor] | No
     return judge
 
 
-def gentle(gamma: float) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """Negatives weigh (1 - p)^gamma, constant, in both terms: the surer the network, the less the label is believed.
-
-    Nothing is pulled up; Dice's sum of p is weighted alike.
-    """
-
-    def loss(logits: Tensor, target: Tensor, done: float) -> Tensor:
-        p = torch.softmax(logits, 1)[:, 1]
-        y = (target[:, 0] == 1).float()
-        g = gamma * min(1.0, done / 0.1)
-        w = torch.where(y > 0, 1.0, (1 - p.detach()) ** g)
-        ce = (w * functional.cross_entropy(logits, y.long(), reduction="none")).mean()
-        dice = (2 * (p * y).sum() + 1e-5) / ((w * p).sum() + y.sum() + 1e-5)
-        return ce - dice
-
-    return loss
-
-
 ARMS: dict[str, Arm] = {
     "dice_ce": Arm(),
     "oracle": Arm(ignored=True),
@@ -176,9 +160,11 @@ ARMS: dict[str, Arm] = {
     "mixed_smooth3": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(3)),
     "mixed_smooth5": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(5)),
     "mixed_smooth3_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3, smoothed(3))),
-    "gentle1": Arm(custom=gentle(1.0)),
-    "gentle2": Arm(custom=gentle(2.0)),
-    "gentle4": Arm(custom=gentle(4.0)),
+    "gamma1": Arm(gamma=1.0),
+    "gamma2": Arm(gamma=2.0),
+    "gamma4": Arm(gamma=4.0),
+    "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
+    "gamma2_completed": Arm(gamma=2.0, completed=True),
     "eq3": Arm(dice="none", alpha=3.0, beta=falls(0.1)),
 }
 
@@ -244,9 +230,7 @@ def train(
     net.train()
     rng = np.random.default_rng([seed, 1])
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
-    loss = LopsidedDiceLoss(
-        arm.alpha, 1.0, dice=arm.dice, batch_dice=True, ignore_label=IGNORE, soft=arm.soft, **arm.extra
-    )
+    loss = LopsidedDiceLoss(arm.alpha, 1.0, dice=arm.dice, batch_dice=True, ignore_label=IGNORE, soft=arm.soft)
     average = None if arm.ema is None else EmaTeacher(net, arm.ema)
     per_epoch = iterations / EPOCHS
     for step in range(iterations):
@@ -256,14 +240,11 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         logits = net(data)
         done = step / iterations
-        if arm.custom is not None:
-            value = arm.custom(logits, target, done)
-        else:
-            loss.beta = arm.beta(done)
-            judge = None
-            if arm.judge is not None and loss.beta < 1:
-                judge = arm.judge(logits, None if average is None else average(data))
-            value = loss(logits, target, teacher=judge, belief=belief)
+        loss.beta, loss.gamma = arm.beta(done), arm.gamma * min(1.0, done / 0.1)
+        judge = None
+        if arm.judge is not None and (loss.beta < 1 or loss.gamma > 0):
+            judge = arm.judge(logits, None if average is None else average(data))
+        value = loss(logits, target, teacher=judge, belief=belief)
         value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
         optimizer.step()
@@ -301,15 +282,33 @@ def evaluate(probability: list[np.ndarray], labels: list[np.ndarray]) -> dict[st
     return numbers
 
 
-def out_of_fold(arm: Arm, images: Tensor, targets: Tensor, seed: int, folds: int = 5) -> np.ndarray:
-    """Probabilities of every training case by the network that did not train on it, (n, z, y, x)."""
-    out = np.zeros(targets.shape, np.float32)
-    for fold in range(folds):
-        held = np.arange(len(images)) % folds == fold
-        net = train(arm, images[~held], targets[~held], seed * 1000 + fold + 1)
-        for i in np.flatnonzero(held):
-            out[i] = predict(net, images[i].numpy())
-    return out
+def believed(arm: Arm, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    """Soft targets (n, z, y, x) from networks that did not train on the case, and what is believed in all.
+
+    Candidates at 0.1 that touch no label get the probability q(s) of being a missed lesion, s the sum of p.
+    """
+    probability = np.zeros(targets.shape, np.float32)
+    for i in range(len(images)):
+        others = [k for k in range(len(images)) if k != i]
+        probability[i] = predict(train(arm, images[others], targets[others], seed * 1000 + i + 1), images[i].numpy())
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    places = []
+    for i, p in enumerate(probability):
+        candidates = find_lesions(p >= 0.1, SPACING)
+        label = targets[i].numpy() == 1
+        for k in range(1, len(candidates) + 1):
+            voxels = candidates.select([k])
+            explained = bool(label.ravel()[voxels].any())
+            scores[explained].append(float(p.ravel()[voxels].sum()))
+            if not explained:
+                places.append((i, voxels))
+    annotated, unexplained = np.array(scores[True]), np.array(scores[False])
+    rho = missed_per_annotated(annotated, unexplained) or 0.0
+    q = belief(annotated, unexplained, rho)
+    beliefs = np.zeros(targets.shape, np.float32)
+    for (i, voxels), t in zip(places, q, strict=True):
+        beliefs[i].ravel()[voxels] = t
+    return torch.from_numpy(beliefs), {"rho": rho, "candidates": len(q), "believed": float(q.sum())}
 
 
 def run(name: str, labels: str, seed: int, phantom: int) -> dict[str, Any]:
@@ -319,13 +318,20 @@ def run(name: str, labels: str, seed: int, phantom: int) -> dict[str, Any]:
     whole = np.stack([c.label for c in cases(phantom, seed)]).astype(np.int16)
     gone = np.stack(hidden)
     targets = torch.from_numpy(np.where(gone, IGNORE if arm.ignored else 0, whole))
-    net = train(arm, images, targets, seed)
+    beliefs, about = believed(arm, images, targets, seed) if arm.completed else (None, {})
+    net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
     numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test])
     seen = np.stack([predict(net, c.image) for c in cases(phantom, seed)])
     numbers["p_hidden"] = float(seen[gone].mean()) if gone.any() else None
     numbers["p_labelled"] = float(seen[(whole == 1) & ~gone].mean())
     numbers["called_background"] = float((seen[whole == 0] > 0.5).mean())
+    if beliefs is not None:
+        found = beliefs.numpy() > 0
+        about["believed_voxels_hidden"] = float(gone[found].mean()) if found.any() else None
+        about["hidden_voxels_believed"] = float(found[gone].mean()) if gone.any() else None
+        about["mean_belief_on_hidden"] = float(beliefs.numpy()[gone].mean()) if gone.any() else None
+    numbers |= about
     numbers["cpu_seconds"] = round(time.process_time() - begin, 1)
     return numbers
 
