@@ -164,6 +164,21 @@ class LesionTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
+        self._warn_of_other_defaults(self.my_init_kwargs.get("lopsided", {}))
+
+    def _warn_of_other_defaults(self, stored: dict[str, Any]) -> None:
+        """A name stands for the defaults of the version that reads it: a training begun by another one says so."""
+        now = self._describe_hyperparameters()
+        changed = [
+            f"{name} was {stored[name]}, is {now[name]}"
+            for name in self.hyperparameters
+            if name in stored and stored[name] != now[name]
+        ]
+        if changed:
+            self.print_to_log_file(
+                f"WARNING: this training began with nnunet-lopsided {stored.get('version')}, whose "
+                f"{type(self).__name__} meant something else ({'; '.join(changed)}); it goes on with the new values"
+            )
 
     def _start_at_foreground_prior(self) -> None:
         training_cases, _ = self.do_split()

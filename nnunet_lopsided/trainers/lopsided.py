@@ -158,7 +158,7 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
     """
 
     name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
-    hyperparameters: ClassVar = ("dice", "alpha", "gamma", "soft_targets", *BootstrapTrainer.hyperparameters)
+    hyperparameters: ClassVar = ("dice", "gamma", "soft_targets", "alpha", *BootstrapTrainer.hyperparameters)
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0

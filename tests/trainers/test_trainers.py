@@ -187,9 +187,30 @@ def test_warm_up(tiny: Any, name: str, expected: list[float]) -> None:
     assert betas == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nnUNetTrainerLopsided_w4_20epochs", [0, 0.5, 1, 1.5, 2, 2]),
+        ("nnUNetTrainerLopsided_g3_w0", [3, 3]),
+        ("nnUNetTrainerLopsidedDice_w0", [0, 0]),
+        ("nnUNetTrainerLopsidedPaper_a3", [0, 0]),
+    ],
+)
+def test_gamma_grows_over_the_warm_up_in_both_terms(tiny: Any, name: str, expected: list[float]) -> None:
+    trainer = build(tiny, name)
+    trainer.initialize()
+    gammas = []
+    for epoch in range(len(expected)):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        gammas.append(trainer.loss.criteria[0].gamma)
+        assert f"Current gamma: {gammas[-1]:.4g} " in log_of(trainer)
+    assert gammas == pytest.approx(expected)
+
+
 def test_the_default_recipe(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerLopsided")
-    assert (trainer.alpha, trainer.beta, trainer.dice) == (1, 0.5, "full")
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.dice) == (1, 1, 2, "full")
     assert (trainer._warm_up, trainer.foreground_prior_bias) == (100, True)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
         1000,
@@ -228,6 +249,8 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "trainer": name,
         "dice": "full",
         "alpha": 10.0,
+        "gamma": 2.0,
+        "soft_targets": False,
         "beta": 0.5,
         "warm_up_epochs": 5,
         "soft": False,
@@ -235,6 +258,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "epochs": 100,
         "iterations_per_epoch": 20,
         "foreground_prior_bias": True,
+        "seed": None,
     }
     for key, value in expected.items():
         assert f"{key}={value}" in log_of(trainer)
@@ -273,7 +297,7 @@ def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configu
         if trained is last_layers(first.network)[-1]:
             assert not torch.equal(before, continued.bias)
     second.on_train_epoch_start()
-    assert second.criterion.beta == pytest.approx(1 - 0.5 * 2 / 4)
+    assert second.criterion.gamma == pytest.approx(2 * 2 / 4)
     assert second.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
     run_epoch(second)
     assert second.current_epoch == 3
@@ -630,6 +654,22 @@ def test_the_teacher_is_continued(empty_results: Any, monkeypatch: pytest.Monkey
     for key, value in taught.items():
         assert torch.equal(second._teacher.network.state_dict()[key], value)
     assert "teacher_weights" not in second.my_init_kwargs["lopsided"]
+
+
+def test_a_training_begun_with_other_defaults_says_so(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "nnUNetTrainerLopsided_w0_4epochs_1iters"
+    first = build(empty_results, name)
+    first.on_train_start()
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    assert "WARNING" not in log_of(first)
+    second = build(empty_results, name, resume=True)
+    second.load_checkpoint(path)
+    assert "meant something else" not in log_of(second)
+    monkeypatch.setattr(type(first), "gamma", 5.0)
+    third = build(empty_results, name, resume=True)
+    third.load_checkpoint(path)
+    assert "meant something else (gamma was 2.0, is 5.0); it goes on with the new values" in log_of(third)
 
 
 def test_a_continued_25d_teacher_predicts_the_centre_slice(empty_results: Any) -> None:
