@@ -259,9 +259,11 @@ def predict(net: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
 
 
-def evaluate(probability: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, Any]:
+def evaluate(
+    probability: list[np.ndarray], labels: list[np.ndarray], spacing_mm: tuple[float, ...] = SPACING
+) -> dict[str, Any]:
     """Average precision and FROC by mean p, sum of p and mean p times the root of the size; candidates at 0.1."""
-    results = [evaluate_case(y, p, SPACING) for p, y in zip(probability, labels, strict=True)]
+    results = [evaluate_case(y, p, spacing_mm) for p, y in zip(probability, labels, strict=True)]
     n_lesions = sum(len(r.lesions) for r in results)
     numbers: dict[str, Any] = {"lesions": n_lesions}
     for name, power in (("mean", 0.0), ("sqrt", 0.5), ("sum", 1.0)):

@@ -1,0 +1,227 @@
+"""Compare trainers on common seeds in nnU-Net's own training, in one process without its commands' overhead.
+
+    python benchmarks/arms.py prepare 800          # a raw, preprocessed dataset whose labels are whole
+    python benchmarks/arms.py run 800 -c 2d_small --out arms.jsonl --trainers nnUNetTrainer25D_prior_10epochs_80iters ...
+    python benchmarks/arms.py table arms.jsonl
+
+``prepare`` divides the training cases into five folds that train on a fifth each (few cases: networks memorise which
+lesions are missing) and makes variants that lack half of the lesions at random, by size and as readers miss them, by
+the public commands. ``run`` trains fold k with seed k, predicts the dataset's test cases (imagesTs, labelsTs) and appends a
+line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases, the same
+missing lesions, the same patches, and intervals are over trainings on different cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import subprocess
+import time
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from screen import evaluate
+
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet_layout import preprocessed_folder, raw_dataset
+
+N_FOLDS = 5
+MODES = {"random": "stochastic", "size": "size", "read": "reader"}
+COLUMNS = (
+    "ap_mean",
+    "ap_sqrt",
+    "ap_sum",
+    "sensitivity",
+    "fp_per_case",
+    "sens_sqrt_at_4",
+    "sens_sqrt_at_4.5",
+    "p_hidden",
+)
+
+
+def variant(dataset: int, labels: str) -> int:
+    """Ids of the variants follow that of the whole dataset by 11, 12, 13."""
+    return dataset if labels == "full" else dataset + 11 + list(MODES).index(labels)
+
+
+def prepare(dataset: int) -> None:
+    splits = preprocessed_folder(dataset) / "splits_final.json"
+    cases = sorted(p.name.split(".")[0] for p in (raw_dataset(dataset).folder / "labelsTr").iterdir())
+    n = len(cases) // N_FOLDS
+    folds = [{"train": cases[n * k : n * k + n], "val": [cases[(n * k + n) % len(cases)]]} for k in range(N_FOLDS)]
+    splits.write_text(json.dumps(folds, indent=1))
+    for labels, mode in MODES.items():
+        new = str(variant(dataset, labels))
+        subprocess.run(
+            ["lopsided-censor", "-d", str(dataset), "-o", new, "--mode", mode, "--rate", "0.5", "--overwrite"],
+            check=True,
+        )
+        subprocess.run(["lopsided-share", "-d", str(dataset), "-o", new, "--overwrite"], check=True)
+
+
+class Prediction:
+    """Probabilities of lesion by nnU-Net's predictor without mirroring, on the grid of the image."""
+
+    def __init__(self, trainer: Any) -> None:
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        self.trainer = trainer
+        trainer.set_deep_supervision_enabled(False)
+        trainer.network.eval()
+        self.predictor = nnUNetPredictor(
+            use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+        )
+        self.predictor.manual_initialization(
+            trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
+            type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
+        )  # fmt: skip
+
+    def __call__(self, files: tuple[str, ...]) -> np.ndarray:
+        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+        trainer = self.trainer
+        data, properties = preprocessed(files, trainer)
+        logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float()
+        _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager, properties, True
+        )
+        return np.asarray(probability[1:]).sum(0)
+
+
+_KNOWN: dict[tuple[str, ...], Any] = {}
+
+
+def preprocessed(files: tuple[str, ...], trainer: Any) -> Any:
+    if files not in _KNOWN:
+        preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case(
+            list(files), None, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
+        )
+        _KNOWN[files] = np.asarray(data, np.float32), properties
+    return _KNOWN[files]
+
+
+@cache
+def cases_of(dataset: int, split: str) -> list[tuple[str, tuple[str, ...], Path]]:
+    """Name, images and label of every case."""
+    folder = raw_dataset(dataset).folder
+    found = []
+    for label in sorted((folder / f"labels{split}").iterdir()):
+        name = label.name.split(".")[0]
+        images = sorted((folder / f"images{split}").glob(f"{name}_[0-9][0-9][0-9][0-9].*"))
+        found.append((name, tuple(map(str, images)), label))
+    return found
+
+
+def label_array(path: Path) -> np.ndarray:
+    return np.squeeze(read_image(path).array)
+
+
+def run(dataset: int, labels: str, name: str, fold: int, configuration: str) -> dict[str, Any]:
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    begin = time.process_time()
+    trainer = get_trainer_from_args(
+        str(variant(dataset, labels)), configuration, fold, f"{name}_seed{fold}", device=torch.device("cpu")
+    )
+    trainer.disable_checkpointing = True
+    trainer.run_training()
+    predict = Prediction(trainer)
+    test = cases_of(dataset, "Ts")
+    spacing = read_image(test[0][2]).geometry.spacing_mm
+    probability = [np.squeeze(predict(images)) for _, images, _ in test]
+    numbers = evaluate(probability, [label_array(label) > 0 for *_, label in test], spacing[-probability[0].ndim :])
+    seen: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    trained_on, _ = trainer.do_split()
+    for case, images, label in cases_of(dataset, "Tr"):
+        if case in trained_on:
+            p, whole = np.squeeze(predict(images)), label_array(label) > 0
+            left = label_array(raw_dataset(variant(dataset, labels)).folder / "labelsTr" / label.name) > 0
+            seen[True].append(p[whole & ~left])
+            seen[False].append(p[left])
+    hidden, labelled = np.concatenate(seen[True]), np.concatenate(seen[False])
+    numbers["p_hidden"] = float(hidden.mean()) if len(hidden) else None
+    numbers["p_labelled"] = float(labelled.mean())
+    numbers["cpu_seconds"] = round(time.process_time() - begin, 1)
+    return numbers
+
+
+def table(path: Path) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    first = rows[0]["trainer"]
+    by = {(r["labels"], r["trainer"], r["seed"]): r for r in rows}
+    for labels in dict.fromkeys(r["labels"] for r in rows):
+        for trainer in dict.fromkeys(r["trainer"] for r in rows):
+            mine = [by[key] for key in by if key[:2] == (labels, trainer)]
+            if not mine:
+                continue
+            print(f"\n{labels}, {trainer}, {len(mine)} trainings")
+            for column in COLUMNS:
+                values = np.array([r[column] for r in mine if r[column] is not None])
+                if not len(values):
+                    continue
+                text = f"  {column:17s} {values.mean():7.3f}"
+                both = [
+                    (r[column], by[labels, first, r["seed"]][column])
+                    for r in mine
+                    if (labels, first, r["seed"]) in by and trainer != first
+                ]
+                whole = [
+                    (r[column], by["full", first, r["seed"]][column])
+                    for r in mine
+                    if ("full", first, r["seed"]) in by and r[column] is not None and labels != "full"
+                ]
+                if len(both) > 1:
+                    text += f"   minus {first}, same labels: {interval([a - b for a, b in both])}"
+                if len(whole) > 1 and column != "p_hidden":
+                    text += f"   share of full: {np.mean([a for a, _ in whole]) / np.mean([b for _, b in whole]):.3f}"
+                print(text)
+
+
+def interval(differences: list[float]) -> str:
+    """Mean and 95% t-interval over seeds."""
+    n, mean = len(differences), float(np.mean(differences))
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
+    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("prepare").add_argument("dataset", type=int)
+    training = parts.add_parser("run")
+    training.add_argument("dataset", type=int)
+    training.add_argument("-c", default="2d_small")
+    training.add_argument("--trainers", nargs="+", required=True, help="names without a seed, with their budget")
+    training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES])
+    training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="folds, too")
+    training.add_argument("--out", type=Path, required=True)
+    parts.add_parser("table").add_argument("file", type=Path)
+    arguments = parser.parse_args()
+    if arguments.part == "prepare":
+        return prepare(arguments.dataset)
+    if arguments.part == "table":
+        return table(arguments.file)
+    torch.set_num_threads(1)
+    for seed, labels, name in product(arguments.seeds, arguments.labels, arguments.trainers):
+        key = {"dataset": arguments.dataset, "labels": labels, "trainer": name, "seed": seed}
+        done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+        if any(key.items() <= json.loads(line).items() for line in done):
+            continue
+        with contextlib.redirect_stdout(io.StringIO()):
+            row = {**key, **run(arguments.dataset, labels, name, seed, arguments.c)}
+        with arguments.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
