@@ -1,14 +1,14 @@
 """Compare trainers on common seeds in nnU-Net's own training, in one process without its commands' overhead.
 
     python benchmarks/arms.py prepare 800          # a raw, preprocessed dataset whose labels are whole
-    python benchmarks/arms.py run 800 -c 2d_small --out arms.jsonl --trainers nnUNetTrainer25D_prior_10epochs_80iters ...
+    python benchmarks/arms.py run 800 -c 2d_small --out arms.jsonl --trainers nnUNetTrainer25D_prior_10epochs_80iters
     python benchmarks/arms.py table arms.jsonl
 
 ``prepare`` divides the training cases into five folds that train on a fifth each (few cases: networks memorise which
 lesions are missing) and makes variants that lack half of the lesions at random, by size and as readers miss them, by
-the public commands. ``run`` trains fold k with seed k, predicts the dataset's test cases (imagesTs, labelsTs) and appends a
-line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases, the same
-missing lesions, the same patches, and intervals are over trainings on different cases.
+the public commands. ``run`` trains fold k with seed k, predicts the dataset's test cases (imagesTs, labelsTs) and
+appends a line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases, the
+same missing lesions, the same patches, and intervals are over trainings on different cases.
 """
 
 from __future__ import annotations
