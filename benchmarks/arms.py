@@ -7,8 +7,8 @@
 ``prepare`` divides the training cases into five folds that train on a fifth each (few cases: networks memorise which
 lesions are missing) and makes variants that lack half of the lesions at random, by size and as readers miss them, by
 the public commands. ``run`` trains fold k with seed k, predicts the dataset's test cases (imagesTs, labelsTs) and
-appends a line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases, the
-same missing lesions, the same patches, and intervals are over trainings on different cases.
+appends a line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases,
+the same missing lesions, the same patches, and intervals are over trainings on different cases.
 """
 
 from __future__ import annotations
