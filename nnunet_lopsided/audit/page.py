@@ -58,7 +58,7 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
     if record["not_magnified"]:
         lines.append(f"Images were not magnified: {record['not_magnified']}.")
-    if record["no_likeness"]:
+    if record["no_likeness"] and record["ranked_by"] == "mean-probability":
         lines.append(f"Ranked by mean probability: {record['no_likeness']}.")
     return [f'<p class="notice">{escape(line)}</p>' for line in lines]
 

@@ -125,6 +125,12 @@ def _audit(arguments: argparse.Namespace) -> int:
     model = read_model(models[0].folder(dataset.name)) if arguments.rank_by == "learned" else None
     if model is not None:
         model.of_class(arguments.label)
+        if model.threshold != rules.threshold:
+            print(
+                f"lopsided-audit: warning: {model.path} was fitted to candidates at {model.threshold:g}, these are at "
+                f"{rules.threshold:g}; lopsided-confidence --threshold {rules.threshold:g} fits it to such",
+                file=sys.stderr,
+            )
     inputs = find_inputs(
         dataset.name,
         models,

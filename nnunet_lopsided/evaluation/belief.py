@@ -80,7 +80,8 @@ def belief(
     """The probability q(s) = rho a(s) / u(s) that an unexplained component of score s is a missed lesion.
 
     The share of annotated components, a / (a + u), is taken to rise with the score: isotonic regression joins scores to
-    bins by itself. Without clipping the beliefs sum up to rho times the annotated components.
+    bins by itself. The beliefs sum up to at most rho times the annotated components: less, where annotated ones have
+    scores that no unexplained one reaches.
 
     Args:
         annotated: score of every component that detects an annotated lesion, (A,).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
         complete: whether the labels lack no lesion, so that every unexplained candidate is false.
 
     Raises:
-        InputError: there are too few, see :func:`why_not`.
+        InputError: there are too few, see :func:`why_not`, or nothing tells those that touch no lesion from the others.
     """
     if reason := why_not(evidence, which):
         raise InputError(reason)
@@ -140,7 +141,13 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
         assert bound is not None, "there are enough"
         rho = bound
         believed[~explained] = belief(score[explained], score[~explained], rho)
-        coefficients = fit_coefficients(*candidates, believed)
+        if believed.min() < 1:  # otherwise all are believed to be lesions, and the first fit is all there is
+            coefficients = fit_coefficients(*candidates, believed)
+    if not any(coefficients.weights):
+        raise InputError(
+            "candidates that touch no label are neither smaller nor fainter than those on annotated lesions, so there "
+            "is nothing to rank by; --complete where the labels lack no lesion, a lower --threshold may tell more"
+        )
     return Fitted(coefficients, rho, float(believed[~explained].sum()))
 
 
@@ -168,14 +175,15 @@ class FittedClass:
         everything = np.ones(len(evidence.fold), bool)
         if reason := why_not(evidence, everything):
             return cls(name, evidence, None, {}, reason)
-        others = {fold: evidence.fold != fold for fold in folds} if len(folds) > 1 else {}
-        return cls(
-            name,
-            evidence,
-            fit(evidence, everything, complete),
-            {fold: fit(evidence, which, complete) for fold, which in others.items() if not why_not(evidence, which)},
-            "",
-        )
+        try:
+            whole = fit(evidence, everything, complete)
+        except InputError as problem:
+            return cls(name, evidence, None, {}, str(problem))
+        without = {}
+        for fold in folds if len(folds) > 1 else ():
+            with suppress(InputError):  # what is left may be too little, or tell nothing
+                without[fold] = fit(evidence, evidence.fold != fold, complete)
+        return cls(name, evidence, whole, without, "")
 
 
 @dataclass(frozen=True)

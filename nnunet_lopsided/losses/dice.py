@@ -11,7 +11,6 @@ from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
 from nnunet_lopsided.losses.lopsided import LopsidedBootstrapLoss
 from nnunet_lopsided.losses.preparation import (
     ScalarReduction,
-    check_target,
     foreground,
     found_on_background,
     split_ignore,
@@ -102,7 +101,6 @@ class SoftDiceLoss(nn.Module):
         the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t.
         """
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
-        target = check_target(logits, target, self.sigmoid, valid)
         with torch.autocast(logits.device.type, enabled=False):
             p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":

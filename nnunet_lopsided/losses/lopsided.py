@@ -298,6 +298,7 @@ def _reduced(
         belief = check_belief(logits, belief, sigmoid)
     with torch.autocast(logits.device.type, enabled=False):
         logits, teacher = without_ignored(logits, valid), None if teacher is None else without_ignored(teacher, valid)
+        trust = trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None
         per_class = not sigmoid and logits.shape[1] > 2
         loss = bootstrapped_cross_entropy(
             logits,
@@ -307,7 +308,7 @@ def _reduced(
             weight=weight,
             teacher=teacher,
             belief=belief if per_class else None,
-            trust=trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None,
+            trust=trust,
             voxelwise=reduction == "none",
         )
         if reduction == "none":
@@ -315,7 +316,7 @@ def _reduced(
         if reduction == "sum":
             return sum_over_ranks(loss) if ddp else loss
         if reduction == "weighted_mean":
-            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, belief, loss.dtype), ddp)
+            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, belief, trust, loss.dtype), ddp)
         n_problems = logits.shape[1] if sigmoid else 1
         if valid is None:
             n_valid: Tensor | float = float(target.numel())
@@ -338,13 +339,14 @@ def _sum_of_weights(
     valid: Tensor | None,
     weight: Tensor | None,
     belief: Tensor | None,
+    trust: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
     total = torch.ones_like(target, dtype=dtype)
     if mixture.lopsided:
         share = _share_of_lesion(target, belief, mixture.sigmoid).to(dtype)
         on_label = mixture.alpha if weight is None else mixture.alpha * weight.to(dtype)
-        total = 1 - share + share * on_label
+        total = (1 - share) * (1.0 if trust is None else trust) + share * on_label
     return total.sum() if valid is None else (total * valid).sum()
 
 

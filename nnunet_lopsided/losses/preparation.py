@@ -50,8 +50,8 @@ def check_target(logits: Tensor, target: Tensor, sigmoid: bool, valid: Tensor | 
     """``target`` as (B, 1, ...) labels, or with ``sigmoid`` as the (B, R, ...) regions it is.
 
     On a CPU values are looked at, too: -1 (nnU-Net's mark outside the nonzero mask, background here) to C - 1, regions
-    0 and 1; ``valid`` leaves voxels out of that. On a GPU the check must not make the host wait: a wrong value ends the
-    next synchronisation with an assertion of the device that holds the same words.
+    0 and 1; ``valid`` leaves voxels out of that. On CUDA the check must not make the host wait: a wrong value ends the
+    next synchronisation with an assertion of the device that holds the same words. Other devices have no such check.
 
     Raises:
         ValueError: fewer than two classes, shapes that do not fit, or a label that is no class.
@@ -65,19 +65,20 @@ def check_target(logits: Tensor, target: Tensor, sigmoid: bool, valid: Tensor | 
             raise ValueError(f"logits must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
         target = with_channel(target, logits, "target")
         low, high = -1, logits.shape[1] - 1
-    _check_values(target, low, high, valid)
+    if valid is not None:
+        valid = with_channel(valid, logits, "valid")
+    _check_values(target, low, high, valid, f"target must hold {low} to {high}: a label is no class of the network")
     return target
 
 
-def _check_values(labels: Tensor, low: int, high: int, valid: Tensor | None) -> None:
-    if labels.dtype == torch.bool or not labels.numel() or torch.compiler.is_compiling():
+def _check_values(values: Tensor, low: float, high: float, valid: Tensor | None, expected: str) -> None:
+    if values.dtype == torch.bool or not values.numel() or torch.compiler.is_compiling():
         return
-    counted = labels if valid is None else torch.where(valid, labels, 0)
-    least, most = (bound.double() for bound in torch.aminmax(counted))  # an unsigned type knows no -1
-    expected = f"target must hold {low} to {high}: a label is no class of the network"
-    if labels.is_cuda:
+    counted = values if valid is None else torch.where(valid, values, 0)
+    least, most = (bound.float() for bound in torch.aminmax(counted))  # an unsigned type knows no -1
+    if values.is_cuda:
         torch._assert_async((least >= low) & (most <= high), expected)
-    elif not (least >= low and most <= high):
+    elif values.device.type == "cpu" and not (least >= low and most <= high):
         raise ValueError(f"{expected}, got {least.item():g} to {most.item():g}")
 
 
@@ -116,13 +117,20 @@ def check_belief(logits: Tensor, belief: Tensor, sigmoid: bool) -> Tensor:
     """``belief`` in the precision of the loss.
 
     Raises:
-        ValueError: its shape is not (B, K, ...) with K lesion classes or regions.
+        ValueError: its shape is not (B, K, ...) with K lesion classes or regions, or it is no probability: outside
+            [0, 1], or of exclusive classes more than 1 in sum. Values are checked as those of a target are.
     """
     n_problems = logits.shape[1] - (not sigmoid)
     shape = (logits.shape[0], n_problems, *logits.shape[2:])
     if belief.shape != shape:
         raise ValueError(f"belief must be (B, lesion classes or regions, ...), {shape}, got {tuple(belief.shape)}")
-    return belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    belief = belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    rounding = 1e-4  # of interpolation
+    within = "belief must be within [0, 1]"
+    _check_values(belief, -rounding, 1 + rounding, None, within)
+    if not sigmoid and n_problems > 1:
+        _check_values(belief.sum(1), -rounding, 1 + rounding, None, f"{within} in the sum over exclusive classes")
+    return belief
 
 
 def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.rules import EvaluationRules, profile_rules
 from nnunet_lopsided.nnunet_layout import new_dataset_name, results_folder_name
 from nnunet_lopsided.study.schema import FULL, PARENTS, Arm, Censoring, Dataset, Phantom, Study
 
@@ -485,6 +486,8 @@ class _Expansion:
         cpus = self.study.resources.cpus
         command = ["lopsided-confidence", "-d", str(self.ids[run.variant.name]), "-c", run.configuration]
         command += ["-tr", self._trainer(run), *self._plans, "-f", *map(str, self.study.folds)]
+        threshold = profile_rules(self.study.evaluation.profile).threshold
+        command += [] if threshold == EvaluationRules().threshold else ["--threshold", f"{threshold:g}"]
         command += ["-np", str(cpus), "--overwrite"]
         return Job(f"confidence/{run.name}", tuple(command), needs, _results(run), cpus, run=run.name)
 

@@ -55,6 +55,7 @@ class LesionTrainer(nnUNetTrainer):
         iterations_per_epoch: training iterations per epoch, a fifth as many for the online validation; None: as planned
             for 2.5d, otherwise nnU-Net's 250.
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
+        before_there_was: what trainings of earlier versions, whose checkpoints lack a hyper-parameter, were like.
         seed: fixes initialisation, sampling of patches and augmentation as far as the workers' order of batches does
             not decide; None: every training differs, as nnU-Net's.
     """
@@ -65,6 +66,7 @@ class LesionTrainer(nnUNetTrainer):
     iterations_per_epoch: int | None = None
     foreground_prior_bias: bool = False
     seed: int | None = None
+    before_there_was: ClassVar[dict[str, Any]] = {"seed": None, "gamma": 0.0, "soft_targets": False}
     configuration_manager: ConfigurationManager
 
     def __init__(
@@ -164,16 +166,19 @@ class LesionTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
-        self._warn_of_other_defaults(self.my_init_kwargs.get("lopsided", {}))
+        stored = self.my_init_kwargs.get("lopsided")
+        if stored is not None:  # prediction and nnU-Net's own trainers' checkpoints have none
+            self._warn_of_other_defaults(stored)
 
     def _warn_of_other_defaults(self, stored: dict[str, Any]) -> None:
         """A name stands for the defaults of the version that reads it: a training begun by another one says so."""
         now = self._describe_hyperparameters()
+        # What the other version did not know, it did not do.
+        before = {name: stored.get(name, self.before_there_was.get(name)) for name in self.hyperparameters}
         changed = [
-            f"{name} was {stored[name]}, is {now[name]}"
-            for name in self.hyperparameters
-            if name in stored and stored[name] != now[name]
+            f"{name} was {before[name]}, is {now[name]}" for name in self.hyperparameters if before[name] != now[name]
         ]
+        self.my_init_kwargs["lopsided"] = {**stored, **now}  # what later checkpoints say is what was trained with
         if changed:
             self.print_to_log_file(
                 f"WARNING: this training began with nnunet-lopsided {stored.get('version')}, whose "

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, LopsidedDiceLoss
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
@@ -146,8 +147,9 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
     """The default recipe: nnU-Net's Dice and cross-entropy, in which a label "background" counts the less the surer the
     network is of a lesion there, stable from a fresh start.
 
-    The best of what we measured (docs/explanation/when-it-helps.md): gamma 2 without bootstrap. Eq. 3 of Yi et al. 2020
-    is the same class with beta below 1 (and ``_dicemixed``, so that beta holds in the Dice term, too).
+    The best of what we measured (docs/explanation/when-it-helps.md): gamma 2 without bootstrap. With ``_g0`` and
+    beta below 1 the same class is eq. 3 of Yi et al. 2020 beside Dice (``_dicemixed``: in the Dice term, too); with
+    ``_g0`` alone it is nnU-Net's loss with the foreground prior.
 
     Attributes:
         alpha: weight of lesion voxels.
@@ -168,6 +170,12 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
         return {**super()._weights_at(epoch), "gamma": self.gamma * self._warmed_up(epoch)}
 
     def _build_criterion(self) -> LopsidedDiceLoss:
+        if self.dice == "mixed" and self.beta == 1:
+            refuse(
+                InputError(
+                    f"{type(self).__name__}: _dicemixed with beta 1 is _dicefull; add a beta below 1, as in _b0p1"
+                )
+            )
         return LopsidedDiceLoss(
             self.alpha,
             self._beta_at(self.current_epoch),
