@@ -14,6 +14,7 @@ from nnunet_lopsided.commands.evaluate import main as eval_main
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_folder
 from nnunet_lopsided.evaluation.confidence import PLAIN
+from nnunet_lopsided.evaluation.confidence_fitting import Evidence, FittedClass
 from nnunet_lopsided.evaluation.learned_confidence import (
     FILE_NAME,
     Coefficients,
@@ -248,3 +249,35 @@ def test_one_fold_alone_has_seen_its_candidates(model, tmp_path, capsys):
     assert "fitted to the candidates of 8 of these cases" in error
     assert "fitted to candidates at a threshold of 0.1" in error
     assert "fitted to these very candidates" in (tmp_path / "out" / "report.html").read_text()
+
+
+def evidence_of(seed, n_folds=2, smaller=0.0):
+    """60 candidates on annotated lesions and 60 on none that look alike, or are ``smaller`` (in log volume)."""
+    rng = np.random.default_rng(seed)
+    explained = np.repeat([True, False], 60)
+    volume = np.exp(rng.normal(4, 1, 120) - smaller * ~explained)
+    mean = rng.uniform(0.3, 0.9, 120)
+    return Evidence(
+        volume_mm3=volume,
+        mean=mean,
+        highest=np.minimum(mean + 0.05, 1.0),
+        n_voxels=np.ceil(volume).astype(np.int64),
+        explained=explained,
+        fold=np.tile(np.arange(n_folds), 120 // n_folds),
+        n_left_out=0,
+        n_lesions=60,
+        n_cases=10,
+    )
+
+
+def test_a_good_network_and_random_omissions_leave_nothing_to_learn_or_a_model_but_no_crash():
+    """Found candidates are lesions, labelled or not: what touches no label looks like what does."""
+    alike = [evidence_of(seed, smaller=s) for seed in range(20) for s in (0, -1)]
+    outcomes = [FittedClass.of("lesion", evidence, (0, 1), False) for evidence in alike]
+    for outcome in outcomes:
+        if outcome.all_folds is None:
+            assert "is nothing to rank by; --complete" in outcome.reason
+        else:
+            assert any(outcome.all_folds.coefficients.weights)
+    assert any(outcome.all_folds is None for outcome in outcomes)
+    assert all(FittedClass.of("lesion", evidence_of(s, smaller=2.0), (0, 1), False).all_folds for s in range(5))

@@ -437,6 +437,34 @@ def test_nan_on_ignored_voxels_stays_out(dice: Any, sigmoid: bool, value: float)
     assert torch.all(logits.grad[..., 3:] == 0)
 
 
+def test_labels_without_a_channel_are_ignored_sample_by_sample() -> None:
+    logits, target = make()
+    given = ignoring(target, sigmoid=False)
+    given[0, 0, 0] = 3
+    for loss in (SoftDiceLoss(ignore_label=3), LopsidedDiceLoss(ignore_label=3, gamma=2.0)):
+        torch.testing.assert_close(loss(logits, given[:, 0]), loss(logits, given))
+
+
+def test_a_weighted_mean_is_one_over_weights_with_trust() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [2.0, -1.0]]], dtype=torch.float64)
+    alone = LopsidedBootstrapLoss(1, 1.0, reduction="weighted_mean", gamma=2.0)
+    loss = alone(logits[..., :1], torch.tensor([[[0]]]))
+    assert float(loss) == pytest.approx(math.log1p(math.exp(2.0)), rel=1e-12)
+    q = [1 / (1 + math.exp(2.0)), 1 / (1 + math.exp(-1.0))]  # probability of background
+    both = sum(-(v**2) * math.log(v) for v in q) / sum(v**2 for v in q)
+    assert float(alone(logits, torch.tensor([[[0, 0]]]))) == pytest.approx(both, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [-0.2, 1.5])
+def test_beliefs_that_are_no_probabilities(value: float) -> None:
+    logits, target = make()
+    for loss in (LopsidedBootstrapLoss(), SoftDiceLoss()):
+        with pytest.raises(ValueError, match=r"belief must be within \[0, 1\], got"):
+            loss(logits, target, belief=torch.full((2, 2, 4, 5), value))
+        with pytest.raises(ValueError, match=r"belief must be within \[0, 1\] in the sum over exclusive classes"):
+            loss(logits, target, belief=torch.full((2, 2, 4, 5), 0.7))
+
+
 def test_beliefs_of_another_shape() -> None:
     logits, target = make()
     with pytest.raises(ValueError, match=r"belief must be \(B, lesion classes or regions, ...\), \(2, 2, 4, 5\), got"):

@@ -670,6 +670,37 @@ def test_a_training_begun_with_other_defaults_says_so(empty_results: Any, monkey
     third = build(empty_results, name, resume=True)
     third.load_checkpoint(path)
     assert "meant something else (gamma was 2.0, is 5.0); it goes on with the new values" in log_of(third)
+    assert third.my_init_kwargs["lopsided"]["gamma"] == 5.0
+    assert third.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
+
+
+def test_a_checkpoint_from_before_gamma_was_trained_without(empty_results: Any) -> None:
+    name = "nnUNetTrainerLopsided_b0p1_w0_4epochs_1iters"
+    first = build(empty_results, name)
+    first.on_train_start()
+    for later in ("gamma", "soft_targets", "seed"):
+        del first.my_init_kwargs["lopsided"][later]
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(empty_results, name, resume=True)
+    second.load_checkpoint(path)
+    assert "meant something else (gamma was 0.0, is 2.0)" in log_of(second)
+
+
+def test_mixed_dice_without_a_bootstrap_is_refused(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build(tiny, "nnUNetTrainerLopsided_dicemixed").initialize()
+    assert "_dicemixed with beta 1 is _dicefull; add a beta below 1, as in _b0p1" in capsys.readouterr().err
+    build(tiny, "nnUNetTrainerLopsided_dicemixed_b0p1_g0").initialize()
+
+
+def test_without_gamma_and_bootstrap_it_is_nnunets_loss(tiny: Any) -> None:
+    ours, stock = build(tiny, "nnUNetTrainerLopsided_g0"), build(tiny, "nnUNetTrainer25D")
+    for trainer in (ours, stock):
+        trainer.initialize()
+    batch = next(ours.get_dataloaders()[0])
+    outputs = [torch.randn(t.shape[0], 2, *t.shape[2:]) for t in batch["target"]]
+    torch.testing.assert_close(ours.loss(outputs, batch["target"]), stock.loss(outputs, batch["target"]))
 
 
 def test_a_continued_25d_teacher_predicts_the_centre_slice(empty_results: Any) -> None:
