@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import subprocess
 import time
 from functools import cache
@@ -35,16 +36,16 @@ from nnunet_lopsided.nnunet_layout import preprocessed_folder, raw_dataset
 
 N_FOLDS = 5
 MODES = {"random": "stochastic", "size": "size", "read": "reader"}
-COLUMNS = (
-    "ap_mean",
-    "ap_sqrt",
-    "ap_sum",
-    "sensitivity",
-    "fp_per_case",
-    "sens_sqrt_at_4",
-    "sens_sqrt_at_4.5",
-    "p_hidden",
-)
+COLUMNS = {
+    "ap_sqrt": "AP by sqrt",
+    "ap_sum": "AP by sum",
+    "ap_mean": "AP by mean",
+    "sensitivity": "sensitivity",
+    "fp_per_case": "FP per case",
+    "sens_sqrt_at_4": "sensitivity at 4 FP",
+    "sens_sqrt_at_4.5": "at 4.5 FP",
+    "p_hidden": "p on missing lesions trained on",
+}
 
 
 def variant(dataset: int, labels: str) -> int:
@@ -155,35 +156,34 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str) -> 
 
 
 def table(path: Path) -> None:
+    """As Markdown: means over seeds, shares of the first trainer on full labels, differences on the same seeds."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    first = rows[0]["trainer"]
     by = {(r["labels"], r["trainer"], r["seed"]): r for r in rows}
-    for labels in dict.fromkeys(r["labels"] for r in rows):
-        for trainer in dict.fromkeys(r["trainer"] for r in rows):
-            mine = [by[key] for key in by if key[:2] == (labels, trainer)]
-            if not mine:
-                continue
-            print(f"\n{labels}, {trainer}, {len(mine)} trainings")
-            for column in COLUMNS:
-                values = np.array([r[column] for r in mine if r[column] is not None])
-                if not len(values):
-                    continue
-                text = f"  {column:17s} {values.mean():7.3f}"
-                both = [
-                    (r[column], by[labels, first, r["seed"]][column])
-                    for r in mine
-                    if (labels, first, r["seed"]) in by and trainer != first
-                ]
-                whole = [
-                    (r[column], by["full", first, r["seed"]][column])
-                    for r in mine
-                    if ("full", first, r["seed"]) in by and r[column] is not None and labels != "full"
-                ]
-                if len(both) > 1:
-                    text += f"   minus {first}, same labels: {interval([a - b for a, b in both])}"
-                if len(whole) > 1 and column != "p_hidden":
-                    text += f"   share of full: {np.mean([a for a, _ in whole]) / np.mean([b for _, b in whole]):.3f}"
-                print(text)
+    first = rows[0]["trainer"]
+    heads = ("labels", "trainer", "n", *COLUMNS.values(), "share of full labels", f"AP minus {short(first)}")
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for labels, trainer in product(dict.fromkeys(r["labels"] for r in rows), dict.fromkeys(r["trainer"] for r in rows)):
+        mine = [by[key] for key in sorted(by) if key[:2] == (labels, trainer)]
+        if not mine:
+            continue
+        cells = [labels, short(trainer), str(len(mine))]
+        for column in COLUMNS:
+            values = [r[column] for r in mine if r[column] is not None]
+            cells.append(f"{np.mean(values):.{1 if column == 'fp_per_case' else 3}f}" if values else "")
+        whole = [
+            (r["ap_sqrt"], by["full", first, r["seed"]]["ap_sqrt"]) for r in mine if ("full", first, r["seed"]) in by
+        ]
+        cells.append(f"{np.mean([x for x, _ in whole]) / np.mean([y for _, y in whole]):.1%}" if whole else "")
+        pairs = [
+            r["ap_sqrt"] - by[labels, first, r["seed"]]["ap_sqrt"] for r in mine if (labels, first, r["seed"]) in by
+        ]
+        cells.append(interval(pairs) if trainer != first and len(pairs) > 1 else "")
+        print("| " + " | ".join(cells) + " |")
+
+
+def short(trainer: str) -> str:
+    """Without the budget, which all arms share."""
+    return re.sub(r"nnUNetTrainer|_\d+epochs|_\d+iters", "", trainer)
 
 
 def interval(differences: list[float]) -> str:
