@@ -126,7 +126,7 @@ def label_array(path: Path) -> np.ndarray:
     return np.squeeze(read_image(path).array)
 
 
-def run(dataset: int, labels: str, name: str, fold: int, configuration: str) -> dict[str, Any]:
+def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on: str) -> dict[str, Any]:
     from nnunetv2.run.run_training import get_trainer_from_args
 
     begin = time.process_time()
@@ -136,12 +136,12 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str) -> 
     trainer.disable_checkpointing = True
     trainer.run_training()
     predict = Prediction(trainer)
-    test = cases_of(dataset, "Ts")
+    trained_on, _ = trainer.do_split()
+    test = [case for case in cases_of(dataset, on) if case[0] not in trained_on]
     spacing = read_image(test[0][2]).geometry.spacing_mm
     probability = [np.squeeze(predict(images)) for _, images, _ in test]
     numbers = evaluate(probability, [label_array(label) > 0 for *_, label in test], spacing[-probability[0].ndim :])
     seen: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    trained_on, _ = trainer.do_split()
     for case, images, label in cases_of(dataset, "Tr"):
         if case in trained_on:
             p, whole = np.squeeze(predict(images)), label_array(label) > 0
@@ -203,6 +203,9 @@ def main() -> None:
     training.add_argument("--trainers", nargs="+", required=True, help="names without a seed, with their budget")
     training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES])
     training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="folds, too")
+    training.add_argument(
+        "--on", choices=("Ts", "Tr"), default="Ts", help="Tr: training cases of the other folds, to choose on"
+    )
     training.add_argument("--out", type=Path, required=True)
     parts.add_parser("table").add_argument("file", type=Path)
     arguments = parser.parse_args()
@@ -217,7 +220,7 @@ def main() -> None:
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
-            row = {**key, **run(arguments.dataset, labels, name, seed, arguments.c)}
+            row = {**key, **run(arguments.dataset, labels, name, seed, arguments.c, arguments.on)}
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
