@@ -35,7 +35,14 @@ from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet_layout import preprocessed_folder, raw_dataset
 
 N_FOLDS = 5
-MODES = {"random": "stochastic", "size": "size", "read": "reader"}
+# The last two are the oracle: what is missing is told to the network as ignore label.
+MODES = {
+    "random": ("stochastic",),
+    "size": ("size",),
+    "read": ("reader",),
+    "random_ignored": ("stochastic", "--ignored"),
+    "size_ignored": ("size", "--ignored"),
+}
 COLUMNS = {
     "ap_sqrt": "AP by sqrt",
     "ap_sum": "AP by sum",
@@ -49,7 +56,7 @@ COLUMNS = {
 
 
 def variant(dataset: int, labels: str) -> int:
-    """Ids of the variants follow that of the whole dataset by 11, 12, 13."""
+    """Ids of the variants follow that of the whole dataset by 11, 12, ..."""
     return dataset if labels == "full" else dataset + 11 + list(MODES).index(labels)
 
 
@@ -61,10 +68,8 @@ def prepare(dataset: int) -> None:
     splits.write_text(json.dumps(folds, indent=1))
     for labels, mode in MODES.items():
         new = str(variant(dataset, labels))
-        subprocess.run(
-            ["lopsided-censor", "-d", str(dataset), "-o", new, "--mode", mode, "--rate", "0.5", "--overwrite"],
-            check=True,
-        )
+        censor = ["lopsided-censor", "-d", str(dataset), "-o", new, "--rate", "0.5", "--overwrite", "--mode", *mode]
+        subprocess.run(censor, check=True)
         subprocess.run(["lopsided-share", "-d", str(dataset), "-o", new, "--overwrite"], check=True)
 
 
@@ -145,7 +150,7 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on:
     for case, images, label in cases_of(dataset, "Tr"):
         if case in trained_on:
             p, whole = np.squeeze(predict(images)), label_array(label) > 0
-            left = label_array(raw_dataset(variant(dataset, labels)).folder / "labelsTr" / label.name) > 0
+            left = label_array(raw_dataset(variant(dataset, labels)).folder / "labelsTr" / label.name) == 1
             seen[True].append(p[whole & ~left])
             seen[False].append(p[left])
     hidden, labelled = np.concatenate(seen[True]), np.concatenate(seen[False])
