@@ -12,7 +12,7 @@ from typing import Any
 import blosc2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
@@ -103,6 +103,7 @@ def test_a_hard_belief_goes_where_nnunet_puts_the_label(
     label[box] = rng.random(label[box].shape) < 0.3
     config = configuration(axes, target)
     clean = preprocessed(label, box, (1.0, 1.2, 0.9), config)
+    assume(clean.array.size)  # nnU-Net rounds two thin slices to none, which it cannot train on either
     belief = label[None].astype(np.float32)
     if soft:
         found = preprocessed_belief("a", rng.random((2, *shape)) * belief * 0.7, config, clean)
