@@ -184,10 +184,10 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     replicates = [resampled_metrics(p, weights) for p in pooled]
     for of_model in replicates:
         of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
-    for of_model, model in zip(replicates, models, strict=True):
+    for of_model, model, of_cases in zip(replicates, models, pooled, strict=True):
         for name, value in model.summary["metrics"].get("map_by_confidence", {}).items():
             if value is not None:
-                of_model[f"map_by_{name}"] = resampled_map_by(model.cases, rules, name, weights)
+                of_model[f"map_by_{name}"] = resampled_map_by(model.cases, of_cases, rules, name, weights)
     names = {name for of_model in replicates for name in of_model}
     contributing = {name: min(n_contributing(p, name) for p in pooled) for name in names}
     counted = np.concatenate([case.counted for case in models[0].cases])

@@ -309,12 +309,14 @@ def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str,
 
 
 def resampled_map_by(
-    cases: Sequence[CaseResult], rules: EvaluationRules, name: str, weights: NDArray[np.integer]
+    cases: Sequence[CaseResult], pooled: Pooled, rules: EvaluationRules, name: str, weights: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """The average precision by a confidence that ranks, as :func:`resampled_metrics` resamples it, (B,)."""
-    cases_per_patient = pool(cases, rules).totals["cases"]
+    """The average precision by a confidence that ranks, as :func:`resampled_metrics` resamples it, (B,).
+
+    ``pooled`` are the same cases.
+    """
     detections = detections_by(cases, rules, name)
-    return resampled_curves(detections, weights, cases_per_patient, AVERAGE_RECALL_MAX_FP).average_precision
+    return resampled_curves(detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP).average_precision
 
 
 def _resampled(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
 from nnunet_lopsided.losses.preparation import (
-    check_target,
     foreground,
+    labelled_background,
     split_ignore,
     voxelwise_cross_entropy,
     with_channel,
@@ -192,7 +192,6 @@ class InverseWeightedLoss(nn.Module):
         """
         weights = torch.ones_like(logits[:, :1]) if weight is None else weight
         target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
-        target = check_target(logits, target, self.sigmoid, valid)
         if not (self.sigmoid and weights.shape == logits.shape):
             weights = with_channel(weights, logits, "weight")
         with torch.autocast(logits.device.type, enabled=False):
@@ -206,7 +205,9 @@ class InverseWeightedLoss(nn.Module):
     def _voxelwise(self, logits: Tensor, target: Tensor, weights: Tensor, valid: Tensor | None) -> Tensor:
         loss = voxelwise_cross_entropy(logits, target, sigmoid=self.sigmoid, valid=valid)
         if self.kind == "focal":
-            positive = target > (0.5 if self.sigmoid else 0)
+            positive = ~labelled_background(
+                target if self.sigmoid else with_channel(target, logits, "target"), self.sigmoid
+            )
             # 1 - p_y of CE(y) = -log p_y, exact near p_y = 1. The floor keeps exponents below 1 differentiable there.
             missing = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).tiny)
             loss = torch.where(positive, self.focal_a, 1 - self.focal_a) * missing**self.focal_gamma * loss

@@ -161,51 +161,34 @@ def test_last_layers_of_an_unknown_network() -> None:
         last_layers(WithoutBias())
 
 
-# ---- the warm-up of beta
+# ---- the warm-up of beta and gamma
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("weight", "name", "expected"),
     [
-        ("nnUNetTrainerLopsided_b0p2_w4_20epochs", [1, 0.8, 0.6, 0.4, 0.2, 0.2]),
-        ("nnUNetTrainerLopsided_b0p2_20epochs", [1, 0.6, 0.2, 0.2]),  # a tenth of the epochs
-        ("nnUNetTrainerLopsided_b0p2_11epochs", [1, 0.6, 0.2, 0.2]),  # rounded up
-        ("nnUNetTrainerLopsided_b0p2_w0", [0.2, 0.2]),
-        ("nnUNetTrainerLopsided_b1_w2", [1, 1, 1]),
-        ("nnUNetTrainerLopsided_b0_w1", [1, 0, 0]),
+        ("beta", "nnUNetTrainerLopsided_b0p2_w4_20epochs", [1, 0.8, 0.6, 0.4, 0.2, 0.2]),
+        ("beta", "nnUNetTrainerLopsided_b0p2_20epochs", [1, 0.6, 0.2, 0.2]),  # a tenth of the epochs
+        ("beta", "nnUNetTrainerLopsided_b0p2_11epochs", [1, 0.6, 0.2, 0.2]),  # rounded up
+        ("beta", "nnUNetTrainerLopsided_b0p2_w0", [0.2, 0.2]),
+        ("beta", "nnUNetTrainerLopsided_b1_w2", [1, 1, 1]),
+        ("beta", "nnUNetTrainerLopsided_b0_w1", [1, 0, 0]),
+        ("gamma", "nnUNetTrainerLopsided_w4_20epochs", [0, 0.5, 1, 1.5, 2, 2]),
+        ("gamma", "nnUNetTrainerLopsided_g3_w0", [3, 3]),
+        ("gamma", "nnUNetTrainerLopsidedDice_w0", [0, 0]),
+        ("gamma", "nnUNetTrainerLopsidedPaper_a3", [0, 0]),
     ],
 )
-def test_warm_up(tiny: Any, name: str, expected: list[float]) -> None:
+def test_warm_up(tiny: Any, weight: str, name: str, expected: list[float]) -> None:
     trainer = build(tiny, name)
     trainer.initialize()
-    betas = []
+    values = []
     for epoch in range(len(expected)):
         trainer.current_epoch = epoch
         trainer.on_train_epoch_start()
-        betas.append(trainer.loss.criteria[0].beta)
-        assert f"Current beta: {betas[-1]:.4g} " in log_of(trainer)
-    assert betas == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("nnUNetTrainerLopsided_w4_20epochs", [0, 0.5, 1, 1.5, 2, 2]),
-        ("nnUNetTrainerLopsided_g3_w0", [3, 3]),
-        ("nnUNetTrainerLopsidedDice_w0", [0, 0]),
-        ("nnUNetTrainerLopsidedPaper_a3", [0, 0]),
-    ],
-)
-def test_gamma_grows_over_the_warm_up_in_both_terms(tiny: Any, name: str, expected: list[float]) -> None:
-    trainer = build(tiny, name)
-    trainer.initialize()
-    gammas = []
-    for epoch in range(len(expected)):
-        trainer.current_epoch = epoch
-        trainer.on_train_epoch_start()
-        gammas.append(trainer.loss.criteria[0].gamma)
-        assert f"Current gamma: {gammas[-1]:.4g} " in log_of(trainer)
-    assert gammas == pytest.approx(expected)
+        values.append(getattr(trainer.loss.criteria[0], weight))
+        assert f"Current {weight}: {values[-1]:.4g} " in log_of(trainer)
+    assert values == pytest.approx(expected)
 
 
 def test_the_default_recipe(tiny: Any) -> None:
