@@ -101,7 +101,8 @@ class Arm:
         soft: the verdict is the probability.
         gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
         ignored: hidden lesions are ignored: the oracle.
-        completed: trained twice: candidates of leave-one-out networks become soft targets, see :func:`believed`.
+        finder: trained twice: candidates of leave-one-out networks, trained as this arm is, become soft targets.
+        target: what a candidate that touches no label gets as soft target, see :func:`believed`; a number or a rule.
     """
 
     dice: str = "full"
@@ -112,7 +113,8 @@ class Arm:
     soft: bool = False
     gamma: float = 0.0
     ignored: bool = False
-    completed: bool = False
+    finder: str | None = None
+    target: float | str = "q"
 
 
 def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
@@ -164,7 +166,14 @@ ARMS: dict[str, Arm] = {
     "gamma2": Arm(gamma=2.0),
     "gamma4": Arm(gamma=4.0),
     "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
-    "gamma2_completed": Arm(gamma=2.0, completed=True),
+    # The finder trains with ..., the second network with ...
+    "q_plain": Arm(finder="gamma2"),
+    "q_gamma2": Arm(gamma=2.0, finder="gamma2"),
+    "t4_plain": Arm(finder="gamma2", target=0.4),
+    "t4_gamma2": Arm(gamma=2.0, finder="gamma2", target=0.4),
+    "p_plain": Arm(finder="gamma2", target="p"),
+    "p_gamma2": Arm(gamma=2.0, finder="gamma2", target="p"),
+    "true_plain": Arm(finder="gamma2", target="truth"),
     "eq3": Arm(dice="none", alpha=3.0, beta=falls(0.1)),
 }
 
@@ -284,15 +293,31 @@ def evaluate(
     return numbers
 
 
-def believed(arm: Arm, images: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, dict[str, Any]]:
-    """Soft targets (n, z, y, x) from networks that did not train on the case, and what is believed in all.
-
-    Candidates at 0.1 that touch no label get the probability q(s) of being a missed lesion, s the sum of p.
-    """
+def out_of_fold(finder: str, images: Tensor, targets: Tensor, seed: int, key: str, kept: Path | None) -> np.ndarray:
+    """Probabilities (n, z, y, x) by networks that did not train on the case; kept in a folder, as they take long."""
+    file = None if kept is None else kept / f"{finder}_{key}.npy"
+    if file is not None and file.exists():
+        return np.load(file)
     probability = np.zeros(targets.shape, np.float32)
     for i in range(len(images)):
         others = [k for k in range(len(images)) if k != i]
-        probability[i] = predict(train(arm, images[others], targets[others], seed * 1000 + i + 1), images[i].numpy())
+        net = train(ARMS[finder], images[others], targets[others], seed * 1000 + i + 1)
+        probability[i] = predict(net, images[i].numpy())
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, probability)
+    return probability
+
+
+def believed(
+    target: float | str, probability: np.ndarray, targets: Tensor, whole: np.ndarray
+) -> tuple[Tensor, dict[str, Any]]:
+    """Soft targets (n, z, y, x) from networks that did not train on the case, and what is believed in all.
+
+    Candidates at 0.1 that touch no label get, by ``target``: a number; "q", the probability of being a missed lesion by
+    their sum of p; "p", the probability voxel by voxel; "truth", 1 where there is a lesion and 0 elsewhere: what a
+    perfect belief in these candidates would bring.
+    """
     scores: dict[bool, list[float]] = {True: [], False: []}
     places = []
     for i, p in enumerate(probability):
@@ -308,19 +333,27 @@ def believed(arm: Arm, images: Tensor, targets: Tensor, seed: int) -> tuple[Tens
     rho = missed_per_annotated(annotated, unexplained) or 0.0
     q = belief(annotated, unexplained, rho)
     beliefs = np.zeros(targets.shape, np.float32)
-    for (i, voxels), t in zip(places, q, strict=True):
-        beliefs[i].ravel()[voxels] = t
-    return torch.from_numpy(beliefs), {"rho": rho, "candidates": len(q), "believed": float(q.sum())}
+    lesion = []
+    for (i, voxels), value in zip(places, q, strict=True):
+        true = whole[i].ravel()[voxels] == 1
+        lesion.append(bool(true.any()))
+        t = {"q": value, "p": probability[i].ravel()[voxels], "truth": true.astype(np.float32)}
+        beliefs[i].ravel()[voxels] = t[target] if isinstance(target, str) else target
+    about = {"rho": rho, "candidates": len(q), "lesions_among": sum(lesion), "believed": float(q.sum())}
+    return torch.from_numpy(beliefs), about
 
 
-def run(name: str, labels: str, seed: int, phantom: int) -> dict[str, Any]:
+def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = None) -> dict[str, Any]:
     arm, begin = ARMS[name], time.process_time()
     hidden = hidden_lesions(labels, seed, phantom)
     images = torch.from_numpy(np.stack([c.image for c in cases(phantom, seed)]))
     whole = np.stack([c.label for c in cases(phantom, seed)]).astype(np.int16)
     gone = np.stack(hidden)
     targets = torch.from_numpy(np.where(gone, IGNORE if arm.ignored else 0, whole))
-    beliefs, about = believed(arm, images, targets, seed) if arm.completed else (None, {})
+    beliefs, about = None, {}
+    if arm.finder is not None:
+        probability = out_of_fold(arm.finder, images, targets, seed, f"{labels}_{seed}_{phantom}", kept)
+        beliefs, about = believed(arm.target, probability, targets, whole)
     net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
     numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test])
@@ -359,6 +392,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--phantom", type=int, default=100, help="seed of the procedural brains")
     parser.add_argument("--out", type=Path, default=Path("screen.jsonl"))
+    parser.add_argument("--kept", type=Path, help="folder for predictions out of fold, which several arms share")
     parser.add_argument("--table", type=Path)
     arguments = parser.parse_args()
     if arguments.table:
@@ -369,7 +403,7 @@ def main() -> None:
         done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
-        row = {**key, **run(name, labels, seed, arguments.phantom)}
+        row = {**key, **run(name, labels, seed, arguments.phantom, arguments.kept)}
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
