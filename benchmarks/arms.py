@@ -32,7 +32,8 @@ from scipy import stats
 from screen import evaluate
 
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import preprocessed_folder, raw_dataset
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.nnunet.raw import raw_dataset
 
 N_FOLDS = 5
 # The last two are the oracle: what is missing is told to the network as ignore label.

@@ -22,9 +22,9 @@ import numpy as np
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
 from nnunet_lopsided.evaluation.matching import Pairs, Status, assign
-from nnunet_lopsided.evaluation.tables import pairs_of, scores_of
-from nnunet_lopsided.nnunet_layout import read_json
-from nnunet_lopsided.tables import read_table, write_table
+from nnunet_lopsided.evaluation.saved import pairs_of, scores_of
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.tables import read_table, write_table
 
 FP_PER_CASE = (1.0, 2.0, 4.0, 8.0)
 MIN_VOXELS = (1, 2, 3)

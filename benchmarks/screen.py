@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nnunet_lopsided.dataset_conversion.censoring import LesionRow, choose_lesions
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.case import evaluate_case
@@ -37,6 +36,7 @@ from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
 from nnunet_lopsided.trainers.teacher import EmaTeacher
+from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
 SHAPE, SPACING, N_TRAIN, N_TEST = (16, 64, 64), (3.0, 2.0, 2.0), 5, 60
 ITERATIONS, EPOCHS, BATCH = 1000, 10, 4

@@ -17,11 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.nnunet_layout import PATH_VARIABLES, read_json
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.tables import write_table
+from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
+from nnunet_lopsided.study.expansion import audit_command, runs_of
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Run, audit_command, runs_of
+from nnunet_lopsided.study.jobs import Run
 from nnunet_lopsided.study.schema import Study, read_study
-from nnunet_lopsided.tables import write_table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from nnunet_lopsided.tables import read_table
+from nnunet_lopsided.files.tables import read_table
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = {

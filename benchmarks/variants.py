@@ -24,9 +24,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
+from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.images import Geometry, Image, import_readers, read_image, write_image
-from nnunet_lopsided.nnunet_layout import read_json, write_json
+from nnunet_lopsided.variants.writing import write_censored_variant
 
 GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")

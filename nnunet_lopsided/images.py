@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.files.json import read_json
 
 _TIFF = (".tif", ".tiff")
 _NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -78,18 +78,6 @@ def difference(mine: Image | Header, theirs: Image | Header, tolerance: float = 
     if mine.shape != theirs.shape:
         return f"shape {mine.shape} versus {theirs.shape}"
     return mine.geometry.difference(theirs.geometry, tolerance)
-
-
-def import_readers() -> None:
-    """Import what reading and writing need; to be called before threads do either.
-
-    An interrupt in the middle of an import leaves its lock held, and threads that need the import would wait for ever.
-    """
-    import nibabel
-    import SimpleITK
-    import tifffile
-
-    del nibabel, SimpleITK, tifffile
 
 
 def read_image(path: str | Path, colour: bool = False) -> Image:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
 GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))

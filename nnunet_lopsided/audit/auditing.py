@@ -16,8 +16,6 @@ from nnunet_lopsided.audit.components import FRACTIONS, Kind, MeasuredCase, meas
 from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
 from nnunet_lopsided.audit.miss_rate import MissRate, Scored, estimate_miss_rates, mixture_share
 from nnunet_lopsided.audit.ranking import Likeness, fit_likeness, missed_probability, why_no_model
-from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.variants import case_images
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation.archives import read_channels
 from nnunet_lopsided.evaluation.case import check_connectivity
@@ -25,9 +23,11 @@ from nnunet_lopsided.evaluation.confidence import CandidateScores
 from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import Geometry
 from nnunet_lopsided.lesions import equivalent_diameter_mm, lesions_of_voxels
-from nnunet_lopsided.nnunet_layout import Prediction
+from nnunet_lopsided.nnunet.raw import case_images
+from nnunet_lopsided.nnunet.results import Prediction
 
 RankBy = Literal["likeness", "mean-probability", "max", "sum", "sqrt", "learned"]
 # Those that are probabilities, unlike sums.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import Lesions
-from nnunet_lopsided.nnunet_layout import LabelScheme
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 
 
 def channel_means(components: Lesions, channels: Iterable[NDArray[np.floating]]) -> NDArray[np.float64]:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nnunet_lopsided.dataset_conversion.contrast import channel_contrasts
 from nnunet_lopsided.evaluation.case import evaluate_thresholds
 from nnunet_lopsided.evaluation.confidence import CONFIDENCE_DECIMALS, highest_by_component
 from nnunet_lopsided.evaluation.matching import Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.lesion_contrast import channel_contrasts
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 
 # The part of a component that stands for it in the images: where its probability is at least half its highest.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from nnunet_lopsided.audit.auditing import WITHIN_1
-from nnunet_lopsided.audit.outputs import StoredAudit, chosen_audit
+from nnunet_lopsided.audit.stored import StoredAudit, chosen_audit
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import file_digest, read_json
-from nnunet_lopsided.tables import numbered_rows
+from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.tables import numbered_rows
 
 Verdict = Literal["accept", "reject", "unsure"]
 COLUMNS = ("audit", "case", "candidate", "decision")
@@ -59,7 +59,7 @@ def audit_and_decisions(path: Path, audit_folder: Path | None = None) -> tuple[S
     Args:
         path: see :func:`read_decisions`.
         audit_folder: of the audit; None: beside the decisions, or see
-            :func:`~nnunet_lopsided.audit.outputs.chosen_audit`.
+            :func:`~nnunet_lopsided.audit.stored.chosen_audit`.
 
     Raises:
         InputError: see :func:`read_decisions`; there is no such audit, or a decision is on no candidate of it.

@@ -13,21 +13,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunet_lopsided.audit.magnified import best_device, is_whole, predict_magnified
-from nnunet_lopsided.dataset_conversion.patients import patients_of
 from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import (
-    Case,
-    Prediction,
-    RawDataset,
-    nnunet_path,
-    predictions_by_case,
-    preprocessed_folder,
-    raw_dataset,
-    read_json,
-    read_splits,
-)
+from nnunet_lopsided.nnunet.magnified import best_device, is_whole, predict_magnified
+from nnunet_lopsided.nnunet.paths import nnunet_path
+from nnunet_lopsided.nnunet.patients import patients_of
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case
+from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -113,13 +108,13 @@ def find_inputs(
     """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
 
     Where a fold lacks probabilities and has its checkpoint, ``nnUNetv2_train ... --val --npz`` makes them. Those of
-    magnified images are made by :func:`~nnunet_lopsided.audit.magnified.predict_magnified`.
+    magnified images are made by :func:`~nnunet_lopsided.nnunet.magnified.predict_magnified`.
 
     Args:
         dataset: id or name of the dataset the models were trained on.
         models: one, or several with the same folds: other trainers or seeds.
         folds: which; None: all of splits_final.json.
-        patients_regex: see :func:`~nnunet_lopsided.dataset_conversion.patients.patients_of`.
+        patients_regex: see :func:`~nnunet_lopsided.nnunet.patients.patients_of`.
         magnify: how many times images are magnified for further predictions, each above 1; None: :data:`MAGNIFY`
             where every fold has its checkpoint, otherwise not at all.
         device: on which missing predictions are made; None: cuda where there is one, otherwise cpu.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.auditing import Audit, Candidate
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
-from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.outputs import check_output_folder, new_output_folder
-from nnunet_lopsided.images import Image, difference, read_header, read_image, write_image
-from nnunet_lopsided.nnunet_layout import Case, RawDataset, file_digest, nnunet_path, read_json, write_json
-from nnunet_lopsided.tables import numbered_rows, read_table, write_table
+from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
+from nnunet_lopsided.files.json import file_digest, read_json, write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import read_table, write_table
+from nnunet_lopsided.images import Image, read_header, write_image
+from nnunet_lopsided.nnunet.paths import nnunet_path
+from nnunet_lopsided.nnunet.raw import RawDataset
 
 SCHEMA_VERSION = 1
 RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
@@ -44,7 +46,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     """Refuse a target that holds anything but an earlier audit, such as a reader's work on one.
 
     Raises:
-        InputError: see :func:`~nnunet_lopsided.evaluation.outputs.check_output_folder`; or the folder lies in the
+        InputError: see :func:`~nnunet_lopsided.files.folders.check_output_folder`; or the folder lies in the
             dataset, or holds files that no audit writes, or decisions in its table.
     """
     check_output_folder(folder, overwrite, [dataset.folder], MARKS, "lopsided-audit")
@@ -77,7 +79,7 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
     Raises:
         InputError: the target is refused or cannot be written, or an image cannot be read.
     """
-    from nnunet_lopsided.audit.page import audit_html
+    from nnunet_lopsided.audit.audit_page import audit_html
     from nnunet_lopsided.audit.pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
@@ -150,22 +152,6 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     return {"id": digest.hexdigest()[:16], **content}
 
 
-def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[Case]) -> None:
-    """Refuse labels of the audited dataset that are no longer those that were audited.
-
-    Raises:
-        InputError: a case is no longer in the dataset, or its label has changed.
-    """
-    cases = {case.name: case for case in training}
-    for name, entry in audit.record["cases"].items():
-        if name not in cases:
-            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
-        label = cases[name].label
-        assert label is not None, "training_cases() gives labels"
-        if file_digest(label) != entry["label_sha256"]:
-            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
-
-
 def _rate(rate: MissRate) -> dict[str, Any]:
     interval = rate.interval
     return {
@@ -225,97 +211,6 @@ def _write_maps(audit: Audit, folder: Path, n_workers: int) -> None:
     for_each(write, [case for case in audit.inputs.cases if case.name in by_case], n_workers, "maps")
 
 
-@dataclass(frozen=True)
-class StoredCandidate:
-    """A row of audit.csv."""
-
-    case: str
-    number: int
-    rank: int
-    score: float
-    mean_probability: float
-    max_probability: float
-    label: int
-
-
-@dataclass(frozen=True)
-class StoredAudit:
-    """An audit that was written.
-
-    Attributes:
-        folder: where.
-        record: the content of audit.json.
-        candidates: in the order of their rank.
-    """
-
-    folder: Path
-    record: dict[str, Any]
-    candidates: tuple[StoredCandidate, ...]
-
-    @property
-    def id(self) -> str:
-        """By which decisions name it."""
-        return str(self.record["id"])
-
-    @property
-    def dataset(self) -> str:
-        """Name of the audited dataset."""
-        return str(self.record["dataset"])
-
-    def map_of(self, case: str, file_ending: str) -> Path:
-        """The label map of a case's candidates."""
-        return self.folder / MAPS / (case + file_ending)
-
-    def read_map(self, case: str, label: Path, image: Image, file_ending: str) -> Image:
-        """The label map of a case's candidates, which must lie where ``image``, read from ``label``, does.
-
-        Raises:
-            InputError: it cannot be read, or lies elsewhere.
-        """
-        path = self.map_of(case, file_ending)
-        numbers = read_image(path)
-        differing = difference(image, numbers)
-        if differing is not None:
-            raise InputError(f"case {case}: {label} and {path} differ: {differing}")
-        return numbers
-
-
-def read_audit(folder: Path) -> StoredAudit:
-    """Read what :func:`write_audit` wrote.
-
-    Raises:
-        InputError: the folder holds no audit, or its table is not that of the audit: other candidates, or not all.
-    """
-    record = _record(folder)
-    path = folder / TABLE
-    candidates: dict[tuple[str, int], StoredCandidate] = {}
-    for line, row in numbered_rows(path, _NEEDED_COLUMNS):
-        if row["audit"] != record["id"]:
-            raise InputError(f"{path}, line {line}: expected a candidate of audit {record['id']}, found {row['audit']}")
-        if row["case"] not in record["cases"]:
-            found = row["case"] or "nothing"
-            raise InputError(f"{path}, line {line}: expected a case of audit {record['id']}, found {found}")
-        try:
-            number, rank, label = (int(row[name]) for name in ("candidate", "rank", "label"))
-            score, mean, highest = (_finite(row[name]) for name in ("score", "mean_probability", "max_probability"))
-        except ValueError as error:
-            raise InputError(f"{path}, line {line}: expected a candidate: {error}") from None
-        if number < 1:  # 0 is the background of its map
-            raise InputError(f"{path}, line {line}: expected the number of a candidate, at least 1, found {number}")
-        if (row["case"], number) in candidates:
-            raise InputError(f"{path}, line {line}: case {row['case']}, candidate {number} is listed twice")
-        candidates[row["case"], number] = StoredCandidate(row["case"], number, rank, score, mean, highest, label)
-    ranked = tuple(sorted(candidates.values(), key=lambda c: c.rank))
-    n = record["counts"]["candidates"]
-    if [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
-        found = "other ranks" if len(ranked) == n else str(len(ranked))
-        raise InputError(
-            f"{path}: expected the {n} candidates of audit {record['id']}, ranked 1 to {n}, found {found}; audit again "
-            "into another folder, and give this file as the decisions"
-        )
-    return StoredAudit(folder, record, ranked)
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -338,34 +233,3 @@ def _record(folder: Path) -> dict[str, Any]:
 def find_audits() -> list[Path]:
     """The audits below nnUNet_results, where ``lopsided-audit`` puts them by default, sorted."""
     return sorted(path.parent for path in nnunet_path("nnUNet_results").glob(f"Dataset*/*/audit/{RECORD}"))
-
-
-def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[Path] = ()) -> StoredAudit:
-    """The audit that is meant.
-
-    Args:
-        folder: where it lies; None: looked for in ``near`` and where audits are by default.
-        wanted: its id; None: whichever is the only one.
-        near: folders that may be an audit's.
-
-    Raises:
-        InputError: there is none, or several and none is named.
-    """
-    if folder is not None:
-        found = read_audit(folder)
-        if wanted is not None and found.id != wanted:
-            raise InputError(f"the decisions are of audit {wanted}, but {folder} holds audit {found.id}")
-        return found
-    nearby = [path for path in near if (path / RECORD).is_file()]
-    if nearby and (wanted is None or _record(nearby[0])["id"] == wanted):
-        return read_audit(nearby[0])
-    all_found = find_audits()
-    fitting = [path for path in all_found if wanted is None or _record(path)["id"] == wanted]
-    if len(fitting) == 1:
-        return read_audit(fitting[0])
-    if fitting:
-        raise InputError(f"there are several audits, name one: {', '.join(map(str, fitting))}")
-    which = "no audit" if wanted is None else f"no audit {wanted}"
-    raise InputError(
-        f"{which} in {', '.join(map(str, near)) or 'this folder'} nor below nnUNet_results; name its folder"
-    )

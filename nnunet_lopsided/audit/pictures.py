@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.auditing import Audit, Candidate
 from nnunet_lopsided.audit.inputs import AuditedCase
-from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.variants import case_images
-from nnunet_lopsided.evaluation.report.gallery import Picture, Slice, grey_png, window
-from nnunet_lopsided.evaluation.report.outline import outline
+from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import Geometry, read_image
+from nnunet_lopsided.nnunet.raw import case_images
+from nnunet_lopsided.pages.outline import outline
+from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, window
 
 _PLANES = ("axis 0", "axis 1", "axis 2")
 # By what lies at the left and the top of a slice.

@@ -9,23 +9,17 @@ from typing import Any, Literal
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
-from nnunet_lopsided.audit.outputs import TABLE, StoredAudit, StoredCandidate, check_unchanged
-from nnunet_lopsided.dataset_conversion.lesion_labels import room_for
-from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.variants import link_test_files, write_dataset_files
+from nnunet_lopsided.audit.outputs import TABLE
+from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, read_image, write_image
-from nnunet_lopsided.nnunet_layout import (
-    Case,
-    RawDataset,
-    new_dataset_name,
-    new_raw_dataset,
-    nnunet_path,
-    plain_name,
-    raw_dataset,
-    write_json,
-)
-from nnunet_lopsided.tables import write_table
+from nnunet_lopsided.nnunet.lesion_labels import room_for
+from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, new_raw_dataset, raw_dataset
+from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 
 REPAIR_FILE, LESIONS_FILE = "repair.json", "repaired_lesions.csv"
 Unsure = Literal["leave", "ignore"]

@@ -13,7 +13,7 @@ from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
     from nnunet_lopsided.audit.decisions import Decisions
-    from nnunet_lopsided.audit.outputs import StoredAudit
+    from nnunet_lopsided.audit.stored import StoredAudit
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +108,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.learned_confidence import read_model
     from nnunet_lopsided.evaluation.rules import EvaluationRules
-    from nnunet_lopsided.nnunet_layout import raw_dataset
+    from nnunet_lopsided.nnunet.raw import raw_dataset
 
     for name in ("seed", "shown", "bootstrap"):
         if getattr(arguments, name) < 0:
@@ -276,8 +276,8 @@ def _apply(arguments: argparse.Namespace) -> int:
 def _decided(arguments: argparse.Namespace) -> tuple[StoredAudit, Decisions]:
     """The audit and what a reader, a score or the truth decided on its candidates."""
     from nnunet_lopsided.audit.decisions import audit_and_decisions, decisions_above
-    from nnunet_lopsided.audit.outputs import chosen_audit
-    from nnunet_lopsided.audit.score_outputs import decisions_of_truth, score_audits
+    from nnunet_lopsided.audit.score_writing import decisions_of_truth, score_audits
+    from nnunet_lopsided.audit.stored import chosen_audit
     from nnunet_lopsided.errors import InputError
 
     given = [value is not None for value in (arguments.decisions, arguments.accept_above, arguments.truth)]
@@ -320,7 +320,7 @@ def _score_parser() -> Parser:
 
 def _score(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
-    from nnunet_lopsided.audit.score_outputs import (
+    from nnunet_lopsided.audit.score_writing import (
         decisions_of_truth,
         score_audits,
         score_table,

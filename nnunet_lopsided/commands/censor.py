@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
-from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.variants.choosing import MODES
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,8 +69,8 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
-    from nnunet_lopsided.nnunet_layout import names_of_dataset
+    from nnunet_lopsided.nnunet.paths import names_of_dataset
+    from nnunet_lopsided.variants.writing import write_censored_variant
 
     variant = write_censored_variant(
         arguments.d,
@@ -92,9 +92,9 @@ def _write(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.dataset_conversion.censoring_summary import summary, write_histogram
-    from nnunet_lopsided.dataset_conversion.variants import Choice, plan_censoring
-    from nnunet_lopsided.nnunet_layout import raw_dataset
+    from nnunet_lopsided.nnunet.raw import raw_dataset
+    from nnunet_lopsided.variants.planning import Choice, plan_censoring
+    from nnunet_lopsided.variants.summary import summary, write_histogram
 
     choice = Choice(**_choice(arguments))
     choice.check()

@@ -41,9 +41,9 @@ def _parser() -> Parser:
 def _compare(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.comparison import compare
-    from nnunet_lopsided.evaluation.comparison_outputs import COMMAND, MARKS, write_comparison
-    from nnunet_lopsided.evaluation.outputs import check_output_folder
-    from nnunet_lopsided.evaluation.tables import read_evaluation
+    from nnunet_lopsided.evaluation.comparison_writing import COMMAND, MARKS, write_comparison
+    from nnunet_lopsided.evaluation.saved import read_evaluation
+    from nnunet_lopsided.files.folders import check_output_folder
 
     folders, names = arguments.evaluations, arguments.names
     if len(folders) < 2:

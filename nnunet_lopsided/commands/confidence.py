@@ -49,7 +49,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.confidence_fitting import check_target, fit_confidence, write_confidence
-    from nnunet_lopsided.nnunet_layout import nnunet_path, preprocessed_folder, results_folder_name
+    from nnunet_lopsided.nnunet.paths import nnunet_path
+    from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+    from nnunet_lopsided.nnunet.results import results_folder_name
 
     dataset = preprocessed_folder(arguments.d).name
     results = nnunet_path("nnUNet_results") / results_folder_name(dataset, arguments.tr, arguments.p, arguments.c)

@@ -203,7 +203,7 @@ def _class_name(text: str) -> tuple[str, str, str]:
 def _convert(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.dataset_conversion.converters import convert
     from nnunet_lopsided.dataset_conversion.converters.merge import merge
-    from nnunet_lopsided.nnunet_layout import names_of_dataset
+    from nnunet_lopsided.nnunet.paths import names_of_dataset
 
     end_on_sigterm()
     if arguments.converter == "merge":

@@ -73,7 +73,7 @@ def _versions() -> list[Finding]:
 
 
 def _paths() -> list[Finding]:
-    from nnunet_lopsided.nnunet_layout import PATH_VARIABLES
+    from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
 
     findings = []
     for variable in PATH_VARIABLES:

@@ -221,7 +221,8 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.outputs import new_output_folder, write_files
+    from nnunet_lopsided.evaluation.writing import write_files
+    from nnunet_lopsided.files.folders import new_output_folder
 
     rules = _rules(arguments)
     if arguments.seed < 0:

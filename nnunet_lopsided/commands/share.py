@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
-    from nnunet_lopsided.dataset_conversion.sharing import share_preprocessed
+    from nnunet_lopsided.variants.sharing import share_preprocessed
 
     shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_processes=arguments.np)
     print(

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _work(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
-    from nnunet_lopsided.dataset_conversion.softening import soften
+    from nnunet_lopsided.variants.softening import soften
 
     made = soften(
         arguments.d,

@@ -165,7 +165,7 @@ def _note_seeds(study: Study, folder: StudyFolder) -> None:
 
 
 def _arm_lines(study: Study) -> list[str]:
-    from nnunet_lopsided.study.jobs import runs_of
+    from nnunet_lopsided.study.expansion import runs_of
 
     cells = Counter((r.variant.dataset, r.variant.labels, r.configuration, r.arm.name) for r in runs_of(study))
     trainers = {arm.name: arm.trainer for arm in study.arms}
@@ -244,7 +244,7 @@ def _gpus(study: Study, arguments: argparse.Namespace) -> list[str]:
 def _only_run(folder: StudyFolder) -> Iterator[None]:
     """One run of a study at a time."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.nnunet_layout import locked
+    from nnunet_lopsided.files.folders import locked
 
     folder.path.mkdir(parents=True, exist_ok=True)
     try:

@@ -19,8 +19,10 @@ from nnunet_lopsided.dataset_conversion.phantom_drawing import (
     make_phantom,
 )
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import Geometry, Image, write_image
-from nnunet_lopsided.nnunet_layout import new_dataset_name, new_raw_dataset, write_json
+from nnunet_lopsided.nnunet.paths import new_dataset_name
+from nnunet_lopsided.nnunet.raw import new_raw_dataset
 
 __all__ = [
     "LABELS",

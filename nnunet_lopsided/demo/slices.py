@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.loading import LoadedCase, lesion_class, load_case
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import RawDataset, find_dataset_json, predictions_by_case
+from nnunet_lopsided.nnunet.raw import RawDataset
+from nnunet_lopsided.nnunet.results import find_dataset_json, predictions_by_case
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import read_json, write_json
+from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.running import last_line, run_logged
 
 _EPOCH = re.compile(rb"Epoch (\d+)")

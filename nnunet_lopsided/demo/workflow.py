@@ -9,21 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.censoring import check_rate
-from nnunet_lopsided.dataset_conversion.variants import link_with_test_set
-from nnunet_lopsided.demo.page import Arm, write_comparison
+from nnunet_lopsided.demo.demo_page import Arm, write_comparison
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import (
-    PATH_VARIABLES,
-    RawDataset,
-    names_of_dataset,
-    preprocessed_folder,
-    raw_dataset,
-    read_json,
-    write_json,
-)
+from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
+from nnunet_lopsided.variants.choosing import check_rate
+from nnunet_lopsided.variants.linking import link_with_test_set
 
 FULL, CENSORED = 901, 902
 SETTINGS_FILE = "demo.json"

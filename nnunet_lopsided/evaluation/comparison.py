@@ -19,9 +19,9 @@ from nnunet_lopsided.evaluation.intervals import (
     why_no_bootstrap,
 )
 from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
+from nnunet_lopsided.evaluation.saved import SavedEvaluation
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
 from nnunet_lopsided.evaluation.summary import n_contributing, resampled_map_by, resampled_metrics
-from nnunet_lopsided.evaluation.tables import SavedEvaluation
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     """Compare evaluations of the same cases by the same rules.
 
     Args:
-        models: at least two, of :func:`~nnunet_lopsided.evaluation.tables.read_evaluation`.
+        models: at least two, of :func:`~nnunet_lopsided.evaluation.saved.read_evaluation`.
         n_replicates: bootstrap replicates; 0: none.
         seed: of the bootstrap.
 
@@ -153,7 +153,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         >>> from pathlib import Path
         >>> from nnunet_lopsided.evaluation import evaluate_folder
         >>> from nnunet_lopsided.evaluation.outputs import write_results
-        >>> from nnunet_lopsided.evaluation.tables import read_evaluation
+        >>> from nnunet_lopsided.evaluation.saved import read_evaluation
         >>> from nnunet_lopsided.images import Geometry, Image, write_image
         >>> reference = np.eye(8, dtype=np.uint8)[None, ::3]
         >>> with tempfile.TemporaryDirectory() as name:

@@ -28,8 +28,9 @@ from nnunet_lopsided.evaluation.learned_confidence import (
 from nnunet_lopsided.evaluation.loading import lesion_class
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import read_header
-from nnunet_lopsided.nnunet_layout import dataset_of_results, write_json
+from nnunet_lopsided.nnunet.results import dataset_of_results
 
 # Below so many unexplained candidates there is nothing to learn from.
 LEAST_UNEXPLAINED = 20

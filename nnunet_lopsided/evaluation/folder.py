@@ -25,8 +25,8 @@ from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel, read_
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
-from nnunet_lopsided.images import import_readers
-from nnunet_lopsided.nnunet_layout import fold_of_validation, validation_folders
+from nnunet_lopsided.files.parallel import import_readers
+from nnunet_lopsided.nnunet.results import fold_of_validation, validation_folders
 
 T = TypeVar("T")
 R = TypeVar("R")

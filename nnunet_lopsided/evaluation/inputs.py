@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import (
+from nnunet_lopsided.nnunet.results import (
     Prediction,
     find_dataset_json,
     fold_of_validation,

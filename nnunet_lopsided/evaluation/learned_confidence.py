@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.nonnegative_logistic import nonnegative_logistic
-from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.files.json import read_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "lopsided_confidence.json"

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
-from nnunet_lopsided.nnunet_layout import LabelScheme, Prediction, label_scheme, read_json
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.results import Prediction
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
 ROUNDING = 1e-3

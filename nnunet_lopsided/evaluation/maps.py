@@ -12,7 +12,7 @@ from nnunet_lopsided.evaluation.folder import LoadedAndEvaluated
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.lesions import Lesions
-from nnunet_lopsided.nnunet_layout import IMAGE_ENDINGS
+from nnunet_lopsided.nnunet.paths import IMAGE_ENDINGS
 
 # Instead of formats that keep their voxels in a second file, know no direction, or are written in colour.
 _WRITTEN_AS = {".mhd": ".mha", ".gipl": ".mha", ".bmp": ".png"}

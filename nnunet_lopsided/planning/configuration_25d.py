@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import (
-    add_to_plans,
-    channel_names,
-    label_scheme,
-    preprocessed_folder,
-    read_json,
-    write_json,
-)
+from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme
+from nnunet_lopsided.nnunet.preprocessed import add_to_plans, preprocessed_folder
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
 from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
 

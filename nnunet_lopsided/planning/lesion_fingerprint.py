@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
-from nnunet_lopsided.dataset_conversion.parallel import for_each
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import label_maps, label_scheme, raw_dataset, read_json
+from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.lesion_labels import label_lesions
+from nnunet_lopsided.nnunet.raw import raw_dataset
+from nnunet_lopsided.nnunet.results import label_maps
 
 FILE = "lesion_fingerprint.json"
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)

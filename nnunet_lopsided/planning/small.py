@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import add_to_plans, preprocessed_folder, read_json
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.nnunet.preprocessed import add_to_plans, preprocessed_folder
 
 # Small configuration -> the one of nnU-Net's that it is made from.
 PARENTS = {f"{parent}_small": parent for parent in ("2d", "3d_fullres")}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.running import WITH_PARENT, end_with_children, last_line
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.job import CORES_VARIABLE, GPUS_VARIABLE
+from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE
 
 _HERE = Path(__file__).parent
 

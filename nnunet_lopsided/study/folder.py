@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import read_json
+from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.running import last_line
 from nnunet_lopsided.study.jobs import Job, job_of_json, same_outcome
 
@@ -144,8 +144,8 @@ def _without_npz(command: Sequence[str]) -> list[str]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of this folder, see ``nnunet_layout.locked``."""
-    from nnunet_lopsided.nnunet_layout import locked
+    """Whether a process holds the lock of this folder, see ``files.folders.locked``."""
+    from nnunet_lopsided.files.folders import locked
 
     if not folder.is_dir():
         return False

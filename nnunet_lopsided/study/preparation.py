@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import (
-    PATH_VARIABLES,
-    RawDataset,
-    label_scheme,
-    names_of_dataset,
-    new_dataset_name,
-    raw_dataset,
-    read_json,
-    read_splits,
-    write_json,
-)
+from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name
+from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.study.expansion import choose_ids, expand
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, choose_ids, expand, same_outcome, trainer_of_command
+from nnunet_lopsided.study.jobs import Job, same_outcome, trainer_of_command
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 
@@ -282,7 +277,7 @@ def _check_label(label: str | None, dataset: Dataset, raw: RawDataset | None) ->
 
 def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None) -> dict[str, str]:
     """The patient of every case, who in a phantom without pattern is the case."""
-    from nnunet_lopsided.dataset_conversion.patients import patients_of
+    from nnunet_lopsided.nnunet.patients import patients_of
 
     if raw is None and pattern is None:
         return {name: name for name in cases}
@@ -293,8 +288,8 @@ def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int
     """Links to the user's cases, and the folds that all variants share, before anything can make others."""
     name = new_dataset_name(number, dataset.name)
     if raw is not None and not (folder.path / "nnUNet_raw" / name).is_dir():
-        from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
-        from nnunet_lopsided.dataset_conversion.variants import link_cases
+        from nnunet_lopsided.nnunet.patients import CASES_FILE
+        from nnunet_lopsided.variants.linking import link_cases
 
         test = [case for case in raw.test_cases() if case.label is not None]
         linked = link_cases(raw, number, dataset.name, raw.training_cases(), test)
@@ -316,7 +311,7 @@ def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[
     Raises:
         InputError: its own are not what nnU-Net writes, or hold other cases.
     """
-    from nnunet_lopsided.dataset_conversion.converters.splitting import folds_by_patient
+    from nnunet_lopsided.nnunet.splitting import folds_by_patient
 
     names, _ = _case_names(dataset, raw)
     known = set(names)

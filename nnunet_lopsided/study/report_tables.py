@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
-from nnunet_lopsided.tables import write_table
 
 METRICS = (*PAPER_METRICS, *FURTHER_METRICS)
 _TITLES = {"map": "mAP", "max_sensitivity": "Max sensitivity", "tp_dice": "TP-Dice"}

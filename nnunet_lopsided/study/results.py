@@ -10,9 +10,10 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.confidence import PLAIN
-from nnunet_lopsided.evaluation.tables import SavedEvaluation, read_evaluation
+from nnunet_lopsided.evaluation.saved import SavedEvaluation, read_evaluation
+from nnunet_lopsided.study.expansion import runs_of
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, Run, runs_of, trainer_of_command
+from nnunet_lopsided.study.jobs import Job, Run, trainer_of_command
 from nnunet_lopsided.study.schema import FULL, Study
 
 # In the paper's order, and what else a reader asks for.

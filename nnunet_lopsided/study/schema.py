@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunet_lopsided.dataset_conversion.censoring import MODES
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_budget, with_seed
+from nnunet_lopsided.variants.choosing import MODES
 
 FULL = "full"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
 from nnunet_lopsided.errors import InputError, refuse
-from nnunet_lopsided.nnunet_layout import label_scheme
-from nnunet_lopsided.planning.beliefs import BeliefFolder, from_levels, lesion_classes
+from nnunet_lopsided.nnunet.beliefs import BeliefFolder, from_levels, lesion_classes
+from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.instances import DatasetAround
 from nnunet_lopsided.trainers.names import NameFlag

@@ -8,7 +8,8 @@ import pytest
 
 from nnunet_lopsided.audit.auditing import audit, position_mm
 from nnunet_lopsided.audit.inputs import Model, find_inputs
-from nnunet_lopsided.audit.outputs import read_audit, write_audit
+from nnunet_lopsided.audit.outputs import write_audit
+from nnunet_lopsided.audit.stored import read_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.learned_confidence import Coefficients, ConfidenceModel
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image

@@ -5,7 +5,7 @@ import pytest
 
 from nnunet_lopsided.audit.classes import channel_means, label_values
 from nnunet_lopsided.lesions import find_lesions
-from nnunet_lopsided.nnunet_layout import LabelScheme
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 
 
 def test_means_over_components():

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from nnunet_lopsided.audit.outputs import chosen_audit, read_audit
+from nnunet_lopsided.audit.stored import chosen_audit, read_audit
 from nnunet_lopsided.errors import InputError
 
 RECORD = {

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.audit.decisions import audit_and_decisions, decisions_above
-from nnunet_lopsided.audit.outputs import read_audit
 from nnunet_lopsided.audit.repair import write_repaired_variant
+from nnunet_lopsided.audit.stored import read_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image, write_image
-from nnunet_lopsided.nnunet_layout import raw_dataset
+from nnunet_lopsided.nnunet.raw import raw_dataset
 from tests.audit.conftest import GEOMETRY
 
 

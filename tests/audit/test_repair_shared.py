@@ -8,7 +8,7 @@ import numpy as np
 from nnunet_lopsided.commands import audit, share
 from nnunet_lopsided.images import Image, read_image, write_image
 from tests.conftest import set_paths
-from tests.dataset_conversion.test_sharing import assert_same, stock_preprocessing
+from tests.variants.test_sharing import assert_same, stock_preprocessing
 
 
 def test_a_repaired_variant_with_ignore_label_shares_its_source(tiny, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided.commands.share import main
-from nnunet_lopsided.dataset_conversion.variants import write_censored_variant
+from nnunet_lopsided.variants.writing import write_censored_variant
 from tests.conftest import TinyDataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from nnunet_lopsided.dataset_conversion.phantom import (
 )
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import RawDataset
+from nnunet_lopsided.nnunet.raw import RawDataset
 
 BRAVO, SPIN_ECHO = 1, 2
 SMALL = {"shape": (12, 40, 40), "spacing_mm": (4.0, 3.0, 3.0)}

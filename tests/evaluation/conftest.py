@@ -78,7 +78,7 @@ def two_models_once(tmp_path_factory):
     Model b finds fewer lesions than model a and makes other false positives.
     """
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.outputs import write_results
+    from nnunet_lopsided.evaluation.writing import write_results
 
     tmp_path = tmp_path_factory.mktemp("two_models")
     rng = np.random.default_rng(7)

@@ -10,9 +10,9 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import FoundBy, compare
-from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict, write_comparison
+from nnunet_lopsided.evaluation.comparison_writing import comparison_dict, write_comparison
 from nnunet_lopsided.evaluation.intervals import patient_weights
-from nnunet_lopsided.evaluation.tables import read_evaluation
+from nnunet_lopsided.evaluation.saved import read_evaluation
 
 
 def rows(path):
@@ -162,7 +162,7 @@ def test_without_bootstrap_the_reason_is_said(two_models):
 
 def test_one_patient_has_no_bootstrap(two_cases, tmp_path):
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.outputs import write_results
+    from nnunet_lopsided.evaluation.writing import write_results
 
     result = evaluate_folder(two_cases.references, two_cases.predictions, patients_regex="^()")
     write_results(result, tmp_path / "out")

@@ -16,9 +16,10 @@ from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_
 from nnunet_lopsided.evaluation.comparison import compare
 from nnunet_lopsided.evaluation.confidence import PLAIN, CandidateScores
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.outputs import summary_dict, write_results
-from nnunet_lopsided.evaluation.tables import read_evaluation
-from nnunet_lopsided.tables import read_table
+from nnunet_lopsided.evaluation.saved import read_evaluation
+from nnunet_lopsided.evaluation.summary_json import summary_dict
+from nnunet_lopsided.evaluation.writing import write_results
+from nnunet_lopsided.files.tables import read_table
 
 
 def speck_and_lesion():

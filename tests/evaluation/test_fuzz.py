@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_folder
-from nnunet_lopsided.evaluation.outputs import summary_dict
+from nnunet_lopsided.evaluation.summary_json import summary_dict
 
 
 @pytest.fixture

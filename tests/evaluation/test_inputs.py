@@ -12,7 +12,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import evaluate_folder
-from nnunet_lopsided.evaluation.outputs import write_results
+from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.images import Geometry, Image, write_image
 
 PLAIN = Geometry((1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel().tolist()))

@@ -9,7 +9,8 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.loading import LesionClass, check_headers, lesion_class, load_case
 from nnunet_lopsided.images import Geometry
-from nnunet_lopsided.nnunet_layout import label_scheme, predictions_by_case
+from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.results import predictions_by_case
 
 SHAPE = (3, 4, 5)
 LESION = {"background": 0, "lesion": 1}

@@ -7,13 +7,8 @@ import pytest
 
 from nnunet_lopsided.commands.evaluate import _parser
 from nnunet_lopsided.evaluation import evaluate_folder
-from nnunet_lopsided.evaluation.outputs import (
-    CANDIDATE_COLUMNS,
-    CASE_COLUMNS,
-    LESION_COLUMNS,
-    PATIENT_COLUMNS,
-    summary_dict,
-)
+from nnunet_lopsided.evaluation.rows import CANDIDATE_COLUMNS, CASE_COLUMNS, LESION_COLUMNS, PATIENT_COLUMNS
+from nnunet_lopsided.evaluation.summary_json import summary_dict
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "evaluation.md"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import write_json
+from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.study.folder import StudyFolder, of_last_command
 from nnunet_lopsided.study.jobs import Job
 

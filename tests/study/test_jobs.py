@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.jobs import choose_ids, expand, job_of_json, runs_of, variants_of
+from nnunet_lopsided.study.expansion import choose_ids, expand, runs_of, variants_of
+from nnunet_lopsided.study.jobs import job_of_json
 from nnunet_lopsided.study.schema import Study, study_of_text
 
 TEXT = """

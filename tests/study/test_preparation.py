@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import read_json, write_json
+from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import trainer_of_command
 from nnunet_lopsided.study.preparation import plan_jobs, prepare

@@ -17,7 +17,7 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
 )
 from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import plain_name
+from nnunet_lopsided.nnunet.paths import plain_name
 
 _LABEL = "the label"
 

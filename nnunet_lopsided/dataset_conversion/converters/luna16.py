@@ -36,7 +36,6 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
     files_below,
     selected_channels,
 )
-from nnunet_lopsided.dataset_conversion.converters.splitting import folds_of_part
 from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile
 from nnunet_lopsided.dataset_conversion.converters.writing import (
     CONVERSION_FILE,
@@ -45,22 +44,16 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
     fill_dataset,
     write_checked,
 )
-from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import read_table, write_table
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
-from nnunet_lopsided.nnunet_layout import (
-    RawDataset,
-    link_file,
-    new_dataset_name,
-    new_raw_dataset,
-    nnunet_path,
-    read_json,
-    reference,
-    write_json,
-)
-from nnunet_lopsided.tables import read_table, write_table
+from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.patients import CASES_FILE
+from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset, reference
+from nnunet_lopsided.nnunet.splitting import folds_of_part
 
 CHANNELS = ("CT",)
 # Folders of the split of Shirokikh et al. 2020.

@@ -18,10 +18,11 @@ from nnunet_lopsided.dataset_conversion.converters.writing import (
     Options,
     fill_dataset,
 )
-from nnunet_lopsided.dataset_conversion.patients import CASES_FILE, patients_of
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet_layout import Case, RawDataset, new_raw_dataset, raw_dataset, write_json
-from nnunet_lopsided.tables import read_table
+from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.tables import read_table
+from nnunet_lopsided.nnunet.patients import CASES_FILE, patients_of
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, new_raw_dataset, raw_dataset
 
 NOT_ANNOTATED_FILE = "not_annotated.json"
 

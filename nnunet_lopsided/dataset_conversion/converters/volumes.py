@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.images import Geometry, Header, Image, read_header, read_image
-from nnunet_lopsided.nnunet_layout import IMAGE_ENDINGS
+from nnunet_lopsided.nnunet.paths import IMAGE_ENDINGS
 
 
 class Volume(Protocol):

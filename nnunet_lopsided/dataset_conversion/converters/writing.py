@@ -14,22 +14,24 @@ from typing import Any, Literal
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.completeness import check_complete
 from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase
-from nnunet_lopsided.dataset_conversion.converters.splitting import (
+from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
+from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.files.completeness import check_complete
+from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import write_table
+from nnunet_lopsided.images import Geometry, Header, Image, difference, write_image
+from nnunet_lopsided.nnunet.lesion_labels import label_lesions
+from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.patients import CASES_FILE
+from nnunet_lopsided.nnunet.raw import link_file, new_raw_dataset
+from nnunet_lopsided.nnunet.splitting import (
     check_fraction,
     choose_test_patients,
     folds_by_patient,
     most_lesions,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
-from nnunet_lopsided.dataset_conversion.lesion_labels import label_lesions
-from nnunet_lopsided.dataset_conversion.parallel import for_each
-from nnunet_lopsided.dataset_conversion.patients import CASES_FILE
-from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.images import Geometry, Header, Image, difference, write_image
-from nnunet_lopsided.nnunet_layout import link_file, new_dataset_name, new_raw_dataset, nnunet_path, write_json
-from nnunet_lopsided.tables import write_table
 
 CONVERSION_FILE = "conversion.json"
 # Kept if all images of a release have it. Of the others, .nii would cost more in label maps than linking saves, and

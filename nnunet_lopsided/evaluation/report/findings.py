@@ -10,7 +10,7 @@ import numpy as np
 
 from nnunet_lopsided.evaluation.case import CaseResult
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.report.html import sortable_table
+from nnunet_lopsided.pages.html import sortable_table
 
 # Beyond this a page opens slowly; the CSV files have every row.
 MAX_ROWS = 2000

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +15,10 @@ from nnunet_lopsided.evaluation.case import CaseResult, Components
 from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.report.outline import outline
-from nnunet_lopsided.images import Geometry, Header, difference, read_header, read_image
-from nnunet_lopsided.nnunet_layout import label_maps
-
-Kind = Literal["missed", "false positive", "candidate"]
-# Half the side of a picture, unless the finding needs more; and the side in pixels beyond which images are shrunk.
-_HALF_MM = 22.0
-_MAX_PIXELS = 160
-# Where the axes of LPS coordinates grow, and the opposite; and the least cosine of an axis that goes by their names.
-_AXES = (("L", "R"), ("P", "A"), ("S", "I"))
-_ALIGNED = 0.87
+from nnunet_lopsided.images import Header, difference, read_header, read_image
+from nnunet_lopsided.nnunet.results import label_maps
+from nnunet_lopsided.pages.outline import outline
+from nnunet_lopsided.pages.pictures import Kind, Picture, Slice, finite, grey_png, window
 
 
 @dataclass(frozen=True)
@@ -39,56 +28,6 @@ class Finding:
     kind: Kind
     case: int
     component: int
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One slice of an image around a finding, ready to be shown.
-
-    Attributes:
-        kind: ``missed`` or ``false positive``; ``candidate`` of an audit.
-        title: the case.
-        caption: what the finding is, plain text.
-        png: the slice, 8-bit grey.
-        shape: of the shown part in voxels, (h, w); outlines are drawn in these.
-        spacing_mm: of the slice, (y, x).
-        reference: outline of all lesions in it, as SVG path data.
-        candidate: outline of all candidates in it.
-        edges: what lies at the left, right, top and bottom: ``R L A P`` ..., or the array's axes.
-    """
-
-    kind: Kind
-    title: str
-    caption: str
-    png: bytes
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float]
-    reference: str
-    candidate: str
-    edges: tuple[str, str, str, str] = ("", "", "", "")
-
-    def figure(self) -> str:
-        """The picture as HTML."""
-        height, width = self.shape
-        size = f'width="{width}" height="{height}"'
-        # Voxels need not be square: the picture is as wide and high as what it shows.
-        tall, wide = height * self.spacing_mm[0], width * self.spacing_mm[1]
-        outlines = [
-            (kind, path) for kind, path in (("reference", self.reference), ("candidate", self.candidate)) if path
-        ]
-        # All casings first: where both run along the same edges, the gaps of the dashes show the reference.
-        paths = "".join(f'<path class="outline casing" d="{path}"/>' for _, path in outlines)
-        paths += "".join(f'<path class="outline {kind}" d="{path}"/>' for kind, path in outlines)
-        sides = zip(("left", "right", "top", "bottom"), self.edges, strict=True)
-        letters = "".join(f'<span class="edge {side}">{letter}</span>' for side, letter in sides if letter)
-        label = escape(f"{self.kind}, {self.title}, {self.caption}")
-        return (
-            f'<figure><div class="slice"><svg viewBox="0 0 {width} {height}" '
-            f'preserveAspectRatio="none" role="img" aria-label="{label}" '
-            f'style="aspect-ratio:{wide:g}/{tall:g}"><image {size} preserveAspectRatio="none" '
-            f'href="data:image/png;base64,{b64encode(self.png).decode()}"/>{paths}</svg>{letters}</div>'
-            f"<figcaption><b>{escape(self.title)}</b><br>{escape(self.caption)}</figcaption></figure>"
-        )
 
 
 @dataclass(frozen=True)
@@ -193,18 +132,6 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
     return tuple(pictures[finding] for finding in findings)
 
 
-def finite(image: NDArray[Any]) -> NDArray[Any]:
-    """The image with the lowest of its values in place of NaN and infinity."""
-    known = np.isfinite(image)
-    return image if known.all() else np.where(known, image, image[known].min() if known.any() else 0)
-
-
-def window(image: NDArray[Any]) -> tuple[float, float]:
-    """Grey values shown as black and white."""
-    low, high = np.percentile(image, (0.5, 99.8))
-    return float(low), max(float(high), float(low) + 1e-6)
-
-
 def _picture(
     finding: Finding,
     case: CaseResult,
@@ -238,89 +165,6 @@ def _picture(
     )
 
 
-@dataclass(frozen=True)
-class Slice:
-    """What of a volume is shown around a place: one slice, cut to a square, turned as radiologists read it.
-
-    Attributes:
-        geometry: of the volume.
-        centre: the place, in voxels; its element ``axis`` chooses the slice.
-        box: first (inclusive) and last (exclusive) index along each axis of what must fit.
-        axis: of the array, across which the slice lies; without meaning in 2D.
-    """
-
-    geometry: Geometry
-    centre: NDArray[np.integer]
-    box: NDArray[np.int64]
-    axis: int = 0
-
-    @property
-    def _axes(self) -> tuple[int, int]:
-        """The array's axes that are rows and columns."""
-        rest = [a for a in range(len(self.centre)) if len(self.centre) == 2 or a != self.axis]
-        return rest[0], rest[1]
-
-    @property
-    def spacing_mm(self) -> tuple[float, float]:
-        """Of its rows and columns."""
-        rows, columns = self._axes
-        return self.geometry.spacing_mm[rows], self.geometry.spacing_mm[columns]
-
-    @property
-    def edges(self) -> tuple[str, str, str, str]:
-        """What lies at the left, right, top and bottom."""
-        return orientation(self.geometry.direction, self.axis)[0]
-
-    def of(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """The whole slice of a volume; a 2D image as it is."""
-        return volume if volume.ndim == 2 else volume.take(int(self.centre[self.axis]), axis=self.axis)
-
-    def around(self, volume: NDArray[Any], beyond: Any) -> NDArray[Any]:
-        """The part of a volume that is shown; ``beyond`` is the value outside of it."""
-        return self.around_slice(self.of(volume), beyond)
-
-    def around_slice(self, whole: NDArray[Any], beyond: Any) -> NDArray[Any]:
-        """The part of a whole slice that is shown."""
-        axes = list(self._axes)
-        half_mm = max([_HALF_MM, *(0.75 * np.ptp(self.box[axes], axis=1) * self.spacing_mm)])
-        half = ceil(half_mm / self.spacing_mm[0]), ceil(half_mm / self.spacing_mm[1])
-        middle = int(self.centre[axes[0]]), int(self.centre[axes[1]])
-        return around(whole, middle, half, beyond)[orientation(self.geometry.direction, self.axis)[1]]
-
-
-def orientation(direction: Sequence[float], axis: int = 0) -> tuple[tuple[str, str, str, str], tuple[slice, slice]]:
-    """How a slice is turned to be read as radiologists do.
-
-    The patient's right is at the left of the picture, or else the front; the front, or else the head, is at the top.
-
-    Args:
-        direction: cosines, row by row, as in ``Geometry``.
-        axis: of the array, at one index of which the slice lies.
-
-    Returns:
-        What lies at the left, right, top and bottom of the picture, and the slices that flip rows and columns. Where
-        an axis of the array is more than about 30 degrees off the patient's, and in 2D, nothing is flipped, and the
-        right and the bottom are named ``+x`` and ``+y``, where the array's axes grow.
-
-    Example:
-        >>> orientation((-1, 0, 0, 0, 1, 0, 0, 0, 1))  # columns grow to the patient's right
-        (('R', 'L', 'A', 'P'), (slice(None, None, 1), slice(None, None, -1)))
-    """
-    # The file's axes go x, y, z, the array's the other way round; columns of the slice first.
-    in_slice = [i for i in range(3) if i != 2 - axis]
-    cosines = np.reshape(direction, (3, 3)).T[in_slice] if len(direction) == 9 else np.zeros((2, 3))
-    named = [_AXES[int(np.abs(row).argmax())] for row in cosines]
-    if (np.abs(cosines).max(axis=1) < _ALIGNED).any() or named[0] == named[1]:
-        return ("", "+x", "", "+y"), (slice(None), slice(None))
-    edges, flips = [], []
-    for row, (towards, away), last in zip(cosines, named, ("LPS", "PIL"), strict=True):
-        grows = row[np.abs(row).argmax()] > 0
-        end, start = (towards, away) if towards in last else (away, towards)
-        edges += [start, end]
-        flips.append(slice(None, None, 1 if grows == (end == towards) else -1))
-    return (edges[0], edges[1], edges[2], edges[3]), (flips[1], flips[0])
-
-
 def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.bool_]:
     """The voxels of the candidates."""
     prediction = loaded.prediction
@@ -351,28 +195,3 @@ def _caption(
     if finding.kind != "missed" and case.ranked:
         parts.append(f"confidence {case.confidence[k]:.2f}")
     return ", ".join(parts)
-
-
-def around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int], beyond: Any) -> NDArray[Any]:
-    """The part of a slice around a pixel, the pixel in its middle; ``beyond`` is the value outside of the slice."""
-    part = np.full((2 * half[0] + 1, 2 * half[1] + 1), beyond, array.dtype)
-    source, target = [], []
-    for middle, reach, size in zip(centre, half, array.shape, strict=True):
-        low, high = max(0, middle - reach), min(size, middle + reach + 1)
-        source.append(slice(low, high))
-        target.append(slice(low - middle + reach, high - middle + reach))
-    part[tuple(target)] = array[tuple(source)]
-    return part
-
-
-def grey_png(part: NDArray[Any], limits: tuple[float, float]) -> bytes:
-    from PIL import Image
-
-    low, high = limits
-    grey = np.clip((part.astype(np.float64) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    picture = Image.fromarray(grey)
-    if max(picture.size) > _MAX_PIXELS:
-        picture.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return stream.getvalue()

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.evaluation.report.html import interval, number, table
+from nnunet_lopsided.pages.html import interval, number, table
 
 # Title, and what the number says to someone who has not read the reference.
 METRICS: dict[str, tuple[str, str]] = {

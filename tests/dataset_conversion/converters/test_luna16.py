@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from nnunet_lopsided.dataset_conversion.converters import luna16
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet_layout import RawDataset
+from nnunet_lopsided.nnunet.raw import RawDataset
 
 Z0, DZ = -120.5, 2.5
 UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.{}"

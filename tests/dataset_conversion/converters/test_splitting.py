@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunet_lopsided.dataset_conversion.converters.splitting import choose_test_patients, folds_by_patient, stratum
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.splitting import choose_test_patients, folds_by_patient, stratum
 
 PATIENTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(0, 20), min_size=2, max_size=40)
 

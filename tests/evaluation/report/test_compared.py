@@ -1,13 +1,13 @@
-"""nnunet_lopsided.evaluation.report.compared: the page of a comparison."""
+"""nnunet_lopsided.evaluation.report.comparison_page: the page of a comparison."""
 
 import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
-from nnunet_lopsided.evaluation.comparison_outputs import comparison_dict
+from nnunet_lopsided.evaluation.comparison_writing import comparison_dict
 from nnunet_lopsided.evaluation.intervals import Interval
-from nnunet_lopsided.evaluation.report.compared import _row, comparison_html
-from nnunet_lopsided.evaluation.tables import read_evaluation
+from nnunet_lopsided.evaluation.report.comparison_page import _row, comparison_html
+from nnunet_lopsided.evaluation.saved import read_evaluation
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 
@@ -74,7 +74,7 @@ def test_hostile_names_and_three_models(two_models, parse_self_contained):
 
 def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_cases, tmp_path, parse_self_contained):
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.outputs import write_results
+    from nnunet_lopsided.evaluation.writing import write_results
 
     for name, hard in (("hard", True), ("soft", False)):
         result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=hard, n_replicates=0)

@@ -9,16 +9,9 @@ from PIL import Image as Pillow
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
-from nnunet_lopsided.evaluation.report.gallery import (
-    Finding,
-    ImageFolder,
-    Picture,
-    Slice,
-    choose,
-    gallery,
-    orientation,
-)
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, choose, gallery
 from nnunet_lopsided.images import Geometry, Image, write_image
+from nnunet_lopsided.pages.pictures import Picture, Slice, orientation
 
 
 def geometry(spacing_mm, origin=0.0):

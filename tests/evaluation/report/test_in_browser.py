@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.evaluation import evaluate_folder
-from nnunet_lopsided.evaluation.outputs import summary_dict
 from nnunet_lopsided.evaluation.report import report_html
+from nnunet_lopsided.evaluation.summary_json import summary_dict
 from tests.browser import BROWSER, FLAGS
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium")

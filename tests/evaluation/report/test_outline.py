@@ -1,4 +1,4 @@
-"""nnunet_lopsided.evaluation.report.outline."""
+"""nnunet_lopsided.pages.outline."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnunet_lopsided.evaluation.report.outline import outline
+from nnunet_lopsided.pages.outline import outline
 
 
 def edges_of(path):

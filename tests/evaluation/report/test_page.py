@@ -9,12 +9,12 @@ import pytest
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation import EvaluationRules, Metrics, evaluate_folder
-from nnunet_lopsided.evaluation.outputs import summary_dict
 from nnunet_lopsided.evaluation.report import report_html
 from nnunet_lopsided.evaluation.report.findings import MAX_ROWS
 from nnunet_lopsided.evaluation.report.gallery import gallery
-from nnunet_lopsided.evaluation.report.html import data_block, page
 from nnunet_lopsided.evaluation.report.numbers import COUNTS, DETAILS, METRICS
+from nnunet_lopsided.evaluation.summary_json import summary_dict
+from nnunet_lopsided.pages.html import data_block, page
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "\"'><b>&amp;", "a' onclick='b"]
 

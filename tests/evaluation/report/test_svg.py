@@ -1,11 +1,11 @@
-"""nnunet_lopsided.evaluation.report.svg and charts."""
+"""nnunet_lopsided.pages.svg and charts."""
 
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from nnunet_lopsided.evaluation.report.charts import MAX_POINTS, lines_over, sensitivity_by_diameter, thinned
-from nnunet_lopsided.evaluation.report.svg import Plot, say, steps, ticks
+from nnunet_lopsided.pages.charts import MAX_POINTS, lines_over, sensitivity_by_diameter, thinned
+from nnunet_lopsided.pages.svg import Plot, say, steps, ticks
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,289 @@
+"""Scoring audits of a dataset whose lesions were deleted on purpose: JSON, CSV and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided import __version__
+from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
+from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
+from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.loading import lesion_class
+from nnunet_lopsided.evaluation.matching import match
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.files.folders import new_output_folder
+from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import write_table
+from nnunet_lopsided.images import difference, read_image
+from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
+from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.pages.html import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCORE_FILE, SCORE_TABLE, SCORE_PICTURE = "audit_score.json", "audit_score.csv", "audit_score.png"
+
+_WORDS = {"mean": "mean", "max": "highest"}
+
+
+@dataclass(frozen=True)
+class ScoredAudit:
+    """An audit against the truth.
+
+    Attributes:
+        audit: which.
+        name: by which tables call it.
+        lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
+        n_not_in_truth: annotated lesions of which no voxel is lesion in the truth.
+        rankings: its own, those by mean and by highest probability, and the random order.
+    """
+
+    audit: StoredAudit
+    name: str
+    lesion: NDArray[np.int64]
+    n_not_in_truth: int
+    rankings: tuple[RankingScore, ...]
+
+
+def score_audits(
+    folder: Path | None, truth: int | str, against: Sequence[Path] = (), n_workers: int = 2
+) -> list[ScoredAudit]:
+    """Match the candidates of audits to the lesions that their dataset lacks.
+
+    A missed lesion is a component of the truth no voxel of which is annotated in the audited dataset. A candidate lies
+    on one by the rules of the evaluation: its centroid is within 1 mm of it.
+
+    Args:
+        folder: of the audit; see :func:`~nnunet_lopsided.audit.stored.chosen_audit`.
+        truth: id or name of the dataset with the whole labels.
+        against: further audits of the same dataset.
+        n_workers: cases read at the same time.
+
+    Raises:
+        InputError: an audit is missing, its labels have changed since, the truth is the audited dataset itself or has
+            other label values, or a case is missing in the truth or does not fit it.
+    """
+    audits = [chosen_audit(folder, near=[Path.cwd()]), *map(read_audit, against)]
+    others = sorted({audit.dataset for audit in audits})
+    if len(others) > 1:
+        raise InputError(f"expected audits of one dataset, got {', '.join(others)}")
+    dataset, whole = raw_dataset(others[0]), raw_dataset(truth)
+    _check_truth(whole, dataset)
+    names = _names(audits)
+    return [_scored(audit, name, dataset, whole, n_workers) for audit, name in zip(audits, names, strict=True)]
+
+
+def _check_truth(truth: RawDataset, audited: RawDataset) -> None:
+    if truth.name == audited.name:
+        raise InputError(f"the truth: expected the dataset with the whole labels, found the audited one, {truth.name}")
+    expected, found = (dataset.label_scheme.label_values for dataset in (audited, truth))
+    if not set(found) <= set(expected):
+        raise InputError(
+            f"{truth.folder / 'dataset.json'}: expected lesions among the label values {_listed(expected)} of "
+            f"{audited.name}, found {_listed(found)}"
+        )
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _names(audits: Sequence[StoredAudit]) -> list[str]:
+    """The trainers, or the folders where those do not tell audits apart."""
+    trainers = [" + ".join(model["trainer"] for model in audit.record["models"]) for audit in audits]
+    return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
+
+
+def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDataset, n_workers: int) -> ScoredAudit:
+    annotated, whole = ({case.name: case for case in of.training_cases()} for of in (dataset, truth))
+    check_unchanged(audit, dataset, list(annotated.values()))
+    target = lesion_class(audit.record["settings"]["label"], dataset.folder / "dataset.json")
+    rules = EvaluationRules(
+        tolerance_mm=audit.record["settings"]["tolerance_mm"], connectivity=audit.record["settings"]["connectivity"]
+    )
+    by_case: dict[str, list[int]] = {}
+    for place, candidate in enumerate(audit.candidates):
+        by_case.setdefault(candidate.case, []).append(place)
+
+    def matched(case: str) -> tuple[int, int, NDArray[np.int64]]:
+        """Missed and disputed lesions of a case, and that of each of its candidates, by number (from 1; 0: none)."""
+        if case not in whole:
+            raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
+        path, label = _label(whole[case]), _label(annotated[case])
+        full, part = read_image(path), read_image(label)
+        check_label_values(truth, case, path, full.array)
+        differing = difference(full, part)
+        if differing is not None:
+            raise InputError(f"case {case}: {path} and {label} differ: {differing}")
+        lesion_masks = target.mask(full.array), target.mask(part.array)
+        missed, disputed = (
+            _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
+        )
+        places = by_case.get(case, [])
+        if not places:
+            return len(missed), len(disputed), np.zeros(0, np.int64)
+        numbers = audit.read_map(case, label, part, dataset.file_ending)
+        flat = numbers.array.reshape(-1)
+        voxels = np.flatnonzero(flat)
+        ids = {audit.candidates[place].number: i for i, place in enumerate(places, 1)}
+        table = np.zeros(int(flat.max()) + 1, np.int64)
+        for value, i in ids.items():
+            if value >= len(table) or not (flat[voxels] == value).any():
+                path = audit.map_of(case, dataset.file_ending)
+                raise InputError(f"case {case}: {path} has no voxel of candidate {value}")
+            table[value] = i
+        own = voxels[table[flat[voxels]] > 0]
+        candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
+        score = np.array([audit.candidates[place].score for place in places])
+        return len(missed), len(disputed), match(missed, candidates, score, rules).lesion_of_candidate
+
+    lesion = np.zeros(len(audit.candidates), np.int64)
+    n_missed = n_disputed = 0
+    cases = sorted(audit.record["cases"])
+    for case, (n, n_other, found) in zip(cases, for_each(matched, cases, n_workers, f"scoring {name}"), strict=True):
+        places = by_case.get(case, [])
+        lesion[places] = np.where(found > 0, found + n_missed, 0)
+        n_missed += n
+        n_disputed += n_other
+    # By rank, not by score: equal scores have an order too, and a score may be cut off at 1.
+    descending = -np.arange(len(lesion), dtype=np.float64)
+    rankings = [score_ranking(f"{name}, its ranking", lesion, descending, n_missed)]
+    for what in ("mean", "max"):
+        other = np.array([getattr(candidate, f"{what}_probability") for candidate in audit.candidates])
+        order = np.argsort(-other, kind="stable")
+        rankings.append(score_ranking(f"{name}, {_WORDS[what]} probability", lesion[order], other[order], n_missed))
+    return ScoredAudit(audit, name, lesion, n_disputed, (*rankings, random_order(lesion, n_missed)))
+
+
+def _label(case: Case) -> Path:
+    assert case.label is not None, "training_cases() gives labels"
+    return case.label
+
+
+def _without(
+    full: NDArray[np.bool_], part: NDArray[np.bool_], spacing_mm: tuple[float, ...], rules: EvaluationRules
+) -> Lesions:
+    """The lesions of one mask of which no voxel is in another."""
+    lesions = find_lesions(full, spacing_mm, rules.connectivity)
+    shared = np.bincount(lesions.voxel_ids[part.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1) > 0
+    gone = ~shared[lesions.voxel_ids]
+    _, ids = np.unique(lesions.voxel_ids[gone], return_inverse=True)
+    return lesions_of_voxels(lesions.shape, lesions.spacing_mm, lesions.voxels[gone], ids.reshape(-1) + 1)
+
+
+def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
+    """Of all audits; the random order of the first only."""
+    return [*scored[0].rankings, *(ranking for other in scored[1:] for ranking in other.rankings[:-1])]
+
+
+def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, overwrite: bool = False) -> None:
+    """Write the score to a temporary folder beside ``folder`` and rename it when complete.
+
+    Raises:
+        InputError: the target is refused or cannot be written.
+    """
+    from nnunet_lopsided.evaluation.report.figures import png
+
+    rankings = _rankings(scored)
+    n_missed = rankings[0].n_missed
+    content = {
+        "schema_version": 1,
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        "truth": raw_dataset(truth).name,
+        "audits": [{"id": s.audit.id, "name": s.name, "dataset": s.audit.dataset} for s in scored],
+        "missed_lesions": n_missed,
+        "annotated_lesions_not_in_truth": scored[0].n_not_in_truth,
+        "estimated_miss_rate": scored[0].audit.record["miss_rate"],
+        "rankings": [_entry(ranking, n_missed) for ranking in rankings],
+    }
+    with new_output_folder(folder, overwrite, [], (SCORE_FILE, SCORE_TABLE), "lopsided-audit score") as unfinished:
+        write_json(unfinished / SCORE_FILE, content)
+        rows = (
+            [ranking.name, n, f"{precision:.6g}", f"{found:.6g}"]
+            for ranking in rankings
+            for n, (precision, found) in enumerate(zip(ranking.precision, ranking.found, strict=True), 1)
+        )
+        write_table(unfinished / SCORE_TABLE, ["ranking", "reviewed", "precision", "found"], rows)
+        (unfinished / SCORE_PICTURE).write_bytes(png(lambda: _figure(rankings)))
+
+
+def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
+    return {
+        "name": ranking.name,
+        "candidates": ranking.n_candidates,
+        "on_missed_lesions": ranking.n_hits,
+        "average_precision": ranking.average_precision,
+        "reviewed": [vars(ranking.after(n)) | {"asked": n} for n in reviewed_numbers(n_missed)],
+    }
+
+
+def score_table(scored: Sequence[ScoredAudit]) -> str:
+    """The score in lines of text."""
+    rankings = _rankings(scored)
+    n_missed = rankings[0].n_missed
+    lines = [f"{n_missed} missed lesions" + ("" if n_missed else ": every lesion of the truth is annotated")]
+    if scored[0].n_not_in_truth:
+        lines.append(f"{scored[0].n_not_in_truth} annotated lesions have no voxel in the truth")
+    for ranking in rankings:
+        area = "" if ranking.average_precision is None else f", average precision {number(ranking.average_precision)}"
+        lines.append(f"{ranking.name}: {ranking.n_candidates} candidates{area}")
+        for n in reviewed_numbers(n_missed):
+            after = ranking.after(n)
+            lines.append(f"  first {n:>5}: precision {number(after.precision)}, found {number(after.found)}")
+    return "\n".join(lines)
+
+
+def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None = None) -> Decisions:
+    """What a reader who knows the truth decides: candidates on a missed lesion are accepted, the others rejected.
+
+    Args:
+        scored: the audit against the truth.
+        truth: id or name of the dataset with the whole labels.
+        first: how many candidates are decided on, by rank; None: all.
+    """
+    verdicts: dict[tuple[str, int], Verdict] = {
+        (candidate.case, candidate.number): "accept" if lesion else "reject"
+        for candidate, lesion in zip(scored.audit.candidates[:first], scored.lesion[:first].tolist(), strict=True)
+    }
+    return Decisions(scored.audit.id, verdicts, {"decided_by": raw_dataset(truth).name, "first": first})
+
+
+def write_decisions(decisions: Decisions, path: Path) -> None:
+    """Write decisions as the CSV that ``lopsided-audit apply`` reads."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    rows = ([decisions.audit, case, number, verdict] for (case, number), verdict in decisions.verdicts.items())
+    write_table(unfinished, COLUMNS, rows)
+    unfinished.replace(path)
+
+
+def _figure(rankings: Sequence[RankingScore]) -> Figure:
+    from matplotlib.figure import Figure
+
+    from nnunet_lopsided.evaluation.report.figures import draw_pr_steps
+
+    rows = (len(rankings) + 1) // 2
+    figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")
+    curve, reviewed = figure.subplots(1, 2)
+    for ranking in rankings:
+        if not ranking.n_candidates:
+            continue
+        style = "--" if ranking.average_precision is None else "-"
+        draw_pr_steps(curve, ranking.found, ranking.precision, linestyle=style, label=ranking.name)
+        reviewed.plot(np.arange(1, ranking.n_candidates + 1), ranking.found, linestyle=style, label=ranking.name)
+    curve.set(title="Precision", xlabel="missed lesions found", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
+    reviewed.set(title="Yield", xlabel="candidates reviewed", ylabel="missed lesions found", ylim=(0, 1.04))
+    if rankings[0].n_missed:
+        reviewed.axvline(rankings[0].n_missed, color="#9aa2af", linewidth=0.8)
+    figure.legend(*reviewed.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    return figure

@@ -1,0 +1,262 @@
+"""Reading the output folder of an evaluation back: summary.json and the three tables of cases, lesions, candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.case import CaseResult, Components, VoxelCounts
+from nnunet_lopsided.evaluation.confidence import BY_SIZE, CandidateScores
+from nnunet_lopsided.evaluation.matching import Matches, Pairs
+from nnunet_lopsided.evaluation.pooling import pool
+from nnunet_lopsided.evaluation.rows import STATUS_NAMES
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.evaluation.summary import resampled_metrics
+from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, flat_metrics
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.tables import read_table
+
+# Settings beside the rules that decide what is counted.
+_FURTHER_RULES = (
+    "label",
+    "threshold_rule",
+    "average_precision",
+    "average_recall_max_fp_per_case",
+)
+# A name, and where a curve is read.
+_NO_RULES = ("profile", "fp_per_case")
+# The tables have 9 significant digits.
+_TOLERANCE = 1e-6
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SavedEvaluation:
+    """One output folder of ``lopsided-eval``.
+
+    Attributes:
+        name: of the model.
+        folder: where it was read from.
+        summary: content of summary.json.
+        rules: by which the cases were evaluated.
+        cases: the tables, sorted by name. What they do not hold is empty: histograms of probabilities and boxes.
+    """
+
+    name: str
+    folder: Path
+    summary: dict[str, Any]
+    rules: EvaluationRules
+    cases: tuple[CaseResult, ...]
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The metrics of summary.json without intervals; those by confidence as ``map_by_mean``, ``map_by_max``, ..."""
+        return {name: value for name, value in flat_metrics(self.summary["metrics"]).items() if "_ci95" not in name}
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """The settings that must be the same where numbers are compared."""
+        settings = _known(self.summary["settings"])
+        names = [f.name for f in fields(EvaluationRules) if f.name not in _NO_RULES] + list(_FURTHER_RULES)
+        hard = any(case.kind == "labels" for case in self.cases)
+        return {**{name: settings[name] for name in names}, "predictions": "hard labels" if hard else "probabilities"}
+
+
+def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluation:
+    """Read what ``lopsided-eval`` wrote.
+
+    The metrics are computed again from the tables and must be those of summary.json.
+
+    Args:
+        folder: output folder.
+        name: of the model; None: the folder's.
+
+    Raises:
+        InputError: the folder is no evaluation, was written by a version with other files, or its files do not belong
+            together.
+    """
+    folder = Path(folder)
+    if not (folder / "summary.json").is_file():
+        raise InputError(f"{folder} is no output folder of lopsided-eval: it holds no summary.json")
+    summary = read_json(folder / "summary.json")
+    found = summary.get("schema_version") if isinstance(summary, dict) else None
+    if found != SCHEMA_VERSION:
+        raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {found}")
+    try:
+        rules = _rules(summary["settings"])
+        cases = _cases(folder, rules, summary["settings"]["censored_references"] is not None)
+        evaluation = SavedEvaluation(name or folder.resolve().name, folder, summary, rules, cases)
+        evaluation.rule_settings  # noqa: B018  every setting is there
+        _check(evaluation)
+    except KeyError as error:
+        raise InputError(f"{folder}: {error.args[0]} is missing; evaluate again with this version") from error
+    return evaluation
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the rules that did not exist when candidates were always ranked by their mean probability."""
+    known = {"min_candidate_voxels": 1, **settings}
+    return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
+
+
+def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
+    known = _known(settings)
+    values: dict[str, Any] = {f.name: known[f.name] for f in fields(EvaluationRules)}
+    # Where it was not chosen, the settings say what it is in 2D and in 3D.
+    if isinstance(values["connectivity"], dict):
+        values["connectivity"] = None
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return EvaluationRules(**{**values, **lists})
+
+
+def _cases(folder: Path, rules: EvaluationRules, censored: bool) -> tuple[CaseResult, ...]:
+    of_case = [row for row in read_table(folder / "cases.csv") if row["prediction"] != "skipped"]
+    lesions, candidates = (_by_case(read_table(folder / f"{name}.csv")) for name in ("lesions", "candidates"))
+    cases = []
+    for row in of_case:
+        name = row["case"]
+        try:
+            cases.append(_case(row, lesions.pop(name, []), candidates.pop(name, []), rules, censored))
+        except ValueError as error:
+            raise InputError(f"{folder}, case {name}: {error}") from error
+    if lesions or candidates:
+        raise InputError(f"{folder}: case {min([*lesions, *candidates])} has rows, but not in cases.csv")
+    return tuple(cases)
+
+
+def _by_case(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append(row)
+    return found
+
+
+def _case(
+    row: Row, lesions: Sequence[Row], candidates: Sequence[Row], rules: EvaluationRules, censored: bool
+) -> CaseResult:
+    kind = row["prediction"]
+    status = {name: value for value, name in STATUS_NAMES.items()}
+    for component in candidates:
+        if component["status"] not in status:
+            raise ValueError(f"unknown status {component['status']!r} in candidates.csv")
+    matches = Matches(
+        np.array([status[c["status"]] for c in candidates], np.int8),
+        _column(candidates, "lesion", _whole),
+        _column(candidates, "distance_mm", _number),
+        _column(candidates, "overlap_voxels", _whole),
+        _column(candidates, "lesions_touched", _whole),
+        _column(lesions, "candidate", _whole),
+        _column(lesions, "dice", _number),
+        pairs_of(candidates, len(lesions)),
+    )
+    scores = scores_of(candidates, kind == "labels")
+    reference = _whole(row["reference_voxels"])
+    return CaseResult(
+        row["case"],
+        row["patient"],
+        kind,
+        _components(lesions),
+        _components(candidates),
+        scores.by(rules.confidence),
+        _column(lesions, "counted", _whole) == 1,
+        matches,
+        _column(lesions, "mean_probability", _number),
+        _column(lesions, "entropy_bits", _number),
+        np.zeros(1, np.int64),
+        VoxelCounts(reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])),
+        VoxelCounts(reference, _whole(row["segmented_voxels"]), _whole(row["shared_segmented_voxels"])),
+        scores,
+        kind != "labels" or rules.confidence in BY_SIZE,
+        _whole(row.get("dropped_candidates", "")),
+        _column(lesions, "censored", _whole) == 1 if censored else None,
+    )
+
+
+def scores_of(candidates: Sequence[Row], hard: bool) -> CandidateScores:
+    """What ranks the candidates of candidates.csv.
+
+    Args:
+        candidates: its rows. Those of older versions have the mean probability as their confidence, and no highest.
+        hard: whether the predictions are hard labels, whose probabilities are 1.
+    """
+    n_voxels = _column(candidates, "n_voxels", _whole)
+    if hard:
+        return CandidateScores(np.ones(len(candidates)), np.ones(len(candidates)), n_voxels)
+    if candidates and "mean_probability" not in candidates[0]:
+        return CandidateScores(_column(candidates, "confidence", _number), np.full(len(candidates), np.nan), n_voxels)
+    learned = _column(candidates, "learned_confidence", _number)
+    return CandidateScores(
+        _column(candidates, "mean_probability", _number),
+        _column(candidates, "max_probability", _number),
+        n_voxels,
+        learned if not np.isnan(learned).any() else None,
+    )
+
+
+def pairs_of(candidates: Sequence[Row], n_lesions: int) -> Pairs:
+    """What matches what by candidates.csv; by older ones, which tell of each candidate one lesion alone, only that."""
+    old = bool(candidates) and "matched_lesions" not in candidates[0]
+    lesions, shared = ("lesion", "overlap_voxels") if old else ("matched_lesions", "matched_voxels")
+    rows = [
+        (i + 1, int(lesion), int(n))
+        for i, row in enumerate(candidates)
+        for lesion, n in zip(row[lesions].split(), row[shared].split(), strict=not old)
+    ]
+    columns = np.array(rows, np.int64).reshape(-1, 3).T
+    return Pairs(
+        candidate_ids=columns[0],
+        lesion_ids=columns[1],
+        n_shared=columns[2],
+        n_candidates=len(candidates),
+        n_lesions=n_lesions,
+    )
+
+
+def _components(rows: Sequence[Row]) -> Components:
+    axes = ["centroid_y", "centroid_x"] if any(not row["centroid_z"] for row in rows) else None
+    names = axes or ["centroid_z", "centroid_y", "centroid_x"]
+    centroid = np.stack([_column(rows, name, _number) for name in names], axis=1)
+    return Components(
+        _column(rows, "n_voxels", _whole),
+        _column(rows, "volume_mm3", _number),
+        _column(rows, "diameter_mm", _number),
+        centroid,
+        np.zeros((len(rows), len(names), 2), np.int64),
+    )
+
+
+def _column(rows: Sequence[Row], name: str, parse: Callable[[str], Any]) -> NDArray[Any]:
+    return np.array([parse(row[name]) for row in rows], np.int64 if parse is _whole else np.float64)
+
+
+def _whole(cell: str) -> int:
+    return int(cell) if cell else 0
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell else np.nan
+
+
+def _check(evaluation: SavedEvaluation) -> None:
+    """Refuse tables that give other metrics than summary.json."""
+    if not evaluation.cases:
+        raise InputError(f"{evaluation.folder}: cases.csv has no cases")
+    pooled = pool(evaluation.cases, evaluation.rules)
+    again = resampled_metrics(pooled, np.ones((1, len(pooled.patients)), np.int64))
+    for name, values in again.items():
+        if name not in evaluation.metrics or name == "lesion_entropy_bits":
+            continue
+        expected, value = evaluation.metrics[name], float(values[0])
+        same = np.isnan(value) if expected is None else abs(value - expected) <= _TOLERANCE * max(1, abs(expected))
+        if not same:
+            raise InputError(
+                f"{evaluation.folder}: the tables do not belong to summary.json: {name} is {value:.6g} by the tables, "
+                f"{expected} by summary.json"
+            )

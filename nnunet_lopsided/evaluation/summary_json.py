@@ -1,0 +1,160 @@
+"""The content of summary.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+import nnunet_lopsided
+from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
+from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
+from nnunet_lopsided.evaluation.curves import OperatingPoints
+from nnunet_lopsided.evaluation.folder import FolderResult
+from nnunet_lopsided.evaluation.intervals import Interval
+from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
+from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, Summary
+
+SCHEMA_VERSION = 1
+
+
+def summary_dict(result: FolderResult) -> dict[str, Any]:
+    """The content of summary.json: plain JSON types, None for what is undefined, never NaN."""
+    summary = result.summary
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "metrics": _metrics(summary),
+        "undefined": summary.undefined,
+        "counts": asdict(summary.counts),
+        "intervals": {f"{name}_ci95": value.ends for name, value in summary.intervals.items()},
+        "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
+        "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
+        "by_threshold": [
+            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
+            for threshold, s in result.by_threshold
+        ],
+        "sensitivity_at_fp_per_case": [
+            {**vars(matched), "sensitivity_ci95_bootstrap": interval.ends}
+            for matched, interval in summary.sensitivity_at_fp
+        ],
+        "average_recall_80_percent": _subsampled(summary),
+        "lesion_histogram": _histogram(summary, result.rules.probability_bins),
+        "curves": _curves(summary.points),
+        "details": {
+            "patients": summary.n_patients,
+            "cases_with_lesions": summary.n_cases_with_lesions,
+            "false_positives_on_lesions": summary.n_false_positives_on_lesions,
+            "merges": summary.n_merges,
+            "ignored_lesions": summary.n_ignored_lesions,
+            "ignored_candidates": summary.n_ignored_candidates,
+            "dropped_candidates": summary.n_dropped_candidates,
+            "defined_bootstrap_replicates": summary.n_defined_replicates,
+            "missing_predictions": list(result.missing_predictions),
+            "predictions_without_reference": list(result.unreferenced_predictions),
+            "skipped": [asdict(skipped) for skipped in result.skipped],
+        },
+        "settings": _settings(result),
+    }
+
+
+def _metrics(summary: Summary) -> dict[str, Any]:
+    metrics = {
+        name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
+    }
+    return {**metrics, "map_by_confidence": dict(summary.metrics.map_by_confidence)}
+
+
+def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of summary.json with those by confidence one by one: ``map_by_mean``, ``map_by_max``, ...
+
+    Example:
+        >>> flat_metrics({"map": 0.5, "map_by_confidence": {"mean": 0.5, "sum": 1.0}})
+        {'map': 0.5, 'map_by_mean': 0.5, 'map_by_sum': 1.0}
+    """
+    by_confidence = metrics.get("map_by_confidence", {})
+    plain = {name: value for name, value in metrics.items() if name != "map_by_confidence"}
+    return {**plain, **{f"map_by_{name}": value for name, value in by_confidence.items()}}
+
+
+def _subsampled(summary: Summary) -> dict[str, float] | None:
+    if summary.average_recall_subsampled is None:
+        return None
+    mean, deviation = summary.average_recall_subsampled
+    return {"mean": mean, "standard_deviation": deviation}
+
+
+def _histogram(summary: Summary, n_bins: int) -> dict[str, list[Any]] | None:
+    if summary.lesion_histogram is None:
+        return None
+    return {"edges": [i / n_bins for i in range(n_bins + 1)], "counts": summary.lesion_histogram.tolist()}
+
+
+def _diameter_bin(b: DiameterBin) -> dict[str, Any]:
+    return {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_share(b)}
+
+
+def _share(group: DiameterBin | AnnotationGroup) -> dict[str, Any]:
+    return {
+        "lesions": group.n_lesions,
+        "detected": group.n_detected,
+        "sensitivity": group.sensitivity,
+        "sensitivity_ci95_wilson": group.interval.ends,
+        "sensitivity_ci95_bootstrap": group.bootstrap.ends,
+    }
+
+
+def _curves(points: OperatingPoints | None) -> dict[str, Any]:
+    if points is None:
+        return {"pr": None, "froc": None}
+    corners = points.corners()
+    shared = {
+        "threshold": corners.threshold.tolist(),
+        "true_positives": corners.n_true.tolist(),
+        "false_positives": corners.n_false.tolist(),
+    }
+    sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(corners.threshold)
+    return {
+        "pr": {**shared, "recall": sensitivity, "precision": corners.precision.tolist()},
+        "froc": {
+            "threshold": shared["threshold"],
+            "false_positives_per_case": corners.false_positives_per_case.tolist(),
+            "sensitivity": sensitivity,
+        },
+    }
+
+
+def _settings(result: FolderResult) -> dict[str, Any]:
+    inputs, rules = result.inputs, result.rules
+    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
+    return {
+        "version": nnunet_lopsided.__version__,
+        "references": str(inputs.references),
+        "censored_references": None if inputs.censored_references is None else str(inputs.censored_references),
+        "predictions": str(inputs.predictions),
+        "folds": None if inputs.folds is None else list(inputs.folds),
+        "label": inputs.label if inputs.label is not None else "all foreground",
+        "dataset_json": None if inputs.dataset_json is None else str(inputs.dataset_json),
+        "hard_labels": inputs.hard_labels,
+        "allow_missing": inputs.allow_missing,
+        "skip_bad": inputs.skip_bad,
+        "patients_regex": inputs.patients_regex,
+        **by_name,
+        "profile_changes": {name: _plain(value) for name, value in rules.changes.items()},
+        "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},
+        "thresholds": [threshold for threshold, _ in result.by_threshold] or [rules.threshold],
+        "threshold_rule": "p >= threshold, the threshold cast to the type of p",
+        "segmentation_rule": f"the predicted label map, or where there is none p >= {SEGMENTATION_THRESHOLD}",
+        "confidence_rule": f"{TITLES[rules.confidence]}, rounded to "
+        f"{SUM_DECIMALS if rules.confidence in BY_SIZE else CONFIDENCE_DECIMALS} decimals",
+        "confidence_model": None if result.confidence_model is None else str(result.confidence_model.path),
+        "confidence_model_has_seen": list(result.seen),
+        "average_precision": "step-wise, equal confidences in one point",
+        "average_recall_max_fp_per_case": AVERAGE_RECALL_MAX_FP,
+        "bootstrap_replicates": result.n_replicates,
+        "bootstrap_unit": "case" if inputs.patients_regex is None else "patient",
+        "seed": result.seed,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,106 @@
+"""JSON files: read and checked, written so that none is ever seen half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+
+
+def read_json(path: Path, shape: Any = None) -> Any:
+    """Content of a JSON file, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        shape: what is expected, see :func:`check_shape`; None: anything.
+
+    Raises:
+        InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none) or has
+            another shape.
+    """
+    try:
+        content = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
+    except FileNotFoundError:
+        raise InputError(f"file not found: {path}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    if shape is not None:
+        check_shape(content, shape, path)
+    return content
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"expected finite numbers, found {text[:20]}")
+    return value
+
+
+_TYPE_NAMES: dict[type, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    type(None): "null",
+    dict: "a mapping",
+    list: "a list",
+}
+
+
+def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
+    """Check what was read from a JSON file, as far as its user needs it.
+
+    Args:
+        value: what was read.
+        shape: a type, or a tuple of types; ``{"a": shape, ...}`` for a mapping with these keys, and maybe others;
+            ``{str: shape}`` for a mapping with any keys; ``[shape]`` for a list. A whole number is a number, true is
+            none.
+        path: the file, for messages.
+        key: where in the file ``value`` stands, for messages.
+
+    Raises:
+        InputError: something is missing or of another type: file, key, what was expected and what was found.
+
+    Example:
+        >>> check_shape({"folds": [0, "1"]}, {"folds": [int]}, Path("a.json"))
+        Traceback (most recent call last):
+        ...
+        nnunet_lopsided.errors.InputError: a.json: folds[1]: expected a whole number, found "1"
+    """
+    where = f"{path}: {key}" if key else str(path)
+    if isinstance(shape, dict):
+        check_shape(value, dict, path, key)
+        for name in value if str in shape else shape:
+            if name not in value:
+                raise InputError(f"{where}: expected the key {name}, found {', '.join(value)[:100] or 'none'}")
+            check_shape(value[name], shape.get(str) or shape[name], path, f"{key}.{name}" if key else name)
+    elif isinstance(shape, list):
+        check_shape(value, list, path, key)
+        for i, item in enumerate(value):
+            check_shape(item, shape[0], path, f"{key}[{i}]")
+    else:
+        kinds = shape if isinstance(shape, tuple) else (shape,)
+        if type(value) not in kinds and not (type(value) is int and float in kinds):
+            shown = _TYPE_NAMES[type(value)] if isinstance(value, (dict, list)) else json.dumps(value)[:100]
+            raise InputError(f"{where}: expected {' or '.join(_TYPE_NAMES[kind] for kind in kinds)}, found {shown}")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that ``path`` is never seen half-written."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, by which a change is noticed; read in pieces, as checkpoints are large."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""What dataset.json declares: label values, regions, channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """The classes of a dataset and the channels in which nnU-Net predicts them.
+
+    Attributes:
+        foreground: label values of every foreground class or region by name, in the order of dataset.json.
+        ignore: the value that marks voxels without annotation, or None.
+        has_regions: whether any class is a region (a set of label values). Then every foreground class has one sigmoid
+            channel, in the order of ``foreground``, and background has none; otherwise there is one softmax channel
+            per label value, background first.
+    """
+
+    foreground: dict[str, tuple[int, ...]]
+    ignore: int | None
+    has_regions: bool
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Every label value, background included and ignore left out, ascending."""
+        return tuple(sorted({0}.union(*self.foreground.values())))
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the network's output."""
+        return len(self.foreground) if self.has_regions else len(self.label_values)
+
+    def channels_of(self, name: str) -> tuple[int, ...]:
+        """Channels of the class ``name``: one for a region, else the softmax channels whose sum is its probability.
+
+        Source: ``LabelManager`` of nnU-Net 2.8.1: regions keep dataset.json's order without background; softmax
+        channels follow the sorted label values, so that channel and value are the same when values are consecutive.
+
+        Example:
+            >>> regions = LabelScheme({"whole": (1, 2), "core": (2,)}, None, has_regions=True)
+            >>> regions.channels_of("core"), regions.n_channels
+            ((1,), 2)
+            >>> LabelScheme({"a": (1,), "b": (2,)}, None, has_regions=False).channels_of("b")
+            (2,)
+        """
+        if self.has_regions:
+            return (list(self.foreground).index(name),)
+        return tuple(self.label_values.index(value) for value in self.foreground[name])
+
+
+def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
+    """The classes that dataset.json declares.
+
+    Args:
+        dataset_json: its content.
+        source: where it was read from, for error messages.
+
+    Raises:
+        InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round).
+    """
+    labels = dataset_json.get("labels") if isinstance(dataset_json, dict) else None
+    if not isinstance(labels, dict):
+        raise InputError(f"{source}: expected a mapping 'labels' from names to label values, found {labels!r}")
+    foreground = {}
+    try:
+        for name, value in labels.items():
+            values = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+            if name != "ignore" and set(values) != {0}:
+                foreground[name] = values
+        ignore = None if labels.get("ignore") is None else int(labels["ignore"])
+    except (TypeError, ValueError):
+        raise InputError(f"{source}: expected integer label values in 'labels', found {labels!r}") from None
+    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
+    return LabelScheme(foreground, ignore, regions)
+
+
+def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
+    """The names of the channels, in the order of the images.
+
+    Args:
+        dataset_json: the content of dataset.json; ``modality`` is what nnU-Net's first version called them.
+        source: its path, for messages.
+
+    Raises:
+        InputError: there are none, or they are not numbered.
+
+    Example:
+        >>> channel_names({"channel_names": {"10": "FLAIR", "2": "T1"}}, Path("dataset.json"))
+        ['T1', 'FLAIR']
+    """
+    key = "channel_names" if "channel_names" in dataset_json else "modality"
+    names = dataset_json.get(key)
+    if not isinstance(names, dict) or not names or not all(number.isdecimal() for number in names):
+        raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
+    return [str(names[number]) for number in sorted(names, key=int)]

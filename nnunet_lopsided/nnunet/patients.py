@@ -1,0 +1,49 @@
+"""Which cases belong to one patient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.tables import read_table
+
+CASES_FILE = "cases.csv"
+
+
+def patients_of(cases: Sequence[str], dataset_folder: Path, pattern: str | None = None) -> tuple[dict[str, str], str]:
+    """The patient of every case.
+
+    Args:
+        cases: names of cases.
+        dataset_folder: may hold ``cases.csv`` with the columns ``case`` and ``patient``, as lopsided-convert writes it.
+        pattern: a regular expression; its first group (or its match) in a case's name is the patient, whatever
+            ``cases.csv`` says. None: ``cases.csv``; where there is none, every case is a patient.
+
+    Returns:
+        The patient by case, and in words where that comes from.
+
+    Raises:
+        InputError: the pattern is no regular expression or does not match a case, or ``cases.csv`` lacks a case.
+    """
+    table = dataset_folder / CASES_FILE
+    if pattern is not None:
+        return {case: _matched(pattern, case) for case in cases}, f"regular expression {pattern}"
+    if not table.is_file():
+        return {case: case for case in cases}, "every case is a patient"
+    known = {row["case"]: row["patient"] for row in read_table(table, ("case", "patient"))}
+    for case in cases:
+        if not known.get(case):
+            raise InputError(f"{table}: case {case} has no row with its patient")
+    return {case: known[case] for case in cases}, CASES_FILE
+
+
+def _matched(pattern: str, case: str) -> str:
+    try:
+        match = re.search(pattern, case)
+    except re.error as error:
+        raise InputError(f"patients regex must be a regular expression, got {pattern!r}: {error}") from None
+    if match is None:
+        raise InputError(f"patients regex {pattern!r} does not match case {case}")
+    return match[1] if match.re.groups and match[1] is not None else match[0]

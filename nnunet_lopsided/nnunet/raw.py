@@ -1,0 +1,278 @@
+"""Datasets in nnU-Net's raw layout: their cases, and new ones that appear only when complete."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folders import _new_folder
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme
+from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name, nnunet_path
+
+
+@dataclass(frozen=True)
+class Case:
+    """The files of one case: one image per channel, in channel order, and the label map if there is one."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A dataset folder in nnU-Net's raw layout."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """The content of dataset.json.
+
+        Raises:
+            InputError: the file is missing, or what nnU-Net needs is missing in it.
+        """
+        path = self.folder / "dataset.json"
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise InputError(f"{path}: expected a mapping, found {type(content).__name__}")
+        missing = [key for key in ("labels", "file_ending") if key not in content]
+        if "channel_names" not in content and "modality" not in content:
+            missing.append("channel_names")
+        if missing:
+            raise InputError(f"{path}: missing: {', '.join(missing)}")
+        return content
+
+    @property
+    def file_ending(self) -> str:
+        return str(self.json["file_ending"])
+
+    @property
+    def channel_names(self) -> list[str]:
+        """In the order of the images; see :func:`channel_names`."""
+        return channel_names(self.json, self.folder / "dataset.json")
+
+    def training_cases(self) -> list[Case]:
+        """The training cases, sorted by name; images may be referenced by dataset.json instead of lying in imagesTr.
+
+        Raises:
+            InputError: there are none, or a case lacks its label or an image.
+        """
+        listed = self.json.get("dataset")
+        if listed is not None:
+            self._check_listed(listed)
+            cases = [
+                Case(name, tuple(self._expand(image) for image in files["images"]), self._expand(files["label"]))
+                for name, files in sorted(listed.items())
+            ]
+        else:
+            cases = self._cases_in("imagesTr", "labelsTr")
+        if not cases:
+            raise InputError(f"{self.folder}: no training cases in imagesTr ending in {self.file_ending}")
+        for case in cases:
+            self._check(case)
+        return cases
+
+    def test_cases(self) -> list[Case]:
+        """The cases of imagesTs, sorted by name, with their label from labelsTs where it exists."""
+        cases = self._cases_in("imagesTs", "labelsTs")
+        return [c if c.label is not None and c.label.is_file() else Case(c.name, c.images, None) for c in cases]
+
+    @cached_property
+    def label_scheme(self) -> LabelScheme:
+        """The classes of dataset.json."""
+        return label_scheme(self.json, self.folder / "dataset.json")
+
+    def test_files(self) -> list[Path]:
+        """The files of imagesTs and labelsTs, relative to the dataset folder, sorted; hidden ones left out."""
+        folders = [self.folder / kind for kind in ("imagesTs", "labelsTs")]
+        return [
+            path.relative_to(self.folder)
+            for folder in folders
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+            if path.is_file() and not path.name.startswith(".")
+        ]
+
+    @property
+    def ignore_label(self) -> int | None:
+        """The value that marks voxels without annotation, if the dataset has one."""
+        return self.label_scheme.ignore
+
+    @property
+    def value_to_ignore(self) -> int:
+        """The ignore label, or where there is none the value nnU-Net wants it to have: the next after all labels."""
+        return max(self.label_scheme.label_values) + 1 if self.ignore_label is None else self.ignore_label
+
+    @property
+    def foreground_labels(self) -> dict[str, tuple[int, ...]]:
+        """Label values of every foreground class or region by name, without background and ignore."""
+        return self.label_scheme.foreground
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether any class is a region: a set of label values predicted by one sigmoid channel."""
+        return self.label_scheme.has_regions
+
+    def _check_listed(self, listed: Any) -> None:
+        path = self.folder / "dataset.json"
+        if not isinstance(listed, dict):
+            raise InputError(f"{path}: expected 'dataset' to map case names to files, found {type(listed).__name__}")
+        for name, files in listed.items():
+            if not (
+                isinstance(files, dict)
+                and isinstance(files.get("label"), str)
+                and isinstance(files.get("images"), list)
+                and all(isinstance(image, str) for image in files["images"])
+            ):
+                raise InputError(f"{path}, case {name}: expected 'images', a list of paths, and 'label', a path")
+
+    def _cases_in(self, images: str, labels: str) -> list[Case]:
+        return [
+            Case(name, tuple(paths), self.folder / labels / (name + self.file_ending))
+            for name, paths in images_by_case(self.folder / images, self.file_ending).items()
+        ]
+
+    def _expand(self, path: str) -> Path:
+        # As nnU-Net does it: environment variables, then relative to the dataset folder.
+        return Path(os.path.abspath(self.folder / os.path.expandvars(path)))
+
+    def _check(self, case: Case) -> None:
+        if case.label is None or not case.label.is_file():
+            raise InputError(f"{self.name}, case {case.name}: label not found: {case.label}")
+        n_channels = len(self.channel_names)
+        if self.json.get("dataset") is None and len(case.images) not in (n_channels, 1):
+            raise InputError(
+                f"{self.name}, case {case.name}: expected {n_channels} channel images, found {len(case.images)}"
+            )
+        for image in case.images:
+            if not image.is_file():
+                raise InputError(f"{self.name}, case {case.name}: image not found: {image}")
+
+
+def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
+    """The images ``CASE_0000.ending``, ``CASE_0001.ending`` ... of a folder, by case, both sorted."""
+    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(file_ending))
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = pattern.fullmatch(path.name)
+        if match and not path.name.startswith("."):
+            found.setdefault(match[1], []).append(path)
+    return dict(sorted(found.items()))
+
+
+def raw_dataset(dataset: int | str) -> RawDataset:
+    """The raw dataset with this id or name below ``nnUNet_raw``.
+
+    Raises:
+        InputError: it does not exist, or several folders carry the id.
+    """
+    root = nnunet_path("nnUNet_raw")
+    names = names_of_dataset(dataset, ("nnUNet_raw",))
+    if not names:
+        raise InputError(f"dataset {dataset} not found below nnUNet_raw={root}")
+    if len(names) > 1:
+        raise InputError(f"dataset id {dataset} is ambiguous below nnUNet_raw={root}: {', '.join(names)}")
+    found = RawDataset(root / names[0])
+    if not (found.folder / "dataset.json").is_file():
+        raise InputError(f"{found.folder}: dataset.json not found")
+    return found
+
+
+def reference(path: Path, folder: Path) -> str:
+    """How the dataset in ``folder`` names a file of another dataset, in dataset.json or as a symbolic link.
+
+    Relative where the file lies below the parent of ``folder`` (nnUNet_raw), so that nnUNet_raw may be moved as a
+    whole, otherwise absolute. Environment variables in paths are expanded, as nnU-Net would.
+    """
+    path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    return os.path.relpath(path, folder) if path.is_relative_to(folder.parent) else str(path)
+
+
+def link_file(link: Path, target: Path, final: Path, *, follow: bool = True) -> None:
+    """Make a symbolic link in a folder such as imagesTr of a raw dataset that will be ``final``.
+
+    The link is relative where the target lies below nnUNet_raw, see :func:`reference`, and leads to the file itself
+    where the target is a link.
+
+    Args:
+        link: the link, one level below the dataset folder, which may still have its unfinished name.
+        target: an existing file.
+        final: the dataset folder's final path.
+        follow: False: the link leads to ``target`` itself, which need not exist yet, even where that is a link.
+    """
+    # Links are followed by the system, not by name: both ends must be real paths.
+    real = target.resolve() if follow else target.parent.resolve() / target.name
+    text = reference(real, final.parent.resolve() / final.name)
+    # One level below the dataset folder, hence one more step up for relative targets.
+    link.symlink_to(text if Path(text).is_absolute() else Path("..") / text)
+
+
+@contextmanager
+def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to build a raw dataset in; it becomes ``nnUNet_raw/DatasetXXX_NAME`` when the block ends.
+
+    Nothing appears under the final name before that, and nothing is left behind when the block raises. The remains of
+    a run that was killed are removed by the next run for the same dataset. nnU-Net does not see the unfinished folder.
+
+    Args:
+        dataset_id: 1 to 999, carried by no folder below any set nnU-Net path.
+        name: letters, digits, ``_``, ``-`` and ``.``.
+        marker: name of a file every dataset of this kind holds; only a folder with this file is ever replaced.
+        overwrite: allow folders of exactly this id and name. The raw one is replaced when the block ends, what was
+            preprocessed or trained from it is left alone.
+
+    Raises:
+        InputError: id or name are not allowed, the id is in use, or another process is writing this dataset.
+    """
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(dataset_id, name)
+    with _new_folder(final, marker, lambda: _refuse_existing(dataset_id, final, overwrite)) as folder:
+        yield folder
+
+
+def _refuse_existing(dataset_id: int, final: Path, overwrite: bool) -> None:
+    for variable in PATH_VARIABLES:
+        for name in names_of_dataset(dataset_id, (variable,)):
+            if overwrite and name == final.name:
+                continue
+            hint = "; --overwrite replaces it" if not overwrite and final.is_dir() and name == final.name else ""
+            raise InputError(f"dataset id {dataset_id} is in use: {Path(os.environ[variable]) / name}{hint}")
+
+
+def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> list[NDArray[np.generic]]:
+    """The images of a case, in the order of its files.
+
+    Args:
+        case: whose.
+        shape: of its label map, which every image must have.
+        colour: see :func:`~nnunet_lopsided.images.read_image`.
+
+    Raises:
+        InputError: an image cannot be read, has another shape or holds values that are not finite.
+    """
+    images = []
+    for path in case.images:
+        image = read_image(path, colour).array
+        if image.shape != shape:
+            raise InputError(
+                f"case {case.name}: expected {path} to have its label's shape {shape}, found {image.shape}"
+            )
+        if not np.isfinite(image).all():
+            raise InputError(f"case {case.name}: {path} holds values that are not finite")
+        images.append(image)
+    return images

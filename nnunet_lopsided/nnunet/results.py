@@ -1,0 +1,173 @@
+"""Predictions and results: folders as nnUNetv2_predict and nnUNetv2_train leave them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunet_lopsided.errors import InputError, InputErrors
+from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS, nnunet_path
+from nnunet_lopsided.nnunet.splitting import read_splits
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The files of one predicted case.
+
+    Attributes:
+        name: the case.
+        image: label map or probability image ``CASE.nii.gz`` (or another image ending), if there is one.
+        array: ``CASE.npz`` or ``CASE.npy`` beside it, if there is one.
+    """
+
+    name: str
+    image: Path | None
+    array: Path | None
+
+
+def label_maps(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Path]:
+    """The images of a folder such as labelsTs, by case name (the file name without its image ending), sorted.
+
+    Args:
+        folder: the folder.
+        problems: is told of every case with two images, by name, of which the first counts; None: they are errors.
+
+    Raises:
+        InputError: the folder does not exist.
+        InputErrors: cases have two images, and there is nobody to tell.
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder not found: {folder}")
+    return _by_case(folder, IMAGE_ENDINGS, problems)
+
+
+def predictions_by_case(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Prediction]:
+    """The predicted cases of a folder that nnUNetv2_predict or another tool wrote, sorted by name.
+
+    Args:
+        folder: the folder.
+        problems: as for :func:`label_maps`, of images and of arrays.
+
+    Raises:
+        InputError: the folder does not exist.
+        InputErrors: cases have two images or two arrays, and there is nobody to tell.
+    """
+    images, arrays = label_maps(folder, problems), _by_case(folder, ARRAY_ENDINGS, problems)
+    return {name: Prediction(name, images.get(name), arrays.get(name)) for name in sorted({*images, *arrays})}
+
+
+def find_dataset_json(prediction_folder: Path, reference_folder: Path) -> Path | None:
+    """dataset.json of the prediction folder (nnUNetv2_predict copies it there), of the trainer's result folder when
+    the predictions are those of ``fold_X/validation`` in it, of the references or their parent.
+    """
+    folders = [prediction_folder]
+    if fold_of_validation(prediction_folder) is not None:
+        folders.append(prediction_folder.absolute().parents[1])
+    for folder in (*folders, reference_folder, reference_folder.absolute().parent):
+        if (folder / "dataset.json").is_file():
+            return folder / "dataset.json"
+    return None
+
+
+def fold_of_validation(folder: Path) -> str | None:
+    """The fold (``"0"``, ``"1"``, ... or ``"all"``) whose ``fold_X/validation`` this folder is, None if it is none."""
+    folder = folder.absolute()
+    match = re.fullmatch(r"fold_(\d+|all)", folder.parent.name)
+    return match[1] if match and folder.name == "validation" else None
+
+
+def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dict[int, Path]:
+    """The ``fold_X/validation`` folders of a trainer's result folder, by fold.
+
+    Args:
+        results: ``nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION``.
+        folds: which; None: those of splits_final.json of the dataset, or else all that lie there.
+
+    Raises:
+        InputError: the folder does not exist, there is no fold, or a fold has no validation folder.
+    """
+    if not results.is_dir():
+        raise InputError(f"folder not found: {results}")
+    there = sorted(int(p.name[5:]) for p in results.iterdir() if p.is_dir() and re.fullmatch(r"fold_\d+", p.name))
+    if not there:
+        raise InputError(f"{results}: expected folders fold_0, fold_1, ... as nnUNetv2_train makes them, found none")
+    if folds is None:
+        splits = splits_of_results(results)
+        folds = there if splits is None else range(len(splits))
+    found = {fold: results / f"fold_{fold}" / "validation" for fold in folds}
+    missing = [str(fold) for fold, path in found.items() if not path.is_dir()]
+    if missing:
+        complete = [str(fold) for fold in there if (results / f"fold_{fold}" / "validation").is_dir()]
+        raise InputError(
+            f"{results}: no validation folder for fold {', '.join(missing)}; finish by nnUNetv2_train ... FOLD --val, "
+            f"or choose folds by --folds (with one: {', '.join(complete) or 'none'})"
+        )
+    return found
+
+
+def results_folder_name(dataset: str, trainer: str, plans: str, configuration: str) -> str:
+    """Where nnU-Net puts a trained model, below nnUNet_results.
+
+    Example:
+        >>> results_folder_name("Dataset501_Mets", "nnUNetTrainer", "nnUNetPlans", "2d")
+        'Dataset501_Mets/nnUNetTrainer__nnUNetPlans__2d'
+    """
+    return f"{dataset}/{trainer}__{plans}__{configuration}"
+
+
+def dataset_of_results(results: Path) -> str | None:
+    """Name of the dataset below whose folder (``Dataset501_NAME``) a result folder lies; None if below none."""
+    names = [p.name for p in (results.absolute(), *results.absolute().parents)]
+    return next((name for name in names if re.fullmatch(r"Dataset\d{3}_.+", name)), None)
+
+
+def reference_segmentations(results: Path) -> Path:
+    """``nnUNet_preprocessed/DATASET/gt_segmentations`` of the dataset a result folder belongs to.
+
+    Raises:
+        InputError: the dataset's name is not in the path, or there is no such folder.
+    """
+    name = dataset_of_results(results)
+    if name is None:
+        raise InputError(f"{results} lies below no folder DatasetXXX_NAME: which references belong to it? give -g")
+    folder = nnunet_path("nnUNet_preprocessed") / name / "gt_segmentations"
+    if not folder.is_dir():
+        raise InputError(f"no reference segmentations of {name}: folder not found: {folder}; give -g")
+    return folder
+
+
+def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
+    """The validation cases of every fold of the dataset a result folder belongs to, from splits_final.json.
+
+    None when the dataset, its preprocessed folder or the file is not known.
+
+    Raises:
+        InputError: the file is not what nnU-Net writes.
+    """
+    root, name = os.environ.get("nnUNet_preprocessed"), dataset_of_results(results)
+    if not root or name is None or not (Path(root) / name / "splits_final.json").is_file():
+        return None
+    return [val for _, val in read_splits(Path(root) / name / "splits_final.json")]
+
+
+def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | None) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    twice: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((e for e in endings if path.name.lower().endswith(e)), None)
+        if ending is None or path.name.startswith(".") or not path.is_file():
+            continue
+        name = path.name[: -len(ending)]
+        if name in found:
+            twice.setdefault(name, f"case {name} has two files in {folder}: {found[name].name} and {path.name}")
+        else:
+            found[name] = path
+    if problems is not None:
+        for name, problem in twice.items():
+            problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
+    elif twice:
+        raise InputErrors(list(twice.values()))
+    return dict(sorted(found.items()))

@@ -1,0 +1,1 @@
+"""Self-contained pages: HTML, charts and pictures of slices."""

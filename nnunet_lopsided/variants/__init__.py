@@ -1,0 +1,1 @@
+"""Variants of a dataset: the same images with other labels."""

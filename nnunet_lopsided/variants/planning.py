@@ -1,0 +1,253 @@
+"""Choosing which lesions of a dataset a variant lacks; nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import numbered_rows
+from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.lesion_contrast import lesion_contrast
+from nnunet_lopsided.lesions import Lesions
+from nnunet_lopsided.nnunet.lesion_labels import (
+    SparseLabel,
+    check_label_values,
+    label_lesions,
+    sparse_label,
+)
+from nnunet_lopsided.nnunet.patients import patients_of
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, case_images, raw_dataset
+from nnunet_lopsided.nnunet.splitting import folds_of_part, most_lesions
+from nnunet_lopsided.variants.choosing import (
+    LesionRow,
+    ListedLesion,
+    check_mode,
+    choose_lesions,
+    choose_patients,
+    expected_rate,
+    listed_lesions,
+)
+
+LIST = "list"  # the mode that replays a list; the others choose
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to censor: the arguments of :func:`plan_censoring` and :func:`write_censored_variant`.
+
+    Attributes:
+        mode: one of ``censoring.MODES``, ``"list"``, or None to censor nothing and only choose patients.
+        rate: fraction of lesions to delete, within [0, 1]; for "reader" it may be None, for "list" it must.
+        seed: for "stochastic", "reader" and the choice of patients.
+        cases: "train", or "all": labelsTs too. The choice is made in each part on its own, so the training labels do
+            not depend on it.
+        lesion_list: for "list", a CSV with the columns case, id, volume_mm3 and, if some of its lesions are kept,
+            status (``censored`` or ``kept``), such as the ``censored_lesions.csv`` of a variant. Rows of cases of the
+            source that are out of scope have no effect.
+        n_patients: keep only this many training patients; the test cases stay.
+        patients_regex: see :func:`~nnunet_lopsided.nnunet.patients.patients_of`.
+        ignored: the lesions get the ignore label instead of background, as if it were known where labels lack them:
+            no real dataset tells, so it is what a loss can at best reach.
+    """
+
+    mode: str | None
+    rate: float | None = None
+    seed: int = 0
+    cases: str = "train"
+    lesion_list: Path | None = None
+    n_patients: int | None = None
+    patients_regex: str | None = None
+    ignored: bool = False
+
+    def check(self) -> None:
+        """Raise :class:`InputError` where arguments are out of range or do not go together."""
+        if self.mode == LIST:
+            if self.lesion_list is None or self.rate is not None:
+                raise InputError("mode list needs a CSV of lesions and no rate")
+        elif self.lesion_list is not None:
+            raise InputError(f"a CSV of lesions is for mode list, got mode {self.mode}")
+        elif self.mode is not None:
+            check_mode(self.mode, self.rate)
+        elif self.n_patients is None:
+            raise InputError("expected a mode, a number of patients, or both")
+        elif self.rate is not None:
+            raise InputError("a rate needs a mode")
+        if self.ignored and self.mode is None:
+            raise InputError("lesions to ignore need a mode that chooses them")
+        if self.cases not in ("train", "all"):
+            raise InputError(f"cases must be train or all, got {self.cases!r}")
+        if self.patients_regex is not None and self.n_patients is None:
+            raise InputError("a patients regex needs a number of patients")
+
+
+@dataclass(frozen=True)
+class CensoringPlan:
+    """Which lesions of a dataset go, before anything is written.
+
+    Attributes:
+        dataset: the source.
+        choice: what was asked for.
+        training: the training cases of the variant.
+        test: the test cases whose labels are censored too.
+        table: every lesion of these cases, training cases first.
+        censored: the (case, id) of those that go.
+        labels: the label maps by case, as far as they are small.
+        notes: what ``censoring.json`` says beyond the counts.
+        folds: for a choice of patients of a source that has ``splits_final.json``: those of the variant.
+    """
+
+    dataset: RawDataset
+    choice: Choice
+    training: list[Case]
+    test: list[Case]
+    table: list[LesionRow]
+    censored: frozenset[tuple[str, int]]
+    labels: dict[str, SparseLabel | None]
+    notes: dict[str, Any]
+    folds: list[dict[str, list[str]]] = field(default_factory=list)
+
+    @property
+    def replacement(self) -> int:
+        """What the voxels of censored lesions become."""
+        return self.dataset.value_to_ignore if self.choice.ignored else 0
+
+
+def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> CensoringPlan:
+    """Find the lesions of a dataset and choose those that go; nothing is written.
+
+    Args:
+        source: id or folder name of a dataset below nnUNet_raw; it may itself be a variant.
+        choice: what to censor.
+        n_processes: how many cases are read at the same time.
+
+    Raises:
+        InputError: an argument is out of range, the source is missing, broken or has no lesions, or a list does not
+            fit the source.
+    """
+    choice.check()
+    if n_processes < 1:
+        raise InputError(f"number of processes must be at least 1, got {n_processes}")
+    dataset = raw_dataset(source)
+    training = dataset.training_cases()
+    notes: dict[str, Any] = {}
+    patients: dict[str, str] = {}
+    if choice.n_patients is not None:
+        training, patients, notes["patients"] = _chosen_patients(dataset, training, choice)
+    test = _labelled_test_cases(dataset, training) if choice.cases == "all" else []
+    parts: list[list[LesionRow]] = []
+    labels: dict[str, SparseLabel | None] = {}
+    for cases in (training, test):
+        table, found = _lesions_of(dataset, cases, choice.mode == "contrast", n_processes)
+        parts.append(table)
+        labels |= found
+    rows = [row for part in parts for row in part]
+    if not rows and choice.mode is not None:
+        raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
+    censored: frozenset[tuple[str, int]] = frozenset()
+    if choice.lesion_list is not None:
+        listed = _read_list(choice.lesion_list)
+        in_scope = _in_scope(dataset, listed, [*training, *test])
+        censored = listed_lesions(rows, in_scope)
+        if len(in_scope) < len(listed):
+            notes["list_rows_out_of_scope"] = len(listed) - len(in_scope)
+        notes["list_sha256"] = file_digest(choice.lesion_list)
+    elif choice.mode is not None:
+        chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
+        censored = frozenset().union(*chosen)
+        if choice.mode == "reader":
+            notes["expected_rate"] = expected_rate(rows) if choice.rate is None else choice.rate
+    if choice.cases != "train":
+        notes["cases"] = choice.cases
+    folds: list[dict[str, list[str]]] = []
+    if choice.n_patients is not None and (dataset.folder / "splits_final.json").is_file():
+        lesions = most_lesions((patients[case], n) for case, n in Counter(row.case for row in parts[0]).items())
+        folds, note = folds_of_part(read_json(dataset.folder / "splits_final.json"), patients, lesions, choice.seed)
+        if note:
+            notes["splits"] = note
+    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes, folds)
+
+
+def _chosen_patients(
+    dataset: RawDataset, cases: list[Case], choice: Choice
+) -> tuple[list[Case], dict[str, str], dict[str, Any]]:
+    """The cases that stay, the patient of each of them, and what ``censoring.json`` says of them."""
+    assert choice.n_patients is not None, "called for a number of patients"
+    patients, grouping = patients_of([case.name for case in cases], dataset.folder, choice.patients_regex)
+    kept = choose_patients(patients.values(), choice.n_patients, choice.seed)
+    record = {"n": len(kept), "of": len(set(patients.values())), "grouping": grouping, "kept": sorted(kept)}
+    stay = {case: patient for case, patient in patients.items() if patient in kept}
+    return [case for case in cases if case.name in stay], stay, record
+
+
+def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case]:
+    test, names = dataset.test_cases(), {case.name for case in training}
+    for case in test:
+        if case.label is None:
+            raise InputError(f"{dataset.name}, test case {case.name}: label not found, so it cannot be censored")
+        if case.name in names:
+            raise InputError(f"{dataset.name}, case {case.name}: is in imagesTr and in imagesTs")
+    return test
+
+
+def _lesions_of(
+    dataset: RawDataset, cases: Sequence[Case], with_contrast: bool, n_processes: int
+) -> tuple[list[LesionRow], dict[str, SparseLabel | None]]:
+    def examine(case: Case) -> tuple[list[LesionRow], SparseLabel | None]:
+        label = _read_label(case)
+        lesions = label_lesions(label, dataset.ignore_label)
+        sparse = sparse_label(label, lesions, dataset.ignore_label)
+        values = label.array if sparse is None else sparse.values
+        assert case.label is not None, "a label was read"
+        check_label_values(dataset, case.name, case.label, values)
+        sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
+        rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
+        if with_contrast:
+            contrasts = _contrasts(case, label, lesions)
+            rows = [replace(row, contrast=c) for row, c in zip(rows, contrasts, strict=True)]
+        return rows, sparse
+
+    found = for_each(examine, cases, n_processes, "lesions") if cases else []
+    rows = [row for case_rows, _ in found for row in case_rows]
+    return rows, {case.name: sparse for case, (_, sparse) in zip(cases, found, strict=True)}
+
+
+def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
+    if not len(lesions):
+        return []
+    return lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()
+
+
+def _read_list(path: Path) -> list[ListedLesion]:
+    if not path.is_file():
+        raise InputError(f"list of lesions not found: {path}")
+    listed = []
+    for line, row in numbered_rows(path, ("case", "id", "volume_mm3")):
+        status = row.get("status", "censored").strip().lower()
+        if status not in ("kept", "censored"):
+            raise InputError(
+                f"{path}, line {line}: expected the status kept or censored, found {row['status']!r} for case "
+                f"{row['case']}, lesion {row['id']}"
+            )
+        try:
+            listed.append(ListedLesion(row["case"], int(row["id"]), float(row["volume_mm3"]), status == "censored"))
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: expected case,id,volume_mm3: {error}") from None
+    return listed
+
+
+def _in_scope(dataset: RawDataset, listed: list[ListedLesion], scope: Sequence[Case]) -> list[ListedLesion]:
+    """The rows without those of cases that the source has, but that are not to be censored."""
+    known = {case.name for case in (*dataset.training_cases(), *dataset.test_cases())}
+    out_of_scope = known - {case.name for case in scope}
+    return [entry for entry in listed if entry.case not in out_of_scope]
+
+
+def _read_label(case: Case) -> Image:
+    assert case.label is not None, "training_cases() gives labels"
+    return read_image(case.label)

@@ -1,0 +1,253 @@
+"""The preprocessed folder of a variant, made from its source's: only what labels change is written anew."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_lopsided import __version__
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.nnunet.label_preprocessing import (
+    Configuration,
+    LabelPreprocessing,
+    data_configurations,
+    read_by_nnunet,
+    read_clean,
+    write_segmentation,
+)
+from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.paths import nnunet_path
+from nnunet_lopsided.nnunet.patients import patients_of
+from nnunet_lopsided.nnunet.preprocessed import new_preprocessed_dataset, plans_in, preprocessed_folder
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.splitting import folds_of_part
+
+SHARING_FILE = "sharing.json"
+# Another file system, a file of another user, too many links, a file system without links.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@dataclass(frozen=True)
+class SharedDataset:
+    """What :func:`share_preprocessed` made.
+
+    Attributes:
+        folder: the variant's preprocessed folder.
+        configurations: its folders of preprocessed data.
+        n_cases: training cases.
+        n_linked: files that are hard links to the source's.
+        n_copied: files that could not be linked and were copied.
+        preprocessed_anew: cases whose images nnU-Net normalises differently with the variant's labels.
+        notes: what else the user must know.
+    """
+
+    folder: Path
+    configurations: tuple[str, ...]
+    n_cases: int
+    n_linked: int
+    n_copied: int
+    preprocessed_anew: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _CaseResult:
+    name: str
+    n_linked: int
+    n_copied: int
+    anew: bool
+
+
+def share_preprocessed(
+    source: int | str, variant: int | str, *, overwrite: bool = False, n_processes: int = 2
+) -> SharedDataset:
+    """Make the preprocessed folder of a variant from that of its source.
+
+    The result is what nnUNetv2_preprocess makes of the variant with the source's plans: image files are hard links (or
+    copies, where links are impossible), ``_seg`` and ``class_locations`` are those of the variant's labels. The
+    folder appears only when complete. The source is not changed.
+
+    Args:
+        source: id or name of a dataset that nnU-Net has planned and preprocessed.
+        variant: id or name of a dataset below nnUNet_raw with the same images; it may have fewer training cases.
+        overwrite: replace what this function made before.
+        n_processes: how many cases are worked on at the same time.
+
+    Raises:
+        InputError: the source is not preprocessed or was by an older nnU-Net, the variant has other cases or images, a
+            label cannot be read or holds unknown values, or the variant's folder exists.
+    """
+    clean_folder, clean, dataset = preprocessed_folder(source), raw_dataset(source), raw_dataset(variant)
+    if clean.name == dataset.name:
+        raise InputError(f"{clean.name} is source and variant")
+    plans = plans_in(clean_folder)
+    if not plans:
+        raise InputError(f"{clean_folder}: no plans found; run nnUNetv2_plan_and_preprocess first")
+    _check_same_kind(read_json(clean_folder / "dataset.json"), dataset)
+    configurations = {
+        name: configuration
+        for name, configuration in data_configurations(list(plans.values())).items()
+        if (clean_folder / name).is_dir()
+    }
+    if not configurations:
+        raise InputError(f"{clean_folder}: nothing is preprocessed; run nnUNetv2_preprocess first")
+    cases, clean_cases = dataset.training_cases(), {case.name: case for case in clean.training_cases()}
+    for case in cases:
+        if case.name not in clean_cases:
+            raise InputError(f"{dataset.name}, case {case.name}: is no training case of {clean.name}")
+
+    with new_preprocessed_dataset(dataset.name, SHARING_FILE, overwrite) as folder:
+        sharing = _Sharing(dataset, clean_folder, folder, configurations)
+        for name in (*configurations, "gt_segmentations"):
+            (folder / name).mkdir()
+        results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
+        for name, content in plans.items():
+            write_json(folder / name, {**content, "dataset_name": dataset.name})
+        note = _write_dataset_files(dataset, clean_folder, folder)
+        shared = SharedDataset(
+            nnunet_path("nnUNet_preprocessed") / dataset.name,
+            tuple(configurations),
+            len(cases),
+            sum(result.n_linked for result in results),
+            sum(result.n_copied for result in results),
+            tuple(result.name for result in results if result.anew),
+            (note,) if note else (),
+        )
+        write_json(
+            folder / SHARING_FILE,
+            {
+                "tool": "nnunet-lopsided",
+                "version": __version__,
+                "source_dataset": clean.name,
+                "configurations": list(shared.configurations),
+                "n_cases": shared.n_cases,
+                "n_files_linked": shared.n_linked,
+                "n_files_copied": shared.n_copied,
+                "cases_preprocessed_anew": list(shared.preprocessed_anew),
+                "notes": list(shared.notes),
+            },
+        )
+    return shared
+
+
+@dataclass(frozen=True)
+class _Sharing:
+    dataset: RawDataset
+    clean_folder: Path
+    folder: Path
+    configurations: dict[str, Configuration]
+
+    def share(self, case: Case, clean_case: Case) -> _CaseResult:
+        assert case.label is not None, "training_cases() gives labels"
+        _check_same_images(case, clean_case)
+        label = Path(case.label)
+        shutil.copyfile(label, self.folder / "gt_segmentations" / (case.name + self.dataset.file_ending))
+        n_linked = n_copied = 0
+        anew = False
+        by_reader: dict[type, dict[str, Configuration]] = {}
+        for name, configuration in self.configurations.items():
+            by_reader.setdefault(configuration.plans.image_reader_writer_class, {})[name] = configuration
+        for reader, configurations in by_reader.items():
+            clean = {name: read_clean(self.clean_folder / name, case.name) for name in configurations}
+            preprocessing = LabelPreprocessing(
+                case.name,
+                self._read_label(case.name, label, reader),
+                [cache(partial(self._read, case.name, [image], reader().read_images)) for image in case.images],
+                partial(self._read_label, case.name, self._clean_label(clean_case), reader),
+            )
+            preprocessing.crop(configurations, clean)
+            for name, configuration in configurations.items():
+                if preprocessing.changes_normalisation(configuration):
+                    self._preprocess(case, configuration)
+                    anew = True
+                    continue
+                copied = link_or_copy(*self._pair(name, f"{case.name}.b2nd"))
+                n_linked, n_copied = n_linked + (not copied), n_copied + copied
+                new = preprocessing.finish(configuration, clean[name], self.dataset.json)
+                write_segmentation(self.folder / name, case.name, new, like=self.clean_folder / name)
+        return _CaseResult(case.name, n_linked, n_copied, anew)
+
+    def _pair(self, configuration: str, file: str) -> tuple[Path, Path]:
+        return self.clean_folder / configuration / file, self.folder / configuration / file
+
+    def _preprocess(self, case: Case, configuration: Configuration) -> None:
+        configuration.manager.preprocessor_class(verbose=False).run_case_save(
+            str(self.folder / configuration.folder / case.name),
+            [str(image) for image in case.images],
+            str(case.label),
+            configuration.plans,
+            configuration.manager,
+            self.dataset.json,
+        )
+
+    def _clean_label(self, clean_case: Case) -> Path:
+        assert clean_case.label is not None, "training_cases() gives labels"
+        preprocessed = self.clean_folder / "gt_segmentations" / (clean_case.name + self.dataset.file_ending)
+        return preprocessed if preprocessed.is_file() else clean_case.label
+
+    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
+        array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
+        check_label_values(self.dataset, name, label, array[array != 0])
+        return array
+
+    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
+        return read_by_nnunet(f"{self.dataset.name}, case {name}", files, read)
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make ``target`` a hard link to a file, or a copy where that is impossible; returns whether it was copied."""
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(real, target)
+        return True
+    return False
+
+
+def _check_same_kind(clean: dict[str, Any], dataset: RawDataset) -> None:
+    for key in ("file_ending", "channel_names", "modality", "overwrite_image_reader_writer"):
+        if clean.get(key) != dataset.json.get(key):
+            raise InputError(
+                f"{dataset.folder / 'dataset.json'}: expected {key} to be {clean.get(key)!r}, as it was preprocessed, "
+                f"found {dataset.json.get(key)!r}"
+            )
+
+
+def _check_same_images(case: Case, clean_case: Case) -> None:
+    if len(case.images) != len(clean_case.images):
+        raise InputError(
+            f"case {case.name}: expected the source's {len(clean_case.images)} images, found {len(case.images)}"
+        )
+    for image, clean_image in zip(case.images, clean_case.images, strict=True):
+        if not image.samefile(clean_image) and not filecmp.cmp(image, clean_image, shallow=False):
+            raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
+
+
+def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> str:
+    """What is there once; returns what the user must know of the splits."""
+    shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
+    fingerprint = clean_folder / "dataset_fingerprint.json"
+    if fingerprint.is_file():
+        shutil.copyfile(fingerprint, folder / fingerprint.name)
+    patients, _ = patients_of([case.name for case in dataset.training_cases()], dataset.folder)
+    files = [f / "splits_final.json" for f in (clean_folder, dataset.folder) if (f / "splits_final.json").is_file()]
+    found = [folds_of_part(read_json(file), patients, {}, seed=0) for file in files]
+    # The variant's own, where the source's are of no use for its cases.
+    folds, note = next((f for f in found if not f[1]), found[0] if found else ([], ""))
+    if folds:
+        write_json(folder / "splits_final.json", folds)
+    return note

@@ -1,0 +1,135 @@
+"""What a censoring would do, for a person to look at before it is done: text and a histogram."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_lopsided.variants.choosing import LesionRow
+from nnunet_lopsided.variants.planning import CensoringPlan
+
+EDGES_MM = (3.0, 6.0, 10.0, 20.0)
+_COLOURS = {"stay": "#4c72b0", "go": "#dd8452"}
+
+
+def summary(plan: CensoringPlan) -> str:
+    """Counts, diameters, and the rate in every size class and every case, as lines of text.
+
+    Example:
+        >>> from nnunet_lopsided.nnunet.raw import Case, RawDataset
+        >>> from nnunet_lopsided.variants.writing import Choice
+        >>> rows = [LesionRow("a", 1, 9, 9.0, 2.58), LesionRow("a", 2, 90, 90.0, 5.56)]
+        >>> cases = [Case("a", (), None), Case("b", (), None)]
+        >>> plan = CensoringPlan(
+        ...     RawDataset(Path("Dataset501_X")), Choice("size", 0.5), cases, [], rows, frozenset({("a", 1)}), {}, {}
+        ... )
+        >>> print(summary(plan))
+        Dataset501_X: 2 training cases, 2 lesions, of which 1 would go (50.0%)
+        diameter: smallest 2.58 mm, median 4.07 mm, largest 5.56 mm
+        <BLANKLINE>
+        diameter        lesions    go    rate
+        below 3 mm            1     1  100.0%
+        3 to 6 mm             1     0    0.0%
+        6 to 10 mm            0     0       -
+        10 to 20 mm           0     0       -
+        20 mm and more        0     0       -
+        <BLANKLINE>
+        case            lesions    go    rate
+        a                     2     1   50.0%
+        b                     0     0       -
+    """
+    diameters = np.array([row.diameter_mm for row in plan.table])
+    gone = np.array([row.key in plan.censored for row in plan.table], bool)
+    test = f" and {len(plan.test)} test cases" if plan.test else ""
+    lines = [
+        f"{plan.dataset.name}: {len(plan.training)} training cases{test}, {len(gone)} lesions, of which {gone.sum()} "
+        f"would go ({_rate(int(gone.sum()), len(gone)).strip()})"
+    ]
+    if "expected_rate" in plan.notes:
+        lines.append(f"expected rate over all seeds: {plan.notes['expected_rate']:.1%}")
+    if len(gone):
+        low, middle, high = diameters.min(), np.median(diameters), diameters.max()
+        lines.append(f"diameter: smallest {low:.2f} mm, median {middle:.2f} mm, largest {high:.2f} mm")
+    cases = [case.name for case in (*plan.training, *plan.test)]
+    width = max(14, *(len(name) for name in cases))
+    bins = np.searchsorted(EDGES_MM, diameters, side="right")
+    lines += ["", f"{'diameter':<{width}}  lesions    go    rate"]
+    lines += [_line(name, width, gone[bins == i]) for i, name in enumerate(_bin_names())]
+    lines += ["", f"{'case':<{width}}  lesions    go    rate"]
+    of_case = np.array([row.case for row in plan.table])
+    lines += [_line(name, width, gone[of_case == name]) for name in cases]
+    return "\n".join(lines)
+
+
+def write_histogram(plan: CensoringPlan, path: Path) -> None:
+    """A picture: how many lesions of each diameter stay and go.
+
+    Args:
+        plan: what would be done.
+        path: a PNG file; it appears when it is complete.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    groups = {
+        "stay": [row.diameter_mm for row in plan.table if row.key not in plan.censored],
+        "go": [row.diameter_mm for row in plan.table if row.key in plan.censored],
+    }
+    axes.hist(
+        list(groups.values()),
+        bins=_histogram_edges(plan.table),
+        stacked=True,
+        color=[_COLOURS[name] for name in groups],
+        label=[f"{name}: {len(values)}" for name, values in groups.items()],
+    )
+    axes.set_xscale("log")
+    ticks = [tick for tick in (1, 2, 3, 4, 6, 10, 15, 20, 30, 50, 100) if _within(tick, axes.get_xlim())]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("diameter of the sphere of equal volume (2D: circle), mm")
+    axes.set_ylabel("lesions")
+    axes.set_title(f"{plan.dataset.name}, {_title(plan)}")
+    axes.legend()
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        figure.savefig(unfinished, dpi=120)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _title(plan: CensoringPlan) -> str:
+    choice = plan.choice
+    parts = [f"mode {choice.mode}" if choice.mode else "nothing censored"]
+    parts += [f"rate {choice.rate:g}"] if choice.rate is not None else []
+    parts += [f"seed {choice.seed}"] if choice.mode in ("stochastic", "reader") or choice.n_patients else []
+    parts += [f"{choice.n_patients} patients"] if choice.n_patients else []
+    return ", ".join(parts)
+
+
+def _histogram_edges(table: Sequence[LesionRow]) -> list[float]:
+    """Steps of a quarter octave that cover all diameters."""
+    diameters = [row.diameter_mm for row in table] or [1.0, 10.0]
+    low, high = np.floor(4 * np.log2(min(diameters))), np.floor(4 * np.log2(max(diameters))) + 1
+    return (2 ** (np.arange(low, high + 1) / 4)).tolist()
+
+
+def _within(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
+
+
+def _bin_names() -> list[str]:
+    inner = [f"{low:g} to {high:g} mm" for low, high in itertools.pairwise(EDGES_MM)]
+    return [f"below {EDGES_MM[0]:g} mm", *inner, f"{EDGES_MM[-1]:g} mm and more"]
+
+
+def _line(name: str, width: int, gone: np.ndarray) -> str:
+    return f"{name:<{width}}  {len(gone):>7}  {gone.sum():>4}  {_rate(int(gone.sum()), len(gone))}"
+
+
+def _rate(part: int, whole: int) -> str:
+    return f"{part / whole:>6.1%}" if whole else f"{'-':>6}"

@@ -1,0 +1,50 @@
+"""CSV files of users: read, or refused with the file and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.tables import numbered_rows, read_table, write_table
+
+
+def test_rows_by_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeffcase,who\r\na,"x, é"\r\nb\r\n'.encode())
+    assert read_table(path, ("case",)) == [{"case": "a", "who": "x, é"}, {"case": "b", "who": ""}]
+
+
+def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('case,who\n,\n\n"a\nb",x\nc,y\n,,,\n,,\n')
+    assert numbered_rows(path) == [(5, {"case": "a\nb", "who": "x"}), (6, {"case": "c", "who": "y"})]
+    assert [row["who"] for row in read_table(path)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"case\n\xe9\n", r"t\.csv: expected CSV in UTF-8, found byte 0xe9"),
+        (b"case\na\0\n", r"t\.csv: expected CSV, found a NUL character"),
+        (b"case\n" + b"a" * 200_000, r"t\.csv, line \d: expected CSV: field larger than field limit"),
+        (b"", r"t\.csv: expected the columns case and patient, found none"),
+        (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who$"),
+        (b"case;patient\n", r"found case;patient; its cells are separated by semicolons: save it with commas"),
+        (b"case\tpatient\n", r"its cells are separated by tabs: save it with commas"),
+    ],
+)
+def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_table(tmp_path / "t.csv", ("case", "patient"))
+    with pytest.raises(InputError, match="file not found: "):
+        read_table(tmp_path / "none.csv")
+
+
+def test_a_written_table_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write_table(path, ["case", "n"], [["a,b", 1], ["ü", None]])
+    assert path.read_bytes() == 'case,n\n"a,b",1\nü,\n'.encode()
+    assert read_table(path) == [{"case": "a,b", "n": "1"}, {"case": "ü", "n": ""}]
