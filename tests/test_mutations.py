@@ -21,7 +21,7 @@ tests = {tests}
 """
 
 
-def entry(name: str = "one", old: str = "class InputError", new: str = "class OtherError", tests: str = FAST) -> str:
+def entry(name: str = "one", old: str = "class InputError(", new: str = "class OtherError(", tests: str = FAST) -> str:
     return ENTRY.format(name=name, old=old, new=new, tests=[tests])
 
 
@@ -45,8 +45,8 @@ def test_every_mutation_fits_the_code(mutations: list[Mutation]) -> None:
     [
         (entry(old="no such text"), r"one: `old` must occur once in nnunet_lopsided/errors.py, occurs 0 times"),
         (entry(old="e"), r"one: `old` must occur once in .*, occurs [1-9]\d+ times"),
-        (entry(new="class InputError"), r"one: `old` and `new` are the same"),
-        (entry(new="class ("), r"one: not Python any more"),
+        (entry(new="class InputError("), r"one: `old` and `new` are the same"),
+        (entry(new="class (("), r"one: not Python any more"),
         (entry() + entry(), r"one: two mutations have this name"),
         (entry(tests="tests/test_nothing.py"), r"one: there is no tests/test_nothing.py"),
         (entry() + 'why = "?"', r"one: must have name, file, old, new, tests, has .*why"),
@@ -60,6 +60,7 @@ def test_a_wrong_list_is_refused(
     assert re.match(complaint, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noticed = entry("joined by a comma", '"; ".join(problems)', '", ".join(problems)')
     survives = entry("another exit code", "raise SystemExit(2)", "raise SystemExit(3)")
@@ -69,8 +70,6 @@ def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list", str(path)]) == 1
     out = capsys.readouterr().out
     assert re.fullmatch(r"noticed +\d+ s  joined by a comma\nSURVIVES +\d+ s  another exit code\n1 of 2 noticed\n", out)
-    assert main(["comma", "--list", str(path)]) == 0
-    assert capsys.readouterr().out.endswith("1 of 1 noticed\n")
     assert (REPOSITORY / FAST).read_text() == before
 
 
