@@ -17,13 +17,18 @@ NAMES = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 # The start-up line is a file whose name looks like a module's.
 DOTTED = re.compile(r"\bnnunet_lopsided(?:\.(?!pth\b)\w+)+")
 IMPORTED = re.compile(r"^\s*(?:>>> )?(from nnunet_lopsided[\w.]* import (?:\([^)]*\)|.*))$", re.MULTILINE)
+PARTS = sorted(
+    p.stem for p in (REPOSITORY / "nnunet_lopsided").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
+)
+# `evaluation.matching`, but not `study.yaml`.
+OF_PART = re.compile(rf"`((?:{'|'.join(PARTS)})\.(?!(?:yaml|json|csv|html|md|py)\b)\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 OWN_FILE = re.compile(r"`((?:benchmarks|docs|tests|nnunet_lopsided)/[\w./-]*\w)")
 
 
 def names_of(text: str) -> set[str]:
     """Every module, class and function of ours that a page names, as a dotted path."""
-    found = set(DOTTED.findall(text))
+    found = set(DOTTED.findall(text)) | {f"nnunet_lopsided.{name}" for name in OF_PART.findall(text)}
     for statement in IMPORTED.findall(text):
         for node in ast.walk(ast.parse(statement)):
             if isinstance(node, ast.ImportFrom):
@@ -87,11 +92,19 @@ def test_every_file_of_ours_exists(page: Path) -> None:
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
+def test_the_layout_names_every_part() -> None:
+    page = (REPOSITORY / "docs" / "explanation" / "layout.md").read_text(encoding="utf-8")
+    assert [part for part in PARTS if not part.startswith("_") and f"`{part}`" not in page] == []
+
+
 def test_what_is_found_missing(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A `b`, c\n[1](#a-b-c) [2](#b) [3](other.md) [4](page.md#a-b-c) [5](https://example.org)\n")
     assert broken_links(page) == ["#b", "other.md"]
-    text = "nnunet_lopsided.losses nnunet_lopsided.pth\nfrom nnunet_lopsided.errors import InputError, Nothing\n"
+    text = "nnunet_lopsided.losses nnunet_lopsided.pth `study.yaml` `files.no`\n>>> from nnunet_lopsided.errors import refuse, no"
     found = names_of(text)
-    assert found == {f"nnunet_lopsided.{end}" for end in ("losses", "errors", "errors.InputError", "errors.Nothing")}
-    assert [name for name in sorted(found) if not exists(name)] == ["nnunet_lopsided.errors.Nothing"]
+    assert found == {f"nnunet_lopsided.{end}" for end in ("losses", "files.no", "errors.refuse", "errors", "errors.no")}
+    assert sorted(name for name in found if not exists(name)) == [
+        "nnunet_lopsided.errors.no",
+        "nnunet_lopsided.files.no",
+    ]
