@@ -155,7 +155,7 @@ def find_inputs(
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
         for name, arrays in predict_magnified(folder.parent, CHECKPOINT, factors, own, device, n_workers).items():
-            predictions[name] += [Prediction(name, None, array) for array in arrays]
+            predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
     return AuditInputs(
         dataset=source,
         models=tuple(models),

@@ -25,7 +25,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import difference, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
-from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.pages.html import number
 
@@ -119,7 +119,7 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
             raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
         path, label = _label(whole[case]), _label(annotated[case])
         full, part = read_image(path), read_image(label)
-        check_label_values(truth, case, path, full.array)
+        check_label_values(truth.label_scheme, case, path, full.array)
         check_connectivity(len(part.shape), rules.connectivity, case)
         differing = difference(full, part)
         if differing is not None:
