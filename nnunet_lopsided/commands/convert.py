@@ -187,7 +187,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _label_fix(text: str) -> tuple[str, int, int]:
-    match = re.fullmatch(r"(.+):(\d+)=(\d+)", text)
+    match = re.fullmatch(r"(.+):(-?[0-9]+)=([0-9]+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected CASE:VALUE=NEW, got {text!r}")
     return match[1], int(match[2]), int(match[3])

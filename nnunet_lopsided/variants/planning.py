@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.json import file_digest
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import numbered_rows
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.lesion_contrast import lesion_contrast
 from nnunet_lopsided.lesions import Lesions
-from nnunet_lopsided.nnunet.lesion_labels import (
-    SparseLabel,
-    check_label_values,
-    label_lesions,
-    sparse_label,
-)
+from nnunet_lopsided.nnunet.label_values import check_label_values
+from nnunet_lopsided.nnunet.lesion_labels import SparseLabel, label_lesions, sparse_label
+from nnunet_lopsided.nnunet.paths import check_case_name
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, case_images, raw_dataset
-from nnunet_lopsided.nnunet.splitting import folds_of_part, most_lesions
+from nnunet_lopsided.nnunet.splitting import Fold, folds_of_part, most_lesions, read_splits
 from nnunet_lopsided.variants.choosing import (
     LesionRow,
     ListedLesion,
@@ -135,6 +132,7 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
         raise InputError(f"number of processes must be at least 1, got {n_processes}")
     dataset = raw_dataset(source)
     training = dataset.training_cases()
+    splits = _splits_of(dataset, training)
     notes: dict[str, Any] = {}
     patients: dict[str, str] = {}
     if choice.n_patients is not None:
@@ -165,12 +163,18 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
     if choice.cases != "train":
         notes["cases"] = choice.cases
     folds: list[dict[str, list[str]]] = []
-    if choice.n_patients is not None and (dataset.folder / "splits_final.json").is_file():
+    if choice.n_patients is not None and splits is not None:
         lesions = most_lesions((patients[case], n) for case, n in Counter(row.case for row in parts[0]).items())
-        folds, note = folds_of_part(read_json(dataset.folder / "splits_final.json"), patients, lesions, choice.seed)
+        folds, note = folds_of_part(splits, patients, lesions, choice.seed)
         if note:
             notes["splits"] = note
     return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes, folds)
+
+
+def _splits_of(dataset: RawDataset, training: Sequence[Case]) -> list[Fold] | None:
+    """The folds that the source brings, read before anything long; they are copied, or reduced to fewer patients."""
+    path = dataset.folder / "splits_final.json"
+    return read_splits(path, {case.name for case in training}) if path.is_file() else None
 
 
 def _chosen_patients(
@@ -204,7 +208,7 @@ def _lesions_of(
         sparse = sparse_label(label, lesions, dataset.ignore_label)
         values = label.array if sparse is None else sparse.values
         assert case.label is not None, "a label was read"
-        check_label_values(dataset, case.name, case.label, values)
+        check_label_values(dataset.label_scheme, case.name, case.label, values)
         sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
         rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
         if with_contrast:
@@ -228,6 +232,7 @@ def _read_list(path: Path) -> list[ListedLesion]:
         raise InputError(f"list of lesions not found: {path}")
     listed = []
     for line, row in numbered_rows(path, ("case", "id", "volume_mm3")):
+        check_case_name(row["case"], f"{path}, line {line}")
         status = row.get("status", "censored").strip().lower()
         if status not in ("kept", "censored"):
             raise InputError(

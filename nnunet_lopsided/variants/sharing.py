@@ -6,7 +6,7 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from nnunet_lopsided.nnunet.label_preprocessing import (
     read_clean,
     write_segmentation,
 )
-from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.preprocessed import new_preprocessed_dataset, plans_in, preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
-from nnunet_lopsided.nnunet.splitting import folds_of_part
+from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 SHARING_FILE = "sharing.json"
 # Another file system, a file of another user, too many links, a file system without links.
@@ -114,7 +114,7 @@ def share_preprocessed(
         results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
         for name, content in plans.items():
             write_json(folder / name, {**content, "dataset_name": dataset.name})
-        note = _write_dataset_files(dataset, clean_folder, folder)
+        note = _write_dataset_files(dataset, clean_folder, clean_cases.keys(), folder)
         shared = SharedDataset(
             nnunet_path("nnUNet_preprocessed") / dataset.name,
             tuple(configurations),
@@ -198,7 +198,7 @@ class _Sharing:
 
     def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
         array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
-        check_label_values(self.dataset, name, label, array[array != 0])
+        check_label_values(self.dataset.label_scheme, name, label, array)
         return array
 
     def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
@@ -237,15 +237,18 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
             raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
 
 
-def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> str:
+def _write_dataset_files(dataset: RawDataset, clean_folder: Path, clean_names: Collection[str], folder: Path) -> str:
     """What is there once; returns what the user must know of the splits."""
     shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
     fingerprint = clean_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():
         shutil.copyfile(fingerprint, folder / fingerprint.name)
-    patients, _ = patients_of([case.name for case in dataset.training_cases()], dataset.folder)
-    files = [f / "splits_final.json" for f in (clean_folder, dataset.folder) if (f / "splits_final.json").is_file()]
-    found = [folds_of_part(read_json(file), patients, {}, seed=0) for file in files]
+    names = [case.name for case in dataset.training_cases()]
+    patients, _ = patients_of(names, dataset.folder)
+    by_source = [(clean_folder / "splits_final.json", clean_names), (dataset.folder / "splits_final.json", names)]
+    found = [
+        folds_of_part(read_splits(file, known), patients, {}, seed=0) for file, known in by_source if file.is_file()
+    ]
     # The variant's own, where the source's are of no use for its cases.
     folds, note = next((f for f in found if not f[1]), found[0] if found else ([], ""))
     if folds:

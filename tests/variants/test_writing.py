@@ -745,7 +745,7 @@ def test_unknown_label_values_are_refused(raw: Path) -> None:
     label = TWO_CASES["b"].copy()
     label[3, 3, 3:5] = (6, 9)
     write_image(source / "labelsTr" / "b.nii.gz", Image(label, PLAIN))
-    message = r"Dataset001_Two, case b: .*b\.nii\.gz holds the label values 6, 9, but dataset\.json only has 0, 1, 2"
+    message = r"^case b: .*b\.nii\.gz: unknown label value 6, 9 in 2 voxels, expected 0, 1, 2 \(dataset\.json\)$"
     with pytest.raises(InputError, match=message):
         write_censored_variant(1, 2, "size", 0.5)
     assert list(raw.iterdir()) == [source]

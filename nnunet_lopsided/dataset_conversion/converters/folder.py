@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     LabelMap,
     Release,
@@ -60,7 +60,7 @@ def find(
             if match:
                 found.add(plain_name(match["case"] if match["case"] else path.parent.name), role, path)
     label_map = (
-        NONZERO
+        POSITIVE
         if lesion_values is None
         else LabelMap({**dict.fromkeys(other_values, 0), **dict.fromkeys(lesion_values, 1)})
     )

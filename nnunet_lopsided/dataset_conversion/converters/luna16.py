@@ -53,7 +53,7 @@ from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.patients import CASES_FILE
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset, reference
-from nnunet_lopsided.nnunet.splitting import folds_of_part
+from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 CHANNELS = ("CT",)
 # Folders of the split of Shirokikh et al. 2020.
@@ -326,7 +326,7 @@ def _finish_variant(
     splits = dataset.folder / "splits_final.json"
     if splits.is_file():
         lesions = Counter(row[0] for row in statuses)  # a scan is a patient
-        folds, note = folds_of_part(read_json(splits), {name: name for name in training}, lesions, base["seed"])
+        folds, note = folds_of_part(read_splits(splits), {name: name for name in training}, lesions, base["seed"])
         if folds:
             write_json(folder / splits.name, folds)
     write_table(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     Release,
     SourceCase,
@@ -58,7 +58,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
             found.folder_of(name, LABEL),
             volumes(found.files[name], chosen),
             VolumeFile(found.files[name][LABEL]),
-            NONZERO,
+            POSITIVE,
             study,
         )
         for name, (patient, study) in sorted(names.items())

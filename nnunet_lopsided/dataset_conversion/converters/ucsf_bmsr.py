@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     Release,
     SourceCase,
@@ -39,7 +39,7 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
-    label_role, label_map = ("seg", NONZERO) if target is None else ("BraTS-seg", brats_labels(target))
+    label_role, label_map = ("seg", POSITIVE) if target is None else ("BraTS-seg", brats_labels(target))
     found, names = Gatherer(source), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
