@@ -33,7 +33,7 @@ _BRAIN_MM = (65.0, 86.0, 68.0)
 Float32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
     """What a phantom shows; the defaults make small lesions hard to find.
 
@@ -72,7 +72,7 @@ class PhantomSettings:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlantedLesion:
     """One lesion as it was drawn.
 
@@ -91,7 +91,7 @@ class PlantedLesion:
     has_oedema: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Phantom:
     """One procedural case.
 
@@ -173,7 +173,9 @@ class _Painter:
         lesions = find_lesions(self.label, self.spacing_mm)
         ids = [int(lesions.instances()[centre]) for centre in centres]
         ordered = sorted((replace(p, id=i) for p, i in zip(planted, ids, strict=True)), key=lambda p: p.id)
-        return Phantom(acquired, self.label, lesions, tuple(ordered), self.spacing_mm)
+        return Phantom(
+            images=acquired, label=self.label, lesions=lesions, planted=tuple(ordered), spacing_mm=self.spacing_mm
+        )
 
     def _field(self, scale_mm: float) -> Float32:
         """A smooth Gaussian random field of mean 0 and variance 1 over the volume."""
@@ -331,7 +333,9 @@ class _Painter:
         for channel, (rim, middle) in target.items():
             image = images[channel][box]
             image += solid * (np.float32(rim) - image) + core * membership * (np.float32(middle) - image)
-        return PlantedLesion(0, diameter, enhancement, is_ring, has_oedema)
+        return PlantedLesion(
+            id=0, diameter_mm=diameter, enhancement=enhancement, is_ring=is_ring, has_oedema=has_oedema
+        )
 
     def _label_lesion(self, mask: NDArray[np.bool_], box: tuple[slice, ...], voxel: tuple[int, ...]) -> None:
         """Label the part of a mask that hangs together with its central voxel, so that one lesion is one component."""

@@ -34,7 +34,7 @@ from nnunet_lopsided.variants.choosing import (
 LIST = "list"  # the mode that replays a list; the others choose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
     """What to censor: the arguments of :func:`plan_censoring` and :func:`write_censored_variant`.
 
@@ -83,7 +83,7 @@ class Choice:
             raise InputError("a patients regex needs a number of patients")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CensoringPlan:
     """Which lesions of a dataset go, before anything is written.
 
@@ -168,7 +168,17 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
         folds, note = folds_of_part(splits, patients, lesions, choice.seed)
         if note:
             notes["splits"] = note
-    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes, folds)
+    return CensoringPlan(
+        dataset=dataset,
+        choice=choice,
+        training=training,
+        test=test,
+        table=rows,
+        censored=censored,
+        labels=labels,
+        notes=notes,
+        folds=folds,
+    )
 
 
 def _splits_of(dataset: RawDataset, training: Sequence[Case]) -> list[Fold] | None:
@@ -210,7 +220,10 @@ def _lesions_of(
         assert case.label is not None, "a label was read"
         check_label_values(dataset.label_scheme, case.name, case.label, values)
         sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
-        rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
+        rows = [
+            LesionRow(case=case.name, id=i, n_voxels=n_voxels, volume_mm3=volume, diameter_mm=diameter)
+            for i, (n_voxels, volume, diameter) in enumerate(sizes, 1)
+        ]
         if with_contrast:
             contrasts = _contrasts(case, label, lesions)
             rows = [replace(row, contrast=c) for row, c in zip(rows, contrasts, strict=True)]
@@ -224,7 +237,8 @@ def _lesions_of(
 def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
     if not len(lesions):
         return []
-    return lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()
+    contrasts: list[float] = lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()
+    return contrasts
 
 
 def _read_list(path: Path) -> list[ListedLesion]:

@@ -71,7 +71,7 @@ def write_censored_variant(
     Raises:
         InputError: the output id is in use, or see :func:`plan_censoring`.
     """
-    choice = Choice(mode, rate, seed, **more)
+    choice = Choice(mode=mode, rate=rate, seed=seed, **more)
     choice.check()
     dataset = raw_dataset(source)
     match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
