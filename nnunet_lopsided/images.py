@@ -38,7 +38,7 @@ class Geometry:
     direction: tuple[float, ...]
 
     def difference(self, other: Geometry, tolerance: float = 1e-3) -> str | None:
-        """All in which ``other`` differs from this geometry by more than an absolute ``tolerance``; None if in nothing."""
+        """All in which ``other`` differs from this geometry by more than ``tolerance``, in words; None: in nothing."""
         differing = []
         for name in ("spacing_mm", "origin_mm", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
