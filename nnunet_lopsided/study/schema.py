@@ -488,7 +488,7 @@ def _plan_25d(node: Node) -> Plan25d:
         pretrained=node.get("pretrained", Node.text, None),
     )
     try:
-        Overrides(plan.slices, plan.encoder, plan.decoder, plan.output_stride)
+        Overrides(n_slices=plan.slices, encoder=plan.encoder, decoder=plan.decoder, output_stride=plan.output_stride)
     except InputError as error:
         raise InputError(f"{node.source}: {node.key}: {error}") from None
     return plan

@@ -80,7 +80,9 @@ def test_raw_dataset_refuses(raw, monkeypatch):
 
 def test_cases_listed_in_dataset_json(raw):
     content = json.loads((raw / "dataset.json").read_text())
-    content["dataset"] = {"x": {"images": ["imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    content["dataset"] = {
+        "x": {"images": ["imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    }
     (raw / "dataset.json").write_text(json.dumps(content))
     (case,) = RawDataset(raw).training_cases()
     assert (case.name, case.images, case.label) == (
@@ -136,7 +138,9 @@ BROKEN_LABELS = [
 ]
 
 
-@pytest.mark.parametrize("content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}, *BROKEN_LABELS])
+@pytest.mark.parametrize(
+    "content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}, *BROKEN_LABELS]
+)
 def test_label_scheme_refuses(content):
     with pytest.raises(InputError, match=r"d\.json: expected .* 'labels'"):
         label_scheme(content, Path("d.json"))
@@ -145,6 +149,7 @@ def test_label_scheme_refuses(content):
 def test_predictions_pair_images_and_arrays(tmp_path):
     for name in ("b.nii.gz", "b.npz", "a.npy", "c.d.png", "dataset.json", "b.pkl", "._b.nii.gz"):
         (tmp_path / name).touch()
+    (tmp_path / "dataset.json").write_text("{}")
     found = predictions_by_case(tmp_path)
     assert list(found) == ["a", "b", "c.d"]
     assert (found["b"].image, found["b"].array) == (tmp_path / "b.nii.gz", tmp_path / "b.npz")
