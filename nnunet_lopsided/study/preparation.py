@@ -17,9 +17,9 @@ from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_d
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.study.expansion import choose_ids, expand
+from nnunet_lopsided.study.fields import did_you_mean
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, same_outcome, trainer_of_command
-from nnunet_lopsided.study.fields import did_you_mean
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 from nnunet_lopsided.study.study_file import study_name
 
