@@ -12,6 +12,9 @@ from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.nnunet.paths import names_of_dataset, nnunet_path
 
+# What nnU-Net and lopsided-plan add to a preprocessed dataset, or change in it; all of it can be made again.
+_ADDED_BY_NNUNET = ("*.json", "*.b2nd", "*.pkl", "*.npz", "*.npy")
+
 
 def preprocessed_folder(dataset: int | str) -> Path:
     """The dataset's folder below ``nnUNet_preprocessed``.
@@ -31,7 +34,8 @@ def preprocessed_folder(dataset: int | str) -> Path:
 
 def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The plans in a preprocessed folder: content by file name, sorted."""
-    found = {path.name: read_json(path) for path in sorted(folder.glob("*.json"))}
+    files = [path for path in sorted(folder.glob("*.json")) if not path.name.startswith(".")]
+    found = {path.name: read_json(path) for path in files}
     return {name: c for name, c in found.items() if isinstance(c, dict) and {"plans_name", "configurations"} <= set(c)}
 
 
@@ -74,5 +78,6 @@ def new_preprocessed_dataset(name: str, marker: str, overwrite: bool = False) ->
     Raises:
         InputError: the folder exists and may not be replaced, or another process is writing it.
     """
-    with new_folder(nnunet_path("nnUNet_preprocessed") / name, marker, overwrite) as folder:
+    final = nnunet_path("nnUNet_preprocessed") / name
+    with new_folder(final, marker, overwrite, grows=_ADDED_BY_NNUNET) as folder:
         yield folder
