@@ -92,7 +92,7 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
         InputError: the target is refused or cannot be written, or an image cannot be read.
     """
     from nnunet_lopsided.audit.audit_page import audit_html
-    from nnunet_lopsided.audit.pictures import candidate_pictures
+    from nnunet_lopsided.audit.candidate_pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]
