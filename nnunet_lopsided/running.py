@@ -147,7 +147,9 @@ def why_it_failed(exit_code: int, log_line: str, cure: str) -> str:
             killed += f", as the system does when memory runs out: {cure}"
         return f"{killed}; its last line: {log_line}"
     if _LOADER_IS_GONE in log_line:
-        return f"a loading process was killed, as the system does when memory runs out: {cure}; its last line: {log_line}"
+        return (
+            f"a loading process was killed, as the system does when memory runs out: {cure}; its last line: {log_line}"
+        )
     return log_line
 
 

@@ -99,8 +99,8 @@ def _parser() -> Parser:
 def _load(text_or_path: str) -> tuple[Study, str, str]:
     """A study by the path of its file or the name of a preset, its text, and how messages call the file."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.fields import did_you_mean
+    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.study_file import read_study, study_of_text
 
     path = Path(text_or_path)
@@ -165,7 +165,7 @@ def _note_seeds(study: Study, folder: StudyFolder) -> None:
 
 
 def _arm_lines(study: Study) -> list[str]:
-    from nnunet_lopsided.study.expansion import runs_of
+    from nnunet_lopsided.study.runs import runs_of
 
     cells = Counter((r.variant.dataset, r.variant.labels, r.configuration, r.arm.name) for r in runs_of(study))
     trainers = {arm.name: arm.trainer for arm in study.arms}
@@ -292,8 +292,8 @@ def _write_report(folder: StudyFolder) -> Path:
 
 def _presets(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.fields import did_you_mean
+    from nnunet_lopsided.study.presets import preset_names, preset_text
 
     if arguments.name is None:
         for name in preset_names():

@@ -84,9 +84,11 @@ class Phantom(_Mapping):
     """Training cases."""
     test: Annotated[int, Whole(0)] = 12
     """Test cases."""
-    shape: Annotated[
-        tuple[Annotated[int, Whole(8)], Annotated[int, Whole(8)], Annotated[int, Whole(8)]], Listed()
-    ] = (32, 80, 80)
+    shape: Annotated[tuple[Annotated[int, Whole(8)], Annotated[int, Whole(8)], Annotated[int, Whole(8)]], Listed()] = (
+        32,
+        80,
+        80,
+    )
     """Voxels along z, y and x."""
     spacing: Annotated[
         tuple[Annotated[float, Number(0.01)], Annotated[float, Number(0.01)], Annotated[float, Number(0.01)]], Listed()

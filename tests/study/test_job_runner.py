@@ -66,7 +66,7 @@ def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
 def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import os; print('hello'); raise SystemExit(None if os.path.exists('mended') else 'too bad')"
     folder, job = StudyFolder(tmp_path), python(code)
-    after = Job("predict/one", ("true",), ("train/one",))
+    after = Job("predict/one", ("true",), needs=("train/one",))
     assert run_job(folder, job) == 1
     assert folder.record("train/one") is None
     assert folder.states([job, after]) == {"train/one": "failed", "predict/one": "blocked"}

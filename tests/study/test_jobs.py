@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.expansion import choose_ids, expand, runs_of, variants_of
+from nnunet_lopsided.study.expansion import expand
 from nnunet_lopsided.study.jobs import job_of_json
+from nnunet_lopsided.study.runs import choose_ids, runs_of, variants_of
 from nnunet_lopsided.study.schema import Study
 from nnunet_lopsided.study.study_file import study_of_text
 
