@@ -25,7 +25,6 @@ _JOBS = [
 _IDS = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
 _MARKER = {"command": [str], "seconds": float, "attempts": int, "host": str}
 _ATTEMPTS = [{"seconds": float, "host": str}]
-_FAILED = {"exit_code": int}
 _MORE_MEMORY = "give a job more memory_gb or fewer cpus (resources), or run fewer at a time (--cores)"
 
 # Where a dataset is from: a folder, an id, or the settings of a phantom.
@@ -167,7 +166,8 @@ class StudyFolder:
     def failure(self, job: str) -> str:
         """Why a job failed: the last line of its log, or the signal that ended it, and where the log is."""
         log, file = self.log(job), self.failure_file(job)
-        exit_code = int(read_json(file, _FAILED)["exit_code"]) if file.is_file() else 1
+        failure = read_json(file, dict) if file.is_file() else {}
+        exit_code = failure.get("exit_code", 1)  # an earlier version may not have noted it
         return f"{why_it_failed(exit_code, last_line(log), _MORE_MEMORY)} (see {log})"
 
 
