@@ -99,7 +99,7 @@ def _parser() -> Parser:
         "schema",
         _schema,
         "print the JSON schema of a study's YAML file",
-        "An editor with YAML support completes and checks a study by it: lopsided-study schema > study.schema.json, and "
+        "An editor that knows YAML completes and checks a study by it: lopsided-study schema > study.schema.json, and "
         "as first line of the study '# yaml-language-server: $schema=study.schema.json'.",
     )
     command = add("presets", _presets, "list the presets, or print one to start from")

@@ -91,8 +91,8 @@ def test_a_job_that_is_killed_is_told_by_its_signal(tmp_path: Path, capsys: pyte
     folder, job = StudyFolder(tmp_path), python("import os; print('Epoch 3', flush=True); os.kill(os.getpid(), 9)")
     assert run_job(folder, job) == 1
     why = (
-        "killed by signal 9 (SIGKILL), as the system does when memory runs out: give a job more memory_gb or fewer cpus "
-        f"(resources), or run fewer at a time (--cores); last line: Epoch 3 (see {folder.log('train/one')})"
+        "killed by signal 9 (SIGKILL), as the system does when memory runs out: give a job more memory_gb or fewer "
+        f"cpus (resources), or run fewer at a time (--cores); last line: Epoch 3 (see {folder.log('train/one')})"
     )
     assert folder.failure("train/one") == why
     assert capsys.readouterr().err == f"train/one failed: {why}\n"
