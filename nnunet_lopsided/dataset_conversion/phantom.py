@@ -11,13 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.phantom_drawing import (
-    SEQUENCES,
-    Phantom,
-    PhantomSettings,
-    PlantedLesion,
-    make_phantom,
-)
+from nnunet_lopsided.dataset_conversion.phantom_case import SEQUENCES, Phantom, PhantomSettings, PlantedLesion
+from nnunet_lopsided.dataset_conversion.phantom_drawing import make_phantom
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import Geometry, Image, write_image
