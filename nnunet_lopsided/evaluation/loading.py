@@ -48,8 +48,9 @@ class LesionClass:
         """The lesion voxels of a label map, same shape."""
         values = self.values
         if values is None:
-            return labels > 0
-        mask = np.equal(labels, values[0])
+            above_0: NDArray[np.bool_] = labels > 0
+            return above_0
+        mask: NDArray[np.bool_] = np.equal(labels, values[0])
         for value in values[1:]:
             mask |= labels == value
         return mask
@@ -115,7 +116,7 @@ class UnfitChannels(InputError):
     """The channels are not those of the classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedCase:
     """One case, ready to be evaluated.
 
@@ -210,7 +211,15 @@ def load_case(
             predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
-    return LoadedCase(name, mask, valid, predicted, image.geometry, segmentation, censored)
+    return LoadedCase(
+        name=name,
+        reference=mask,
+        valid=valid,
+        prediction=predicted,
+        geometry=image.geometry,
+        segmentation=segmentation,
+        censored_reference=censored,
+    )
 
 
 def check_headers(
@@ -252,13 +261,16 @@ def _labelled(
     mask = target.mask(labels)
     if np.issubdtype(labels.dtype, np.integer) and np.count_nonzero(labels) == np.count_nonzero(mask):
         return mask  # all that is not background is lesion: nothing can be unknown
-    found = labels[labels != 0]
-    if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
+    labelled = labels[labels != 0]
+    if (
+        np.issubdtype(labels.dtype, np.floating)
+        and not (np.isfinite(labelled) & (labelled == np.floor(labelled))).all()
+    ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        whole = found.astype(np.int64)
-        small = not len(whole) or (whole.min() >= 0 and whole.max() < 1 << 16)
-        values = np.flatnonzero(np.bincount(whole)) if small else np.unique(whole)
+        numbers = labelled.astype(np.int64)
+        small = not len(numbers) or (numbers.min() >= 0 and numbers.max() < 1 << 16)
+        values = np.flatnonzero(np.bincount(numbers)) if small else np.unique(numbers)
         unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
         if unknown:
             raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")

