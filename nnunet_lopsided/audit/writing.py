@@ -63,7 +63,9 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     if dataset.folder.resolve() in folder.resolve().parents:
         raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
-        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
+        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS) and p.name[0] != ".")
+        if folder.is_dir()
+        else []
     )
     if others:
         raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")

@@ -244,7 +244,7 @@ def _gpus(study: Study, arguments: argparse.Namespace) -> list[str]:
 def _only_run(folder: StudyFolder) -> Iterator[None]:
     """One run of a study at a time."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.files.folders import locked
+    from nnunet_lopsided.files.locks import locked
 
     folder.path.mkdir(parents=True, exist_ok=True)
     try:

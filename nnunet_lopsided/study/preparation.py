@@ -122,7 +122,7 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is not a folder")
     if not folder.jobs_file.is_file() and not folder.study_file.is_file():
-        if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
+        if folder.path.is_dir() and any(p.name != "logs" and p.name[0] != "." for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
     name = study_name(folder.study_file)
