@@ -498,7 +498,11 @@ def _evaluation(node: Node) -> Evaluation:
     node.mapping(("cases", "profile", "label", "patients_regex", "confidence"))
     return Evaluation(
         cases=node.get("cases", lambda n: n.list_of(lambda i: i.choice(("test", "validation"))), ("test",)),
-        profile=node.get("profile", lambda n: n.choice(("paper", "lesions", "brats-mets")), "paper"),
+        profile=node.get(
+            "profile",
+            lambda n: n.choice(("paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025")),
+            "paper",
+        ),
         label=node.get("label", Node.text, None),
         patients_regex=node.get("patients_regex", Node.text, None),
         confidence=node.get("confidence", lambda n: n.choice(("mean", "max", "sum", "sqrt", "learned")), None),

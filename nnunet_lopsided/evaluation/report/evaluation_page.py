@@ -53,7 +53,7 @@ def report_html(result: FolderResult, summary: Mapping[str, Any], gallery: Seque
     subtitle = (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"confidence: {TITLES[settings['confidence']]}, {cut})"
+        f"{settings['match_rule']}, confidence: {TITLES[settings['confidence']]}, {cut})"
     )
     sections = [
         ("Curves", operating_curves(summary) + _at_rates(summary)),
@@ -109,6 +109,11 @@ def _notices(summary: Mapping[str, Any]) -> str:
     ):
         if names:
             lines.append(text + ", ".join(names) + ".")
+    if details["probabilities_look_hard"]:
+        lines.append(
+            "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "
+            "probabilities here."
+        )
     return "".join(f'<p class="notice">{escape(line)}</p>' for line in lines)
 
 
