@@ -16,7 +16,7 @@ from nnunet_lopsided.evaluation.report.numbers import (
     confidence_table,
     count_table,
     intervals_of,
-    matching_rule,
+    
     metric_rows,
     title_of,
 )
@@ -103,7 +103,7 @@ def _subtitle(result: FolderResult, summary: SummaryContent) -> str:
     return (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"{matching_rule(settings)}, confidence: {TITLES[settings['confidence']]}, {cut})"
+        f"matched by {settings['match_rule']}, confidence: {TITLES[settings['confidence']]}, {cut})"
     )
 
 
@@ -151,6 +151,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             if anonymous and others:
                 others = [f"{len(others)} cases that are not on this page" if len(others) > 1 else "1 further case"]
             lines.append(text + ", ".join(known + others) + ".")
+    if details["probabilities_look_hard"]:
+        lines.append(
+            "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "
+            "probabilities here."
+        )
     return lines
 
 
