@@ -60,6 +60,8 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
     if record["not_magnified"]:
         lines.append(f"Images were not magnified: {record['not_magnified']}.")
+    if record["withheld"]:
+        lines.append(f"Miss rates and scores are withheld: {record['withheld']}.")
     if record["no_likeness"] and record["ranked_by"] == "mean-probability":
         lines.append(f"Ranked by mean probability: {record['no_likeness']}.")
     return [f'<p class="notice">{escape(line)}</p>' for line in lines]
@@ -103,10 +105,14 @@ def _card(one: CandidatePictures) -> str:
     planes = "".join(f'<div class="planes">{"".join(p.figure() for p in channel)}</div>' for channel in one.channels)
     return (
         f'<article class="finding" data-case="{escape(candidate.case)}" data-candidate="{candidate.number}">'
-        f"<h3>{one.rank}. {escape(candidate.case)}, candidate {candidate.number}: score {candidate.score:.2f}</h3>"
+        f"<h3>{one.rank}. {escape(candidate.case)}, candidate {candidate.number}{_score(candidate.score)}</h3>"
         f"<p>{candidate.diameter_mm:.1f} mm at ({place}) mm. {escape(_sentence(candidate.reason))}</p>"
         f'<p class="only-script">{buttons}</p>{planes}</article>'
     )
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f": score {score:.2f}"
 
 
 def _sentence(text: str) -> str:

@@ -81,7 +81,7 @@ it holds a path separator
     """
     problem = _problem_of_case_name(name, file_ending)
     if problem:
-        raise InputError(f"{source}: a case name must be a plain file name, got {ascii(name)}: {problem}")
+        raise InputError(f"{source}: a case name must be a plain file name, got {name!a}: {problem}")
 
 
 def _problem_of_case_name(name: str, file_ending: str) -> str:

@@ -80,7 +80,9 @@ def test_raw_dataset_refuses(raw, monkeypatch):
 
 def test_cases_listed_in_dataset_json(raw):
     content = json.loads((raw / "dataset.json").read_text())
-    content["dataset"] = {"x": {"images": ["imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    content["dataset"] = {
+        "x": {"images": ["imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    }
     (raw / "dataset.json").write_text(json.dumps(content))
     (case,) = RawDataset(raw).training_cases()
     assert (case.name, case.images, case.label) == (
@@ -136,7 +138,9 @@ BROKEN_LABELS = [
 ]
 
 
-@pytest.mark.parametrize("content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}, *BROKEN_LABELS])
+@pytest.mark.parametrize(
+    "content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}, *BROKEN_LABELS]
+)
 def test_label_scheme_refuses(content):
     with pytest.raises(InputError, match=r"d\.json: expected .* 'labels'"):
         label_scheme(content, Path("d.json"))
