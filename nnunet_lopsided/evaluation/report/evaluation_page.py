@@ -16,7 +16,7 @@ from nnunet_lopsided.evaluation.report.numbers import (
     confidence_table,
     count_table,
     intervals_of,
-    
+    matching_rule,
     metric_rows,
     title_of,
 )
@@ -103,7 +103,7 @@ def _subtitle(result: FolderResult, summary: SummaryContent) -> str:
     return (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"matched by {settings['match_rule']}, confidence: {TITLES[settings['confidence']]}, {cut})"
+        f"{matching_rule(settings)}, confidence: {TITLES[settings['confidence']]}, {cut})"
     )
 
 
