@@ -44,6 +44,7 @@ def _finite(text: str) -> float:
 
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     type(None): "null",

@@ -1,4 +1,4 @@
-"""nnunet_lopsided.evaluation.outputs and report."""
+"""nnunet_lopsided.evaluation.writing and report."""
 
 import csv
 import json

@@ -142,7 +142,7 @@ def test_the_smallest_lesions_vanish_and_nothing_else_changes(raw: Path) -> None
 
 def test_lesion_table_is_what_find_lesions_says(raw: Path) -> None:
     folder = write_dataset(raw / "Dataset001_Two", TWO_CASES, labels=TWO_CLASSES)
-    table = plan_censoring(folder.name, Choice("size", 0.5)).table
+    table = plan_censoring(folder.name, Choice(mode="size", rate=0.5)).table
     assert [(r.case, r.id, r.n_voxels) for r in table] == [("a", 1, 3), ("a", 2, 1), ("b", 1, 5), ("b", 2, 2)]
     assert [r.volume_mm3 for r in table] == [6, 2, 10, 4]
     lesions = find_lesions(TWO_CASES["a"], (2, 1, 1))
@@ -553,7 +553,7 @@ def test_a_list_replays_another_variant(phantom: Path, tmp_path: Path) -> None:
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
     for word, n in (("Censored ", 1), (" KEPT", 0)):
         hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},{word}\n")
-        plan = plan_censoring(501, Choice("list", lesion_list=hand_made))
+        plan = plan_censoring(501, Choice(mode="list", lesion_list=hand_made))
         assert len(plan.censored) == n
     hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},keep\n")
     with pytest.raises(InputError, match="line 2: expected the status kept or censored, found 'keep' for case"):
@@ -745,7 +745,7 @@ def test_unknown_label_values_are_refused(raw: Path) -> None:
     label = TWO_CASES["b"].copy()
     label[3, 3, 3:5] = (6, 9)
     write_image(source / "labelsTr" / "b.nii.gz", Image(label, PLAIN))
-    message = r"Dataset001_Two, case b: .*b\.nii\.gz holds the label values 6, 9, but dataset\.json only has 0, 1, 2"
+    message = r"^case b: .*b\.nii\.gz: unknown label value 6, 9 in 2 voxels, expected 0, 1, 2 \(dataset\.json\)$"
     with pytest.raises(InputError, match=message):
         write_censored_variant(1, 2, "size", 0.5)
     assert list(raw.iterdir()) == [source]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.pages.html import sortable_table
 
