@@ -221,7 +221,7 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.writing import write_files
+    from nnunet_lopsided.evaluation.writing import FILES, write_files
     from nnunet_lopsided.files.folders import new_output_folder
 
     rules = _rules(arguments)
@@ -241,7 +241,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     inputs = [path for path in given if path is not None]
     with (
-        new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished,
+        new_output_folder(arguments.output, arguments.overwrite, inputs, holds=FILES) as unfinished,
         progress_bar("evaluating") as progress,
     ):
         result = evaluate_folder(

@@ -99,9 +99,9 @@ def _parser() -> Parser:
 def _load(text_or_path: str) -> tuple[Study, str, str]:
     """A study by the path of its file or the name of a preset, its text, and how messages call the file."""
     from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.fields import did_you_mean
     from nnunet_lopsided.study.presets import preset_names, preset_text
-    from nnunet_lopsided.study.reading import did_you_mean
-    from nnunet_lopsided.study.schema import read_study, study_of_text
+    from nnunet_lopsided.study.study_file import read_study, study_of_text
 
     path = Path(text_or_path)
     if path.is_file():
@@ -244,7 +244,7 @@ def _gpus(study: Study, arguments: argparse.Namespace) -> list[str]:
 def _only_run(folder: StudyFolder) -> Iterator[None]:
     """One run of a study at a time."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.files.folders import locked
+    from nnunet_lopsided.files.locks import locked
 
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -292,8 +292,8 @@ def _write_report(folder: StudyFolder) -> Path:
 
 def _presets(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.study.fields import did_you_mean
     from nnunet_lopsided.study.presets import preset_names, preset_text
-    from nnunet_lopsided.study.reading import did_you_mean
 
     if arguments.name is None:
         for name in preset_names():

@@ -16,6 +16,7 @@ from nnunet_lopsided.evaluation.archives import array_header, read_array, read_c
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
 from nnunet_lopsided.nnunet.results import Prediction
 
 # Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
@@ -47,8 +48,9 @@ class LesionClass:
         """The lesion voxels of a label map, same shape."""
         values = self.values
         if values is None:
-            return labels > 0
-        mask = np.equal(labels, values[0])
+            above_0: NDArray[np.bool_] = labels > 0
+            return above_0
+        mask: NDArray[np.bool_] = np.equal(labels, values[0])
         for value in values[1:]:
             mask |= labels == value
         return mask
@@ -114,7 +116,7 @@ class UnfitChannels(InputError):
     """The channels are not those of the classes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedCase:
     """One case, ready to be evaluated.
 
@@ -209,7 +211,15 @@ def load_case(
             predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
-    return LoadedCase(name, mask, valid, predicted, image.geometry, segmentation, censored)
+    return LoadedCase(
+        name=name,
+        reference=mask,
+        valid=valid,
+        prediction=predicted,
+        geometry=image.geometry,
+        segmentation=segmentation,
+        censored_reference=censored,
+    )
 
 
 def check_headers(
@@ -237,7 +247,7 @@ def check_headers(
             _check_fit(prediction.image, read_header(prediction.image), header)
         if prediction.array is not None and not hard_labels:
             array = array_header(prediction.array)
-            _check_array(prediction.array, array.shape, array.dtype, header.shape)
+            _check_array(prediction.array, array.shape, array.dtype, array_shape(prediction.reader, header))
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
 
@@ -251,13 +261,16 @@ def _labelled(
     mask = target.mask(labels)
     if np.issubdtype(labels.dtype, np.integer) and np.count_nonzero(labels) == np.count_nonzero(mask):
         return mask  # all that is not background is lesion: nothing can be unknown
-    found = labels[labels != 0]
-    if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
+    labelled = labels[labels != 0]
+    if (
+        np.issubdtype(labels.dtype, np.floating)
+        and not (np.isfinite(labelled) & (labelled == np.floor(labelled))).all()
+    ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        whole = found.astype(np.int64)
-        small = not len(whole) or (whole.min() >= 0 and whole.max() < 1 << 16)
-        values = np.flatnonzero(np.bincount(whole)) if small else np.unique(whole)
+        numbers = labelled.astype(np.int64)
+        small = not len(numbers) or (numbers.min() >= 0 and numbers.max() < 1 << 16)
+        values = np.flatnonzero(np.bincount(numbers)) if small else np.unique(numbers)
         unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
         if unknown:
             raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
@@ -284,9 +297,10 @@ def _load_prediction(
     if files.array is None or hard_labels:
         assert segmentation is not None
         return segmentation, segmentation
-    probability = probability_of_array(files.array, reference.array.shape, target)
+    probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
+    probability = to_file_frame(probability, files.reader, reference)
     if segmentation is not None:
-        _check_agreement(files, target, segmentation, probability)
+        _check_agreement(files, reference, target, segmentation, probability)
     return probability, segmentation
 
 
@@ -353,9 +367,13 @@ def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape
 
 
 def _check_agreement(
-    files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
+    files: Prediction,
+    reference: Image,
+    target: LesionClass,
+    segmentation: NDArray[np.bool_],
+    probability: NDArray[np.floating],
 ) -> None:
-    """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
+    """Catch arrays that are stale, or of a frame that no file names, see :mod:`nnunet_lopsided.nnunet.frames`."""
     n_labelled = int(segmentation.sum())
     regions = target.scheme is not None and target.scheme.has_regions
     least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
@@ -367,7 +385,9 @@ def _check_agreement(
         return
     if regions and target.name is not None and files.array is not None:
         # A label of this region may be there because of another region, whose probability need not be the smaller one.
-        agreeing = n_agreeing(probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
+        shape = array_shape(files.reader, reference)
+        any_class = probability_of_array(files.array, shape, LesionClass(target.scheme))
+        agreeing = n_agreeing(to_file_frame(any_class, files.reader, reference))
     if agreeing < 0.1 * n_labelled:
         raise InputError(
             f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled "

@@ -68,7 +68,7 @@ class Assignment:
     detecting: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Matches:
     """The outcome of matching M candidates to K lesions; ids count from 1, and 0 means none.
 
@@ -176,14 +176,14 @@ def match(
     overlap = np.bincount(shared.candidate_ids, weights=shared.n_voxels, minlength=len(candidates) + 1)[1:]
     touched = np.bincount(shared.candidate_ids, minlength=len(candidates) + 1)[1:]
     return Matches(
-        assigned.status,
-        nearest,
-        distance,
-        overlap.astype(np.int64),
-        touched.astype(np.int64),
-        assigned.candidate_of_lesion,
-        dice,
-        pairs,
+        status=assigned.status,
+        lesion_of_candidate=nearest,
+        distance_mm=distance,
+        overlap_voxels=overlap.astype(np.int64),
+        lesions_touched=touched.astype(np.int64),
+        candidate_of_lesion=assigned.candidate_of_lesion,
+        dice=dice,
+        pairs=pairs,
     )
 
 
@@ -244,7 +244,9 @@ def shared_voxels(lesions: Lesions, candidates: Lesions, dilation_voxels: int = 
 
 
 def _positions(ascending: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    positions: NDArray[np.int64] = np.searchsorted(ascending, wanted)
+    at_most: NDArray[np.int64] = np.minimum(positions, len(ascending) - 1)
+    return at_most
 
 
 def nearest_lesions(
@@ -276,7 +278,7 @@ def nearest_lesions(
     # Median splits cost more to build than they save on so few queries.
     tree = cKDTree(centers, balanced_tree=False, compact_nodes=False)
     reach = rules.tolerance_mm + half_diagonal + 2 * RESOLUTION_MM
-    _, closest = tree.query(positions, distance_upper_bound=reach)
+    closest: NDArray[np.int64] = np.asarray(tree.query(positions, distance_upper_bound=reach)[1], np.int64)
     near = np.flatnonzero(closest < len(centers))
     if not len(near):
         return nearest, distance
@@ -288,25 +290,26 @@ def nearest_lesions(
     to_box = np.round(_box_distance(positions[point], centers[voxel], half) / RESOLUTION_MM)
     to_center = np.round(np.linalg.norm(positions[point] - centers[voxel], axis=1) / RESOLUTION_MM)
     order = np.lexsort((lesions.voxel_ids[voxel], to_center, to_box, point))
-    found, first = np.unique(point[order], return_index=True)
+    near_points, first = np.unique(point[order], return_index=True)
     best = order[first]
     within = to_box[best] <= np.round(rules.tolerance_mm / RESOLUTION_MM)
-    nearest[found[within]] = lesions.voxel_ids[voxel[best[within]]]
-    distance[found[within]] = to_box[best[within]] * RESOLUTION_MM
+    nearest[near_points[within]] = lesions.voxel_ids[voxel[best[within]]]
+    distance[near_points[within]] = to_box[best[within]] * RESOLUTION_MM
     return nearest, distance
 
 
 def _box_distance(
     points: NDArray[np.float64], centers: NDArray[np.float64], half: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    return np.linalg.norm(np.maximum(np.abs(points - centers) - half, 0), axis=1)
+    distances: NDArray[np.float64] = np.linalg.norm(np.maximum(np.abs(points - centers) - half, 0), axis=1)
+    return distances
 
 
 def _most_shared(shared: Shared, n_candidates: int) -> NDArray[np.int64]:
     order = np.lexsort((shared.lesion_ids, -shared.n_voxels, shared.candidate_ids))
-    found, first = np.unique(shared.candidate_ids[order], return_index=True)
+    touching, first = np.unique(shared.candidate_ids[order], return_index=True)
     lesion = np.zeros(n_candidates, np.int64)
-    lesion[found - 1] = shared.lesion_ids[order[first]]
+    lesion[touching - 1] = shared.lesion_ids[order[first]]
     return lesion
 
 
@@ -318,5 +321,5 @@ def _lookup(
     wanted = candidate_ids * (n_lesions + 1) + lesion_ids
     if not len(keys):
         return np.zeros(len(wanted), np.int64)
-    position = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    position = _positions(keys, wanted)
     return np.where(keys[position] == wanted, shared.n_voxels[position], 0)

@@ -18,7 +18,7 @@ Profile = Literal["paper", "brats-mets", "lesions"]
 MAX_DILATION = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRules:
     """How candidates are formed, matched and counted. The defaults are those of Yi et al. (2020), section 3.4, except
     ``distance``: the paper's letter is ``"center"``.

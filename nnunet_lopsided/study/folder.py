@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.locks import is_locked
 from nnunet_lopsided.running import last_line
 from nnunet_lopsided.study.jobs import Job, job_of_json, same_outcome
 
@@ -141,16 +142,3 @@ def of_last_command(attempts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _without_npz(command: Sequence[str]) -> list[str]:
     """With it a training that is done goes on to its probabilities; the hours before are its own."""
     return [word for word in command if word != "--npz"]
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of this folder, see ``files.folders.locked``."""
-    from nnunet_lopsided.files.folders import locked
-
-    if not folder.is_dir():
-        return False
-    try:
-        with locked(folder):
-            return False
-    except InputError:
-        return True

@@ -21,8 +21,8 @@ from typing import Any
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
 from nnunet_lopsided.running import last_line, run_logged
 from nnunet_lopsided.study.folder import StudyFolder, of_last_command

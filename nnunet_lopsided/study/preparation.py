@@ -17,10 +17,11 @@ from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_d
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.study.expansion import choose_ids, expand
+from nnunet_lopsided.study.fields import did_you_mean
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, same_outcome, trainer_of_command
-from nnunet_lopsided.study.reading import Node, did_you_mean
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
+from nnunet_lopsided.study.study_file import study_name
 
 _DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply")
 
@@ -121,13 +122,10 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is not a folder")
     if not folder.jobs_file.is_file() and not folder.study_file.is_file():
-        if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
+        if folder.path.is_dir() and any(p.name != "logs" and p.name[0] != "." for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
-    earlier_study = Node.of_file(folder.study_file)
-    if not isinstance(earlier_study.value, dict):
-        earlier_study.fail("the study that was last run")
-    name = earlier_study.value.get("name")
+    name = study_name(folder.study_file)
     if name != study.name:
         raise InputError(f"{folder.path} holds the study {name}, not {study.name}; choose another folder with -o")
     for dataset in study.datasets:

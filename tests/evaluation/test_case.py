@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case
-from nnunet_lopsided.evaluation.case import VoxelCounts, evaluate_thresholds
+from nnunet_lopsided.evaluation.case import evaluate_thresholds
+from nnunet_lopsided.evaluation.case_result import VoxelCounts
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.rules import profile_rules
 

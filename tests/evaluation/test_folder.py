@@ -10,7 +10,8 @@ import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
-from nnunet_lopsided.evaluation.folder import _in_order, load_again
+from nnunet_lopsided.evaluation.folder import load_again
+from nnunet_lopsided.evaluation.ordered_threads import in_order
 
 
 def evaluate(folders, **options):
@@ -382,7 +383,7 @@ def test_few_cases_are_in_the_air_at_a_time():
         return result
 
     results = []
-    for value in _in_order(work, [str(i) for i in range(50)], 3):
+    for value in in_order(work, [str(i) for i in range(50)], 3):
         state["ahead"] = max(state["ahead"], state["started"] - len(results))
         results.append(value)
     assert results == list(range(50))

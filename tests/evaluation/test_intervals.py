@@ -84,7 +84,15 @@ def test_resampled_curves_are_those_of_the_replicated_cases(seed, n_patients, ma
     true_patient = np.repeat(np.arange(n_patients), [rng.integers(0, n + 1) for n in lesions])
     false_patient = rng.integers(0, n_patients, rng.integers(0, 15))
     true, false = rng.integers(0, 6, len(true_patient)) / 5, rng.integers(0, 6, len(false_patient)) / 5
-    detections = Detections(true, true_patient, true, true_patient, false, false_patient, lesions)
+    detections = Detections(
+        lesion_confidence=true,
+        lesion_patient=true_patient,
+        true_confidence=true,
+        true_patient=true_patient,
+        false_confidence=false,
+        false_patient=false_patient,
+        lesions_per_patient=lesions,
+    )
     weights = np.vstack([np.ones((1, n_patients), int), patient_weights(n_patients, 6, seed)])
     n_cases = rng.integers(1, 4, n_patients)
     curves = resampled_curves(detections, weights, n_cases, 5.0, (0.25, 1.0), max_cells)

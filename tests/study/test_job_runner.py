@@ -13,8 +13,8 @@ from threading import Timer
 
 import pytest
 
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE, has_checkpoint, held_slots, run_job
 from nnunet_lopsided.study.jobs import Job

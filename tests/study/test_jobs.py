@@ -9,7 +9,8 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.study.expansion import choose_ids, expand, runs_of, variants_of
 from nnunet_lopsided.study.jobs import job_of_json
-from nnunet_lopsided.study.schema import Study, study_of_text
+from nnunet_lopsided.study.schema import Study
+from nnunet_lopsided.study.study_file import study_of_text
 
 TEXT = """
 name: small

@@ -18,7 +18,7 @@ from nnunet_lopsided.study.expansion import choose_ids, expand
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.report import write_report
 from nnunet_lopsided.study.results import Results
-from nnunet_lopsided.study.schema import read_study
+from nnunet_lopsided.study.study_file import read_study
 from tests.evaluation.report.conftest import assert_self_contained
 
 STUDY = """

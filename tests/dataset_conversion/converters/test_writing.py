@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.dataset_conversion.converters import writing
-from nnunet_lopsided.dataset_conversion.converters.writing import Options
+from nnunet_lopsided.dataset_conversion.converters.options import Options
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
@@ -228,7 +228,7 @@ def test_label_fixes_hold_for_any_nonzero_value_too(tree, run) -> None:
 
 def test_a_test_fraction_out_of_range_is_refused_before_anything_is_read() -> None:
     with pytest.raises(InputError, match=r"test fraction must be above 0 and below 1, got 1\.5"):
-        Options(501, "", test_fraction=1.5)
+        Options(dataset_id=501, name="", test_fraction=1.5)
 
 
 def test_test_fraction_is_of_patients_and_stratified(tree, run) -> None:
