@@ -41,7 +41,8 @@ class Lesions:
     @property
     def volume_mm3(self) -> NDArray[np.float64]:
         """Volume per component in mm3 (area in mm2 for 2D masks), shape (K,)."""
-        return self.n_voxels * np.float64(np.prod(self.spacing_mm))
+        volumes: NDArray[np.float64] = self.n_voxels * np.float64(np.prod(self.spacing_mm))
+        return volumes
 
     @property
     def diameter_mm(self) -> NDArray[np.float64]:
@@ -51,11 +52,13 @@ class Lesions:
     @property
     def centroids_mm(self) -> NDArray[np.float64]:
         """Centroids in mm along the array axes, measured from the centre of voxel 0; shape (K, ndim)."""
-        return self.centroids * np.asarray(self.spacing_mm)
+        in_mm: NDArray[np.float64] = self.centroids * np.asarray(self.spacing_mm)
+        return in_mm
 
     def voxel_coordinates(self) -> NDArray[np.int64]:
         """Array index of every foreground voxel, shape (n, ndim)."""
-        return np.stack(np.unravel_index(self.voxels, self.shape), axis=1).astype(np.int64, copy=False)
+        coordinates: tuple[NDArray[np.int64], ...] = np.unravel_index(self.voxels, self.shape)
+        return np.stack(coordinates, axis=1).astype(np.int64, copy=False)
 
     def instances(self) -> NDArray[np.int32]:
         """Dense instance map: 0 is background, 1..K the components; shape ``shape``."""
@@ -67,12 +70,15 @@ class Lesions:
         """Flat voxel indices of the components with these ids (1..K)."""
         wanted = np.zeros(len(self) + 1, bool)
         wanted[np.asarray(ids, np.int64)] = True
-        return self.voxels[wanted[self.voxel_ids]]
+        selected: NDArray[np.int64] = self.voxels[wanted[self.voxel_ids]]
+        return selected
 
 
 def equivalent_diameter_mm(volume_mm3: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:
     """Diameter in mm of spheres of these volumes (``ndim`` 2: of circles of these areas)."""
-    return 2.0 * np.sqrt(volume_mm3 / np.pi) if ndim == 2 else np.cbrt(6.0 * volume_mm3 / np.pi)
+    volumes = volume_mm3.astype(np.float64, copy=False)
+    diameters: NDArray[np.float64] = 2.0 * np.sqrt(volumes / np.pi) if ndim == 2 else np.cbrt(6.0 * volumes / np.pi)
+    return diameters
 
 
 def _component_of_voxels(coordinates: tuple[NDArray[np.int64], ...], connectivity: int) -> NDArray[np.integer]:
