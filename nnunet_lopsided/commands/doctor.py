@@ -111,7 +111,7 @@ def _trainer(name: str) -> Finding:
         if class_of_nnunet is not getattr(trainers, name):
             return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")
     except Exception as error:  # whatever breaks the look-up is what the user needs to read
-        return Finding("missing", name, f"nnU-Net does not find it: {_one_line(error)}")
+        return Finding("missing", name, f"nnU-Net does not find it: {error}")
     return Finding("ok", name, "found by nnU-Net")
 
 

@@ -31,7 +31,6 @@ def test_rows_are_added_and_those_of_an_interrupted_run_replaced(tmp_path: Path)
         (b"epoch,train_loss\n0.0,0.5\n", []),
         (b"epoch,train_loss\n0,nan\n", []),
         (b"\xff\xfee\x00p\x00o\x00c\x00h\x00", []),
-        (b'epoch,"train_loss\n', []),
         (b"", []),
         ("epoch,train_loss\n\u00b2,1\n".encode(), []),
     ],
