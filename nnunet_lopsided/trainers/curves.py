@@ -62,8 +62,9 @@ def _earlier_rows(path: Path) -> tuple[list[dict[str, str]], str]:
     if not path.exists():
         return [], ""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = list(csv.reader(file))
+        # As the project's other tables: with a byte order mark and rows of empty cells, as spreadsheets leave them.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = [cells for cells in csv.reader(file) if any(cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], f"cannot be read ({error})"
     if not table or table[0][:1] != ["epoch"]:

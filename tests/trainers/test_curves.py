@@ -25,8 +25,7 @@ def test_rows_are_added_and_those_of_an_interrupted_run_replaced(tmp_path: Path)
     ("content", "kept"),
     [
         (b"epoch;train_loss\n0;0,5\n1;0,4\n", []),
-        (b"\xef\xbb\xbfepoch,train_loss\n0,0.5\n", []),
-        (b"epoch,train_loss\n0,0.5\n1,four\n,\n", ["0,0.5"]),
+        (b"epoch,train_loss\n0,0.5\n1,four\n", ["0,0.5"]),
         (b"epoch,train_loss\n0,0.5\n1,0.4,spilled\n", ["0,0.5"]),
         (b"epoch,train_loss\n0.0,0.5\n", []),
         (b"epoch,train_loss\n0,nan\n", []),
@@ -49,3 +48,11 @@ def test_a_file_edited_in_a_spreadsheet_does_not_end_a_training(
     (line,) = told
     assert curves.FILE in line
     assert "renamed to lopsided_curves.edited2.csv" in line
+
+
+def test_a_byte_order_mark_and_empty_rows_are_read(tmp_path: Path) -> None:
+    (tmp_path / curves.FILE).write_bytes(b"\xef\xbb\xbfepoch,train_loss\r\n0,0.5\r\n,\r\n\r\n")
+    told: list[str] = []
+    curves.append_row(tmp_path, 1, {"train_loss": 0.3}, told.append)
+    assert (tmp_path / curves.FILE).read_text().splitlines() == ["epoch,train_loss", "0,0.5", "1,0.3"]
+    assert not told
