@@ -806,3 +806,33 @@ def test_what_is_ignored_must_be_chosen(raw: Path) -> None:
     write_dataset(raw / "Dataset001_Two", TWO_CASES)
     with pytest.raises(InputError, match=r"^lesions to ignore need a mode that chooses them$"):
         write_censored_variant(1, 2, None, n_patients=1, ignored=True)
+
+
+@pytest.mark.parametrize("name", ["../../Dataset009_Victim/labelsTr/a", "/abs", ".hidden", "a.nii.gz"])
+def test_a_case_name_is_no_path(raw: Path, name: str) -> None:
+    victim = write_dataset(raw / "Dataset009_Victim", TWO_CASES) / "labelsTr" / "a.nii.gz"
+    before = victim.read_bytes()
+    source = write_dataset(raw / "Dataset001_Downloaded", TWO_CASES)
+    content = json.loads((source / "dataset.json").read_text())
+    content["dataset"] = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a case name must be a plain file name"):
+        write_censored_variant(1, 2, "size", 1.0)
+    assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        ({"train": ["a", "b"], "val": ["b"]}, "fold 0 trains on case b and validates on it"),
+        ({"train": ["a"], "val": ["b.nii.gz"]}, "fold 0 names b.nii.gz, which is none of the training cases"),
+        ({"train": ["a"]}, "expected the key val"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"n_patients": 1}])
+def test_splits_that_leak_are_neither_copied_nor_replaced(raw: Path, fold: dict, message: str, options: dict) -> None:
+    source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    (source / "splits_final.json").write_text(json.dumps([fold]))
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(1, 2, "size", 1.0, **options)
+    assert not (raw / "Dataset002_TwoCensored").exists()
