@@ -193,7 +193,8 @@ def _candidates(
 ) -> tuple[Lesions, str]:
     """The predicted components of any size, and the kind of the prediction."""
     if prediction is None:
-        return Lesions(lesions.shape, lesions.spacing_mm, *(a[:0] for a in _arrays(lesions))), "missing"
+        none = lesions.voxels[:0]
+        return lesions_of_voxels(lesions.shape, lesions.spacing_mm, none, none), "missing"
     if not np.issubdtype(prediction.dtype, np.floating):
         return find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity), "labels"
     cast = prediction.dtype.type(threshold)
@@ -295,7 +296,3 @@ def check_connectivity(ndim: int, connectivity: int | None, case: str) -> None:
 def _within(mask: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
     mask = np.asarray(mask)
     return mask if valid is None else (mask != 0) & valid
-
-
-def _arrays(lesions: Lesions) -> tuple[NDArray[Any], ...]:
-    return lesions.voxels, lesions.voxel_ids, lesions.n_voxels, lesions.centroids, lesions.boxes

@@ -11,7 +11,7 @@ from torch import nn
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.trainers.base import last_layers
+from nnunet_lopsided.trainers.foreground_prior import last_layers
 
 
 def build(channels: int = 2, classes: int = 3, **options: Any) -> DeepLabV3For25D:
