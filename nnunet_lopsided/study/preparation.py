@@ -237,6 +237,9 @@ def _source(dataset: Dataset) -> RawDataset | None:
         return raw_dataset(dataset.source)
     if not Path(dataset.source).is_dir():
         raise InputError(f"dataset {dataset.name}: folder not found: {dataset.source}")
+    description = Path(dataset.source) / "dataset.json"
+    if description.exists() and not description.is_file():  # a pipe would be waited for
+        raise InputError(f"dataset {dataset.name}: expected a file, found something else: {description}")
     return RawDataset(Path(dataset.source))
 
 
@@ -313,14 +316,10 @@ def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[
     from nnunet_lopsided.nnunet.splitting import folds_by_patient
 
     names, _ = _case_names(dataset, raw)
-    known = set(names)
-    if raw is not None and (path := raw.folder / "splits_final.json").is_file():
-        folds = [{"train": list(train), "val": list(val)} for train, val in read_splits(path)]
-        for fold in folds:
-            for case in (*fold["train"], *fold["val"]):
-                if case not in known:
-                    raise InputError(f"{path}: case {case} is none of the training cases of {raw.folder}")
-        return folds
+    if raw is not None and os.path.lexists(path := raw.folder / "splits_final.json"):
+        if not path.is_file():  # a link to nothing, or a pipe, which would be waited for
+            raise InputError(f"{path}: expected a file")
+        return [{"train": list(fold.train), "val": list(fold.val)} for fold in read_splits(path, set(names))]
     cases: dict[str, list[str]] = {}
     for case, patient in _patients(names, raw, study.evaluation.patients_regex).items():
         cases.setdefault(patient, []).append(case)

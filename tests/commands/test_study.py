@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,6 +210,13 @@ def test_help_says_what_a_command_does_and_what_the_folder_is(
     out = capsys.readouterr().out
     assert does in out
     assert "of the study: what 'run' had as -o, or else study-NAME where it was called" in out
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["required"] == ["name", "datasets", "arms"]
+    assert printed.err == ""
 
 
 def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
