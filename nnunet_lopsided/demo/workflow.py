@@ -13,7 +13,6 @@ from nnunet_lopsided.demo.demo_page import Arm, write_comparison
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import RECORD_FILE, check_ours, finish_record
-from nnunet_lopsided.files.folders import check_holds_only
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.locks import is_locked, locked
 from nnunet_lopsided.images import read_image
@@ -200,7 +199,12 @@ def _claim(folder: Path, settings: DemoSettings, overwrite: bool) -> None:
 
 def _check_own(folder: Path) -> None:
     """Refuse to remove a folder that holds anything but what a demo wrote: its list of files is the proof."""
-    check_holds_only(folder, _FILES)
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, which is not followed; give the folder that it leads to")
+    # A file that was put there while a demo ran is in its list.
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES and path.name[0] != ".")
+    if others:
+        raise InputError(f"{folder} is not replaced: it holds {others[0]}, which lopsided-demo did not write")
     try:
         check_ours(folder, [SETTINGS_FILE, RECORD_FILE], grows=_OF_A_KILLED_STEP)
     except InputError as error:

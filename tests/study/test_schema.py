@@ -297,9 +297,10 @@ def test_the_json_schema_for_editors() -> None:
         assert not validator.is_valid({**smallest, **wrong}), wrong
     keys = schema["properties"]
     assert isinstance(keys, dict)
+    assert (keys["censoring"]["default"], keys["patients"]["default"]) == (["none"], ["all"])
     for key, content in keys.items():
         assert content["description"], key
-        if "default" in content and key != "baseline":  # nothing: the first arm
+        if "default" in content:
             assert validator.is_valid({**smallest, key: content["default"]}), key
 
 
