@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
@@ -87,7 +88,8 @@ def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -
     sources = {d.name: (d, _source(d)) for d in study.datasets}
     for variable in PATH_VARIABLES:
         (folder.path / variable).mkdir(parents=True, exist_ok=True)
-    folder.study_file.write_text(text, encoding="utf-8")
+    with new_file(folder.study_file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     described = {name: _described(dataset) for name, (dataset, _) in sources.items()}
     write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
     with nnunet_paths(folder.path):

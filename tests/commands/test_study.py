@@ -115,7 +115,8 @@ def test_report_of_an_unfinished_study(prepared: StudyFolder, capsys: pytest.Cap
     assert main(["report", str(prepared.path)]) == 0
     assert capsys.readouterr().out == f"{prepared.path}/report/index.html\n"
     names = {p.name for p in (prepared.path / "report").iterdir()}
-    assert names == {"index.html", "arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    tables = {"arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    assert names == {".lopsided.json", "index.html", *tables}
 
 
 @pytest.mark.parametrize(
