@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def test_report_of_an_unfinished_study(prepared: StudyFolder, capsys: pytest.Cap
     assert main(["report", str(prepared.path)]) == 0
     assert capsys.readouterr().out == f"{prepared.path}/report/index.html\n"
     names = {p.name for p in (prepared.path / "report").iterdir()}
-    assert names == {"index.html", "arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    tables = {"arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    assert names == {".lopsided.json", "index.html", *tables}
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,13 @@ def test_help_says_what_a_command_does_and_what_the_folder_is(
     out = capsys.readouterr().out
     assert does in out
     assert "of the study: what 'run' had as -o, or else study-NAME where it was called" in out
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["required"] == ["name", "datasets", "arms"]
+    assert printed.err == ""
 
 
 def test_presets(capsys: pytest.CaptureFixture[str]) -> None:
