@@ -101,6 +101,8 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
         lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
     if record["not_magnified"]:
         lines.append(f"Images were not magnified: {record['not_magnified']}.")
+    if record["withheld"]:
+        lines.append(f"Miss rates and scores are withheld: {record['withheld']}.")
     if record["no_likeness"] and record["ranked_by"] == "mean-probability":
         lines.append(f"Ranked by mean probability: {record['no_likeness']}.")
     return lines

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.auditing import Audit, Candidate
+from nnunet_lopsided.audit.auditing import Audit
+from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import Geometry, read_image

@@ -151,6 +151,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             if anonymous and others:
                 others = [f"{len(others)} cases that are not on this page" if len(others) > 1 else "1 further case"]
             lines.append(text + ", ".join(known + others) + ".")
+    if details["probabilities_look_hard"]:
+        lines.append(
+            "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "
+            "probabilities here."
+        )
     return lines
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.pages.html import SortableTable
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CaseResult, Components
+from nnunet_lopsided.evaluation.case_result import CaseResult, Components
 from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status

@@ -92,6 +92,7 @@ DETAILS: dict[str, str] = {
     "patients": "units of the bootstrap",
     "cases_with_lesions": "cases with at least one reference lesion",
     "false_positives_on_lesions": "false positives that share a voxel with a lesion, but lie too far off to match it",
+    "missed_but_covered": "missed lesions at least half under a candidate, which joins lesions or lies too far off",
     "merges": "candidates that share voxels with several lesions",
     "ignored_lesions": "lesions too small to count",
     "ignored_candidates": "candidates that match only such lesions",
