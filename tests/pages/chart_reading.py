@@ -23,11 +23,11 @@ class Drawn:
         self.root, self.x, self.y = ET.fromstring(svg), x, y
 
     def data(self, place: Sequence[float]) -> tuple[float, float]:
-        """A place of the SVG in the units of the data, to three decimals."""
+        """A place of the SVG in the units of the data, to two decimals."""
         across, up = (place[0] - LEFT) / (RIGHT - LEFT), (BOTTOM - place[1]) / (BOTTOM - TOP)
         return (
-            round(self.x[0] + across * (self.x[1] - self.x[0]), 2),
-            round(self.y[0] + up * (self.y[1] - self.y[0]), 2),
+            round(float(self.x[0] + across * (self.x[1] - self.x[0])), 2) + 0.0,
+            round(float(self.y[0] + up * (self.y[1] - self.y[0])), 2) + 0.0,
         )
 
     def _paths(self, *classes: str) -> list[ET.Element]:
