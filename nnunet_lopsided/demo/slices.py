@@ -48,9 +48,9 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
         centre = np.round([float(lesion[f"centroid_{axis}"]) for axis in "zyx" if lesion.get(f"centroid_{axis}")])
         at: tuple[Any, ...] = () if reference.ndim == 2 else (int(centre[0]),)
         image = _most_contrast(dataset, case, reference)[at]
-        found = [lesion["found"][arm.name] for arm in arms]
+        hits = [lesion["found"][arm.name] for arm in arms]
         titles = [f"{case}, {float(lesion['diameter_mm']):.1f} mm"]
-        titles += [f"{arm.title}: {'found' if hit else 'missed'}" for arm, hit in zip(arms, found, strict=True)]
+        titles += [f"{arm.title}: {'found' if hit else 'missed'}" for arm, hit in zip(arms, hits, strict=True)]
         for i, (panel, title) in enumerate(zip(line, titles, strict=True)):
             panel.set_title(title, fontsize=6.5)
             low, high = np.percentile(image, (0.5, 99.8))
