@@ -6,8 +6,6 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-import numpy as np
-
 from nnunet_lopsided.pages.rendering import AXES_BOX, CHART_SIZE
 
 # Of the box between the axes, in points; y grows downwards.
@@ -37,7 +35,7 @@ class Drawn:
     def points(self, *classes: str) -> list[list[tuple[float, float]]]:
         """The corners of every path with these classes, in data."""
         return [
-            [self.data(np.array(pair, float)) for pair in re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", path.attrib["d"])]
+            [self.data((float(x), float(y))) for x, y in re.findall(r"[ML] ([\d.-]+) ([\d.-]+)", path.attrib["d"])]
             for path in self._paths(*classes)
         ]
 
@@ -52,7 +50,8 @@ class Drawn:
 
     def whiskers(self, *classes: str) -> list[tuple[float, float, float]]:
         """Place, lower and upper end of every interval."""
-        return [(low[0], *sorted((low[1], high[1]))) for low, high in self.points("whisker", *classes)]
+        ends = self.points("whisker", *classes)
+        return [(one[0], min(one[1], other[1]), max(one[1], other[1])) for one, other in ends]
 
     def dots(self, *classes: str) -> list[tuple[float, float]]:
         """The middle of every dot."""
