@@ -198,7 +198,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
     Raises:
         InputError: the target is refused or cannot be written.
     """
-    from nnunet_lopsided.evaluation.report.figures import png
+    from nnunet_lopsided.pages.rendering import png
 
     rankings = _rankings(scored)
     n_missed = rankings[0].n_missed
@@ -278,7 +278,7 @@ def write_decisions(decisions: Decisions, path: Path) -> None:
 def _figure(rankings: Sequence[RankingScore]) -> Figure:
     from matplotlib.figure import Figure
 
-    from nnunet_lopsided.evaluation.report.figures import draw_pr_steps
+    from nnunet_lopsided.pages.charts import draw_pr_steps
 
     rows = (len(rankings) + 1) // 2
     figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")

@@ -185,7 +185,6 @@ def add_to_plans(plans_file: Path, name: str, configuration: dict[str, Any], *, 
         InputError: the plans hold another configuration of this name.
     """
 
-
     def add(plans: dict[str, Any]) -> dict[str, Any]:
         if plans["configurations"].get(name) not in (None, configuration) and not overwrite:
             raise InputError(f"{plans_file}: holds another {name} configuration already; --overwrite replaces it")

@@ -300,7 +300,7 @@ class Plan25d(_Mapping):
 
     @model_validator(mode="after")
     def _can_be_planned(self) -> Plan25d:
-        Overrides(self.slices, self.encoder, self.decoder, self.output_stride)  # complains
+        Overrides(n_slices=self.slices, encoder=self.encoder, decoder=self.decoder, output_stride=self.output_stride)
         return self
 
 
