@@ -152,8 +152,8 @@ def read_header(path: str | Path, colour: bool = False) -> Header:
 
 def _several_values(path: Path, n: int) -> str:
     return (
-        f"{path}: expected a 2D or 3D image with one value per voxel, found {n} values per voxel: colours, or layers of "
-        "overlapping segments"
+        f"{path}: expected a 2D or 3D image with one value per voxel, found {n} values per voxel: colours, or layers "
+        "of overlapping segments"
     )
 
 
