@@ -270,7 +270,7 @@ def _labelled(
     ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        problem = unknown_label_values(found, target.scheme.declared_values)
+        problem = unknown_label_values(labelled, target.scheme.declared_values)
         if problem:
             raise InputError(f"{path}: {problem} (dataset.json)")
     return mask
