@@ -110,6 +110,8 @@ def read_image(path: str | Path, colour: bool = False) -> Image:
         raise InputError(f"cannot read image {path}: {reason}") from error
     if colour and array.ndim == itk.GetDimension() + 1:
         array = array.mean(axis=-1, dtype=np.float32)
+    if array.ndim == itk.GetDimension() + 1:
+        raise InputError(_several_values(path, array.shape[-1]))
     if array.ndim != itk.GetDimension() or array.ndim not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
     return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
@@ -140,10 +142,19 @@ def read_header(path: str | Path, colour: bool = False) -> Header:
     except RuntimeError as error:
         raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
     shape = tuple(int(n) for n in reader.GetSize()[::-1])
-    if (reader.GetNumberOfComponents() != 1 and not colour) or len(shape) not in (2, 3):
+    if reader.GetNumberOfComponents() != 1 and not colour:
+        raise InputError(_several_values(path, reader.GetNumberOfComponents()))
+    if len(shape) not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {shape}")
     geometry = Geometry(tuple(reader.GetSpacing()[::-1]), tuple(reader.GetOrigin()), tuple(reader.GetDirection()))
     return Header(shape, geometry)
+
+
+def _several_values(path: Path, n: int) -> str:
+    return (
+        f"{path}: expected a 2D or 3D image with one value per voxel, found {n} values per voxel: colours, or layers "
+        "of overlapping segments"
+    )
 
 
 def write_image(path: str | Path, image: Image) -> None:

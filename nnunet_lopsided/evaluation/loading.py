@@ -26,6 +26,7 @@ from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
 from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
+from nnunet_lopsided.nnunet.label_values import unknown_label_values
 from nnunet_lopsided.nnunet.results import Prediction
 
 
@@ -269,12 +270,9 @@ def _labelled(
     ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        numbers = labelled.astype(np.int64)
-        small = not len(numbers) or (numbers.min() >= 0 and numbers.max() < 1 << 16)
-        values = np.flatnonzero(np.bincount(numbers)) if small else np.unique(numbers)
-        unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
-        if unknown:
-            raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
+        problem = unknown_label_values(labelled, target.scheme.declared_values)
+        if problem:
+            raise InputError(f"{path}: {problem} (dataset.json)")
     return mask
 
 

@@ -20,8 +20,8 @@ def test_names_of_cases(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "it is empty"),
-        (" ", "it is empty"),
+        ("", "is empty"),
+        (" ", "is empty"),
         (".", "begins with a dot"),
         ("..", "begins with a dot"),
         (".a", "begins with a dot"),

@@ -31,8 +31,8 @@ def test_a_fix_must_mean_a_known_value() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        ([0, 1, 6, 6, 9], "unknown label value 6, 9 in 2 voxels, expected 0, 1"),
-        ([0.5, 1.0], "unknown label value 0.5 in 1 voxels"),
+        ([0, 1, 6, 6, 9], "unknown label value 6, 9 in 3 voxels, expected 0, 1"),
+        ([0.5, 1.0], r"unknown label value 0\.5 \(a fraction\) in 1 voxels"),
         ([-1, 1], "unknown label value -1 in 1 voxels"),
         ([np.nan, 1.0], "unknown label value nan in 1 voxels"),
     ],
