@@ -81,7 +81,7 @@ class LesionClass:
             raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
         chosen, combine = self._combination(n)
         combined: NDArray[np.floating] | None = None
-        sums = np.zeros(1, np.float32)
+        sums: NDArray[np.float32] = np.zeros(1, np.float32)
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1

@@ -53,8 +53,8 @@ class EvaluationRules:
             told apart; the threshold is then the least peak. Hard labels have components alone.
         min_iou: with ``overlap``: a candidate matches a lesion only where their intersection is at least this share of
             their union, within [0, 1]; 0: one shared voxel is enough.
-        one_to_one: with ``overlap``: every candidate detects at most one lesion; pairs are taken by their Dice, the
-            highest first, and whatever is left matches nothing.
+        one_to_one: with ``overlap``: a candidate detects at most one lesion; the pairs are taken whose Dice have the
+            highest sum, and whatever is left matches nothing.
 
     Raises:
         InputError: a value is outside its range.

@@ -359,6 +359,7 @@ def _settings(result: FolderResult) -> dict[str, Any]:
         "allow_missing": inputs.allow_missing,
         "skip_bad": inputs.skip_bad,
         "patients_regex": inputs.patients_regex,
+        "cases": None if inputs.cases is None else list(inputs.cases),
         **by_name,
         "profile_changes": {name: _plain(value) for name, value in rules.changes.items()},
         "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},
