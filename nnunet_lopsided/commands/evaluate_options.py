@@ -26,6 +26,7 @@ RULES = (
     "candidates",
     "min_iou",
     "one_to_one",
+    "small_below_mm3",
     "diameter_edges_mm",
     "fp_per_case",
 )
@@ -219,6 +220,12 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         "--one-to-one",
         action=argparse.BooleanOptionalAction,
         help="with overlap: a candidate detects at most one lesion, so that the sum of Dice is highest (default: no)",
+    )
+    rules.add_argument(
+        "--small-below-mm3",
+        type=float,
+        metavar="MM3",
+        help="score lesions below this volume and the others apart, too (default: 0, not)",
     )
     rules.add_argument(
         "--diameter-edges-mm",

@@ -79,6 +79,9 @@ def _table(result: FolderResult) -> str:
         lines.append(f"{'dropped_candidates':<30}{summary.n_dropped_candidates:>10}")
     if result.skipped:
         lines.append(f"{'skipped':<30}{len(result.skipped):>10}  {', '.join(s.case for s in result.skipped)}")
+    for group in summary.by_volume:
+        f1 = "undefined" if group.f1_case_mean is None else f"{group.f1_case_mean:.4f}"
+        lines.append(f"{f'{group.name}_f1_case_mean':<30}{f1:>10}  {group.detected} of {group.lesions} lesions")
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
     return "\n".join(line for line in lines if line is not None)

@@ -23,14 +23,8 @@ from nnunet_lopsided.evaluation.rows import (
     rows_of_cases,
     skipped_rows,
 )
-from nnunet_lopsided.evaluation.summary_json import (
-    CountsContent,
-    MetricsContent,
-    ThresholdContent,
-    flat_metrics,
-    metric_intervals,
-    summary_dict,
-)
+from nnunet_lopsided.evaluation.summary_content import CountsContent, MetricsContent, ThresholdContent
+from nnunet_lopsided.evaluation.summary_json import flat_metrics, metric_intervals, summary_dict
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.pages.pictures import Picture
