@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.evaluation import EvaluationRules, checking, evaluate_case, evaluate_folder, summarize
+from nnunet_lopsided.evaluation import EvaluationRules, checking, evaluate_case, evaluate_folder, folder, summarize
 from nnunet_lopsided.evaluation.folder import load_again
 from nnunet_lopsided.evaluation.ordered_threads import in_order
 
