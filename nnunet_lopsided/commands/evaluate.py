@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.evaluation.several_classes import MARKS, check_class_names, write_classes
-    from nnunet_lopsided.evaluation.writing import write_files
+    from nnunet_lopsided.evaluation.writing import FILES, write_files
     from nnunet_lopsided.files.folders import new_output_folder
 
     _check(arguments)
@@ -47,7 +47,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     labels: list[str | None] = arguments.label or [None]
     results = {}
     if len(labels) == 1:
-        with new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished:
+        with new_output_folder(arguments.output, arguments.overwrite, inputs, holds=FILES) as unfinished:
             result = results[labels[0]] = _of_class(arguments, labels[0], unfinished)
             write_files(result, unfinished, _gallery(arguments, result))
     else:

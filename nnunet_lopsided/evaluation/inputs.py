@@ -197,14 +197,14 @@ def _predictions(inputs: Inputs, problems: dict[str, str]) -> tuple[dict[str, Pr
         predicted: dict[str, Prediction] = {}
         fold_of: dict[str, int] = {}
         for fold, folder in validation_folders(inputs.predictions, inputs.folds).items():
-            for name, files in predictions_by_case(folder, problems).items():
+            for name, files in predictions_by_case(folder, problems, inputs.dataset_json).items():
                 if name in fold_of:
                     problems[name] = (
                         f"case {name} lies in two folds of {inputs.predictions}: {fold_of[name]} and {fold}"
                     )
                 predicted[name], fold_of[name] = files, fold
         return dict(sorted(predicted.items())), fold_of
-    return predictions_by_case(inputs.predictions, problems), {}
+    return predictions_by_case(inputs.predictions, problems, inputs.dataset_json), {}
 
 
 def _folds(inputs: Inputs) -> Sequence[int] | None:

@@ -25,6 +25,7 @@ from nnunet_lopsided.evaluation.plausibility import (
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
 from nnunet_lopsided.nnunet.results import Prediction
 
 
@@ -247,7 +248,7 @@ def check_headers(
             _check_fit(prediction.image, read_header(prediction.image), header)
         if prediction.array is not None and not hard_labels:
             array = array_header(prediction.array)
-            _check_array(prediction.array, array.shape, array.dtype, header.shape)
+            _check_array(prediction.array, array.shape, array.dtype, array_shape(prediction.reader, header))
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
 
@@ -297,10 +298,11 @@ def _load_prediction(
     if files.array is None or hard_labels:
         assert segmentation is not None
         return segmentation, segmentation
-    probability = probability_of_array(files.array, reference.array.shape, target)
+    probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
+    probability = to_file_frame(probability, files.reader, reference)
     check_not_swapped(files.array, probability, target.mask(reference.array))
     if segmentation is not None:
-        _check_agreement(files, target, segmentation, probability)
+        _check_agreement(files, reference, target, segmentation, probability)
     return probability, segmentation
 
 
@@ -367,9 +369,13 @@ def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape
 
 
 def _check_agreement(
-    files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
+    files: Prediction,
+    reference: Image,
+    target: LesionClass,
+    segmentation: NDArray[np.bool_],
+    probability: NDArray[np.floating],
 ) -> None:
-    """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
+    """Catch arrays that are stale, or of a frame that no file names, see :mod:`nnunet_lopsided.nnunet.frames`."""
     n_labelled = int(segmentation.sum())
     regions = target.scheme is not None and target.scheme.has_regions
     least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
@@ -381,7 +387,9 @@ def _check_agreement(
         return
     if regions and target.name is not None and files.array is not None:
         # A label of this region may be there because of another region, whose probability need not be the smaller one.
-        agreeing = n_agreeing(probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
+        shape = array_shape(files.reader, reference)
+        any_class = probability_of_array(files.array, shape, LesionClass(target.scheme))
+        agreeing = n_agreeing(to_file_frame(any_class, files.reader, reference))
     if agreeing < 0.1 * n_labelled and not is_of_another_threshold(probability, segmentation):
         raise InputError(
             f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled lesion "

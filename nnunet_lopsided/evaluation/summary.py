@@ -234,7 +234,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     by_annotation = replicates.by_annotation()
     at_fp = tuple(zip(matched, replicates.at_fp(len(matched)), strict=True))
     undefined = {
-        **undefined_metrics(metrics, intervals, reasons),
+        **undefined_metrics(vars(metrics), intervals, reasons),
         **no_map_by,
         **undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
         **undefined_shares("by_annotation", by_annotation, "the group has no lesion"),

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from nnunet_lopsided.audit.auditing import audit, position_mm
+from nnunet_lopsided.audit.auditing import audit
+from nnunet_lopsided.audit.candidates import position_mm
 from nnunet_lopsided.audit.inputs import Model, find_inputs
-from nnunet_lopsided.audit.outputs import write_audit
 from nnunet_lopsided.audit.stored import read_audit
+from nnunet_lopsided.audit.writing import write_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.learned_confidence import Coefficients, ConfidenceModel
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image

@@ -30,7 +30,13 @@ def test_what_an_audit_prints_and_writes(audited, capsys):
     assert second.startswith("estimated miss rate 0.")
     record = json.loads((audited.audit / "audit.json").read_text())
     assert third == f"audit {record['id']} in {audited.audit}: see audit.html"
-    assert sorted(path.name for path in audited.audit.iterdir()) == ["audit.csv", "audit.html", "audit.json", "maps"]
+    assert sorted(path.name for path in audited.audit.iterdir()) == [
+        ".lopsided.json",
+        "audit.csv",
+        "audit.html",
+        "audit.json",
+        "maps",
+    ]
     assert (record["settings"]["seed"], record["settings"]["threshold"], record["folds"]) == (0, 0.03, [0, 1])
     rows = list(csv.DictReader((audited.audit / "audit.csv").open()))
     assert [int(row["rank"]) for row in rows] == list(range(1, 51))
@@ -246,7 +252,7 @@ def test_a_truth_that_is_none(written, capsys):
     path = written.whole / "labelsTr" / "p03.nii.gz"
     label = read_image(path)
     write_image(path, Image(np.where(label.array > 0, 7, 0).astype(np.uint8), label.geometry))
-    assert f"case p03: {path} holds the label values 7" in fails(capsys, "score", written.audit, "--truth", 501)
+    assert f"case p03: {path}: unknown label value 7" in fails(capsys, "score", written.audit, "--truth", 501)
     content = json.loads((written.whole / "dataset.json").read_text())
     content["labels"]["lesion"] = 2
     (written.whole / "dataset.json").write_text(json.dumps(content))

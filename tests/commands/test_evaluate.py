@@ -268,7 +268,13 @@ def test_several_classes_in_one_run(arguments, tmp_path, capsys):
     (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(content))
     assert main([*arguments, "--bootstrap", "0", "--label", "core", "rim"]) == 0
     out = tmp_path / "out"
-    assert sorted(path.name for path in out.iterdir()) == ["classes.csv", "classes.json", "core", "rim"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lopsided.json",
+        "classes.csv",
+        "classes.json",
+        "core",
+        "rim",
+    ]
     rows = json.loads((out / "classes.json").read_text())["classes"]
     assert [(row["class"], row["max_sensitivity"], row["reference_lesions"]) for row in rows] == [
         ("core", 1.0, 2),

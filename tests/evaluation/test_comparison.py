@@ -194,7 +194,7 @@ def test_files(two_models, tmp_path):
     for name in ("one", "two"):
         write_comparison(comparison, tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert files == ["compare.html", "comparison.json", "lesions.csv"]
+    assert files == [".lopsided.json", "compare.html", "comparison.json", "lesions.csv"]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     written = json.loads((tmp_path / "one" / "comparison.json").read_text())

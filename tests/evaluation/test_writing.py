@@ -17,6 +17,7 @@ from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.files.folders import new_output_folder
 
 FILES = [
+    ".lopsided.json",
     "candidates.csv",
     "cases.csv",
     "curves.png",
@@ -229,11 +230,14 @@ def test_2d_tables_leave_z_empty(folders, tmp_path):
 def test_existing_output_is_refused_or_replaced(result, tmp_path):
     out = tmp_path / "out"
     write_results(result, out)
-    (out / "curves.png").write_text("old")
+    (out / "curves.png").unlink()
     with pytest.raises(InputError, match="output folder exists"):
         write_results(result, out)
     write_results(result, out, overwrite=True)
-    assert (out / "curves.png").read_bytes() != b"old"
+    assert (out / "curves.png").is_file()
+    (out / "curves.png").write_text("drawn by hand")
+    with pytest.raises(InputError, match=r"curves\.png has been changed since this command wrote it"):
+        write_results(result, out, overwrite=True)
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()
