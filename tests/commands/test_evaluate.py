@@ -55,7 +55,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
         f"results in {tmp_path / 'out'}: see report.html",
     ]
     assert printed.err == ""
-    assert len(list((tmp_path / "out").iterdir())) == 7
+    assert len(list((tmp_path / "out").iterdir())) == 8
 
 
 def test_options_reach_the_settings(arguments, tmp_path):
