@@ -48,6 +48,6 @@ $(STAMP): pyproject.toml constraints.txt nnunet_lopsided.pth
 PEERS ?= $(HOME)/.cache/nnunet-lopsided-peers
 peers:
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet panoptica picai_eval connected-components-3d SimpleITK nibabel tifffile \
+	$(PEERS)/bin/python -m pip install --quiet panoptica picai_eval brats-evaluation connected-components-3d SimpleITK nibabel tifffile \
 		scipy tqdm matplotlib pytest hypothesis
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest -p no:cacheprovider tests/evaluation/test_peers.py
