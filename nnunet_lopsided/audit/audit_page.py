@@ -139,7 +139,22 @@ def _miss_rates(record: Mapping[str, Any]) -> str:
         "false positive. Where annotators missed the faint, the estimate is too low."
     )
     shown = table(header, rows, right=(1, 2, 3, 4))
-    return f'<div class="scroll">{shown}</div>{_in_any(record)}{_outside(record)}<p class="why">{escape(note)}</p>'
+    return (
+        f'<div class="scroll">{shown}</div>{_in_any(record)}{_outside(record)}{_detector(record)}'
+        f'<p class="why">{escape(note)}</p>'
+    )
+
+
+def _detector(record: Mapping[str, Any]) -> str:
+    detector = record["detector"]
+    if detector["sensitivity"] is None:
+        return ""
+    return (
+        f"<p>On the annotated lesions, out of fold, the models have a sensitivity of {number(detector['sensitivity'])} "
+        f"and an average precision of {number(detector['average_precision'])}, with "
+        f"{detector['false_positives_per_case']:.1f} candidates per case, missed lesions among them. Below "
+        f"{detector['least_sensitivity']:g} and {detector['least_average_precision']:g} miss rates are withheld.</p>"
+    )
 
 
 def _in_any(record: Mapping[str, Any]) -> str:
