@@ -64,7 +64,9 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     if dataset.folder.resolve() in folder.resolve().parents:
         raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
-        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
+        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS) and p.name[0] != ".")
+        if folder.is_dir()
+        else []
     )
     if others:
         raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")
@@ -91,7 +93,7 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
         InputError: the target is refused or cannot be written, or an image cannot be read.
     """
     from nnunet_lopsided.audit.audit_page import audit_html
-    from nnunet_lopsided.audit.pictures import candidate_pictures
+    from nnunet_lopsided.audit.candidate_pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]

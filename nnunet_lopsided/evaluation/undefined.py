@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.pooling import Pooled
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
-
-if TYPE_CHECKING:  # which needs the reasons itself
-    from nnunet_lopsided.evaluation.summary import Metrics
 
 NO_LESIONS = "there are no reference lesions"
 NO_MAXIMUM = "the tables do not tell the highest probability of the candidates"
@@ -43,20 +39,20 @@ def reasons_of_metrics(pooled: Pooled) -> dict[str, str]:
 
 
 def undefined_metrics(
-    metrics: Metrics, intervals: Mapping[str, Interval], reasons: Mapping[str, str]
+    metrics: Mapping[str, object], intervals: Mapping[str, Interval], reasons: Mapping[str, str]
 ) -> dict[str, str]:
     """The reason by name of every metric and interval that is undefined, under its name in summary.json.
 
     Args:
-        metrics: an evaluation's.
+        metrics: an evaluation's, by name.
         intervals: its further intervals, by name.
         reasons: of :func:`reasons_of_metrics`.
     """
     undefined = {}
-    for name, value in {**vars(metrics), **intervals}.items():
+    for name, value in {**metrics, **intervals}.items():
         if isinstance(value, Interval):
             if value.undefined is not None:
-                undefined[name if name in vars(metrics) else f"{name}_ci95"] = value.undefined
+                undefined[name if name in metrics else f"{name}_ci95"] = value.undefined
         elif value is None:
             undefined[name] = reasons[name]
     return undefined

@@ -80,13 +80,12 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
         raise InputError(f"{source}: expected a mapping 'labels' from names to label values, found {labels!r}")
     by_name = {name: _values_of_class(name, labels, source) for name in labels}
     if by_name.get("background", (0,)) != (0,):
-        raise InputError(f"{source}: expected the label background to be 0, found {labels['background']!r}")
+        raise InputError(f"{source}: expected background to be 0 in 'labels', found {labels['background']!r}")
     ignored = by_name.pop("ignore", None)
     foreground = {name: values for name, values in by_name.items() if set(values) != {0}}
     if ignored is not None and (len(ignored) > 1 or ignored[0] in {0}.union(*foreground.values())):
         raise InputError(
-            f"{source}: expected the label ignore to be a value of its own, the highest, found {labels['ignore']!r} in "
-            f"{labels!r}"
+            f"{source}: expected ignore to be a value of its own in 'labels', the highest, found {labels!r}"
         )
     regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
     return LabelScheme(foreground, None if ignored is None else ignored[0], regions)

@@ -85,8 +85,8 @@ def to_file_frame(array: NDArray[Any], reader: str, header: Header | Image) -> N
         >>> from nnunet_lopsided.images import Geometry
         >>> lps = Header((1, 1, 3), Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)))
         >>> saved = np.array([[[1, 2, 3]]])  # from left to right, where the file goes from right to left
-        >>> to_file_frame(saved, "NibabelIOWithReorient", lps).tolist(), to_file_frame(saved, "SimpleITKIO", lps).tolist()
-        ([[[3, 2, 1]]], [[[1, 2, 3]]])
+        >>> [to_file_frame(saved, reader, lps).tolist() for reader in ("NibabelIOWithReorient", "SimpleITKIO")]
+        [[[[3, 2, 1]]], [[[1, 2, 3]]]]
     """
     if not reorients(reader) or len(header.shape) != 3:
         return array

@@ -48,7 +48,7 @@ def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int], val
     return Image(array, label.geometry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SparseLabel:
     """A label map whose lesions are known, small enough to keep while the lesions of all cases are compared.
 
@@ -92,6 +92,8 @@ def sparse_label(label: Image, lesions: Lesions, ignore_label: int | None) -> Sp
         ids[np.searchsorted(voxels, lesions.voxels)] = lesions.voxel_ids
     small_ids = ids.astype(np.min_scalar_type(len(lesions)))
     small_voxels = voxels.astype(np.min_scalar_type(flat.size - 1))
-    sparse = SparseLabel(label.array.shape, label.geometry, small_voxels, flat[voxels], small_ids)
+    sparse = SparseLabel(
+        shape=label.array.shape, geometry=label.geometry, voxels=small_voxels, values=flat[voxels], ids=small_ids
+    )
     n_bytes = small_ids.nbytes + small_voxels.nbytes + sparse.values.nbytes
     return sparse if n_bytes < label.array.nbytes else None

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.commands.study import main
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.study import engine
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.preparation import prepare
 from nnunet_lopsided.study.presets import preset_text
-from nnunet_lopsided.study.schema import read_study
+from nnunet_lopsided.study.study_file import read_study
 
 STUDY = """
 name: small

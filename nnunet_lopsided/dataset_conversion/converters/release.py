@@ -95,7 +95,7 @@ def brats_labels(target: str) -> LabelMap:
     return LabelMap({value: int(value in lesion) for value in (1, 2, 3, 4)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceCase:
     """One case of a release.
 
@@ -120,7 +120,7 @@ class SourceCase:
     split: Split = "train"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """What was found below a folder.
 
@@ -132,6 +132,7 @@ class Release:
         problems: (case, what is wrong) as far as it shows without reading; refused with what reading finds.
         notes: what the user must know.
         folds: folds that belong to the release or its paper, of case names; None: five folds by patient.
+        file_channels: what the one image of every case holds, where it is a colour image of several channels.
     """
 
     channels: tuple[str, ...]
@@ -141,6 +142,12 @@ class Release:
     problems: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     folds: tuple[Mapping[str, list[str]], ...] | None = None
+    file_channels: tuple[str, ...] = ()
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels that nnU-Net will read, for dataset.json."""
+        return self.file_channels or self.channels
 
 
 def files_below(source: Path) -> list[Path]:
@@ -172,7 +179,7 @@ def _first_visit(folder: str, seen: set[str]) -> bool:
     return new
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Gatherer:
     """Collects the files of each case by role (a channel or the label), and what is wrong with them.
 
@@ -187,6 +194,11 @@ class Gatherer:
 
     def add(self, case: str, role: str, path: Path) -> None:
         """Note that ``path`` is the ``role`` of ``case``."""
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            self.problems.append((case, f"the name of {self.shown(path)!a} is not UTF-8: rename the file"))
+            return
         roles = self.files.setdefault(case, {})
         other = roles.get(role)
         if other is None:
