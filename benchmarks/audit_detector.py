@@ -3,9 +3,9 @@
     python benchmarks/audit_detector.py [--sets N] [--seed SEED]
 
 Signal detection: a case has so many places where a false positive may arise, with values of a standard normal
-distribution; lesions have values of one that is shifted by ``separation``. What exceeds a threshold is a component. Some
-lesions the models never see, and each lesion is annotated or missed at random. Every simulated data set is audited by
-the package's own functions. Prints, as Markdown:
+distribution; lesions have values of one that is shifted by ``separation``. What exceeds a threshold is a component.
+Some lesions the models never see, and each lesion is annotated or missed at random. Every simulated data set is audited
+by the package's own functions. Prints, as Markdown:
 
 1. per rule, how many of the data sets get a rate, and how far it is from the truth; the last row is the package's rule,
 2. the same by separation, so that one sees which detectors are refused,

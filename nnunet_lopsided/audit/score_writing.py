@@ -278,13 +278,13 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
     lines = [f"{n_missed} missed lesions" + ("" if n_missed else ": every lesion of the truth is annotated")]
     if scored[0].n_not_in_truth:
         lines.append(f"{scored[0].n_not_in_truth} annotated lesions have no voxel in the truth")
-    lines += [_rates(s) for s in scored if s.true_miss_rate is not None]
     for ranking in rankings:
         area = "" if ranking.average_precision is None else f", average precision {number(ranking.average_precision)}"
         lines.append(f"{ranking.name}: {ranking.n_candidates} candidates{area}")
         for n in reviewed_numbers(n_missed):
             after = ranking.after(n)
             lines.append(f"  first {n:>5}: precision {number(after.precision)}, found {number(after.found)}")
+    lines += [_rates(s) for s in scored if s.true_miss_rate is not None]
     return "\n".join(lines)
 
 
