@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -198,7 +198,8 @@ def _tensors_and_numbers_only() -> Iterator[None]:
 
     variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(variable)
-    scalar = np.float64(0).__reduce__()[0]  # what pickle makes numbers with; its module was renamed in numpy 2
+    # What pickle makes numbers with; its module was renamed in numpy 2.
+    scalar = cast("Callable[..., object]", np.float64(0).__reduce__()[0])
     os.environ[variable] = "1"
     kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
     try:

@@ -132,7 +132,9 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     write_image(chart, Image(drawn, GEOMETRY))
     with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit .* wrote: .*-maps$"):
         repaired(path, 521)
-    after = labels(repaired(path, 521, edited_maps=True).folder)[f"{one.case}.nii.gz"]
+    made = repaired(path, 521, edited_maps=True)
+    assert json.loads((made.folder / "repair.json").read_text())["edited_maps"]
+    after = labels(made.folder)[f"{one.case}.nii.gz"]
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))
 
 
