@@ -113,7 +113,7 @@ def read_audit(folder: Path) -> StoredAudit:
         candidates[row["case"], number] = StoredCandidate(row["case"], number, rank, score, mean, highest, label)
     ranked = tuple(sorted(candidates.values(), key=lambda c: c.rank))
     n = record["counts"]["candidates"]
-    if [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
+    if len(ranked) != n or [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
         found = "other ranks" if len(ranked) == n else str(len(ranked))
         raise InputError(
             f"{path}: expected the {n} candidates of audit {record['id']}, ranked 1 to {n}, found {found}; audit again "
