@@ -117,7 +117,7 @@ def _warn_once(path: Path) -> None:
         if path.parent in _warned:
             return
         _warned.add(path.parent)
-    names = " or ".join(file.name for file in _spacing_files(path)[:2])
+    names = " or ".join(dict.fromkeys(file.name for file in _spacing_files(path)))
     print(
         f"nnunet-lopsided: warning: {path} has no voxel size ({names} is missing): 1 mm is taken, as nnU-Net does, for "
         "it and others like it in this folder",
