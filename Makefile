@@ -3,16 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test venv peers study study-slurm
+.PHONY: demo check test mutate venv peers study study-slurm
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
+
+# While you write: lint, types, which part imports which, and the tests that take no second each.
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -m "not slow" $(FAST_TESTS)
 
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
+
+# Which mistakes (tests/mutations.toml) does no test notice? ONLY="bold speed": those whose name has one of the words.
+mutate: venv
+	$(BIN)/python tests/mutate.py $(ONLY)
 
 # A whole small study with nnU-Net's real commands; minutes on an idle CPU.
 study: venv

@@ -31,9 +31,9 @@ import torch
 from scipy import stats
 from screen import evaluate
 
-from nnunet_lopsided.images import read_image
+from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
-from nnunet_lopsided.nnunet.raw import raw_dataset
+from nnunet_lopsided.nnunet.raw import Case, raw_dataset
 
 N_FOLDS = 5
 # The last two are the oracle: what is missing is told to the network as ignore label.
@@ -63,7 +63,7 @@ def variant(dataset: int, labels: str) -> int:
 
 def prepare(dataset: int) -> None:
     splits = preprocessed_folder(dataset) / "splits_final.json"
-    cases = sorted(p.name.split(".")[0] for p in (raw_dataset(dataset).folder / "labelsTr").iterdir())
+    cases = [case.name for case in raw_dataset(dataset).training_cases()]
     n = len(cases) // N_FOLDS
     folds = [{"train": cases[n * k : n * k + n], "val": [cases[(n * k + n) % len(cases)]]} for k in range(N_FOLDS)]
     splits.write_text(json.dumps(folds, indent=1))
@@ -91,11 +91,11 @@ class Prediction:
             type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
         )  # fmt: skip
 
-    def __call__(self, files: tuple[str, ...]) -> np.ndarray:
+    def __call__(self, case: Case) -> np.ndarray:
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
         trainer = self.trainer
-        data, properties = preprocessed(files, trainer)
+        data, properties = preprocessed(tuple(map(str, case.images)), trainer)
         logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float()
         _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager, properties, True
@@ -117,19 +117,20 @@ def preprocessed(files: tuple[str, ...], trainer: Any) -> Any:
 
 
 @cache
-def cases_of(dataset: int, split: str) -> list[tuple[str, tuple[str, ...], Path]]:
-    """Name, images and label of every case."""
-    folder = raw_dataset(dataset).folder
-    found = []
-    for label in sorted((folder / f"labels{split}").iterdir()):
-        name = label.name.split(".")[0]
-        images = sorted((folder / f"images{split}").glob(f"{name}_[0-9][0-9][0-9][0-9].*"))
-        found.append((name, tuple(map(str, images)), label))
-    return found
+def cases_of(dataset: int, split: str) -> dict[str, Case]:
+    """The labelled cases of ``Tr`` or ``Ts`` by name."""
+    raw = raw_dataset(dataset)
+    cases = raw.training_cases() if split == "Tr" else raw.test_cases()
+    return {case.name: case for case in cases if case.label is not None}
 
 
-def label_array(path: Path) -> np.ndarray:
-    return np.squeeze(read_image(path).array)
+def label_of(case: Case) -> Image:
+    assert case.label is not None, f"{case.name} has no label"
+    return read_image(case.label)
+
+
+def label_array(case: Case) -> np.ndarray:
+    return np.squeeze(label_of(case).array)
 
 
 def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on: str) -> dict[str, Any]:
@@ -143,15 +144,16 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on:
     trainer.run_training()
     predict = Prediction(trainer)
     trained_on, _ = trainer.do_split()
-    test = [case for case in cases_of(dataset, on) if case[0] not in trained_on]
-    spacing = read_image(test[0][2]).geometry.spacing_mm
-    probability = [np.squeeze(predict(images)) for _, images, _ in test]
-    numbers = evaluate(probability, [label_array(label) > 0 for *_, label in test], spacing[-probability[0].ndim :])
+    test = [case for name, case in cases_of(dataset, on).items() if name not in trained_on]
+    spacing = label_of(test[0]).geometry.spacing_mm
+    probability = [np.squeeze(predict(case)) for case in test]
+    numbers = evaluate(probability, [label_array(case) > 0 for case in test], spacing[-probability[0].ndim :])
     seen: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    for case, images, label in cases_of(dataset, "Tr"):
-        if case in trained_on:
-            p, whole = np.squeeze(predict(images)), label_array(label) > 0
-            left = label_array(raw_dataset(variant(dataset, labels)).folder / "labelsTr" / label.name) == 1
+    variant_cases = cases_of(variant(dataset, labels), "Tr")
+    for case_name, case in cases_of(dataset, "Tr").items():
+        if case_name in trained_on:
+            p, whole = np.squeeze(predict(case)), label_array(case) > 0
+            left = label_array(variant_cases[case_name]) == 1
             seen[True].append(p[whole & ~left])
             seen[False].append(p[left])
     hidden, labelled = np.concatenate(seen[True]), np.concatenate(seen[False])

@@ -7,9 +7,9 @@ this process, without workers; times are CPU seconds. In 2.5d the first pipeline
 the same stacks, which augments the targets of all slices and blurs across slices; the second is ours.
 """
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from typing import Any
@@ -32,7 +32,12 @@ def loader_of(dataset: str, configuration: str, name: str, stock_augmentation: b
 
 def main() -> None:
     """Print the times and their ratios."""
-    dataset, configuration, n_batches = [*sys.argv[1:], *("3d_fullres", "30")[len(sys.argv) - 2 :]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="id or name")
+    parser.add_argument("configuration", nargs="?", default="3d_fullres")
+    parser.add_argument("batches", nargs="?", type=int, default=30)
+    arguments = parser.parse_args()
+    dataset, configuration = arguments.dataset, arguments.configuration
     os.environ["nnUNet_n_proc_DA"] = "0"
     with tempfile.TemporaryDirectory() as results:
         os.environ["nnUNet_results"] = results
@@ -45,7 +50,7 @@ def main() -> None:
             loaders["2.5d"] = loader_of(dataset, configuration, STOCK)
         loaders["inverse weighting"] = loader_of(dataset, configuration, WEIGHTED)
         seconds: dict[str, list[float]] = {name: [] for name in loaders}
-        for batch in range(int(n_batches)):
+        for batch in range(arguments.batches):
             for name, (loader, batch_size) in loaders.items():
                 np.random.seed(batch)  # noqa: NPY002 - what nnU-Net draws from
                 torch.manual_seed(batch)

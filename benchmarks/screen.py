@@ -71,7 +71,13 @@ def hidden_lesions(labels: str, seed: int, phantom: int) -> list[np.ndarray]:
     """Boolean masks of the lesions that the training labels lack."""
     found = [find_lesions(case.label, SPACING) for case in cases(phantom, seed)]
     rows = [
-        LesionRow(case.name, i + 1, int(f.n_voxels[i]), float(f.volume_mm3[i]), float(f.diameter_mm[i]))
+        LesionRow(
+            case=case.name,
+            id=i + 1,
+            n_voxels=int(f.n_voxels[i]),
+            volume_mm3=float(f.volume_mm3[i]),
+            diameter_mm=float(f.diameter_mm[i]),
+        )
         for case, f in zip(cases(phantom, seed), found, strict=True)
         for i in range(len(f))
     ]

@@ -40,12 +40,13 @@ class Geometry:
     direction: tuple[float, ...]
 
     def difference(self, other: Geometry, tolerance: float = 1e-3) -> str | None:
-        """How ``other`` differs from this geometry by more than an absolute ``tolerance``, in words; None if not."""
+        """All in which ``other`` differs from this geometry by more than ``tolerance``, in words; None: in nothing."""
+        differing = []
         for name in ("spacing_mm", "origin_mm", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if len(mine) != len(theirs) or not np.allclose(mine, theirs, rtol=0, atol=tolerance):
-                return f"{name} {_short(mine)} versus {_short(theirs)}"
-        return None
+                differing.append(f"{name} {_short(mine)} versus {_short(theirs)}")
+        return "; ".join(differing) or None
 
 
 @dataclass(frozen=True)

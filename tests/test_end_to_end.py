@@ -14,29 +14,12 @@ import pytest
 import torch
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
+from tests.console import call, run
 
 pytestmark = pytest.mark.slow
 
 TRAINER = "nnUNetTrainerLopsided_a10_b0p5_w1_2epochs_2iters"
 MODEL = f"Dataset711_PhantomCensored/{TRAINER}__nnUNetPlans__2.5d"
-
-
-def run(command: str, cwd: Path, **environment: str) -> str:
-    """Output of a console command of this environment; nothing is set but nnU-Net's paths."""
-    name, *arguments = command.split()
-    inherited = {
-        key: value for key, value in os.environ.items() if key not in ("nnUNet_extTrainer", "nnUNet_n_proc_DA")
-    }
-    done = subprocess.run(
-        [Path(sys.executable).parent / name, *arguments],
-        cwd=cwd,
-        env=inherited | {"nnUNet_def_n_proc": "1"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -227,14 +210,8 @@ def paths_below(root: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("options", ["", "-tr nnUNetTrainerNoDeepSupervision"])
 def test_nnunets_own_trainer_on_25d_names_ours(main_job: Path, options: str) -> None:
-    done = subprocess.run(
-        [Path(sys.executable).parent / "nnUNetv2_train", *f"711 2.5d 0 {options} -device cpu".split()],
-        cwd=main_job,
-        env=os.environ | paths_below(main_job) | {"nnUNet_n_proc_DA": "0", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = paths_below(main_job) | {"nnUNet_n_proc_DA": "0", "PYTHONWARNINGS": "ignore"}
+    done = call(f"nnUNetv2_train 711 2.5d 0 {options} -device cpu", main_job, **environment)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("nnunet-lopsided: error: the 2.5d network has one output")

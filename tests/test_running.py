@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.running import last_line, program_path, run_logged
+from nnunet_lopsided.running import last_line, program_path, run_logged, why_it_failed
 
 
 def test_output_exit_code_and_environment(tmp_path: Path) -> None:
@@ -67,6 +67,87 @@ def test_a_command_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     starter.kill()
     starter.wait()
     assert gone(int((tmp_path / "pid").read_text()))
+
+
+SLEEPER = "import time, os; open({!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+# Starts a child in the background, as nnU-Net starts loaders that do not notice when it is gone.
+PARENT = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {!r}]); "
+
+
+def wait_for_pid(file: Path) -> int:
+    """The process id that a sleeper writes."""
+    for _ in range(600):
+        if file.is_file() and file.read_text():
+            return int(file.read_text())
+        time.sleep(0.05)
+    raise AssertionError(f"{file} was not written")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+def test_what_a_killed_command_has_started_ends_too(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    wait = f"import pathlib; p = pathlib.Path({str(pid)!r})\nwhile not (p.is_file() and p.read_text()): time.sleep(.05)"
+    killed = PARENT.format(SLEEPER.format(str(pid))) + wait + "\nimport os; os.kill(os.getpid(), 9)"
+    assert run_logged(["python", "-c", killed], tmp_path / "log", {}) == -9
+    assert gone(wait_for_pid(pid))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+def test_what_a_command_has_started_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
+    parent = PARENT.format(SLEEPER.format(str(tmp_path / "pid"))) + "time.sleep(60)"
+    code = (
+        "from pathlib import Path; from nnunet_lopsided.running import run_logged; "
+        f"run_logged(['python', '-c', {parent!r}], Path({str(tmp_path / 'log')!r}), {{}})"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    child = wait_for_pid(tmp_path / "pid")
+    starter.kill()
+    starter.wait()
+    assert gone(child)
+
+
+def test_workers_of_a_pool_end_when_its_process_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from nnunet_lopsided.running import end_with_parent\n"
+        "def work(i):\n"
+        "    time.sleep(.2)\n"
+        "    open(f'{sys.argv[1]}/{i}', 'w').write(str(os.getpid()))\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPoolExecutor(2, initializer=end_with_parent) as pool:\n"
+        "        list(pool.map(work, range(2)))\n"
+        "        time.sleep(60)\n"
+    )
+    starter = subprocess.Popen([sys.executable, script, tmp_path])
+    workers = {wait_for_pid(tmp_path / str(i)) for i in range(2)}
+    starter.kill()
+    starter.wait()
+    assert all(gone(worker) for worker in workers)
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "why"),
+    [
+        (1, "too bad", "too bad"),
+        (127, "no such program", "no such program"),
+        (-9, "Epoch 3", "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; last line: "),
+        (
+            137,
+            "Epoch 3",
+            "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; last line: ",
+        ),
+        (-15, "Epoch 3", "killed by signal 15 (SIGTERM); last line: Epoch 3"),
+        (
+            1,
+            "RuntimeError: One or more background workers are no longer alive. Exiting.",
+            "a loading process was killed, as the system does when memory runs out: CURE; last line: Runt",
+        ),
+    ],
+)
+def test_why_a_command_failed(code: int, line: str, why: str) -> None:
+    assert why_it_failed(code, line, "CURE").startswith(why)
 
 
 def gone(pid: int) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import Image, read_image, write_image
-from tests.test_end_to_end import run
+from tests.console import run
 
 pytestmark = pytest.mark.slow
 

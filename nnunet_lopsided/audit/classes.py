@@ -62,4 +62,4 @@ def label_values(
         probable = np.where(holds[:, None], means, 1 - means).prod(axis=-1).T
     else:
         probable = means[:, [scheme.label_values.index(value) for value in allowed]]
-    return np.asarray(allowed, np.int64)[probable.argmax(axis=1)]
+    return np.asarray(np.asarray(allowed, np.int64)[probable.argmax(axis=1)])

@@ -39,7 +39,7 @@ class Kind(IntEnum):
     ANNOTATED = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MeasuredCase:
     """The components of the lesion probability of one case; M of them.
 
@@ -94,7 +94,7 @@ class MeasuredCase:
         piece = _largest_piece(kept, self.components.shape, self.components.boxes[component])
         at = np.minimum(np.searchsorted(self.components.voxels, piece), len(self.components.voxels) - 1)
         foreign = (self.components.voxels[at] == piece) & (self.components.voxel_ids[at] != component + 1)
-        return piece[~foreign]
+        return np.asarray(piece[~foreign])
 
     @cached_property
     def _by_component(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -153,19 +153,19 @@ def measure_case(
     kind[matches.status == Status.TRUE_POSITIVE] = Kind.ANNOTATED
     lesion = np.where(kind == Kind.ANNOTATED, matches.lesion_of_candidate, 0) - 1
     return MeasuredCase(
-        components,
-        values,
-        kind,
-        confidence,
-        highest_by_component(components, values),
-        level,
-        by_prediction.max(axis=0),
-        _agreement(by_prediction, predictions, level),
-        _core_contrasts(components, values, images),
-        _dice(components, lesions, values, lesion),
-        lesions.diameter_mm,
-        matches.candidate_of_lesion > 0,
-        lesion,
+        components=components,
+        probability=values,
+        kind=kind,
+        mean_probability=confidence,
+        max_probability=highest_by_component(components, values),
+        level=level,
+        any_probability=by_prediction.max(axis=0),
+        agreement=_agreement(by_prediction, predictions, level),
+        contrasts=_core_contrasts(components, values, images),
+        dice=_dice(components, lesions, values, lesion),
+        lesion_diameter_mm=lesions.diameter_mm,
+        lesion_detected=matches.candidate_of_lesion > 0,
+        lesion_of_component=lesion,
     )
 
 
@@ -263,8 +263,8 @@ def fainter(
         above = level
     every = np.concatenate(voxels)
     order = np.argsort(every)
-    found = lesions_of_voxels(components.shape, components.spacing_mm, every[order], np.concatenate(ids)[order])
-    return found, np.array(reached)
+    both = lesions_of_voxels(components.shape, components.spacing_mm, every[order], np.concatenate(ids)[order])
+    return both, np.array(reached)
 
 
 def _mean_of(predictions: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
@@ -279,7 +279,8 @@ def _agreement(
 ) -> NDArray[np.float64]:
     if len(predictions) == 1:
         return np.ones(len(level))
-    return np.mean([own >= level.astype(p.dtype) for own, p in zip(highest, predictions, strict=True)], axis=0)
+    finding = [own >= level.astype(p.dtype) for own, p in zip(highest, predictions, strict=True)]
+    return np.asarray(np.mean(finding, axis=0))
 
 
 def _part(components: Lesions, values: NDArray[np.float32], fraction: float) -> NDArray[np.bool_]:
@@ -329,4 +330,4 @@ def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArr
     pieces = find_lesions(crop, (1.0,) * len(shape))
     largest = pieces.instances() == int(np.argmax(pieces.n_voxels)) + 1
     places = np.nonzero(ndimage.binary_fill_holes(largest))
-    return np.ravel_multi_index(tuple(c + a for c, a in zip(places, low, strict=True)), shape).astype(np.int64)
+    return np.asarray(np.ravel_multi_index(tuple(c + a for c, a in zip(places, low, strict=True)), shape), np.int64)

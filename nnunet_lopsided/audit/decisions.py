@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nnunet_lopsided.audit.auditing import WITHIN_1
+from nnunet_lopsided.audit.ranking import WITHIN_1
 from nnunet_lopsided.audit.stored import StoredAudit, chosen_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest, read_json
@@ -34,7 +34,7 @@ class Decisions:
 
     def count(self, verdict: Verdict) -> int:
         """Candidates so decided."""
-        return sum(found == verdict for found in self.verdicts.values())
+        return sum(given == verdict for given in self.verdicts.values())
 
 
 def decisions_above(audit: StoredAudit, score: float) -> Decisions:
@@ -43,12 +43,14 @@ def decisions_above(audit: StoredAudit, score: float) -> Decisions:
     Raises:
         InputError: no such score is possible: it is below 0, or above 1 where scores are probabilities.
     """
-    highest = 1.0 if audit.record.get("ranked_by", "likeness") in WITHIN_1 else math.inf
+    if audit.record.withheld and all(c.score is None for c in audit.candidates):
+        raise InputError(f"audit {audit.id} has no scores to accept by: {audit.record.withheld}")
+    highest = 1.0 if audit.record.ranked_by in WITHIN_1 else math.inf
     if not 0 <= score <= highest or score == math.inf:
         expected = "from 0 to 1" if highest == 1 else "of at least 0"
         raise InputError(f"expected a score {expected} above which to accept, got {score}")
     verdicts: dict[tuple[str, int], Verdict] = {
-        (c.case, c.number): "accept" for c in audit.candidates if c.score >= score
+        (c.case, c.number): "accept" for c in audit.candidates if c.score is not None and c.score >= score
     }
     return Decisions(audit.id, verdicts, {"accepted_above": score})
 

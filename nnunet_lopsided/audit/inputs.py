@@ -71,7 +71,7 @@ class AuditedCase:
         return self.case.label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditInputs:
     """What is audited.
 
@@ -150,24 +150,24 @@ def find_inputs(
     predictions: dict[str, list[Prediction]] = {name: [] for name in fold_of}
     for model, fold in trained:
         folder = _validation(model, source.name, fold)
-        found = predictions_by_case(folder)
+        by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
         for name in wanted[fold]:
-            predictions[name].append(found[name])
+            predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
         for name, arrays in predict_magnified(folder.parent, CHECKPOINT, factors, own, device, n_workers).items():
-            predictions[name] += [Prediction(name, None, array) for array in arrays]
+            predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
     return AuditInputs(
-        source,
-        tuple(models),
-        chosen,
-        tuple(
+        dataset=source,
+        models=tuple(models),
+        folds=chosen,
+        cases=tuple(
             AuditedCase(cases[name], patients[name], fold, tuple(predictions[name]))
             for name, fold in sorted(fold_of.items())
         ),
-        origin,
-        tuple(name for name in sorted(cases) if name not in fold_of),
-        factors,
-        obstacle,
+        patients=origin,
+        left_out=tuple(name for name in sorted(cases) if name not in fold_of),
+        magnify=factors,
+        not_magnified=obstacle,
     )
 
 
@@ -244,8 +244,8 @@ def _validation(model: Model, dataset: str, fold: int) -> Path:
 
 def _check_out_of_fold(folder: Path, fold: int, wanted: Sequence[str], trained_on: frozenset[str]) -> None:
     """Refuse predictions of cases that a fold does not validate: before any are made among them."""
-    found = predictions_by_case(folder) if folder.is_dir() else {}
-    for case in sorted(set(found) - set(wanted)):
+    predicted = predictions_by_case(folder) if folder.is_dir() else {}
+    for case in sorted(set(predicted) - set(wanted)):
         reason = "trained on it" if case in trained_on else "does not validate it by splits_final.json"
         raise InputError(
             f"{folder} holds case {case}, but fold {fold} {reason}: the folds have changed since, so it is not known "
@@ -278,8 +278,8 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
 
 def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
     """The cases without probabilities; an archive that was cut off holds none."""
-    found = predictions_by_case(folder) if folder.is_dir() else {}
-    arrays = {case: found[case].array for case in wanted if case in found}
+    predicted = predictions_by_case(folder) if folder.is_dir() else {}
+    arrays = {case: predicted[case].array for case in wanted if case in predicted}
     return [case for case in wanted if (array := arrays.get(case)) is None or not is_whole(array)]
 
 

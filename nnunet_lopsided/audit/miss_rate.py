@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.intervals import (
+    LEAST_REPLICATES,
     Interval,
     patient_weights,
     percentile_interval,
@@ -21,9 +22,10 @@ from nnunet_lopsided.evaluation.strata import diameter_bounds
 LEAST_ANNOTATED = 10
 _CONFIDENCE = 0.1  # of the bound that chooses the threshold, Garg et al.'s delta
 _SLACK = 0.01  # their gamma
+_NO_INTERVAL = Interval.without("")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MissRate:
     """The estimate for all lesions, or for those of a range of diameters.
 
@@ -40,16 +42,22 @@ class MissRate:
         undefined: why there is no estimate; empty where there is one.
     """
 
-    lower_mm: float
-    upper_mm: float | None
+    lower_mm: float = 0.0
+    upper_mm: float | None = None
     n_annotated: int
     n_found: int
     n_candidates: int
-    missed_share: float | None
-    rate: float | None
-    n_missed: float | None
-    interval: Interval
+    missed_share: float | None = None
+    rate: float | None = None
+    n_missed: float | None = None
+    interval: Interval = _NO_INTERVAL
     undefined: str = ""
+
+    def withheld(self, reason: str) -> MissRate:
+        """The same counts without the estimate."""
+        return replace(
+            self, missed_share=None, rate=None, n_missed=None, interval=Interval.without(reason), undefined=reason
+        )
 
 
 def mixture_share(
@@ -106,10 +114,10 @@ def _above(
     """Total weight of the scores that reach each threshold."""
     order = np.argsort(scores)
     cumulated = np.concatenate([[0.0], np.cumsum(weight[order])])
-    return cumulated[-1] - cumulated[np.searchsorted(scores[order], thresholds, side="left")]
+    return np.asarray(cumulated[-1] - cumulated[np.searchsorted(scores[order], thresholds, side="left")])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scored:
     """What the estimate needs of lesions and components; patients are numbered from 0.
 
@@ -156,6 +164,8 @@ def estimate_miss_rates(
     """
     ranges = [(0.0, None), *diameter_bounds(edges_mm)]
     no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
+    if not no_bootstrap and n_replicates < LEAST_REPLICATES:
+        no_bootstrap = f"of {n_replicates} replicates the ends are chance; at least {LEAST_REPLICATES} are needed"
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
     return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
 
@@ -175,7 +185,7 @@ def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
 
     Example:
         >>> def of(annotated, candidates, missed):
-        ...     return MissRate(0, None, annotated, annotated, candidates, None, None, missed, Interval.without(""))
+        ...     return MissRate(n_annotated=annotated, n_found=annotated, n_candidates=candidates, n_missed=missed)
         >>> outside_estimate([of(40, 70, 20.0), of(0, 50, None), of(40, 20, 10.0)])
         (50, 0.6)
     """
@@ -198,7 +208,13 @@ def _estimate(
             f"the models find {n_found} annotated lesions of these diameters; at least {LEAST_ANNOTATED} are needed"
         )
         return MissRate(
-            low, upper, n_annotated, n_found, n_candidates, None, None, None, Interval.without(reason), reason
+            lower_mm=low,
+            upper_mm=upper,
+            n_annotated=n_annotated,
+            n_found=n_found,
+            n_candidates=n_candidates,
+            interval=Interval.without(reason),
+            undefined=reason,
         )
     scores = scored.found_score[found], scored.candidate_score[candidate]
     patients = scored.found_patient[found], scored.candidate_patient[candidate]
@@ -215,7 +231,17 @@ def _estimate(
                 replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
         interval = percentile_interval(replicates, len(set(patients[0].tolist())))
     n_missed = n_annotated * rate / (1 - rate)
-    return MissRate(low, upper, n_annotated, n_found, n_candidates, share, rate, n_missed, interval)
+    return MissRate(
+        lower_mm=low,
+        upper_mm=upper,
+        n_annotated=n_annotated,
+        n_found=n_found,
+        n_candidates=n_candidates,
+        missed_share=share,
+        rate=rate,
+        n_missed=n_missed,
+        interval=interval,
+    )
 
 
 def _rate(share: float, n_candidates: float, n_found: float) -> float:

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.nonnegative_logistic import nonnegative_logistic
 
+RankBy = Literal["likeness", "mean-probability", "max", "sum", "sqrt", "learned"]
+# Those that are probabilities, unlike sums.
+WITHIN_1: tuple[RankBy, ...] = ("likeness", "mean-probability", "max", "learned")
 N_FOLDS = 5
 # Below so many annotated or unexplained components no model is fitted.
 LEAST_EXAMPLES = 20

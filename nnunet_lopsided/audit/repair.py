@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
-from nnunet_lopsided.audit.outputs import TABLE
-from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, check_unchanged
+from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
@@ -35,7 +34,7 @@ class Change:
     n_voxels: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RepairedVariant:
     """What :func:`write_repaired_variant` made; ``notes`` is what the user must know."""
 
@@ -54,27 +53,29 @@ def write_repaired_variant(
     output_id: int,
     *,
     unsure: Unsure = "leave",
+    edited_maps: bool = False,
     name: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> RepairedVariant:
     """Write a dataset whose training labels have the accepted candidates in addition.
 
-    The voxels are those of the audit's label maps, which may have been edited in a viewer since; what is annotated
-    already is never changed. The folder appears only when complete. The same call gives the same bytes.
+    The voxels are those of the audit's label maps; what is annotated already is never changed. The folder appears only
+    when complete. The same call gives the same bytes.
 
     Args:
         audit: of the dataset.
         decisions: on its candidates.
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
         unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
+        edited_maps: take label maps of candidates that were edited in a viewer since the audit wrote them.
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
         overwrite: replace an earlier repaired variant of the same id and name.
         n_workers: label files worked on at the same time.
 
     Raises:
-        InputError: labels have changed since the audit, a candidate has a label that the dataset has not, or the id is
-            in use.
+        InputError: labels have changed since the audit, or maps and ``edited_maps`` is not set; a candidate has a label
+            that the dataset has not; or the id is in use.
     """
     dataset = raw_dataset(audit.dataset)
     _check_labels(dataset, audit, decisions)
@@ -95,7 +96,7 @@ def write_repaired_variant(
         (folder / "labelsTr").mkdir()
 
         def write(case: Case) -> list[Change]:
-            label, changes = _repaired(case, by_case.get(case.name, []), decisions, audit, dataset, ignore)
+            label, changes = _repaired(case, by_case.get(case.name, []), decisions, audit, dataset, ignore, edited_maps)
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
 
@@ -110,13 +111,13 @@ def write_repaired_variant(
     empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
     notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
     return RepairedVariant(
-        final,
-        decisions.count("accept"),
-        decisions.count("reject"),
-        decisions.count("unsure"),
-        len(audit.candidates) - len(decisions.verdicts),
-        ignore is not None,
-        tuple(notes),
+        folder=final,
+        n_added=decisions.count("accept"),
+        n_rejected=decisions.count("reject"),
+        n_unsure=decisions.count("unsure"),
+        n_undecided=len(audit.candidates) - len(decisions.verdicts),
+        ignored=ignore is not None,
+        notes=tuple(notes),
     )
 
 
@@ -138,6 +139,7 @@ def _repaired(
     audit: StoredAudit,
     dataset: RawDataset,
     ignore: int | None,
+    edited_maps: bool,
 ) -> tuple[Image, list[Change]]:
     assert case.label is not None, "training_cases() gives labels"
     label = read_image(case.label)
@@ -146,7 +148,7 @@ def _repaired(
     ]
     if all(change.value is None for change in changes):  # a map that a reader has emptied is not looked at
         return label, changes
-    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending)
+    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps)
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
         if change.value is None:

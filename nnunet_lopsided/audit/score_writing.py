@@ -15,6 +15,7 @@ from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.case import check_connectivity
 from nnunet_lopsided.evaluation.loading import lesion_class
 from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -25,7 +26,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import difference, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
-from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.pages.html import number
 
@@ -37,7 +38,7 @@ SCORE_FILE, SCORE_TABLE, SCORE_PICTURE = "audit_score.json", "audit_score.csv", 
 _WORDS = {"mean": "mean", "max": "highest"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoredAudit:
     """An audit against the truth.
 
@@ -101,17 +102,14 @@ def _listed(values: Sequence[int]) -> str:
 
 def _names(audits: Sequence[StoredAudit]) -> list[str]:
     """The trainers, or the folders where those do not tell audits apart."""
-    trainers = [" + ".join(model["trainer"] for model in audit.record["models"]) for audit in audits]
+    trainers = [" + ".join(audit.record.trainers) for audit in audits]
     return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
 
 
 def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDataset, n_workers: int) -> ScoredAudit:
     annotated, whole = ({case.name: case for case in of.training_cases()} for of in (dataset, truth))
     check_unchanged(audit, dataset, list(annotated.values()))
-    target = lesion_class(audit.record["settings"]["label"], dataset.folder / "dataset.json")
-    rules = EvaluationRules(
-        tolerance_mm=audit.record["settings"]["tolerance_mm"], connectivity=audit.record["settings"]["connectivity"]
-    )
+    target, rules = lesion_class(audit.record.label, dataset.folder / "dataset.json"), audit.record.rules
     by_case: dict[str, list[int]] = {}
     for place, candidate in enumerate(audit.candidates):
         by_case.setdefault(candidate.case, []).append(place)
@@ -122,7 +120,8 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
             raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
         path, label = _label(whole[case]), _label(annotated[case])
         full, part = read_image(path), read_image(label)
-        check_label_values(truth, case, path, full.array)
+        check_label_values(truth.label_scheme, case, path, full.array)
+        check_connectivity(len(part.shape), rules.connectivity, case)
         differing = difference(full, part)
         if differing is not None:
             raise InputError(f"case {case}: {path} and {label} differ: {differing}")
@@ -145,12 +144,12 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
             table[value] = i
         own = voxels[table[flat[voxels]] > 0]
         candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
-        score = np.array([audit.candidates[place].score for place in places])
-        return len(missed), len(disputed), match(missed, candidates, score, rules).lesion_of_candidate
+        rank = np.array([audit.candidates[place].rank for place in places], np.float64)
+        return len(missed), len(disputed), match(missed, candidates, -rank, rules).lesion_of_candidate
 
     lesion = np.zeros(len(audit.candidates), np.int64)
     n_missed = n_disputed = 0
-    cases = sorted(audit.record["cases"])
+    cases = sorted(audit.record.label_digests)
     for case, (n, n_other, found) in zip(cases, for_each(matched, cases, n_workers, f"scoring {name}"), strict=True):
         places = by_case.get(case, [])
         lesion[places] = np.where(found > 0, found + n_missed, 0)
@@ -163,7 +162,13 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         other = np.array([getattr(candidate, f"{what}_probability") for candidate in audit.candidates])
         order = np.argsort(-other, kind="stable")
         rankings.append(score_ranking(f"{name}, {_WORDS[what]} probability", lesion[order], other[order], n_missed))
-    return ScoredAudit(audit, name, lesion, n_disputed, (*rankings, random_order(lesion, n_missed)))
+    return ScoredAudit(
+        audit=audit,
+        name=name,
+        lesion=lesion,
+        n_not_in_truth=n_disputed,
+        rankings=(*rankings, random_order(lesion, n_missed)),
+    )
 
 
 def _label(case: Case) -> Path:
@@ -193,7 +198,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
     Raises:
         InputError: the target is refused or cannot be written.
     """
-    from nnunet_lopsided.evaluation.report.figures import png
+    from nnunet_lopsided.pages.rendering import png
 
     rankings = _rankings(scored)
     n_missed = rankings[0].n_missed
@@ -205,7 +210,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         "audits": [{"id": s.audit.id, "name": s.name, "dataset": s.audit.dataset} for s in scored],
         "missed_lesions": n_missed,
         "annotated_lesions_not_in_truth": scored[0].n_not_in_truth,
-        "estimated_miss_rate": scored[0].audit.record["miss_rate"],
+        "estimated_miss_rate": scored[0].audit.record.miss_rate,
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
     files = (SCORE_FILE, SCORE_TABLE, SCORE_PICTURE)
@@ -273,7 +278,7 @@ def write_decisions(decisions: Decisions, path: Path) -> None:
 def _figure(rankings: Sequence[RankingScore]) -> Figure:
     from matplotlib.figure import Figure
 
-    from nnunet_lopsided.evaluation.report.figures import draw_pr_steps
+    from nnunet_lopsided.pages.charts import draw_pr_steps
 
     rows = (len(rankings) + 1) // 2
     figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")

@@ -26,7 +26,7 @@ class Reviewed:
     found: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankingScore:
     """A ranking against the truth.
 
@@ -78,13 +78,13 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
     n = np.arange(1, len(lesion) + 1)
     points = operating_points(score[first], score[first], score[~hit], n_missed, 1)
     return RankingScore(
-        name,
-        len(lesion),
-        n_missed,
-        int(hit.sum()),
-        average_precision(points),
-        np.cumsum(hit) / n,
-        np.cumsum(first) / max(n_missed, 1),
+        name=name,
+        n_candidates=len(lesion),
+        n_missed=n_missed,
+        n_hits=int(hit.sum()),
+        average_precision=average_precision(points),
+        precision=np.cumsum(hit) / n,
+        found=np.cumsum(first) / max(n_missed, 1),
     )
 
 
@@ -110,7 +110,13 @@ def random_order(lesion: NDArray[np.int64], n_missed: int) -> RankingScore:
     hits = int((lesion > 0).sum())
     share = hits / n_candidates if n_candidates else 0.0
     return RankingScore(
-        "random order", n_candidates, n_missed, hits, None, np.full(n_candidates, share), found / max(n_missed, 1)
+        name="random order",
+        n_candidates=n_candidates,
+        n_missed=n_missed,
+        n_hits=hits,
+        average_precision=None,
+        precision=np.full(n_candidates, share),
+        found=found / max(n_missed, 1),
     )
 
 

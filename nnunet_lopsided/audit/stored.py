@@ -1,44 +1,89 @@
-"""Reading a written audit again."""
+"""A written audit: its files, and reading them again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-from nnunet_lopsided.audit.outputs import _NEEDED_COLUMNS, MAPS, RECORD, TABLE, _finite, _record, find_audits
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.audit.ranking import WITHIN_1, RankBy
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import file_digest
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.files.json import check_shape, file_digest, read_json
 from nnunet_lopsided.files.tables import numbered_rows
 from nnunet_lopsided.images import Image, difference, read_image
+from nnunet_lopsided.nnunet.paths import check_case_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import Case, RawDataset
 
+SCHEMA_VERSION = 1
+RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
+MARKS = (RECORD, TABLE)
 
-def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[Case]) -> None:
-    """Refuse labels of the audited dataset that are no longer those that were audited.
+_NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
+_RECORD_SHAPE = {
+    "schema_version": int,
+    "id": str,
+    "dataset": str,
+    "models": [{"trainer": str}],
+    "miss_rate": dict,
+    "counts": {"candidates": int},
+    "settings": {"label": (str, type(None)), "tolerance_mm": float, "connectivity": (int, type(None))},
+    "cases": {str: {"label_sha256": str}},
+}
 
-    Raises:
-        InputError: a case is no longer in the dataset, or its label has changed.
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """What is read again of audit.json.
+
+    Attributes:
+        id: by which decisions name the audit.
+        dataset: name of the audited dataset.
+        trainers: of the models.
+        n_candidates: rows of audit.csv.
+        ranked_by: what the scores are.
+        withheld: why there are no scores; empty: there are.
+        label: the audited class or region; None: all foreground.
+        rules: of matches.
+        miss_rate: the estimate for all diameters, as it stands there.
+        label_digests: by audited case, the SHA-256 of its label map.
+        map_digests: by case with candidates, :func:`map_digest` of its map; None: written before there were any.
     """
-    cases = {case.name: case for case in training}
-    for name, entry in audit.record["cases"].items():
-        if name not in cases:
-            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
-        label = cases[name].label
-        assert label is not None, "training_cases() gives labels"
-        if file_digest(label) != entry["label_sha256"]:
-            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
+
+    id: str
+    dataset: str
+    trainers: tuple[str, ...]
+    n_candidates: int
+    ranked_by: RankBy
+    withheld: str
+    label: str | None
+    rules: EvaluationRules
+    miss_rate: Mapping[str, object]
+    label_digests: Mapping[str, str]
+    map_digests: Mapping[str, str] | None
+
+    @property
+    def estimate(self) -> float | None:
+        """The estimated miss rate, within [0, 1]; None: undefined, or withheld."""
+        rate = self.miss_rate.get("miss_rate")
+        return rate if isinstance(rate, int | float) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredCandidate:
-    """A row of audit.csv."""
+    """A row of audit.csv; ``score`` is None where scores are withheld."""
 
     case: str
     number: int
     rank: int
-    score: float
+    score: float | None
     mean_probability: float
     max_probability: float
     label: int
@@ -50,76 +95,210 @@ class StoredAudit:
 
     Attributes:
         folder: where.
-        record: the content of audit.json.
+        record: of audit.json.
         candidates: in the order of their rank.
     """
 
     folder: Path
-    record: dict[str, Any]
+    record: AuditRecord
     candidates: tuple[StoredCandidate, ...]
 
     @property
     def id(self) -> str:
         """By which decisions name it."""
-        return str(self.record["id"])
+        return self.record.id
 
     @property
     def dataset(self) -> str:
         """Name of the audited dataset."""
-        return str(self.record["dataset"])
+        return self.record.dataset
 
     def map_of(self, case: str, file_ending: str) -> Path:
         """The label map of a case's candidates."""
         return self.folder / MAPS / (case + file_ending)
 
-    def read_map(self, case: str, label: Path, image: Image, file_ending: str) -> Image:
+    def read_map(self, case: str, label: Path, image: Image, file_ending: str, edited: bool = False) -> Image:
         """The label map of a case's candidates, which must lie where ``image``, read from ``label``, does.
 
+        Args:
+            case: which.
+            label: its label map, for messages.
+            image: read from it.
+            file_ending: of the dataset.
+            edited: take a map that was edited since the audit.
+
         Raises:
-            InputError: it cannot be read, or lies elsewhere.
+            InputError: it cannot be read or lies elsewhere, holds a number that no candidate has, or is not the one
+                that the audit wrote and may not be edited.
         """
         path = self.map_of(case, file_ending)
         numbers = read_image(path)
         differing = difference(image, numbers)
         if differing is not None:
             raise InputError(f"case {case}: {label} and {path} differ: {differing}")
+        if not edited and not self._is_as_written(case, numbers.array):
+            raise InputError(
+                f"case {case}: {path} is not the map that audit {self.id} wrote: it was edited since, or is of another "
+                "audit; lopsided-audit apply takes edited maps with --edited-maps"
+            )
+        known = [0, *(candidate.number for candidate in self.candidates if candidate.case == case)]
+        unknown = np.setdiff1d(numbers.array, known)
+        if len(unknown):
+            raise InputError(
+                f"case {case}: {path} holds {float(unknown[0]):g}; expected the numbers of the candidates of audit "
+                f"{self.id} in this case, 1 to {len(known) - 1}"
+            )
         return numbers
+
+    def _is_as_written(self, case: str, numbers: NDArray[np.generic]) -> bool:
+        written = self.record.map_digests or {}
+        return case in written and map_digest(numbers) == written[case]
+
+
+def map_digest(numbers: NDArray[np.generic]) -> str:
+    """SHA-256 of a map's shape and nonzero voxels: the same whatever its file format, compression and voxel type.
+
+    Example:
+        >>> map_digest(np.array([[0, 1]], np.uint8)) == map_digest(np.array([[0, 1]], np.float32))
+        True
+    """
+    voxels = np.flatnonzero(numbers)
+    values = numbers.reshape(-1)[voxels].astype("<f8")  # exact for the numbers of candidates
+    digest = hashlib.sha256(f"{numbers.shape}\n".encode())
+    digest.update(voxels.astype("<i8").tobytes())
+    digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def check_unchanged(audit: StoredAudit, dataset: RawDataset, training: Sequence[Case]) -> None:
+    """Refuse labels of the audited dataset that are no longer those that were audited.
+
+    Raises:
+        InputError: a case is no longer in the dataset, or its label has changed.
+    """
+    cases = {case.name: case for case in training}
+    for name, audited in audit.record.label_digests.items():
+        if name not in cases:
+            raise InputError(f"{dataset.name} has changed since audit {audit.id}: case {name} is no longer in it")
+        label = cases[name].label
+        assert label is not None, "training_cases() gives labels"
+        if file_digest(label) != audited:
+            raise InputError(f"case {name}: {label} has changed since audit {audit.id}; audit again")
+
+
+def read_record(folder: Path) -> AuditRecord:
+    """Read audit.json.
+
+    Raises:
+        InputError: it is missing or damaged: file, key, what was expected and what was found.
+    """
+    path = folder / RECORD
+    content = read_json(path, _RECORD_SHAPE)
+
+    def expect(holds: bool, key: str, expected: str, found: object) -> None:
+        if not holds:
+            raise InputError(f"{path}: {key}: expected {expected}, found {found}")
+
+    version, models, counts = (content[key] for key in ("schema_version", "models", "counts"))
+    expect(version == SCHEMA_VERSION, "schema_version", str(SCHEMA_VERSION), version)
+    expect(bool(models), "models", "at least one", "none")
+    expect(counts["candidates"] >= 0, "counts.candidates", "at least 0", counts["candidates"])
+    ranked_by = content.get("ranked_by", "likeness")
+    check_shape(ranked_by, str, path, "ranked_by")
+    expect(ranked_by in get_args(RankBy), "ranked_by", f"one of {', '.join(get_args(RankBy))}", ranked_by)
+    rate = content["miss_rate"].get("miss_rate")
+    is_rate = rate is None or (type(rate) in (int, float) and 0 <= rate <= 1)
+    expect(is_rate, "miss_rate.miss_rate", "a number from 0 to 1, or null", rate)
+    for name in content["cases"]:
+        check_case_name(name, path)
+    check_shape(content.get("withheld"), (str, type(None)), path, "withheld")
+    if "maps" in content:
+        check_shape(content["maps"], {str: str}, path, "maps")
+    settings = content["settings"]
+    try:
+        rules = EvaluationRules(tolerance_mm=settings["tolerance_mm"], connectivity=settings["connectivity"])
+    except InputError as error:
+        raise InputError(f"{path}: settings: {error}") from None
+    return AuditRecord(
+        id=content["id"],
+        dataset=content["dataset"],
+        trainers=tuple(model["trainer"] for model in models),
+        n_candidates=counts["candidates"],
+        ranked_by=ranked_by,
+        withheld=content.get("withheld") or "",
+        label=settings["label"],
+        rules=rules,
+        miss_rate=content["miss_rate"],
+        label_digests={name: entry["label_sha256"] for name, entry in content["cases"].items()},
+        map_digests=content.get("maps"),
+    )
 
 
 def read_audit(folder: Path) -> StoredAudit:
-    """Read what :func:`write_audit` wrote.
+    """Read what :func:`~nnunet_lopsided.audit.writing.write_audit` wrote.
 
     Raises:
         InputError: the folder holds no audit, or its table is not that of the audit: other candidates, or not all.
     """
-    record = _record(folder)
-    path = folder / TABLE
+    record, path = read_record(folder), folder / TABLE
     candidates: dict[tuple[str, int], StoredCandidate] = {}
     for line, row in numbered_rows(path, _NEEDED_COLUMNS):
-        if row["audit"] != record["id"]:
-            raise InputError(f"{path}, line {line}: expected a candidate of audit {record['id']}, found {row['audit']}")
-        if row["case"] not in record["cases"]:
-            found = row["case"] or "nothing"
-            raise InputError(f"{path}, line {line}: expected a case of audit {record['id']}, found {found}")
-        try:
-            number, rank, label = (int(row[name]) for name in ("candidate", "rank", "label"))
-            score, mean, highest = (_finite(row[name]) for name in ("score", "mean_probability", "max_probability"))
-        except ValueError as error:
-            raise InputError(f"{path}, line {line}: expected a candidate: {error}") from None
-        if number < 1:  # 0 is the background of its map
-            raise InputError(f"{path}, line {line}: expected the number of a candidate, at least 1, found {number}")
-        if (row["case"], number) in candidates:
-            raise InputError(f"{path}, line {line}: case {row['case']}, candidate {number} is listed twice")
-        candidates[row["case"], number] = StoredCandidate(row["case"], number, rank, score, mean, highest, label)
+        candidate = _candidate(row, record, f"{path}, line {line}")
+        if (candidate.case, candidate.number) in candidates:
+            raise InputError(
+                f"{path}, line {line}: case {candidate.case}, candidate {candidate.number} is listed twice"
+            )
+        candidates[candidate.case, candidate.number] = candidate
     ranked = tuple(sorted(candidates.values(), key=lambda c: c.rank))
-    n = record["counts"]["candidates"]
+    n = record.n_candidates
+    # The number first: a range up to a count of 1e9 would fill the memory.
     if len(ranked) != n or [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
         found = "other ranks" if len(ranked) == n else str(len(ranked))
         raise InputError(
-            f"{path}: expected the {n} candidates of audit {record['id']}, ranked 1 to {n}, found {found}; audit again "
+            f"{path}: expected the {n} candidates of audit {record.id}, ranked 1 to {n}, found {found}; audit again "
             "into another folder, and give this file as the decisions"
         )
     return StoredAudit(folder, record, ranked)
+
+
+def _candidate(row: Mapping[str, str], record: AuditRecord, place: str) -> StoredCandidate:
+    """A row of the table."""
+    if row["audit"] != record.id:
+        raise InputError(f"{place}: expected a candidate of audit {record.id}, found {row['audit']}")
+    if row["case"] not in record.label_digests:
+        raise InputError(f"{place}: expected a case of audit {record.id}, found {row['case'] or 'nothing'}")
+    numbers = {name: _whole_number(row[name], name, place) for name in ("candidate", "rank", "label")}
+    if numbers["candidate"] < 1:  # 0 is the background of its map
+        raise InputError(f"{place}: expected the number of a candidate, at least 1, found {numbers['candidate']}")
+    score = None
+    if not record.withheld or row["score"]:
+        score = _number(row["score"], "score", 1.0 if record.ranked_by in WITHIN_1 else math.inf, place)
+    return StoredCandidate(
+        case=row["case"],
+        number=numbers["candidate"],
+        rank=numbers["rank"],
+        score=score,
+        mean_probability=_number(row["mean_probability"], "mean_probability", 1.0, place),
+        max_probability=_number(row["max_probability"], "max_probability", 1.0, place),
+        label=numbers["label"],
+    )
+
+
+def _whole_number(text: str, name: str, place: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        raise InputError(f"{place}: {name}: expected a whole number, found {text!r:.40}")
+    return int(text)
+
+
+def _number(text: str, name: str, highest: float, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value <= highest and value < math.inf):
+        expected = "a number from 0 to 1" if highest == 1 else "a finite number of at least 0"
+        raise InputError(f"{place}: {name}: expected {expected}, found {text!r:.40}")
+    return value
 
 
 def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[Path] = ()) -> StoredAudit:
@@ -134,15 +313,14 @@ def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[
         InputError: there is none, or several and none is named.
     """
     if folder is not None:
-        found = read_audit(folder)
-        if wanted is not None and found.id != wanted:
-            raise InputError(f"the decisions are of audit {wanted}, but {folder} holds audit {found.id}")
-        return found
+        audit = read_audit(folder)
+        if wanted is not None and audit.id != wanted:
+            raise InputError(f"the decisions are of audit {wanted}, but {folder} holds audit {audit.id}")
+        return audit
     nearby = [path for path in near if (path / RECORD).is_file()]
-    if nearby and (wanted is None or _record(nearby[0])["id"] == wanted):
+    if nearby and (wanted is None or read_record(nearby[0]).id == wanted):
         return read_audit(nearby[0])
-    all_found = find_audits()
-    fitting = [path for path in all_found if wanted is None or _record(path)["id"] == wanted]
+    fitting = [path for path in find_audits() if wanted is None or read_record(path).id == wanted]
     if len(fitting) == 1:
         return read_audit(fitting[0])
     if fitting:
@@ -151,3 +329,8 @@ def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[
     raise InputError(
         f"{which} in {', '.join(map(str, near)) or 'this folder'} nor below nnUNet_results; name its folder"
     )
+
+
+def find_audits() -> list[Path]:
+    """The audits below nnUNet_results, where ``lopsided-audit`` puts them by default, sorted."""
+    return sorted(path.parent for path in nnunet_path("nnUNet_results").glob(f"Dataset*/*/audit/{RECORD}"))

@@ -104,7 +104,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
-    from nnunet_lopsided.audit.outputs import check_audit_folder, write_audit
+    from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.learned_confidence import read_model
     from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -183,8 +183,16 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
         f"{len(audit.candidates) - audit.n_fainter} candidates{fainter} in {len(audit.inputs.cases)} cases, which have "
         f"{audit.n_annotated} annotated lesions"
     )
+    detector = audit.detector
+    if detector.sensitivity is not None and detector.average_precision is not None:
+        print(
+            f"on annotated lesions out of fold: sensitivity {detector.sensitivity:.2f}, average precision "
+            f"{detector.average_precision:.2f}, {detector.false_positives_per_case:.1f} candidates per case"
+        )
     rate = audit.miss_rates[0]
-    if rate.rate is None:
+    if audit.withheld:
+        print(f"lopsided-audit: warning: miss rate and scores are withheld: {audit.withheld}", file=sys.stderr)
+    elif rate.rate is None:
         print(f"miss rate undefined: {rate.undefined}")
     else:
         low, high = rate.interval.low, rate.interval.high
@@ -243,6 +251,11 @@ def _apply_parser() -> Parser:
         default="leave",
         help="ignore: unsure candidates become the ignore label (default: leave as they are)",
     )
+    parser.add_argument(
+        "--edited-maps",
+        action="store_true",
+        help="take the candidates of maps/ as edited in a viewer; otherwise maps must be as the audit wrote them",
+    )
     parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Repaired)")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
@@ -259,6 +272,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         decisions,
         arguments.o,
         unsure=arguments.unsure,
+        edited_maps=arguments.edited_maps,
         name=arguments.name,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,

@@ -12,7 +12,7 @@ from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
-    from nnunet_lopsided.dataset_conversion.converters.writing import Converted, Options
+    from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -187,7 +187,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _label_fix(text: str) -> tuple[str, int, int]:
-    match = re.fullmatch(r"(.+):(\d+)=(\d+)", text)
+    match = re.fullmatch(r"(.+):(-?[0-9]+)=([0-9]+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected CASE:VALUE=NEW, got {text!r}")
     return match[1], int(match[2]), int(match[3])
@@ -223,14 +223,14 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace, name: str) -> Options:
-    from nnunet_lopsided.dataset_conversion.converters.writing import Options
+    from nnunet_lopsided.dataset_conversion.converters.options import Options
 
     fixes: dict[str, dict[int, int]] = {}
     for case, value, meant in arguments.fix_label:
         fixes.setdefault(case, {})[value] = meant
     return Options(
-        arguments.d,
-        arguments.name or name,
+        dataset_id=arguments.d,
+        name=arguments.name or name,
         copy=arguments.copy,
         missing_channel=arguments.missing_channel,
         fix_geometry=arguments.fix_geometry is not None,

@@ -11,18 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.phantom_drawing import (
-    SEQUENCES,
-    Phantom,
-    PhantomSettings,
-    PlantedLesion,
-    make_phantom,
-)
+from nnunet_lopsided.dataset_conversion.phantom_case import SEQUENCES, Phantom, PhantomSettings, PlantedLesion
+from nnunet_lopsided.dataset_conversion.phantom_drawing import make_phantom
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.raw import new_raw_dataset
+from nnunet_lopsided.running import end_with_parent
 
 __all__ = [
     "LABELS",
@@ -123,7 +119,7 @@ def _write_all(jobs: list[tuple], n_processes: int) -> Iterator[str]:
     if n_processes == 1:
         yield from map(_write_case, jobs)
     else:
-        with ProcessPoolExecutor(n_processes) as pool:
+        with ProcessPoolExecutor(n_processes, initializer=end_with_parent) as pool:
             yield from pool.map(_write_case, jobs)
 
 

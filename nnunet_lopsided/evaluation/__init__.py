@@ -1,7 +1,9 @@
 """Lesion-wise evaluation: load, find candidates, match, count."""
 
-from nnunet_lopsided.evaluation.case import CaseResult, Components, VoxelCounts, evaluate_case
-from nnunet_lopsided.evaluation.folder import FolderResult, Skipped, evaluate_folder
+from nnunet_lopsided.evaluation.case import evaluate_case
+from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
+from nnunet_lopsided.evaluation.checking import Skipped
+from nnunet_lopsided.evaluation.folder import FolderResult, evaluate_folder
 from nnunet_lopsided.evaluation.rules import EvaluationRules, profile_rules
 from nnunet_lopsided.evaluation.summary import Counts, Metrics, Summary, summarize
 

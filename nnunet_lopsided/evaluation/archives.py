@@ -181,8 +181,9 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
 
 
 def _header(file: IO[bytes]) -> ArrayHeader:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    numpy_format: Any = np.lib.format  # numpy's own functions of it have no types
+    version = numpy_format.read_magic(file)
+    read = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
     with _ONE_HEADER_AT_A_TIME:
         shape, fortran_order, dtype = read(file)
     return ArrayHeader(shape, dtype, fortran_order, file.tell())

@@ -104,4 +104,5 @@ def belief(
     known = np.concatenate([np.ones(len(annotated)), np.zeros(len(unexplained))])
     share = IsotonicRegression(y_min=0, y_max=1).fit(scores, known).predict(scores[len(annotated) :])
     # 1 only where nothing of that score is unexplained, so never here but for rounding.
-    return np.clip(rho * share / np.maximum(1 - share, 1e-12), 0.0, 1.0)
+    beliefs: NDArray[np.float64] = np.clip(rho * share / np.maximum(1 - share, 1e-12), 0.0, 1.0)
+    return beliefs

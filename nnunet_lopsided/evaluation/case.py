@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
 from nnunet_lopsided.evaluation.confidence import (
     BY_SIZE,
     CONFIDENCE_DECIMALS,
@@ -18,140 +19,14 @@ from nnunet_lopsided.evaluation.confidence import (
     mean_by_component,
 )
 from nnunet_lopsided.evaluation.dilation import joined_when_grown
-from nnunet_lopsided.evaluation.matching import Matches, Status, match
+from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
+from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_by_component, probability_histogram
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 
 # Where there is no predicted label map, these voxels are the segmentation: the class with the highest probability.
 SEGMENTATION_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class Components:
-    """Sizes and places of K components; id i + 1 is row i.
-
-    Attributes:
-        n_voxels: int64, (K,).
-        volume_mm3: mm2 in 2D; (K,).
-        diameter_mm: of the sphere (2D: circle) of equal volume, (K,).
-        centroid: mean voxel index, array order, (K, ndim).
-        boxes: first (inclusive) and last (exclusive) index along each axis, int64, (K, ndim, 2).
-    """
-
-    n_voxels: NDArray[np.int64]
-    volume_mm3: NDArray[np.float64]
-    diameter_mm: NDArray[np.float64]
-    centroid: NDArray[np.float64]
-    boxes: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.n_voxels)
-
-    @classmethod
-    def of(cls, lesions: Lesions) -> Components:
-        return cls(lesions.n_voxels, lesions.volume_mm3, lesions.diameter_mm, lesions.centroids, lesions.boxes)
-
-
-@dataclass(frozen=True)
-class VoxelCounts:
-    """Voxels of a case that are lesion in the reference, in the prediction, and in both."""
-
-    reference: int
-    predicted: int
-    shared: int
-
-    @property
-    def dice(self) -> float | None:
-        """Within [0, 1]; None where both are empty, as in nnU-Net, which leaves such cases out of its mean."""
-        total = self.reference + self.predicted
-        return 2 * self.shared / total if total else None
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """What one case contributes; tables only, no volumes.
-
-    Attributes:
-        case: its name.
-        patient: the patient it belongs to, the unit of the bootstrap.
-        kind: what the prediction was: ``probabilities``, ``labels``, ``missing``, or ``empty``: probabilities that are
-            0 everywhere, which an empty label map saved as floating point looks like too.
-        lesions: the K reference lesions.
-        candidates: the M predicted components.
-        confidence: of each candidate, by ``rules.confidence``, (M,).
-        counted: lesions above the smallest volume that counts, (K,); the others are neither detected nor missed.
-        matches: which candidate detects which lesion.
-        mean_probability: over each lesion's voxels, (K,); NaN without probabilities.
-        entropy_bits: of the histogram of each lesion's voxels, (K,); NaN without probabilities.
-        lesion_histogram: histogram of the probability over the voxels of counted lesions, (bins,); zeros without
-            probabilities.
-        candidate_overlap: voxels of lesions, of candidates and of both.
-        segmentation_overlap: the same with the predicted segmentation in place of the candidates: the predicted label
-            map, or where there is none the voxels with p >= 0.5.
-        scores: what every confidence of the candidates is made of.
-        ranked: whether the confidence ranks: hard labels have one only where size is part of it.
-        n_dropped: candidates smaller than ``rules.min_candidate_voxels``; in nothing else here.
-        censored: lesions of which an incomplete reference has no voxel, (K,); None without such a reference.
-    """
-
-    case: str
-    patient: str
-    kind: str
-    lesions: Components
-    candidates: Components
-    confidence: NDArray[np.float64]
-    counted: NDArray[np.bool_]
-    matches: Matches
-    mean_probability: NDArray[np.float64]
-    entropy_bits: NDArray[np.float64]
-    lesion_histogram: NDArray[np.int64]
-    candidate_overlap: VoxelCounts
-    segmentation_overlap: VoxelCounts
-    scores: CandidateScores
-    ranked: bool = True
-    n_dropped: int = 0
-    censored: NDArray[np.bool_] | None = None
-
-    @property
-    def detected(self) -> NDArray[np.bool_]:
-        """Whether each lesion counts and is detected, (K,)."""
-        return self.counted & (self.matches.candidate_of_lesion > 0)
-
-    @property
-    def missed(self) -> NDArray[np.bool_]:
-        """Whether each lesion counts and is not detected, (K,)."""
-        return self.counted & (self.matches.candidate_of_lesion == 0)
-
-    @property
-    def n_lesions(self) -> int:
-        """Lesions that count."""
-        return int(self.counted.sum())
-
-    @property
-    def n_merges(self) -> int:
-        """Candidates that share voxels with several lesions."""
-        return int((self.matches.lesions_touched > 1).sum())
-
-    @property
-    def n_false_positives_on_lesions(self) -> int:
-        """False positives that share a voxel with a lesion."""
-        return int(((self.matches.status == Status.FALSE_POSITIVE) & (self.matches.overlap_voxels > 0)).sum())
-
-    @property
-    def shown_confidence(self) -> NDArray[np.float64]:
-        """The confidence where it ranks; NaN where every candidate of hard labels would have the same, (M,)."""
-        return self.confidence if self.ranked else np.full(len(self.confidence), np.nan)
-
-    @property
-    def lesion_confidence(self) -> NDArray[np.float64]:
-        """Confidence of the candidate that detects each lesion, (K,); NaN when missed."""
-        padded = np.concatenate([[np.nan], self.confidence])
-        return padded[self.matches.candidate_of_lesion]
-
-    def count(self, status: Status) -> int:
-        """Candidates of this status."""
-        return int((self.matches.status == status).sum())
 
 
 @dataclass(frozen=True)
@@ -278,36 +153,38 @@ def evaluate_thresholds(
         overlap = _overlap(lesions, np.flatnonzero(_within(segmentation, valid)))
     results: list[EvaluatedCase] = []
     for threshold in thresholds:
-        found, kind = _found(lesions, prediction, valid, threshold, rules)
+        of_any_size, kind = _candidates(lesions, prediction, valid, threshold, rules)
         if segmentation is None and not results:
-            overlap = _overlap(lesions, _segmented(found, probability, valid, threshold))
-        candidates = _large_enough(found, rules.min_candidate_voxels)
+            # Dynamic candidates leave out voxels above the threshold, so they do not tell the segmentation.
+            known = threshold if rules.candidates == "threshold" else None
+            overlap = _overlap(lesions, _segmented(of_any_size, probability, valid, known))
+        candidates = _large_enough(of_any_size, rules.min_candidate_voxels)
         scores = _scores(candidates, probability, learned)
         confidence = scores.by(rules.confidence)
         result = CaseResult(
-            case,
-            patient if patient is not None else case,
-            kind,
-            Components.of(lesions),
-            Components.of(candidates),
-            confidence,
-            counted,
-            match(lesions, candidates, confidence, rules, counted),
-            mean_probability,
-            entropy,
-            histogram,
-            _overlap(lesions, candidates.voxels),
-            overlap,
-            scores,
-            kind != "labels" or rules.confidence in BY_SIZE,
-            len(found) - len(candidates),
-            censored,
+            case=case,
+            patient=patient if patient is not None else case,
+            kind=kind,
+            lesions=Components.of(lesions),
+            candidates=Components.of(candidates),
+            confidence=confidence,
+            counted=counted,
+            matches=match(lesions, candidates, confidence, rules, counted),
+            mean_probability=mean_probability,
+            entropy_bits=entropy,
+            lesion_histogram=histogram,
+            candidate_overlap=_overlap(lesions, candidates.voxels),
+            segmentation_overlap=overlap,
+            scores=scores,
+            ranked=kind != "labels" or rules.confidence in BY_SIZE,
+            n_dropped=len(of_any_size) - len(candidates),
+            censored=censored,
         )
         results.append(EvaluatedCase(result, lesions, candidates))
     return tuple(results)
 
 
-def _found(
+def _candidates(
     lesions: Lesions,
     prediction: NDArray[Any] | None,
     valid: NDArray[np.bool_] | None,
@@ -322,19 +199,22 @@ def _found(
     cast = prediction.dtype.type(threshold)
     if threshold > 0 and not cast > 0:
         raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
-    mask = prediction >= cast
-    found = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
-    _require_probabilities(prediction.reshape(-1)[found.voxels])
-    return found, "probabilities" if len(found) or prediction.any() else "empty"
+    if rules.candidates == "dynamic":
+        _require_probabilities(prediction)  # every voxel may be a peak
+        candidates = dynamic_candidates(prediction, threshold, lesions.spacing_mm, rules.connectivity, valid)
+    else:
+        candidates = find_lesions(_within(prediction >= cast, valid), lesions.spacing_mm, rules.connectivity)
+        _require_probabilities(prediction.reshape(-1)[candidates.voxels])
+    return candidates, "probabilities" if len(candidates) or prediction.any() else "empty"
 
 
-def _large_enough(found: Lesions, min_voxels: int) -> Lesions:
+def _large_enough(components: Lesions, min_voxels: int) -> Lesions:
     """The components of at least so many voxels, in the same order."""
-    large = found.n_voxels >= min_voxels
+    large = components.n_voxels >= min_voxels
     if large.all():
-        return found
-    number = np.concatenate([[0], np.where(large, np.cumsum(large), 0)])[found.voxel_ids]
-    return lesions_of_voxels(found.shape, found.spacing_mm, found.voxels[number > 0], number[number > 0])
+        return components
+    number = np.concatenate([[0], np.where(large, np.cumsum(large), 0)])[components.voxel_ids]
+    return lesions_of_voxels(components.shape, components.spacing_mm, components.voxels[number > 0], number[number > 0])
 
 
 def _scores(
@@ -356,13 +236,19 @@ def _require_probabilities(values: NDArray[np.floating]) -> None:
 
 
 def _segmented(
-    candidates: Lesions, probability: NDArray[np.floating] | None, valid: NDArray[np.bool_] | None, threshold: float
+    candidates: Lesions,
+    probability: NDArray[np.floating] | None,
+    valid: NDArray[np.bool_] | None,
+    threshold: float | None,
 ) -> NDArray[np.int64]:
-    """The voxels of the segmentation that a prediction without label map implies."""
+    """The voxels of the segmentation that a prediction without label map implies.
+
+    ``threshold`` is None where the candidates are not all voxels above one.
+    """
     if probability is None:
         return candidates.voxels
     least = probability.dtype.type(SEGMENTATION_THRESHOLD)
-    if threshold <= SEGMENTATION_THRESHOLD:
+    if threshold is not None and threshold <= SEGMENTATION_THRESHOLD:
         return candidates.voxels[probability.reshape(-1)[candidates.voxels] >= least]
     return np.flatnonzero(_within(probability >= least, valid))
 
@@ -384,7 +270,7 @@ def _censored(lesions: Lesions, kept: NDArray[Any], valid: NDArray[np.bool_] | N
     foreign = int(flat.sum()) - int(n_kept.sum())
     if foreign:
         raise InputError(f"the censored reference has {foreign} lesion voxels that the full reference lacks")
-    return n_kept == 0
+    return np.equal(n_kept, 0)
 
 
 def _all_censored(lesions: Lesions, joined: Lesions, censored: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import (
     Interval,
+    check_replicates,
     patient_weights,
     percentile_interval,
     resampled_ratio,
     why_no_bootstrap,
 )
+from nnunet_lopsided.evaluation.metrics import n_contributing, resampled_map_by, resampled_metrics
 from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.saved import SavedEvaluation
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
-from nnunet_lopsided.evaluation.summary import n_contributing, resampled_map_by, resampled_metrics
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class FoundByAnnotation:
     sensitivity: Difference
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two models, by their number (from 0).
 
@@ -112,7 +113,7 @@ class Pair:
     by_annotation: tuple[FoundByAnnotation, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The outcome of :func:`compare`.
 
@@ -152,7 +153,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         >>> import tempfile
         >>> from pathlib import Path
         >>> from nnunet_lopsided.evaluation import evaluate_folder
-        >>> from nnunet_lopsided.evaluation.outputs import write_results
+        >>> from nnunet_lopsided.evaluation.writing import write_results
         >>> from nnunet_lopsided.evaluation.saved import read_evaluation
         >>> from nnunet_lopsided.images import Geometry, Image, write_image
         >>> reference = np.eye(8, dtype=np.uint8)[None, ::3]
@@ -173,8 +174,9 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two evaluations, got {len(models)}")
-    if n_replicates < 0 or seed < 0:
-        raise InputError(f"replicates and seed must be at least 0, got {n_replicates} and {seed}")
+    check_replicates(n_replicates)
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0, got {seed}")
     check_comparable(models)
     rules = models[0].rules
     pooled = [pool(model.cases, rules) for model in models]
@@ -195,16 +197,23 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     diameter = np.concatenate([case.lesions.diameter_mm for case in models[0].cases])[counted]
     pairs = tuple(
         Pair(
-            a,
-            b,
-            _differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
-            _found_by(detected[:, a], detected[:, b]),
-            _by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
-            _by_annotation(pooled[a], pooled[b], weights, why),
+            first=a,
+            second=b,
+            differences=_differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
+            lesions=_found_by(detected[:, a], detected[:, b]),
+            by_diameter=_by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
+            by_annotation=_by_annotation(pooled[a], pooled[b], weights, why),
         )
         for a, b in combinations(range(len(models)), 2)
     )
-    return Comparison(tuple(models), pairs, detected, n_patients, n_replicates, seed)
+    return Comparison(
+        models=tuple(models),
+        pairs=pairs,
+        detected=detected,
+        n_patients=n_patients,
+        n_replicates=n_replicates,
+        seed=seed,
+    )
 
 
 def check_comparable(models: Sequence[SavedEvaluation]) -> None:
@@ -249,7 +258,7 @@ def _differences(
     contributing: dict[str, int],
     why: str | None,
 ) -> dict[str, Difference]:
-    found = {}
+    differences = {}
     for name, a in first.metrics.items():
         b = second.metrics.get(name)
         if a is None or b is None:
@@ -260,8 +269,8 @@ def _differences(
             interval = Interval.without(why)
         else:
             interval = percentile_interval(of_second[name] - of_first[name], contributing[name])
-        found[name] = Difference(a, b, b - a if a is not None and b is not None else None, interval)
-    return found
+        differences[name] = Difference(a, b, b - a if a is not None and b is not None else None, interval)
+    return differences
 
 
 def _found_by(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> FoundBy:
@@ -297,10 +306,10 @@ def _by_annotation(
         if n and why is None:
             replicates = resampled_ratio(weights, of_second[:, i] - of_first[:, i], lesions[:, i])
             interval = percentile_interval(replicates, int((lesions[:, i] > 0).sum()))
-        found = _found_by(first.lesion_detected[inside], second.lesion_detected[inside])
+        found_by = _found_by(first.lesion_detected[inside], second.lesion_detected[inside])
         a, b = (float(hits[:, i].sum()) / n if n else None for hits in (of_first, of_second))
         difference = Difference(a, b, b - a if a is not None and b is not None else None, interval)
-        groups.append(FoundByAnnotation(name, found, difference))
+        groups.append(FoundByAnnotation(name, found_by, difference))
     return tuple(groups)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.belief import LEAST_ANNOTATED, belief, missed_per_annotated
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.folder import FolderResult, evaluate_folder
 from nnunet_lopsided.evaluation.learned_confidence import (
     ALL_FOREGROUND,
@@ -152,7 +152,7 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
     return Fitted(coefficients, rho, float(believed[~explained].sum()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FittedClass:
     """The models of one class.
 
@@ -175,16 +175,16 @@ class FittedClass:
         """Fit them."""
         everything = np.ones(len(evidence.fold), bool)
         if reason := why_not(evidence, everything):
-            return cls(name, evidence, None, {}, reason)
+            return cls(name=name, evidence=evidence, all_folds=None, without_fold={}, reason=reason)
         try:
             whole = fit(evidence, everything, complete)
         except InputError as problem:
-            return cls(name, evidence, None, {}, str(problem))
+            return cls(name=name, evidence=evidence, all_folds=None, without_fold={}, reason=str(problem))
         without = {}
         for fold in folds if len(folds) > 1 else ():
             with suppress(InputError):  # what is left may be too little, or tell nothing
                 without[fold] = fit(evidence, evidence.fold != fold, complete)
-        return cls(name, evidence, whole, without, "")
+        return cls(name=name, evidence=evidence, all_folds=whole, without_fold=without, reason="")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OperatingPoints:
     """Counts when every candidate with a confidence of at least ``threshold`` is accepted.
 
@@ -57,12 +57,12 @@ class OperatingPoints:
         new[1:-1] = (np.diff(self.n_detected) != 0) | (np.diff(self.n_true) != 0)
         keep = new[:-1] | new[1:]
         return OperatingPoints(
-            self.threshold[keep],
-            self.n_detected[keep],
-            self.n_true[keep],
-            self.n_false[keep],
-            self.n_lesions,
-            self.n_cases,
+            threshold=self.threshold[keep],
+            n_detected=self.n_detected[keep],
+            n_true=self.n_true[keep],
+            n_false=self.n_false[keep],
+            n_lesions=self.n_lesions,
+            n_cases=self.n_cases,
         )
 
 
@@ -94,15 +94,16 @@ def operating_points(
     threshold = np.unique(np.concatenate([true_confidence, false_confidence]))[::-1]
 
     def at_least(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-        return len(confidence) - np.searchsorted(np.sort(confidence), threshold, side="left")
+        n_below: NDArray[np.int64] = np.searchsorted(np.sort(confidence), threshold, side="left")
+        return len(confidence) - n_below
 
     return OperatingPoints(
-        threshold,
-        at_least(lesion_confidence),
-        at_least(true_confidence),
-        at_least(false_confidence),
-        n_lesions,
-        n_cases,
+        threshold=threshold,
+        n_detected=at_least(lesion_confidence),
+        n_true=at_least(true_confidence),
+        n_false=at_least(false_confidence),
+        n_lesions=n_lesions,
+        n_cases=n_cases,
     )
 
 

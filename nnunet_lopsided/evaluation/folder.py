@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.evaluation.case import CaseResult, EvaluatedCase, check_connectivity, evaluate_thresholds
-from nnunet_lopsided.evaluation.confidence import LearnedConfidence
+from nnunet_lopsided.evaluation.case import EvaluatedCase, check_connectivity, evaluate_thresholds
+from nnunet_lopsided.evaluation.case_result import CaseResult
+from nnunet_lopsided.evaluation.checking import Skipped, check_all_headers, check_kinds, load_files
+from nnunet_lopsided.evaluation.chosen_confidence import ChosenConfidence
 from nnunet_lopsided.evaluation.inputs import (
     CaseFiles,
     Inputs,
-    Pairing,
     default_references,
     find_inputs_dataset_json,
     pair,
 )
-from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel, read_model
-from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, lesion_class, load_case
+from nnunet_lopsided.evaluation.intervals import check_replicates
+from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
+from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, lesion_class
+from nnunet_lopsided.evaluation.ordered_threads import in_order
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
 from nnunet_lopsided.files.parallel import import_readers
-from nnunet_lopsided.nnunet.results import fold_of_validation, validation_folders
-
-T = TypeVar("T")
-R = TypeVar("R")
+from nnunet_lopsided.nnunet.results import validation_folders
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A case that could not be evaluated, and why."""
-
-    case: str
-    problem: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FolderResult:
     """The outcome of :func:`evaluate_folder`.
 
@@ -73,6 +62,12 @@ class FolderResult:
     by_threshold: tuple[tuple[float, Summary], ...] = ()
     confidence_model: ConfidenceModel | None = None
     seen: tuple[str, ...] = ()
+
+    @property
+    def looks_hard(self) -> bool:
+        """Whether every candidate of all cases has a probability of 1: label maps that were saved as floating point?"""
+        with_candidates = [case for case in self.cases if len(case.candidates)]
+        return bool(with_candidates) and all(case.looks_hard for case in with_candidates)
 
 
 @dataclass(frozen=True)
@@ -166,76 +161,116 @@ def evaluate_folder(
     rules = rules or EvaluationRules()
     if n_workers < 1:
         raise InputError(f"n_workers must be at least 1, got {n_workers}")
-    if n_replicates < 0:
-        raise InputError(f"n_replicates must be at least 0, got {n_replicates}")
+    check_replicates(n_replicates)
     if folds is not None and not cross_validation:
         raise InputError("folds needs cross_validation")
     all_rules = _rules_by_threshold(rules, thresholds)
     predictions = Path(predictions)
-    chosen = tuple(validation_folders(predictions, folds)) if cross_validation else None
+    chosen_folds = tuple(validation_folders(predictions, folds)) if cross_validation else None
     references = default_references(predictions) if references is None else Path(references)
+    if dataset_json is None:
+        dataset_json = find_inputs_dataset_json(references, predictions, chosen_folds)
     inputs = Inputs(
-        references,
-        predictions,
-        label,
-        find_inputs_dataset_json(references, predictions, chosen) if dataset_json is None else Path(dataset_json),
-        patients_regex,
-        allow_missing,
-        hard_labels,
-        skip_bad,
-        None if censored_references is None else Path(censored_references),
-        chosen,
+        references=references,
+        predictions=predictions,
+        label=label,
+        dataset_json=None if dataset_json is None else Path(dataset_json),
+        patients_regex=patients_regex,
+        allow_missing=allow_missing,
+        hard_labels=hard_labels,
+        skip_bad=skip_bad,
+        censored_references=None if censored_references is None else Path(censored_references),
+        folds=chosen_folds,
     )
     pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)
-    model = _confidence_model(confidence_model, inputs, rules)
-    learned = _Learned(model, label, _results_folder(inputs) is not None)
+    confidence = ChosenConfidence.choose(confidence_model, inputs, rules)
     import_readers()
-    bad = _check_all_headers(pairing, inputs, target, n_workers, progress)
-    sound = [files for files in pairing.cases.values() if files.name not in {b.case for b in bad}]
-
-    def work(files: CaseFiles) -> tuple[CaseResult, ...] | Skipped:
-        try:
-            loaded = _load(files, target, inputs)
-            check_connectivity(loaded.reference.ndim, rules.connectivity, files.name)
-            evaluated = _evaluate(files, loaded, all_rules, learned)
-            if on_case is not None:
-                on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
-        except InputError as error:
-            return Skipped(files.name, str(error))
-        return tuple(e.result for e in evaluated)
-
+    skipped = check_all_headers(pairing, inputs, target, n_workers, progress)
+    left_out = {case.case for case in skipped}
+    sound = [files for files in pairing.cases.values() if files.name not in left_out]
+    evaluation = _CaseEvaluation(
+        inputs=inputs, target=target, all_rules=all_rules, confidence=confidence, on_case=on_case
+    )
     results: list[tuple[CaseResult, ...]] = []
-    for i, outcome in enumerate(_in_order(work, sound, n_workers)):
+    for i, outcome in enumerate(in_order(evaluation.of, sound, n_workers)):
         if isinstance(outcome, Skipped):
-            bad.append(outcome)
+            skipped.append(outcome)
         else:
             results.append(outcome)
         if progress is not None:
             progress(i + 1, len(sound))
-    bad.sort(key=lambda skipped: skipped.case)
-    if bad and not skip_bad:
-        raise InputErrors([skipped.problem for skipped in bad])
-    if not results:
-        raise InputErrors([f"none of the {len(bad)} cases can be evaluated", *(b.problem for b in bad)])
+    skipped.sort(key=lambda case: case.case)
+    _refuse(skipped, skip_bad, nothing_left=not results)
+    left_out = {case.case for case in skipped}
     by_threshold = [tuple(result[i] for result in results) for i in range(len(all_rules))]
-    _check_kinds(by_threshold[0])
+    check_kinds(by_threshold[0])
     summaries = [summarize(c, r, n_replicates, seed) for c, r in zip(by_threshold, all_rules, strict=True)]
+    several = [(r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)] if len(all_rules) > 1 else []
     return FolderResult(
-        summaries[0],
-        by_threshold[0],
-        inputs,
-        pairing.cases,
-        all_rules[0],
-        n_replicates,
-        seed,
-        tuple(name for name in pairing.missing if name not in {skipped.case for skipped in bad}),
-        pairing.unreferenced,
-        tuple(bad),
-        tuple((r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)) if len(all_rules) > 1 else (),
-        model,
-        tuple(case.case for case in by_threshold[0] if learned.has_seen(case.case)),
+        summary=summaries[0],
+        cases=by_threshold[0],
+        inputs=inputs,
+        files=pairing.cases,
+        rules=all_rules[0],
+        n_replicates=n_replicates,
+        seed=seed,
+        missing_predictions=tuple(name for name in pairing.missing if name not in left_out),
+        unreferenced_predictions=pairing.unreferenced,
+        skipped=tuple(skipped),
+        by_threshold=tuple(several),
+        confidence_model=confidence.model,
+        seen=tuple(case.case for case in by_threshold[0] if confidence.has_seen(case.case)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CaseEvaluation:
+    """What is done with every case, in a thread of its own."""
+
+    inputs: Inputs
+    target: LesionClass
+    all_rules: Sequence[EvaluationRules]
+    confidence: ChosenConfidence
+    on_case: Callable[[LoadedAndEvaluated], object] | None
+
+    def of(self, files: CaseFiles) -> tuple[CaseResult, ...] | Skipped:
+        """The tables of a case, one for each threshold; or why there are none."""
+        try:
+            loaded = load_files(files, self.target, self.inputs)
+            check_connectivity(loaded.reference.ndim, self.all_rules[0].connectivity, files.name)
+            evaluated = self._evaluate(files, loaded)
+            if self.on_case is not None:
+                self.on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
+        except InputError as error:
+            return Skipped(files.name, str(error))
+        return tuple(one.result for one in evaluated)
+
+    def _evaluate(self, files: CaseFiles, loaded: LoadedCase) -> tuple[EvaluatedCase, ...]:
+        try:
+            return evaluate_thresholds(
+                loaded.reference,
+                loaded.prediction,
+                loaded.spacing_mm,
+                self.all_rules[0],
+                [rules.threshold for rules in self.all_rules],
+                valid=loaded.valid,
+                case=files.name,
+                patient=files.patient,
+                segmentation=loaded.segmentation,
+                censored_reference=loaded.censored_reference,
+                learned=self.confidence.of_case(files.name),
+            )
+        except InputError as error:
+            raise InputError(f"case {files.name}: {error}: {files.censored}") from error
+
+
+def _refuse(skipped: Sequence[Skipped], skip_bad: bool, nothing_left: bool) -> None:
+    """End here where cases cannot be evaluated and are not to be left out, or none is left."""
+    if skipped and not skip_bad:
+        raise InputErrors([case.problem for case in skipped])
+    if nothing_left:
+        raise InputErrors([f"none of the {len(skipped)} cases can be evaluated", *(case.problem for case in skipped)])
 
 
 def load_again(result: FolderResult, case: str) -> LoadedCase:
@@ -245,160 +280,10 @@ def load_again(result: FolderResult, case: str) -> LoadedCase:
         InputError: the files have changed and no longer load.
     """
     target = lesion_class(result.inputs.label, result.inputs.dataset_json)
-    return _load(result.files[case], target, result.inputs)
+    return load_files(result.files[case], target, result.inputs)
 
 
 def _rules_by_threshold(rules: EvaluationRules, thresholds: Sequence[float]) -> list[EvaluationRules]:
     if any(a >= b for a, b in pairwise(sorted(thresholds))):
         raise InputError(f"thresholds must differ, got {', '.join(map(str, thresholds))}")
     return [replace(rules, threshold=float(threshold)) for threshold in thresholds] or [rules]
-
-
-def _check_all_headers(
-    pairing: Pairing,
-    inputs: Inputs,
-    target: LesionClass,
-    n_workers: int,
-    progress: Callable[[int, int], object] | None,
-) -> list[Skipped]:
-    """Cases whose headers show that they cannot be evaluated.
-
-    Raises:
-        InputErrors: there are any without ``skip_bad``, or references without prediction without ``allow_missing``.
-            Then the other cases are read too, without being evaluated, so that every problem is named in one go.
-    """
-
-    def check(files: CaseFiles) -> Skipped | None:
-        try:
-            check_headers(files.name, files.reference, files.prediction, inputs.hard_labels, files.censored)
-        except InputError as error:
-            return Skipped(files.name, str(error))
-        return None
-
-    bad = [Skipped(name, problem) for name, problem in pairing.problems.items()]
-    others = [files for files in pairing.cases.values() if files.name not in pairing.problems]
-    bad += [found for found in _in_order(check, others, n_workers) if found is not None]
-    problems = []
-    if pairing.missing and not inputs.allow_missing:
-        hint = "; no splits_final.json below nnUNet_preprocessed tells the fold's own cases" * pairing.unknown_fold
-        problems.append(
-            f"{len(pairing.missing)} of {len(pairing.cases)} references have no prediction in {inputs.predictions}: "
-            f"{', '.join(pairing.missing)}; --allow-missing counts their lesions as missed{hint}"
-        )
-    if problems or (bad and not inputs.skip_bad):
-        known = {skipped.case for skipped in bad}
-        others = [files for files in pairing.cases.values() if files.name not in known]
-        for i, found in enumerate(_in_order(lambda f: _content_problem(f, target, inputs), others, n_workers)):
-            bad += [found] if found is not None else []
-            if progress is not None:
-                progress(i + 1, len(others))
-        bad.sort(key=lambda skipped: skipped.case)
-        raise InputErrors([*problems, *(skipped.problem for skipped in bad)])
-    return bad
-
-
-def _content_problem(files: CaseFiles, target: LesionClass, inputs: Inputs) -> Skipped | None:
-    try:
-        _load(files, target, inputs)
-    except InputError as error:
-        return Skipped(files.name, str(error))
-    return None
-
-
-def _load(files: CaseFiles, target: LesionClass, inputs: Inputs) -> LoadedCase:
-    return load_case(files.name, files.reference, files.prediction, target, inputs.hard_labels, files.censored)
-
-
-def _results_folder(inputs: Inputs) -> Path | None:
-    """The result folder whose validation cases are evaluated; None: the predictions are others."""
-    if inputs.folds is not None:
-        return inputs.predictions
-    return inputs.predictions.absolute().parent.parent if fold_of_validation(inputs.predictions) is not None else None
-
-
-def _confidence_model(given: str | Path | None, inputs: Inputs, rules: EvaluationRules) -> ConfidenceModel | None:
-    if given is not None:
-        return read_model(Path(given))
-    if rules.confidence != "learned":
-        return None
-    folder = _results_folder(inputs)
-    if folder is None:
-        raise InputError(
-            "the confidence learned needs --confidence-model: a file of lopsided-confidence, or the result folder of "
-            "the trainer in which lopsided-confidence -d ID -c CONFIGURATION -tr TRAINER has put it"
-        )
-    return read_model(folder)
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """Which coefficients judge the candidates of a case."""
-
-    model: ConfidenceModel | None
-    label: str | None
-    validation: bool
-
-    def __post_init__(self) -> None:
-        if self.model is not None:
-            self.model.of_class(self.label)
-
-    def of_case(self, case: str) -> LearnedConfidence | None:
-        if self.model is None:
-            return None
-        unseen = self.model.unseen(self.label, case) if self.validation else None
-        return (unseen or self.model.all_folds[self.model.of_class(self.label)]).confidence
-
-    def has_seen(self, case: str) -> bool:
-        """Whether it was fitted to the very candidates that it judges."""
-        if self.model is None or not self.validation:
-            return False
-        return case in self.model.fold_of_case and self.model.unseen(self.label, case) is None
-
-
-def _evaluate(
-    files: CaseFiles, loaded: LoadedCase, all_rules: Sequence[EvaluationRules], learned: _Learned
-) -> tuple[EvaluatedCase, ...]:
-    try:
-        return evaluate_thresholds(
-            loaded.reference,
-            loaded.prediction,
-            loaded.spacing_mm,
-            all_rules[0],
-            [rules.threshold for rules in all_rules],
-            valid=loaded.valid,
-            case=files.name,
-            patient=files.patient,
-            segmentation=loaded.segmentation,
-            censored_reference=loaded.censored_reference,
-            learned=learned.of_case(files.name),
-        )
-    except InputError as error:
-        raise InputError(f"case {files.name}: {error}: {files.censored}") from error
-
-
-def _in_order(work: Callable[[T], R], items: Sequence[T], n_workers: int) -> Iterator[R]:
-    """Results in the order of ``items``, computed in threads; a bounded number of items is in the air."""
-    waiting = iter(items)
-    running: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(n_workers) as pool:
-        try:
-            # Twice the workers: a slow case at the head of the queue must not idle them. Finished ones are only tables.
-            for item in waiting:
-                running.append(pool.submit(work, item))
-                if len(running) >= 2 * n_workers:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:
-            for future in running:
-                future.cancel()
-
-
-def _check_kinds(cases: Sequence[CaseResult]) -> None:
-    hard = [case.case for case in cases if case.kind == "labels"]
-    n_soft = sum(case.kind == "probabilities" for case in cases)
-    if hard and n_soft:
-        raise InputError(
-            f"{n_soft} cases have probabilities and {len(hard)} only label maps ({', '.join(hard[:5])}"
-            f"{', ...' if len(hard) > 5 else ''}); predict with --save_probabilities, or evaluate all by --hard-labels"
-        )

@@ -20,7 +20,7 @@ from nnunet_lopsided.nnunet.results import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What is evaluated.
 
@@ -49,7 +49,7 @@ class Inputs:
     folds: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CaseFiles:
     """The files of one case.
 
@@ -70,7 +70,7 @@ class CaseFiles:
     fold: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pairing:
     """The cases to evaluate, and what has no counterpart.
 
@@ -143,16 +143,23 @@ def pair(inputs: Inputs) -> Pairing:
         for name in references.keys() - censored.keys():
             problems[name] = f"case {name}: no censored reference in {inputs.censored_references}"
     cases = {
-        name: CaseFiles(name, patients[name], path, predicted.get(name), censored.get(name), fold_of.get(name))
+        name: CaseFiles(
+            name=name,
+            patient=patients[name],
+            reference=path,
+            prediction=predicted.get(name),
+            censored=censored.get(name),
+            fold=fold_of.get(name),
+        )
         for name, path in references.items()
     }
     concerned = cases.keys() | predicted.keys() | (expected or frozenset())
     return Pairing(
-        cases,
-        tuple(name for name in cases if name not in predicted),
-        tuple(name for name in predicted if name not in cases),
-        {name: problem for name, problem in sorted(problems.items()) if name in concerned},
-        folds is not None and expected is None,
+        cases=cases,
+        missing=tuple(name for name in cases if name not in predicted),
+        unreferenced=tuple(name for name in predicted if name not in cases),
+        problems={name: problem for name, problem in sorted(problems.items()) if name in concerned},
+        unknown_fold=folds is not None and expected is None,
     )
 
 
@@ -162,14 +169,14 @@ def _predictions(inputs: Inputs, problems: dict[str, str]) -> tuple[dict[str, Pr
         predicted: dict[str, Prediction] = {}
         fold_of: dict[str, int] = {}
         for fold, folder in validation_folders(inputs.predictions, inputs.folds).items():
-            for name, files in predictions_by_case(folder, problems).items():
+            for name, files in predictions_by_case(folder, problems, inputs.dataset_json).items():
                 if name in fold_of:
                     problems[name] = (
                         f"case {name} lies in two folds of {inputs.predictions}: {fold_of[name]} and {fold}"
                     )
                 predicted[name], fold_of[name] = files, fold
         return dict(sorted(predicted.items())), fold_of
-    return predictions_by_case(inputs.predictions, problems), {}
+    return predictions_by_case(inputs.predictions, problems, inputs.dataset_json), {}
 
 
 def _folds(inputs: Inputs) -> Sequence[int] | None:

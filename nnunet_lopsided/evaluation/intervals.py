@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.errors import InputError
+
 Z95 = 1.959963984540054
+# With fewer patients no bootstrap interval is given: benchmarks/coverage.py, table in docs/reference/evaluation.md.
+LEAST_PATIENTS = 8
+# Of so many replicates two or three lie beyond either end of a 95% interval; of fewer, none for certain.
+LEAST_REPLICATES = 100
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ def hanley_mcneil(area: float, n_positive: int, n_negative: int) -> Interval:
 def wilson(n_success: int, n: int) -> Interval:
     """Score interval of a proportion; undefined for ``n == 0``.
 
+    It takes lesions as independent, those of one patient too.
+
     Source:
         Wilson (1927), Journal of the American Statistical Association 22:209-212.
 
@@ -75,20 +83,20 @@ def wilson(n_success: int, n: int) -> Interval:
         >>> [round(end, 4) for end in (wilson(8, 10).low, wilson(8, 10).high)]
         [0.4902, 0.9433]
     """
+    from scipy.stats import binomtest
+
     if not n:
         return Interval.without("there are no reference lesions")
-    share, z2 = n_success / n, Z95**2
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    return Interval(
-        0.0 if n_success == 0 else max(0.0, center - half), 1.0 if n_success == n else min(1.0, center + half)
-    )
+    ends = binomtest(n_success, n).proportion_ci(0.95, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
 
 
 def patient_weights(n_patients: int, n_replicates: int, seed: int) -> NDArray[np.int64]:
     """How often each patient is drawn in each bootstrap replicate, shape (n_replicates, n_patients)."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=n_replicates)
+    weights: NDArray[np.int64] = np.random.default_rng(seed).multinomial(
+        n_patients, np.full(n_patients, 1 / n_patients), size=n_replicates
+    )
+    return weights
 
 
 def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: int) -> NDArray[np.int64]:
@@ -104,34 +112,73 @@ def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: in
     return weights
 
 
+def check_replicates(n_replicates: int) -> None:
+    """Refuse a number of bootstrap replicates that says nothing about the ends of a 95% interval.
+
+    Raises:
+        InputError: it is neither 0 nor at least 100.
+    """
+    if n_replicates != 0 and n_replicates < LEAST_REPLICATES:
+        raise InputError(
+            f"--bootstrap must be 0 (no intervals) or at least {LEAST_REPLICATES}, got {n_replicates}: of fewer "
+            "replicates the ends of a 95% interval are chance"
+        )
+
+
 def why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
     """The reason why nothing can be resampled; None: it can."""
     if not n_replicates:
         return "the bootstrap was switched off"
-    return "a bootstrap over patients needs at least two patients" if n_patients < 2 else None
+    return _too_few("patients", n_patients) if n_patients < LEAST_PATIENTS else None
 
 
-def percentile_interval(replicates: NDArray[np.float64], n_contributing: int | None = None) -> Interval:
-    """The 2.5th and 97.5th percentile of the replicates in which the statistic is defined (not NaN).
+def _too_few(of_what: str, n: int) -> str:
+    there = f"there is {n or 'none'}" if n < 2 else f"there are {n}"
+    return (
+        f"a bootstrap needs at least {LEAST_PATIENTS} {of_what}, and {there}: of fewer its 95% interval holds the true "
+        "value too rarely"
+    )
+
+
+def expanded_percentiles(n_patients: int) -> tuple[float, float]:
+    """The percentiles of the replicates that are the ends of a 95% interval: wider than 2.5 and 97.5 for few patients.
+
+    The spread of a bootstrap's replicates is too small by the root of (n - 1) / n, and it knows nothing of Student's t.
+
+    Args:
+        n_patients: n, that contribute to the statistic, at least 2.
+
+    Source:
+        Hesterberg (2015), The American Statistician 69:371-386, section 5.3 (expanded percentile interval).
+
+    Example:
+        >>> [round(p, 2) for p in (*expanded_percentiles(10), *expanded_percentiles(1000))]
+        [0.86, 99.14, 2.49, 97.51]
+    """
+    from scipy.stats import norm, t
+
+    tail = 100 * float(norm.cdf(-sqrt(n_patients / (n_patients - 1)) * t.ppf(0.975, n_patients - 1)))
+    return tail, 100 - tail
+
+
+def percentile_interval(replicates: NDArray[np.float64], n_contributing: int) -> Interval:
+    """The expanded percentiles of the replicates in which the statistic is defined (not NaN).
 
     Args:
         replicates: of the statistic, (B,).
-        n_contributing: patients that contribute to its denominator. Of one alone every replicate is the same, which
-            would look like certainty: below two the interval is undefined. None: enough.
+        n_contributing: patients that contribute to its denominator; below :data:`LEAST_PATIENTS` the interval is
+            undefined. (Of one alone every replicate is the same, which would look like certainty.)
 
     Example:
-        >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined
-        'a bootstrap needs at least two patients that contribute to the denominator, and there is 1'
+        >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined[:90]
+        'a bootstrap needs at least 8 patients that contribute to the denominator, and there is 1: '
     """
-    if n_contributing is not None and n_contributing < 2:
-        return Interval.without(
-            "a bootstrap needs at least two patients that contribute to the denominator, and there is "
-            f"{n_contributing or 'none'}"
-        )
+    if n_contributing < LEAST_PATIENTS:
+        return Interval.without(_too_few("patients that contribute to the denominator", n_contributing))
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return Interval.without("no bootstrap replicate is defined")
-    low, high = np.percentile(defined, (2.5, 97.5))
+    low, high = np.percentile(defined, expanded_percentiles(n_contributing))
     return Interval(float(low), float(high))
 
 
@@ -143,10 +190,12 @@ def resampled_ratio(
     Shape (n_replicates,), or (n_replicates, n) for numbers of shape (n_patients, n).
     """
     top, bottom = weights @ numerator, weights @ denominator
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+    ratio: NDArray[np.float64] = np.full(top.shape, np.nan)
+    np.divide(top, bottom, out=ratio, where=bottom > 0)
+    return ratio
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detections:
     """Confidences with the index of the patient (from 0) each belongs to; inputs of the resampled average precision.
 
@@ -205,12 +254,12 @@ def resampled_curves(
     Returns:
         The values of every replicate.
     """
-    from scipy.sparse import coo_array
+    from scipy.sparse import coo_array, csr_array
 
     levels = np.unique(detections.lesion_confidence)[::-1]
     n_patients = len(detections.lesions_per_patient)
 
-    def counts(confidence: NDArray[np.float64], patient: NDArray[np.int64]) -> coo_array:
+    def counts(confidence: NDArray[np.float64], patient: NDArray[np.int64]) -> csr_array:
         # The first level (from the strictest) at which a candidate is accepted; below the last it never matters.
         level = len(levels) - np.searchsorted(levels[::-1], confidence, side="right")
         used = level < len(levels)

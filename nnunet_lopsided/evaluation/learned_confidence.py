@@ -63,7 +63,8 @@ class Coefficients:
             [0.5, 0.8]
         """
         logit = features_of(volume_mm3, mean, highest) @ np.asarray(self.weights) + self.intercept
-        return np.round(1 / (1 + np.exp(-np.clip(logit, -700, 700))), 12)
+        confidence: NDArray[np.float64] = np.round(1 / (1 + np.exp(-np.clip(logit, -700, 700))), 12)
+        return confidence
 
 
 def features_of(
@@ -105,12 +106,12 @@ def fit_coefficients(
     rows, weights = np.concatenate([standard, standard]), np.concatenate([belief, 1 - belief])
     positive = np.repeat([True, False], len(belief))
     used = weights > 0
-    found, intercept = nonnegative_logistic(rows[used], positive[used], weights[used])
-    plain = found / deviation
+    scaled, intercept = nonnegative_logistic(rows[used], positive[used], weights[used])
+    plain = scaled / deviation
     return Coefficients(float(intercept - plain @ center), tuple(plain.tolist()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConfidenceModel:
     """What ``lopsided-confidence`` wrote.
 
@@ -179,14 +180,14 @@ def read_model(path: Path) -> ConfidenceModel:
             raise InputError(f"{file}: {name}: expected {value}, found {content[name]}; fit it again")
     try:
         return ConfidenceModel(
-            file,
-            content["threshold"],
-            {name: _coefficients(entry["all_folds"]) for name, entry in content["classes"].items()},
-            {
+            path=file,
+            threshold=content["threshold"],
+            all_folds={name: _coefficients(entry["all_folds"]) for name, entry in content["classes"].items()},
+            without_fold={
                 name: {int(fold): _coefficients(c) for fold, c in entry["without_fold"].items()}
                 for name, entry in content["classes"].items()
             },
-            {case: int(fold) for fold, cases in content["folds"].items() for case in cases},
+            fold_of_case={case: int(fold) for fold, cases in content["folds"].items() for case in cases},
         )
     except ValueError as error:
         raise InputError(f"{file}: {error}") from error

@@ -13,13 +13,20 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.evaluation.plausibility import (
+    ROUNDING,
+    UnfitChannels,
+    check_not_swapped,
+    is_of_another_threshold,
+    require_probabilities,
+    sampled,
+    sums_to_one,
+)
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
 from nnunet_lopsided.nnunet.results import Prediction
-
-# Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
-ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,9 @@ class LesionClass:
         """The lesion voxels of a label map, same shape."""
         values = self.values
         if values is None:
-            return labels > 0
-        mask = np.equal(labels, values[0])
+            above_0: NDArray[np.bool_] = labels > 0
+            return above_0
+        mask: NDArray[np.bool_] = np.equal(labels, values[0])
         for value in values[1:]:
             mask |= labels == value
         return mask
@@ -67,30 +75,29 @@ class LesionClass:
             Array of the channels' shape.
 
         Raises:
-            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not probabilities or not
-                a softmax.
+            UnfitChannels: their number does not fit the scheme, one of them holds anything but probabilities, or they
+                do not sum to 1 where they must.
         """
         if self.scheme is not None and n != self.scheme.n_channels:
             raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
         chosen, combine = self._combination(n)
-        found: NDArray[np.floating] | None = None
-        sums: Any = 0.0
+        combined: NDArray[np.floating] | None = None
+        sums = np.zeros(1, np.float32)
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
-            if self.scheme is None and n > 1:
-                part = channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
-                if not ((part >= -ROUNDING) & (part <= 1 + ROUNDING)).all():  # nor where NaN
-                    found_ends = f"{part.min()} to {part.max()} in channel {i}"
-                    raise UnfitChannels(f"expected finite probabilities within [0, 1], found {found_ends}")
-                sums = sums + part
+            if i not in chosen:  # what is chosen is checked when it is put together
+                require_probabilities(channel, i)
+            sums = sums + sampled(channel)
             if i in chosen:
-                found = channel if found is None else combine(found, channel)
+                combined = channel if combined is None else combine(combined, channel)
             del channel
-        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2):
-            raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
-        assert found is not None
-        return 1 - _wide(found) if chosen == (0,) and self._is_background(n) else found
+        regions = self.scheme is not None and self.scheme.has_regions
+        if n > 1 and not regions and not sums_to_one(sums):
+            hint = "the classes must be known; give --dataset-json" if self.scheme is None else "they are no softmax"
+            raise UnfitChannels(f"{n} channels that do not sum to 1: {hint}")
+        assert combined is not None
+        return 1 - _wide(combined) if chosen == (0,) and self._is_background(n) else combined
 
     def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
         """The channels that make the probability, and how two of them are taken together."""
@@ -110,11 +117,7 @@ class LesionClass:
         return self.name is None and len(self.scheme.foreground) > 1 and not self.scheme.has_regions
 
 
-class UnfitChannels(InputError):
-    """The channels are not those of the classes."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedCase:
     """One case, ready to be evaluated.
 
@@ -209,7 +212,15 @@ def load_case(
             predicted, segmentation = _load_prediction(prediction, image, target, hard_labels)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
-    return LoadedCase(name, mask, valid, predicted, image.geometry, segmentation, censored)
+    return LoadedCase(
+        name=name,
+        reference=mask,
+        valid=valid,
+        prediction=predicted,
+        geometry=image.geometry,
+        segmentation=segmentation,
+        censored_reference=censored,
+    )
 
 
 def check_headers(
@@ -237,7 +248,7 @@ def check_headers(
             _check_fit(prediction.image, read_header(prediction.image), header)
         if prediction.array is not None and not hard_labels:
             array = array_header(prediction.array)
-            _check_array(prediction.array, array.shape, array.dtype, header.shape)
+            _check_array(prediction.array, array.shape, array.dtype, array_shape(prediction.reader, header))
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
 
@@ -251,13 +262,16 @@ def _labelled(
     mask = target.mask(labels)
     if np.issubdtype(labels.dtype, np.integer) and np.count_nonzero(labels) == np.count_nonzero(mask):
         return mask  # all that is not background is lesion: nothing can be unknown
-    found = labels[labels != 0]
-    if np.issubdtype(labels.dtype, np.floating) and not (np.isfinite(found) & (found == np.floor(found))).all():
+    labelled = labels[labels != 0]
+    if (
+        np.issubdtype(labels.dtype, np.floating)
+        and not (np.isfinite(labelled) & (labelled == np.floor(labelled))).all()
+    ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        whole = found.astype(np.int64)
-        small = not len(whole) or (whole.min() >= 0 and whole.max() < 1 << 16)
-        values = np.flatnonzero(np.bincount(whole)) if small else np.unique(whole)
+        numbers = labelled.astype(np.int64)
+        small = not len(numbers) or (numbers.min() >= 0 and numbers.max() < 1 << 16)
+        values = np.flatnonzero(np.bincount(numbers)) if small else np.unique(numbers)
         unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
         if unknown:
             raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
@@ -284,9 +298,11 @@ def _load_prediction(
     if files.array is None or hard_labels:
         assert segmentation is not None
         return segmentation, segmentation
-    probability = probability_of_array(files.array, reference.array.shape, target)
+    probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
+    probability = to_file_frame(probability, files.reader, reference)
+    check_not_swapped(files.array, probability, target.mask(reference.array))
     if segmentation is not None:
-        _check_agreement(files, target, segmentation, probability)
+        _check_agreement(files, reference, target, segmentation, probability)
     return probability, segmentation
 
 
@@ -304,12 +320,12 @@ def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:
     """
     if not np.issubdtype(array.dtype, np.floating):
         return False
-    found = array[array != 0]
-    if not (np.isfinite(found).all() and finite_on_disk(path)):
+    values = array[array != 0]
+    if not (np.isfinite(values).all() and finite_on_disk(path)):
         raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
-    if not found.size or bool((found != np.floor(found)).any()):
+    if not values.size or bool((values != np.floor(values)).any()):
         return True
-    return binary and bool((found == 1).all())
+    return binary and bool((values == 1).all())
 
 
 def finite_on_disk(path: Path) -> bool:
@@ -353,9 +369,13 @@ def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape
 
 
 def _check_agreement(
-    files: Prediction, target: LesionClass, segmentation: NDArray[np.bool_], probability: NDArray[np.floating]
+    files: Prediction,
+    reference: Image,
+    target: LesionClass,
+    segmentation: NDArray[np.bool_],
+    probability: NDArray[np.floating],
 ) -> None:
-    """Catch arrays that are flipped or stale: nnU-Net's reorienting reader writes labels and arrays in two frames."""
+    """Catch arrays that are stale, or of a frame that no file names, see :mod:`nnunet_lopsided.nnunet.frames`."""
     n_labelled = int(segmentation.sum())
     regions = target.scheme is not None and target.scheme.has_regions
     least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
@@ -367,11 +387,14 @@ def _check_agreement(
         return
     if regions and target.name is not None and files.array is not None:
         # A label of this region may be there because of another region, whose probability need not be the smaller one.
-        agreeing = n_agreeing(probability_of_array(files.array, segmentation.shape, LesionClass(target.scheme)))
-    if agreeing < 0.1 * n_labelled:
+        shape = array_shape(files.reader, reference)
+        any_class = probability_of_array(files.array, shape, LesionClass(target.scheme))
+        agreeing = n_agreeing(to_file_frame(any_class, files.reader, reference))
+    if agreeing < 0.1 * n_labelled and not is_of_another_threshold(probability, segmentation):
         raise InputError(
-            f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled "
-            "lesion have the probability for it; were they written by different models or in different orientations?"
+            f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled lesion "
+            "have the probability for it, and no other threshold fits; were they written by different models "
+            "or in different orientations?"
         )
 
 

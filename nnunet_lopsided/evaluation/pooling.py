@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import Detections
 from nnunet_lopsided.evaluation.matching import Status, assign
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pooled:
     """The cases, with the policy for duplicates applied and lesions that do not count left out.
 
@@ -70,16 +70,16 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     np.add.at(histograms, patient_of_case, np.stack([case.lesion_histogram for case in cases]))
     marked = [case.censored[case.counted] for case in cases if case.censored is not None]
     return Pooled(
-        patients,
-        all(case.kind != "labels" for case in cases),
-        all(case.ranked for case in cases),
-        detections,
-        totals,
-        histograms,
-        lesion_patient,
-        np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),
-        np.concatenate([case.detected[case.counted] for case in cases]),
-        np.concatenate(marked) if len(marked) == len(cases) else None,
+        patients=patients,
+        has_probabilities=all(case.kind != "labels" for case in cases),
+        ranked=all(case.ranked for case in cases),
+        detections=detections,
+        totals=totals,
+        histograms=histograms,
+        lesion_patient=lesion_patient,
+        lesion_diameter_mm=np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),
+        lesion_detected=np.concatenate([case.detected[case.counted] for case in cases]),
+        lesion_censored=np.concatenate(marked) if len(marked) == len(cases) else None,
     )
 
 
@@ -99,13 +99,13 @@ def _detections(
     lesion_patient = np.repeat(patient_of_case, [case.n_lesions for case in cases])
     detected = np.concatenate([case.detected[case.counted] for case in cases])
     return Detections(
-        np.concatenate([case.lesion_confidence[case.counted] for case in cases])[detected],
-        lesion_patient[detected],
-        confidence[true],
-        candidate_patient[true],
-        confidence[false],
-        candidate_patient[false],
-        np.bincount(lesion_patient, minlength=n_patients),
+        lesion_confidence=np.concatenate([case.lesion_confidence[case.counted] for case in cases])[detected],
+        lesion_patient=lesion_patient[detected],
+        true_confidence=confidence[true],
+        true_patient=candidate_patient[true],
+        false_confidence=confidence[false],
+        false_patient=candidate_patient[false],
+        lesions_per_patient=np.bincount(lesion_patient, minlength=n_patients),
     )
 
 

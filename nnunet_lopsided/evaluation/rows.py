@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult, Components
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.matching import Pairs, Status
+from nnunet_lopsided.evaluation.metrics import RATIOS, f1_score
 from nnunet_lopsided.evaluation.pooling import case_sums
 from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.evaluation.summary import RATIOS, f1_score
+
+# What a cell of a table may hold; None and NaN: undefined.
+Cell: TypeAlias = str | int | float | None
+Row: TypeAlias = tuple[Cell, ...]
 
 STATUS_NAMES = {
     Status.TRUE_POSITIVE: "true_positive",
@@ -67,6 +71,8 @@ LESION_COLUMNS = (
     "entropy_bits",
     "counted",
     "censored",
+    "covered_by",
+    "covered_share",
 )
 CANDIDATE_COLUMNS = (
     "case",
@@ -102,7 +108,7 @@ PATIENT_METRICS = (
 PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_positives", *PATIENT_METRICS)
 
 
-def patient_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
+def patient_rows(result: FolderResult) -> Iterable[Row]:
     """Rows of patients.csv."""
     summary = result.summary
     for i, patient in enumerate(summary.patients):
@@ -117,7 +123,7 @@ def patient_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
         )
 
 
-def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) -> tuple[Any, ...]:
+def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) -> Row:
     """One row of cases.csv; None where undefined.
 
     The counts of candidates are those of the matching; the metrics follow the rules for duplicates, as all others do.
@@ -165,7 +171,7 @@ def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) 
     )
 
 
-def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
+def skipped_rows(result: FolderResult) -> Iterable[Row]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
     empty = (None,) * (len(CASE_COLUMNS) - 5)
     for skipped in result.skipped:
@@ -174,12 +180,12 @@ def _skipped_rows(result: FolderResult) -> Iterable[tuple[Any, ...]]:
         yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
 
-def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
+def lesion_rows(case: CaseResult) -> Iterable[Row]:
     """Rows of lesions.csv, detected and missed lesions alike."""
     confidence: NDArray[np.float64] = case.lesion_confidence
     if not case.ranked:
         confidence = np.full(len(confidence), np.nan)
-    columns = (
+    columns: tuple[NDArray[Any] | list[Cell], ...] = (
         *_place_columns(case.lesions),
         case.detected.astype(int),
         _or_none(case.matches.candidate_of_lesion, case.detected),
@@ -189,16 +195,18 @@ def lesion_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
         case.entropy_bits,
         case.counted.astype(int),
         np.full(len(confidence), np.nan) if case.censored is None else case.censored.astype(int),
+        _or_none(case.covered_by, case.covered_by > 0),
+        case.covered_share,
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
 
-def candidate_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
+def candidate_rows(case: CaseResult) -> Iterable[Row]:
     """Rows of candidates.csv."""
     matched, scores = case.matches.lesion_of_candidate, case.scores
     unknown = np.full(len(matched), np.nan)
     hard = case.kind == "labels"
-    columns = (
+    columns: tuple[NDArray[Any] | list[Cell], ...] = (
         *_place_columns(case.candidates),
         case.shown_confidence,
         [STATUS_NAMES[Status(status)] for status in case.matches.status],
@@ -214,32 +222,33 @@ def candidate_rows(case: CaseResult) -> Iterable[tuple[Any, ...]]:
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
 
-def _pair_columns(pairs: Pairs) -> tuple[list[str], list[str]]:
+def _pair_columns(pairs: Pairs) -> tuple[list[Cell], list[Cell]]:
     """Per candidate the lesions that it matches, and the voxels that it shares with each, with spaces between."""
     order = np.lexsort((pairs.lesion_ids, pairs.candidate_ids))
     ends = np.searchsorted(pairs.candidate_ids[order], np.arange(1, pairs.n_candidates + 1), side="right")
 
-    def joined(values: NDArray[np.int64]) -> list[str]:
+    def joined(values: NDArray[np.int64]) -> list[Cell]:
         return [" ".join(map(str, part.tolist())) for part in np.split(values[order], ends)[:-1]]
 
     return joined(pairs.lesion_ids), joined(pairs.n_shared)
 
 
-def _rows(rows_of: Any, cases: Sequence[CaseResult]) -> Iterable[tuple[Any, ...]]:
+def rows_of_cases(rows_of: Callable[[CaseResult], Iterable[Row]], cases: Sequence[CaseResult]) -> Iterable[Row]:
+    """The rows of all cases, of :func:`lesion_rows` or :func:`candidate_rows`."""
     for case in cases:
         yield from rows_of(case)
 
 
-def _place_columns(components: Any) -> tuple[Any, ...]:
+def _place_columns(components: Components) -> tuple[NDArray[Any], ...]:
     centroid = components.centroid
     if centroid.shape[1] == 2:
         centroid = np.column_stack([np.full(len(centroid), np.nan), centroid])
     return components.n_voxels, components.volume_mm3, components.diameter_mm, *centroid.T
 
 
-def _or_none(ids: NDArray[np.int64], defined: NDArray[np.bool_]) -> list[int | None]:
+def _or_none(ids: NDArray[np.int64], defined: NDArray[np.bool_]) -> list[Cell]:
     return [int(i) if ok else None for i, ok in zip(ids, defined, strict=True)]
 
 
-def _listed(column: Any) -> list[Any]:
-    return column.tolist() if isinstance(column, np.ndarray) else column
+def _listed(column: NDArray[Any] | list[Cell]) -> list[Cell]:
+    return list(column.tolist()) if isinstance(column, np.ndarray) else column

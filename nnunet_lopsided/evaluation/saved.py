@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import CaseResult, Components, VoxelCounts
+from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CandidateScores
 from nnunet_lopsided.evaluation.matching import Matches, Pairs
+from nnunet_lopsided.evaluation.metrics import resampled_metrics
 from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.rows import STATUS_NAMES
-from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.evaluation.summary import resampled_metrics
-from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, flat_metrics
+from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, EvaluationRules
+from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, SummaryContent, flat_metrics
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.tables import read_table
 
@@ -37,7 +37,7 @@ _TOLERANCE = 1e-6
 Row = Mapping[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SavedEvaluation:
     """One output folder of ``lopsided-eval``.
 
@@ -51,14 +51,14 @@ class SavedEvaluation:
 
     name: str
     folder: Path
-    summary: dict[str, Any]
+    summary: SummaryContent
     rules: EvaluationRules
     cases: tuple[CaseResult, ...]
 
     @property
     def metrics(self) -> dict[str, float | None]:
         """The metrics of summary.json without intervals; those by confidence as ``map_by_mean``, ``map_by_max``, ..."""
-        return {name: value for name, value in flat_metrics(self.summary["metrics"]).items() if "_ci95" not in name}
+        return flat_metrics(self.summary["metrics"])
 
     @property
     def rule_settings(self) -> dict[str, Any]:
@@ -86,13 +86,15 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
     if not (folder / "summary.json").is_file():
         raise InputError(f"{folder} is no output folder of lopsided-eval: it holds no summary.json")
     summary = read_json(folder / "summary.json")
-    found = summary.get("schema_version") if isinstance(summary, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {found}")
+    version = summary.get("schema_version") if isinstance(summary, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {version}")
     try:
         rules = _rules(summary["settings"])
         cases = _cases(folder, rules, summary["settings"]["censored_references"] is not None)
-        evaluation = SavedEvaluation(name or folder.resolve().name, folder, summary, rules, cases)
+        evaluation = SavedEvaluation(
+            name=name or folder.resolve().name, folder=folder, summary=summary, rules=rules, cases=cases
+        )
         evaluation.rule_settings  # noqa: B018  every setting is there
         _check(evaluation)
     except KeyError as error:
@@ -101,8 +103,9 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the rules that did not exist when candidates were always ranked by their mean probability."""
-    known = {"min_candidate_voxels": 1, **settings}
+    """The settings, with the rules that older versions had no choice of."""
+    known = {"min_candidate_voxels": 1, "candidates": "threshold", "min_iou": 0.0, "one_to_one": False, **settings}
+    known["profile"] = RENAMED_PROFILES.get(known["profile"], known["profile"])
     return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
 
 
@@ -132,10 +135,10 @@ def _cases(folder: Path, rules: EvaluationRules, censored: bool) -> tuple[CaseRe
 
 
 def _by_case(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {}
+    by_case: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        found.setdefault(row["case"], []).append(row)
-    return found
+        by_case.setdefault(row["case"], []).append(row)
+    return by_case
 
 
 def _case(
@@ -147,35 +150,42 @@ def _case(
         if component["status"] not in status:
             raise ValueError(f"unknown status {component['status']!r} in candidates.csv")
     matches = Matches(
-        np.array([status[c["status"]] for c in candidates], np.int8),
-        _column(candidates, "lesion", _whole),
-        _column(candidates, "distance_mm", _number),
-        _column(candidates, "overlap_voxels", _whole),
-        _column(candidates, "lesions_touched", _whole),
-        _column(lesions, "candidate", _whole),
-        _column(lesions, "dice", _number),
-        pairs_of(candidates, len(lesions)),
+        status=np.array([status[c["status"]] for c in candidates], np.int8),
+        lesion_of_candidate=_column(candidates, "lesion", _whole),
+        distance_mm=_column(candidates, "distance_mm", _number),
+        overlap_voxels=_column(candidates, "overlap_voxels", _whole),
+        lesions_touched=_column(candidates, "lesions_touched", _whole),
+        candidate_of_lesion=_column(lesions, "candidate", _whole),
+        dice=_column(lesions, "dice", _number),
+        pairs=pairs_of(candidates, len(lesions)),
+        # Tables of older versions do not tell these two.
+        covering_candidate=_column(lesions, "covered_by", _whole, missing="0"),
+        covered_share=_column(lesions, "covered_share", _number, missing=""),
     )
     scores = scores_of(candidates, kind == "labels")
     reference = _whole(row["reference_voxels"])
     return CaseResult(
-        row["case"],
-        row["patient"],
-        kind,
-        _components(lesions),
-        _components(candidates),
-        scores.by(rules.confidence),
-        _column(lesions, "counted", _whole) == 1,
-        matches,
-        _column(lesions, "mean_probability", _number),
-        _column(lesions, "entropy_bits", _number),
-        np.zeros(1, np.int64),
-        VoxelCounts(reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])),
-        VoxelCounts(reference, _whole(row["segmented_voxels"]), _whole(row["shared_segmented_voxels"])),
-        scores,
-        kind != "labels" or rules.confidence in BY_SIZE,
-        _whole(row.get("dropped_candidates", "")),
-        _column(lesions, "censored", _whole) == 1 if censored else None,
+        case=row["case"],
+        patient=row["patient"],
+        kind=kind,
+        lesions=_components(lesions),
+        candidates=_components(candidates),
+        confidence=scores.by(rules.confidence),
+        counted=_column(lesions, "counted", _whole) == 1,
+        matches=matches,
+        mean_probability=_column(lesions, "mean_probability", _number),
+        entropy_bits=_column(lesions, "entropy_bits", _number),
+        lesion_histogram=np.zeros(1, np.int64),
+        candidate_overlap=VoxelCounts(
+            reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])
+        ),
+        segmentation_overlap=VoxelCounts(
+            reference, _whole(row["segmented_voxels"]), _whole(row["shared_segmented_voxels"])
+        ),
+        scores=scores,
+        ranked=kind != "labels" or rules.confidence in BY_SIZE,
+        n_dropped=_whole(row.get("dropped_candidates", "")),
+        censored=_column(lesions, "censored", _whole) == 1 if censored else None,
     )
 
 
@@ -224,16 +234,20 @@ def _components(rows: Sequence[Row]) -> Components:
     names = axes or ["centroid_z", "centroid_y", "centroid_x"]
     centroid = np.stack([_column(rows, name, _number) for name in names], axis=1)
     return Components(
-        _column(rows, "n_voxels", _whole),
-        _column(rows, "volume_mm3", _number),
-        _column(rows, "diameter_mm", _number),
-        centroid,
-        np.zeros((len(rows), len(names), 2), np.int64),
+        n_voxels=_column(rows, "n_voxels", _whole),
+        volume_mm3=_column(rows, "volume_mm3", _number),
+        diameter_mm=_column(rows, "diameter_mm", _number),
+        centroid=centroid,
+        boxes=np.zeros((len(rows), len(names), 2), np.int64),
     )
 
 
-def _column(rows: Sequence[Row], name: str, parse: Callable[[str], Any]) -> NDArray[Any]:
-    return np.array([parse(row[name]) for row in rows], np.int64 if parse is _whole else np.float64)
+def _column(
+    rows: Sequence[Row], name: str, parse: Callable[[str], int | float], missing: str | None = None
+) -> NDArray[Any]:
+    """A column as numbers; ``missing`` takes the place of the cells of a column that is not there."""
+    cells = [row[name] if missing is None else row.get(name, missing) for row in rows]
+    return np.array([parse(cell) for cell in cells], np.int64 if parse is _whole else np.float64)
 
 
 def _whole(cell: str) -> int:

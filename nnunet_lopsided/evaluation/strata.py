@@ -31,7 +31,7 @@ class _Share:
         return wilson(self.n_detected, self.n_lesions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiameterBin(_Share):
     """Lesions with ``lower_mm <= diameter < upper_mm`` (None: no upper edge) and how many were detected."""
 
@@ -42,7 +42,7 @@ class DiameterBin(_Share):
     bootstrap: Interval = field(default_factory=lambda: Interval.without("the bootstrap was switched off"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnnotationGroup(_Share):
     """Lesions that an incomplete reference kept or lacks (``kept``, ``censored``), and how many were detected.
 
@@ -97,7 +97,7 @@ def sensitivity_by_diameter(
     bounds = diameter_bounds(edges_mm)
     resampled = bootstrap or [Interval.without("the bootstrap was switched off")] * len(bounds)
     return tuple(
-        DiameterBin(low, high, int(n), int(d), interval)
+        DiameterBin(lower_mm=low, upper_mm=high, n_lesions=int(n), n_detected=int(d), bootstrap=interval)
         for (low, high), n, d, interval in zip(bounds, n_lesions, n_detected, resampled, strict=True)
     )
 

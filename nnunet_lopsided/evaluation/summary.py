@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.evaluation.case import CaseResult
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, PLAIN
 from nnunet_lopsided.evaluation.curves import (
     MatchedSensitivity,
@@ -18,39 +18,29 @@ from nnunet_lopsided.evaluation.curves import (
     operating_points,
     sensitivity_at,
 )
-from nnunet_lopsided.evaluation.intervals import (
-    Interval,
-    hanley_mcneil,
-    patient_weights,
-    percentile_interval,
-    resampled_curves,
-    resampled_ratio,
-    subsample_weights,
-    why_no_bootstrap,
-    wilson,
-)
+from nnunet_lopsided.evaluation.intervals import Interval, hanley_mcneil, wilson
 from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.pooling import Pooled, detections_by, lesions_by_patient, pool
+from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP, RATIOS, each_patient_alone, plain_ratios
+from nnunet_lopsided.evaluation.pooling import detections_by, pool
+from nnunet_lopsided.evaluation.replicates import Replicates, subsampled_average_recall
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import (
-    ANNOTATION_GROUPS,
     AnnotationGroup,
     DiameterBin,
-    diameter_bin,
-    entropy_of_rows,
     sensitivity_by_diameter,
     shannon_entropy_bits,
 )
+from nnunet_lopsided.evaluation.undefined import (
+    NO_LESIONS,
+    NO_MAXIMUM,
+    NO_PROBABILITIES,
+    reasons_of_metrics,
+    undefined_metrics,
+    undefined_shares,
+)
 
-NO_LESIONS = "there are no reference lesions"
-NO_MAXIMUM = "the tables do not tell the highest probability of the candidates"
-NO_PROBABILITIES = "the predictions are hard labels; a curve over confidences needs probabilities"
-# The end of the average recall, and the share of patients drawn for its spread, of Shirokikh et al. (2020).
-AVERAGE_RECALL_MAX_FP = 5.0
-SUBSAMPLED_SHARE = 0.8
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """Over all cases. Candidates are true positives, false positives and duplicates, whatever the policy for these;
     those that match only lesions that do not count are none of them (:attr:`Summary.n_ignored_candidates`).
@@ -65,7 +55,7 @@ class Counts:
     missed_lesions: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """The numbers of an evaluation; None where undefined (:attr:`Summary.undefined` says why).
 
@@ -118,7 +108,7 @@ class Metrics:
     map_by_confidence: Mapping[str, float | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """Everything computed over all cases.
 
@@ -140,6 +130,7 @@ class Summary:
         per_patient: the metrics of each patient alone, arrays of shape (n_patients,), NaN where undefined, by name.
         n_cases_with_lesions: cases with at least one reference lesion.
         n_false_positives_on_lesions: false positives that share a voxel with a lesion, as rings around one do.
+        n_missed_but_covered: missed lesions of which candidates cover at least half (``CaseResult.covered_by``).
         n_merges: candidates that share voxels with several lesions.
         n_ignored_lesions: lesions too small to count.
         n_ignored_candidates: candidates that match nothing but such lesions.
@@ -161,6 +152,7 @@ class Summary:
     per_patient: dict[str, NDArray[np.float64]]
     n_cases_with_lesions: int
     n_false_positives_on_lesions: int
+    n_missed_but_covered: int
     n_merges: int
     n_ignored_lesions: int
     n_ignored_candidates: int
@@ -213,8 +205,8 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
         area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
         matched = sensitivity_at(points, rules.fp_per_case)
-    replicates = _Replicates.draw(pooled, rules, n_replicates, seed)
-    reasons = _reasons(pooled)
+    replicates = Replicates.draw(pooled, rules, n_replicates, seed)
+    reasons = reasons_of_metrics(pooled)
     no_area = Interval.without(reasons["map"])
     by_confidence, no_map_by = _map_by_confidence(cases, rules)
     sizes = pooled.detected_diameter_mm
@@ -226,7 +218,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         average_recall=recall,
         smallest_detected_diameter_mm=float(sizes.min()) if len(sizes) else None,
         map_by_confidence=by_confidence,
-        **_plain_ratios(pooled),
+        **plain_ratios(pooled),
     )
     intervals = {f"{name}_bootstrap": replicates.interval(name) for name in (*RATIOS, "f1")}
     # Not of the entropy: repeated patients lower it, so that the interval may lie below the value.
@@ -239,216 +231,35 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     by_annotation = replicates.by_annotation()
     at_fp = tuple(zip(matched, replicates.at_fp(len(matched)), strict=True))
     undefined = {
-        **_undefined(metrics, intervals, reasons),
+        **undefined_metrics(vars(metrics), intervals, reasons),
         **no_map_by,
-        **_undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
-        **_undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
+        **undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
+        **undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
     }
     if any(interval.undefined for _, interval in at_fp):
         undefined["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] = at_fp[0][1].undefined or ""
     return Summary(
-        metrics,
-        _counts(cases),
-        undefined,
-        intervals,
-        by_diameter,
-        by_annotation,
-        points,
-        at_fp,
-        _subsampled(pooled, n_replicates, seed),
-        histogram,
-        pooled.patients,
-        _each_patient_alone(pooled),
-        sum(len(case.lesions) > 0 for case in cases),
-        sum(case.n_false_positives_on_lesions for case in cases),
-        sum(case.n_merges for case in cases),
-        sum(len(case.lesions) - case.n_lesions for case in cases),
-        sum(case.count(Status.IGNORED) for case in cases),
-        sum(case.n_dropped for case in cases),
-        replicates.n_defined("map"),
+        metrics=metrics,
+        counts=_counts(cases),
+        undefined=undefined,
+        intervals=intervals,
+        by_diameter=by_diameter,
+        by_annotation=by_annotation,
+        points=points,
+        sensitivity_at_fp=at_fp,
+        average_recall_subsampled=subsampled_average_recall(pooled, n_replicates, seed),
+        lesion_histogram=histogram,
+        patients=pooled.patients,
+        per_patient=each_patient_alone(pooled),
+        n_cases_with_lesions=sum(len(case.lesions) > 0 for case in cases),
+        n_false_positives_on_lesions=sum(case.n_false_positives_on_lesions for case in cases),
+        n_missed_but_covered=sum(int((case.covered_by > 0).sum()) for case in cases),
+        n_merges=sum(case.n_merges for case in cases),
+        n_ignored_lesions=sum(len(case.lesions) - case.n_lesions for case in cases),
+        n_ignored_candidates=sum(case.count(Status.IGNORED) for case in cases),
+        n_dropped_candidates=sum(case.n_dropped for case in cases),
+        n_defined_replicates=replicates.n_defined("map"),
     )
-
-
-# Metrics that are ratios of sums over patients: numerator and denominator by their names in ``Pooled.totals``.
-RATIOS: Mapping[str, tuple[str, str]] = {
-    "max_sensitivity": ("detected", "lesions"),
-    "precision_at_max_sensitivity": ("true", "true_and_false"),
-    "false_positives_per_case": ("false", "cases"),
-    "tp_dice": ("dice", "detected"),
-    "lesion_wise_dice": ("dice", "lesions_and_false"),
-    "lesion_wise_dice_case_mean": ("case_lesion_dice", "cases_with_lesion_dice"),
-    "false_positives_per_lesion_free_case": ("false_lesion_free", "lesion_free_cases"),
-    "false_positive_volume_mm3_per_case": ("false_volume", "cases"),
-    "false_positive_volume_mm3_per_lesion_free_case": ("false_volume_lesion_free", "lesion_free_cases"),
-    "voxel_dice": ("case_voxel_dice", "cases_with_voxel_dice"),
-    "voxel_dice_pooled": ("twice_shared_voxels", "voxels_of_both"),
-    "voxel_dice_at_threshold": ("case_candidate_dice", "cases_with_candidate_dice"),
-}
-
-
-def n_contributing(pooled: Pooled, name: str) -> int:
-    """Patients that contribute to the denominator of a metric of :func:`resampled_metrics`."""
-    totals = pooled.totals
-    if name == "f1":
-        return int(((totals["lesions"] + totals["true_and_false"]) > 0).sum())
-    return int((totals[RATIOS[name][1] if name in RATIOS else "lesions"] > 0).sum())
-
-
-def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
-    """Every metric with every patient's cases counted ``weights`` times.
-
-    Args:
-        pooled: of :func:`pool`.
-        weights: one row per replicate, shape (B, n_patients); a row of ones gives the plain value, the rows of a unit
-            matrix those of each patient alone.
-
-    Returns:
-        Arrays of shape (B,) by the metric's name in :class:`Metrics`; NaN where undefined.
-    """
-    return _resampled(pooled, weights, ())[0]
-
-
-def resampled_map_by(
-    cases: Sequence[CaseResult], pooled: Pooled, rules: EvaluationRules, name: str, weights: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """The average precision by a confidence that ranks, as :func:`resampled_metrics` resamples it, (B,).
-
-    ``pooled`` are the same cases.
-    """
-    detections = detections_by(cases, rules, name)
-    return resampled_curves(detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP).average_precision
-
-
-def _resampled(
-    pooled: Pooled, weights: NDArray[np.integer], fp_per_case: Sequence[float]
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    """The metrics, and the FROC read at numbers of false positives per case: (B, F), (B, 0) without a ranking."""
-    found = _resampled_ratios(pooled, weights)
-    nothing = np.full(len(weights), np.nan)
-    # Hard labels whose candidates are ranked by their size have curves, but no histogram.
-    found["lesion_entropy_bits"] = entropy_of_rows(weights @ pooled.histograms) if pooled.has_probabilities else nothing
-    if not pooled.ranked:
-        return {**found, "map": nothing, "average_recall": nothing}, np.zeros((len(weights), 0))
-    curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, fp_per_case)
-    found["map"], found["average_recall"] = curves.average_precision, curves.average_recall
-    return found, curves.sensitivity_at
-
-
-def _resampled_ratios(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
-    """Of :func:`resampled_metrics` those that need no confidences."""
-    totals = pooled.totals
-    found = {name: resampled_ratio(weights, totals[top], totals[bottom]) for name, (top, bottom) in RATIOS.items()}
-    found["f1"] = _f1(found["max_sensitivity"], found["precision_at_max_sensitivity"])
-    return found
-
-
-def _f1(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Harmonic mean; NaN: undefined. Where lesions or candidates exist and nothing is right, it is 0, though one of the
-    two may be undefined.
-    """
-    wrong = np.nan_to_num(recall) + np.nan_to_num(precision) == 0
-    defined = ~(np.isnan(recall) & np.isnan(precision))
-    f1 = np.where(wrong & defined, 0.0, np.nan)
-    return np.divide(2 * recall * precision, recall + precision, out=f1, where=~wrong)
-
-
-def f1_score(recall: float | None, precision: float | None) -> float | None:
-    """Harmonic mean; 0 where nothing is right, None where neither is defined.
-
-    Example:
-        >>> f1_score(0.5, 1.0), f1_score(0.0, None), f1_score(None, None)
-        (0.6666666666666666, 0.0, None)
-    """
-    f1 = float(_f1(*(np.array([np.nan if value is None else value]) for value in (recall, precision)))[0])
-    return None if np.isnan(f1) else f1
-
-
-def _plain_ratios(pooled: Pooled) -> dict[str, float | None]:
-    """The ratios and F1 over all patients; None where undefined."""
-    values = _resampled_ratios(pooled, np.ones((1, len(pooled.patients)), np.int64))
-    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()}
-
-
-@dataclass(frozen=True)
-class _Replicates:
-    """The bootstrap: every statistic in every replicate, or the reason why there is none."""
-
-    reason: str | None
-    pooled: Pooled
-    metrics: dict[str, NDArray[np.float64]]
-    diameter: tuple[tuple[NDArray[np.float64], int], ...]
-    annotation: tuple[tuple[str, int, int, NDArray[np.float64], int], ...]
-    matched: NDArray[np.float64]
-
-    @classmethod
-    def draw(cls, pooled: Pooled, rules: EvaluationRules, n_replicates: int, seed: int) -> _Replicates:
-        """Draw patients and compute everything."""
-        n = len(pooled.patients)
-        reason = why_no_bootstrap(n, n_replicates)
-        weights = patient_weights(n, 0 if reason else n_replicates, seed)
-        bins = diameter_bin(pooled.lesion_diameter_mm, rules.diameter_edges_mm)
-        n_bins = len(rules.diameter_edges_mm) + 1
-        groups = []
-        if pooled.lesion_censored is not None:
-            lesions, found = lesions_by_patient(pooled, pooled.lesion_censored.astype(np.int64), 2)
-            shares = resampled_ratio(weights, found, lesions)
-            for i, name in enumerate(ANNOTATION_GROUPS):
-                of_group = lesions[:, i]
-                n_with = int((of_group > 0).sum())
-                groups.append((name, int(of_group.sum()), int(found[:, i].sum()), shares[:, i], n_with))
-        all_in_bin, found_in_bin = lesions_by_patient(pooled, bins, n_bins)
-        metrics, matched = _resampled(pooled, weights, rules.fp_per_case)
-        return cls(
-            reason,
-            pooled,
-            metrics,
-            tuple(zip(resampled_ratio(weights, found_in_bin, all_in_bin).T, (all_in_bin > 0).sum(axis=0), strict=True)),
-            tuple(groups),
-            matched,
-        )
-
-    def of(self, replicates: NDArray[np.float64], n_contributing: int) -> Interval:
-        """The interval of a statistic from its replicates and the number of patients in its denominator."""
-        if self.reason is not None:
-            return Interval.without(self.reason)
-        return percentile_interval(replicates, n_contributing)
-
-    def interval(self, name: str) -> Interval:
-        return self.of(self.metrics[name], n_contributing(self.pooled, name))
-
-    def n_defined(self, name: str) -> int:
-        return int((~np.isnan(self.metrics[name])).sum())
-
-    def by_diameter(self) -> list[Interval]:
-        return [self.of(shares, int(n)) for shares, n in self.diameter]
-
-    def by_annotation(self) -> tuple[AnnotationGroup, ...]:
-        return tuple(AnnotationGroup(name, n, hit, self.of(shares, k)) for name, n, hit, shares, k in self.annotation)
-
-    def at_fp(self, n: int) -> list[Interval]:
-        return [self.of(column, n_contributing(self.pooled, "map")) for column in self.matched.T[:n]]
-
-
-def _each_patient_alone(pooled: Pooled, n_at_a_time: int = 256) -> dict[str, NDArray[np.float64]]:
-    """The metrics of each patient, some patients at a time: the rows of a unit matrix would fill the memory."""
-    n = len(pooled.patients)
-    blocks = []
-    for start in range(0, n, n_at_a_time):
-        chosen = np.arange(start, min(start + n_at_a_time, n))
-        weights = np.zeros((len(chosen), n), np.int64)
-        weights[chosen - start, chosen] = 1
-        blocks.append(resampled_metrics(pooled, weights))
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _subsampled(pooled: Pooled, n_replicates: int, seed: int) -> tuple[float, float] | None:
-    """Mean and standard deviation of the average recall over draws of 80% of the patients."""
-    if not pooled.ranked or not n_replicates or len(pooled.patients) < 2:
-        return None
-    weights = subsample_weights(len(pooled.patients), SUBSAMPLED_SHARE, n_replicates, seed)
-    recall = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP).average_recall
-    defined = recall[~np.isnan(recall)]
-    return (float(defined.mean()), float(defined.std())) if len(defined) else None
 
 
 def _map_by_confidence(
@@ -457,19 +268,19 @@ def _map_by_confidence(
     """The average precision by every confidence that all cases have, and why it is undefined where it is."""
     hard = any(case.kind == "labels" for case in cases)
     n_lesions = sum(case.n_lesions for case in cases)
-    found: dict[str, float | None] = {}
+    areas: dict[str, float | None] = {}
     undefined = {}
     for name in PLAIN if any(case.scores.learned is None for case in cases) else (*PLAIN, "learned"):
         unknown = name == "max" and any(np.isnan(case.scores.highest).any() for case in cases)
         reason = NO_PROBABILITIES if hard and name not in BY_SIZE else NO_MAXIMUM if unknown else ""
-        found[name] = None
+        areas[name] = None
         if not reason and n_lesions:
             d = detections_by(cases, rules, name)
             points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
-            found[name] = average_precision(points)
-        if found[name] is None:
+            areas[name] = average_precision(points)
+        if areas[name] is None:
             undefined[f"map_by_confidence.{name}"] = reason or NO_LESIONS
-    return found, undefined
+    return areas, undefined
 
 
 def _counts(cases: Sequence[CaseResult]) -> Counts:
@@ -482,50 +293,3 @@ def _counts(cases: Sequence[CaseResult]) -> Counts:
         duplicates=sum(case.count(Status.DUPLICATE) for case in cases),
         missed_lesions=sum(int(case.missed.sum()) for case in cases),
     )
-
-
-def _reasons(pooled: Pooled) -> dict[str, str]:
-    """Why a metric is undefined, if it is."""
-    soft = pooled.has_probabilities
-    no_area = NO_LESIONS if pooled.ranked else NO_PROBABILITIES
-    no_free_case = "every case has a lesion"
-    no_voxels = "neither reference nor prediction has a voxel in any case"
-    return {
-        "map": no_area,
-        "average_recall": no_area,
-        "max_sensitivity": NO_LESIONS,
-        "precision_at_max_sensitivity": "there are no candidates",
-        "tp_dice": "no lesion was detected",
-        "lesion_entropy_bits": "no lesion voxel has a predicted probability" if soft else NO_PROBABILITIES,
-        "f1": "there are neither lesions nor candidates",
-        "lesion_wise_dice": "there are neither lesions nor false positives",
-        "lesion_wise_dice_case_mean": "no case has lesions or false positives",
-        "false_positives_per_lesion_free_case": no_free_case,
-        "false_positive_volume_mm3_per_lesion_free_case": no_free_case,
-        "smallest_detected_diameter_mm": "no lesion was detected",
-        "voxel_dice": no_voxels,
-        "voxel_dice_pooled": no_voxels,
-        "voxel_dice_at_threshold": no_voxels,
-    }
-
-
-def _undefined(metrics: Metrics, intervals: dict[str, Interval], reasons: dict[str, str]) -> dict[str, str]:
-    found = {}
-    for name, value in {**vars(metrics), **intervals}.items():
-        if isinstance(value, Interval):
-            if value.undefined is not None:
-                found[name if name in vars(metrics) else f"{name}_ci95"] = value.undefined
-        elif value is None:
-            found[name] = reasons[name]
-    return found
-
-
-def _undefined_shares(table: str, groups: Sequence[DiameterBin | AnnotationGroup], no_lesion: str) -> dict[str, str]:
-    """Why something in a table of sensitivities is undefined, each reason once."""
-    found: dict[str, str] = {}
-    if any(group.sensitivity is None for group in groups):
-        found |= {f"{table}.sensitivity": no_lesion, f"{table}.sensitivity_ci95_wilson": no_lesion}
-    reasons = dict.fromkeys(g.bootstrap.undefined for g in groups if g.bootstrap.undefined is not None)
-    if reasons:
-        found[f"{table}.sensitivity_ci95_bootstrap"] = "; ".join(reasons)
-    return found

@@ -2,39 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeAlias, TypedDict
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
 from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
-from nnunet_lopsided.evaluation.intervals import Interval
+from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
-from nnunet_lopsided.evaluation.summary import AVERAGE_RECALL_MAX_FP, Summary
+from nnunet_lopsided.evaluation.summary import Summary
 
 SCHEMA_VERSION = 1
 
 
-def summary_dict(result: FolderResult) -> dict[str, Any]:
+# Both ends of a 95% interval; None: undefined.
+Ends: TypeAlias = list[float] | None
+
+
+class MetricsContent(TypedDict):
+    """``metrics``: see :class:`~nnunet_lopsided.evaluation.summary.Metrics`; None: undefined."""
+
+    map: float | None
+    map_ci95_hanley_mcneil: Ends
+    map_ci95_bootstrap: Ends
+    max_sensitivity: float | None
+    precision_at_max_sensitivity: float | None
+    false_positives_per_case: float | None
+    tp_dice: float | None
+    lesion_entropy_bits: float | None
+    f1: float | None
+    lesion_wise_dice: float | None
+    lesion_wise_dice_case_mean: float | None
+    average_recall: float | None
+    false_positives_per_lesion_free_case: float | None
+    false_positive_volume_mm3_per_case: float | None
+    false_positive_volume_mm3_per_lesion_free_case: float | None
+    smallest_detected_diameter_mm: float | None
+    voxel_dice: float | None
+    voxel_dice_pooled: float | None
+    voxel_dice_at_threshold: float | None
+    map_by_confidence: dict[str, float | None]
+
+
+class CountsContent(TypedDict):
+    """``counts``: see :class:`~nnunet_lopsided.evaluation.summary.Counts`."""
+
+    cases: int
+    reference_lesions: int
+    candidates: int
+    true_positives: int
+    false_positives: int
+    duplicates: int
+    missed_lesions: int
+
+
+class ShareContent(TypedDict):
+    """Lesions of a group, and how many of them were detected."""
+
+    lesions: int
+    detected: int
+    sensitivity: float | None
+    sensitivity_ci95_wilson: Ends
+    sensitivity_ci95_bootstrap: Ends
+
+
+class DiameterBinContent(ShareContent):
+    """A row of ``by_diameter``; ``upper_mm`` None: no upper edge."""
+
+    lower_mm: float
+    upper_mm: float | None
+
+
+class AnnotationGroupContent(ShareContent):
+    """A row of ``by_annotation``: ``kept`` or ``censored``."""
+
+    annotation: str
+
+
+class ThresholdContent(TypedDict):
+    """A row of ``by_threshold``."""
+
+    threshold: float
+    metrics: MetricsContent
+    counts: CountsContent
+
+
+class FrocPointContent(TypedDict):
+    """A row of ``sensitivity_at_fp_per_case``."""
+
+    fp_per_case: float
+    sensitivity: float
+    threshold: float | None
+    sensitivity_ci95_bootstrap: Ends
+
+
+class SpreadContent(TypedDict):
+    """``average_recall_80_percent``."""
+
+    mean: float
+    standard_deviation: float
+
+
+class HistogramContent(TypedDict):
+    """``lesion_histogram``: one edge more than counts."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class PrCurveContent(TypedDict):
+    """``curves.pr``: lists of one length, from the strictest threshold; ``recall`` None without lesions."""
+
+    threshold: list[float]
+    true_positives: list[int]
+    false_positives: list[int]
+    recall: list[float | None]
+    precision: list[float]
+
+
+class FrocCurveContent(TypedDict):
+    """``curves.froc``: lists of one length, from the strictest threshold; ``sensitivity`` None without lesions."""
+
+    threshold: list[float]
+    false_positives_per_case: list[float]
+    sensitivity: list[float | None]
+
+
+class CurvesContent(TypedDict):
+    """``curves``; None without a ranking."""
+
+    pr: PrCurveContent | None
+    froc: FrocCurveContent | None
+
+
+class SkippedContent(TypedDict):
+    """A case that could not be evaluated, and why."""
+
+    case: str
+    problem: str
+
+
+class DetailsContent(TypedDict):
+    """``details``: see :class:`~nnunet_lopsided.evaluation.summary.Summary`."""
+
+    patients: int
+    cases_with_lesions: int
+    false_positives_on_lesions: int
+    missed_but_covered: int
+    merges: int
+    ignored_lesions: int
+    ignored_candidates: int
+    dropped_candidates: int
+    probabilities_look_hard: bool
+    defined_bootstrap_replicates: int
+    missing_predictions: list[str]
+    predictions_without_reference: list[str]
+    skipped: list[SkippedContent]
+
+
+class SummaryContent(TypedDict):
+    """What summary.json holds.
+
+    Files of older versions may lack keys that were added since, without a new ``schema_version``.
+    """
+
+    schema_version: int
+    metrics: MetricsContent
+    undefined: dict[str, str]
+    counts: CountsContent
+    intervals: dict[str, Ends]
+    by_diameter: list[DiameterBinContent]
+    by_annotation: list[AnnotationGroupContent] | None
+    by_threshold: list[ThresholdContent]
+    sensitivity_at_fp_per_case: list[FrocPointContent]
+    average_recall_80_percent: SpreadContent | None
+    lesion_histogram: HistogramContent | None
+    curves: CurvesContent
+    details: DetailsContent
+    settings: dict[str, Any]
+
+
+def summary_dict(result: FolderResult) -> SummaryContent:
     """The content of summary.json: plain JSON types, None for what is undefined, never NaN."""
     summary = result.summary
     return {
         "schema_version": SCHEMA_VERSION,
         "metrics": _metrics(summary),
         "undefined": summary.undefined,
-        "counts": asdict(summary.counts),
+        "counts": _counts(summary),
         "intervals": {f"{name}_ci95": value.ends for name, value in summary.intervals.items()},
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
         "by_threshold": [
-            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
+            {"threshold": threshold, "metrics": _metrics(s), "counts": _counts(s)}
             for threshold, s in result.by_threshold
         ],
         "sensitivity_at_fp_per_case": [
-            {**vars(matched), "sensitivity_ci95_bootstrap": interval.ends}
+            {
+                "fp_per_case": matched.fp_per_case,
+                "sensitivity": matched.sensitivity,
+                "threshold": matched.threshold,
+                "sensitivity_ci95_bootstrap": interval.ends,
+            }
             for matched, interval in summary.sensitivity_at_fp
         ],
         "average_recall_80_percent": _subsampled(summary),
@@ -44,56 +215,104 @@ def summary_dict(result: FolderResult) -> dict[str, Any]:
             "patients": summary.n_patients,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
+            "missed_but_covered": summary.n_missed_but_covered,
             "merges": summary.n_merges,
             "ignored_lesions": summary.n_ignored_lesions,
             "ignored_candidates": summary.n_ignored_candidates,
             "dropped_candidates": summary.n_dropped_candidates,
+            "probabilities_look_hard": result.looks_hard,
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
-            "skipped": [asdict(skipped) for skipped in result.skipped],
+            "skipped": [{"case": skipped.case, "problem": skipped.problem} for skipped in result.skipped],
         },
         "settings": _settings(result),
     }
 
 
-def _metrics(summary: Summary) -> dict[str, Any]:
-    metrics = {
-        name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()
+def _metrics(summary: Summary) -> MetricsContent:
+    m = summary.metrics
+    return {
+        "map": m.map,
+        "map_ci95_hanley_mcneil": m.map_ci95_hanley_mcneil.ends,
+        "map_ci95_bootstrap": m.map_ci95_bootstrap.ends,
+        "max_sensitivity": m.max_sensitivity,
+        "precision_at_max_sensitivity": m.precision_at_max_sensitivity,
+        "false_positives_per_case": m.false_positives_per_case,
+        "tp_dice": m.tp_dice,
+        "lesion_entropy_bits": m.lesion_entropy_bits,
+        "f1": m.f1,
+        "lesion_wise_dice": m.lesion_wise_dice,
+        "lesion_wise_dice_case_mean": m.lesion_wise_dice_case_mean,
+        "average_recall": m.average_recall,
+        "false_positives_per_lesion_free_case": m.false_positives_per_lesion_free_case,
+        "false_positive_volume_mm3_per_case": m.false_positive_volume_mm3_per_case,
+        "false_positive_volume_mm3_per_lesion_free_case": m.false_positive_volume_mm3_per_lesion_free_case,
+        "smallest_detected_diameter_mm": m.smallest_detected_diameter_mm,
+        "voxel_dice": m.voxel_dice,
+        "voxel_dice_pooled": m.voxel_dice_pooled,
+        "voxel_dice_at_threshold": m.voxel_dice_at_threshold,
+        "map_by_confidence": dict(m.map_by_confidence),
     }
-    return {**metrics, "map_by_confidence": dict(summary.metrics.map_by_confidence)}
 
 
-def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of summary.json with those by confidence one by one: ``map_by_mean``, ``map_by_max``, ...
+def _counts(summary: Summary) -> CountsContent:
+    counts = summary.counts
+    return {
+        "cases": counts.cases,
+        "reference_lesions": counts.reference_lesions,
+        "candidates": counts.candidates,
+        "true_positives": counts.true_positives,
+        "false_positives": counts.false_positives,
+        "duplicates": counts.duplicates,
+        "missed_lesions": counts.missed_lesions,
+    }
+
+
+def flat_metrics(metrics: MetricsContent) -> dict[str, float | None]:
+    """The metrics of summary.json that are numbers, by name, with those by confidence one by one: ``map_by_mean``, ...
+
+    Intervals are left out.
 
     Example:
-        >>> flat_metrics({"map": 0.5, "map_by_confidence": {"mean": 0.5, "sum": 1.0}})
+        >>> flat_metrics({"map": 0.5, "map_ci95_bootstrap": None, "map_by_confidence": {"mean": 0.5, "sum": 1.0}})
         {'map': 0.5, 'map_by_mean': 0.5, 'map_by_sum': 1.0}
     """
-    by_confidence = metrics.get("map_by_confidence", {})
-    plain = {name: value for name, value in metrics.items() if name != "map_by_confidence"}
-    return {**plain, **{f"map_by_{name}": value for name, value in by_confidence.items()}}
+    numbers: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if name != "map_by_confidence" and "_ci95" not in name:
+            assert value is None or isinstance(value, int | float), "every other metric is a number"
+            numbers[name] = value
+    # Evaluations of older versions have none.
+    return numbers | {f"map_by_{name}": value for name, value in metrics.get("map_by_confidence", {}).items()}
 
 
-def _subsampled(summary: Summary) -> dict[str, float] | None:
+def metric_intervals(metrics: MetricsContent) -> dict[str, Ends]:
+    """The intervals among the metrics of summary.json, by name."""
+    return {
+        "map_ci95_hanley_mcneil": metrics["map_ci95_hanley_mcneil"],
+        "map_ci95_bootstrap": metrics["map_ci95_bootstrap"],
+    }
+
+
+def _subsampled(summary: Summary) -> SpreadContent | None:
     if summary.average_recall_subsampled is None:
         return None
     mean, deviation = summary.average_recall_subsampled
     return {"mean": mean, "standard_deviation": deviation}
 
 
-def _histogram(summary: Summary, n_bins: int) -> dict[str, list[Any]] | None:
+def _histogram(summary: Summary, n_bins: int) -> HistogramContent | None:
     if summary.lesion_histogram is None:
         return None
     return {"edges": [i / n_bins for i in range(n_bins + 1)], "counts": summary.lesion_histogram.tolist()}
 
 
-def _diameter_bin(b: DiameterBin) -> dict[str, Any]:
+def _diameter_bin(b: DiameterBin) -> DiameterBinContent:
     return {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_share(b)}
 
 
-def _share(group: DiameterBin | AnnotationGroup) -> dict[str, Any]:
+def _share(group: DiameterBin | AnnotationGroup) -> ShareContent:
     return {
         "lesions": group.n_lesions,
         "detected": group.n_detected,
@@ -103,20 +322,22 @@ def _share(group: DiameterBin | AnnotationGroup) -> dict[str, Any]:
     }
 
 
-def _curves(points: OperatingPoints | None) -> dict[str, Any]:
+def _curves(points: OperatingPoints | None) -> CurvesContent:
     if points is None:
         return {"pr": None, "froc": None}
     corners = points.corners()
-    shared = {
-        "threshold": corners.threshold.tolist(),
-        "true_positives": corners.n_true.tolist(),
-        "false_positives": corners.n_false.tolist(),
-    }
-    sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(corners.threshold)
+    threshold = corners.threshold.tolist()
+    sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)
     return {
-        "pr": {**shared, "recall": sensitivity, "precision": corners.precision.tolist()},
+        "pr": {
+            "threshold": threshold,
+            "true_positives": corners.n_true.tolist(),
+            "false_positives": corners.n_false.tolist(),
+            "recall": sensitivity,
+            "precision": corners.precision.tolist(),
+        },
         "froc": {
-            "threshold": shared["threshold"],
+            "threshold": threshold,
             "false_positives_per_case": corners.false_positives_per_case.tolist(),
             "sensitivity": sensitivity,
         },
@@ -143,6 +364,7 @@ def _settings(result: FolderResult) -> dict[str, Any]:
         "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},
         "thresholds": [threshold for threshold, _ in result.by_threshold] or [rules.threshold],
         "threshold_rule": "p >= threshold, the threshold cast to the type of p",
+        "match_rule": rules.match_in_words,
         "segmentation_rule": f"the predicted label map, or where there is none p >= {SEGMENTATION_THRESHOLD}",
         "confidence_rule": f"{TITLES[rules.confidence]}, rounded to "
         f"{SUM_DECIMALS if rules.confidence in BY_SIZE else CONFIDENCE_DECIMALS} decimals",

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
@@ -15,16 +14,19 @@ from nnunet_lopsided.evaluation.rows import (
     CASE_COLUMNS,
     LESION_COLUMNS,
     PATIENT_COLUMNS,
-    _rows,
-    _skipped_rows,
+    Cell,
+    Row,
     candidate_rows,
     case_row,
     lesion_rows,
     patient_rows,
+    rows_of_cases,
+    skipped_rows,
 )
-from nnunet_lopsided.evaluation.summary_json import flat_metrics, summary_dict
+from nnunet_lopsided.evaluation.summary_json import ThresholdContent, flat_metrics, metric_intervals, summary_dict
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.tables import write_table
+from nnunet_lopsided.pages.pictures import Picture
 
 # Names in the folder of an evaluation.
 FILES = ("summary.json", "*.csv", "curves.png", "report.html", "maps")
@@ -52,7 +54,7 @@ def input_folders(inputs: Inputs) -> tuple[Path, ...]:
     return tuple(p for p in (inputs.references, inputs.predictions, inputs.censored_references) if p is not None)
 
 
-def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ()) -> None:
+def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] = ()) -> None:
     """Write every output into an existing folder.
 
     Args:
@@ -67,38 +69,40 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Any] = ())
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     case_rows = (
         *(case_row(case, result.rules, result.files[case.case].fold) for case in result.cases),
-        *_skipped_rows(result),
+        *skipped_rows(result),
     )
-    write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: row[0]))
+    write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: str(row[0])))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
-    write_csv(folder / "lesions.csv", LESION_COLUMNS, _rows(lesion_rows, result.cases))
-    write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, _rows(candidate_rows, result.cases))
+    write_csv(folder / "lesions.csv", LESION_COLUMNS, rows_of_cases(lesion_rows, result.cases))
+    write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, rows_of_cases(candidate_rows, result.cases))
     if result.by_threshold:
         write_csv(folder / "thresholds.csv", *_threshold_table(summary["by_threshold"]))
     (folder / "curves.png").write_bytes(figure_png(result.summary))
     (folder / "report.html").write_text(report_html(result, summary, gallery), encoding="utf-8")
 
 
-def _threshold_table(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _threshold_table(rows: Sequence[ThresholdContent]) -> tuple[tuple[str, ...], list[Row]]:
     """Header and rows of thresholds.csv: every metric that is a number, both ends of the intervals, the counts."""
     flat = []
     for row in rows:
-        cells = {"threshold": row["threshold"]}
-        for name, value in flat_metrics(row["metrics"]).items():
-            if "ci95" in name:
-                cells[f"{name}_low"], cells[f"{name}_high"] = value or (None, None)
-            else:
-                cells[name] = value
-        flat.append(cells | row["counts"])
+        cells: dict[str, Cell] = {"threshold": row["threshold"]}
+        numbers, intervals = flat_metrics(row["metrics"]), metric_intervals(row["metrics"])
+        for name in [*row["metrics"], *numbers]:  # in the order of summary.json, those by confidence last
+            if name in intervals:
+                cells[f"{name}_low"], cells[f"{name}_high"] = intervals[name] or (None, None)
+            elif name in numbers:
+                cells[name] = numbers[name]
+        cells |= {name: count for name, count in row["counts"].items() if isinstance(count, int)}
+        flat.append(cells)
     return tuple(flat[0]), [tuple(cells.values()) for cells in flat]
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write a table: undefined (None, NaN) cells are empty, numbers have nine significant digits."""
     write_table(path, header, ([_cell(value) for value in row] for row in rows))
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Cell) -> str | int:
     """Nine significant digits are below a voxel's rounding and keep tables readable; undefined is an empty cell."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

@@ -55,6 +55,7 @@ def _whole(text: str) -> int:
 
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     type(None): "null",

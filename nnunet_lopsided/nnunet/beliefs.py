@@ -96,7 +96,8 @@ def to_levels(belief: NDArray[np.floating], exclusive: bool) -> NDArray[np.uint8
     if not exclusive:
         return np.rint(LEVELS * belief).astype(np.uint8)
     below = np.rint(LEVELS * np.minimum(np.cumsum(belief, axis=0, dtype=np.float64), 1))
-    return np.diff(below, axis=0, prepend=0).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.diff(below, axis=0, prepend=0).astype(np.uint8)
+    return levels
 
 
 def from_levels(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -174,14 +175,14 @@ class BeliefFolder:
                 f"{self.description}: {again}"
             )
         try:
-            found, image = self.open(case), _opened(self.data_folder / f"{case}.b2nd")
+            stored, image = self.open(case), _opened(self.data_folder / f"{case}.b2nd")
         except Exception as error:  # damaged files fail in many ways
             raise InputError(f"case {case}: cannot read {self.file(case)}: {error}: {again}") from error
         expected = (len(classes), *image.shape[1:])
-        if found.shape != expected or found.dtype != np.uint8:
+        if stored.shape != expected or stored.dtype != np.uint8:
             raise InputError(
-                f"case {case}: expected shape {expected} of bytes in {self.file(case)}, found {found.shape} of "
-                f"{found.dtype}: {again}"
+                f"case {case}: expected shape {expected} of bytes in {self.file(case)}, found {stored.shape} of "
+                f"{stored.dtype}: {again}"
             )
 
 

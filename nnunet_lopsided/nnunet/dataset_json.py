@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class LabelScheme:
     def label_values(self) -> tuple[int, ...]:
         """Every label value, background included and ignore left out, ascending."""
         return tuple(sorted({0}.union(*self.foreground.values())))
+
+    @property
+    def declared_values(self) -> tuple[int, ...]:
+        """Every value a label map may hold, background and ignore included, ascending."""
+        return self.label_values if self.ignore is None else tuple(sorted({*self.label_values, self.ignore}))
 
     @property
     def n_channels(self) -> int:
@@ -62,22 +68,43 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
         source: where it was read from, for error messages.
 
     Raises:
-        InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round).
+        InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round),
+            a value is no whole number of at least 0, background is not 0, or the ignore label is that of a class.
+
+    Example:
+        >>> label_scheme({"labels": {"background": 0, "lesion": 1, "ignore": 2}}, Path("dataset.json")).declared_values
+        (0, 1, 2)
     """
     labels = dataset_json.get("labels") if isinstance(dataset_json, dict) else None
     if not isinstance(labels, dict):
         raise InputError(f"{source}: expected a mapping 'labels' from names to label values, found {labels!r}")
-    foreground = {}
-    try:
-        for name, value in labels.items():
-            values = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
-            if name != "ignore" and set(values) != {0}:
-                foreground[name] = values
-        ignore = None if labels.get("ignore") is None else int(labels["ignore"])
-    except (TypeError, ValueError):
-        raise InputError(f"{source}: expected integer label values in 'labels', found {labels!r}") from None
+    by_name = {name: _values_of_class(name, labels, source) for name in labels}
+    if by_name.get("background", (0,)) != (0,):
+        raise InputError(f"{source}: expected background to be 0 in 'labels', found {labels['background']!r}")
+    ignored = by_name.pop("ignore", None)
+    foreground = {name: values for name, values in by_name.items() if set(values) != {0}}
+    if ignored is not None and (len(ignored) > 1 or ignored[0] in {0}.union(*foreground.values())):
+        raise InputError(
+            f"{source}: expected ignore to be a value of its own in 'labels', the highest, found {labels!r}"
+        )
     regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
-    return LabelScheme(foreground, ignore, regions)
+    return LabelScheme(foreground, None if ignored is None else ignored[0], regions)
+
+
+def _values_of_class(name: str, labels: dict[str, Any], source: Path) -> tuple[int, ...]:
+    """The label values of a class or, where it is a list, of a region; as nnU-Net does, text of digits is a number."""
+    value, values = labels[name], []
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, str) and re.fullmatch("[0-9]+", item):
+            item = int(item)
+        if isinstance(item, float) and item.is_integer():
+            item = int(item)
+        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+            raise InputError(f"{source}: expected integer label values in 'labels', found {labels!r}")
+        values.append(int(item))
+    if not values:
+        raise InputError(f"{source}: expected label values for {name} in 'labels', found an empty list")
+    return tuple(values)
 
 
 def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
@@ -96,6 +123,7 @@ def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
     """
     key = "channel_names" if "channel_names" in dataset_json else "modality"
     names = dataset_json.get(key)
-    if not isinstance(names, dict) or not names or not all(number.isdecimal() for number in names):
+    numbered = isinstance(names, dict) and all(re.fullmatch("[0-9]+", number) for number in names)
+    if not numbered or not names or len({int(number) for number in names}) < len(names):
         raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
     return [str(names[number]) for number in sorted(names, key=int)]

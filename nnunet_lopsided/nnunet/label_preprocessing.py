@@ -7,7 +7,8 @@ over background. Where nothing is resampled, the segmentation that was preproces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,29 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
+from nnunet_lopsided.files.json import check_shape
 from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.nnunet.plans import resolved_configuration
 
 Array = NDArray[Any]
+
+# What nnU-Net's managers are asked here.
+_PLANS: dict[str, Any] = {
+    "plans_name": str,
+    "configurations": {str: dict},
+    "transpose_forward": [int],
+    "transpose_backward": [int],
+    "image_reader_writer": str,
+}
+_PREPROCESSED: dict[str, Any] = {
+    "data_identifier": str,
+    "preprocessor_name": str,
+    "spacing": [float],
+    "normalization_schemes": [str],
+    "use_mask_for_norm": [bool],
+    **{f"resampling_fn_{kind}": str for kind in ("data", "seg")},
+    **{f"resampling_fn_{kind}_kwargs": dict for kind in ("data", "seg")},
+}
 
 
 @dataclass(frozen=True)
@@ -68,31 +89,49 @@ def data_configurations(plans_contents: list[dict[str, Any]]) -> dict[str, Confi
     """The folders of preprocessed data that these plans name, each with one of the configurations that use it.
 
     Raises:
-        InputError: configurations that share a folder do not say the same of its data, or another preprocessor than
-            nnU-Net's default is needed.
+        InputError: something is missing in the plans, configurations that share a folder do not say the same of its
+            data, or another preprocessor than nnU-Net's default is needed.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    found: dict[str, Configuration] = {}
+    by_folder: dict[str, Configuration] = {}
     for content in plans_contents:
-        plans = PlansManager(content)
-        for name in plans.available_configurations:
-            manager = plans.get_configuration(name)
-            new = Configuration(manager.data_identifier, plans, manager)
+        for new, name in _configurations(content):
+            plans, manager = new.plans, new.manager
             if manager.preprocessor_class is not DefaultPreprocessor:
                 raise InputError(
                     f"plans {plans.plans_name}, configuration {name}: preprocessed by {manager.preprocessor_name}, "
                     "expected DefaultPreprocessor; run nnUNetv2_preprocess on the variant instead"
                 )
-            known = found.setdefault(new.folder, new)
+            known = by_folder.setdefault(new.folder, new)
             for key, value in known.same_data_if_equal.items():
                 if new.same_data_if_equal[key] != value:
                     raise InputError(
                         f"plans {plans.plans_name}, configuration {name}: shares the folder {new.folder} with plans "
                         f"{known.plans.plans_name}, but differs from them in {key}"
                     )
-    return found
+    return by_folder
+
+
+def _configurations(content: dict[str, Any]) -> Iterator[tuple[Configuration, str]]:
+    """nnU-Net's managers of all configurations of some plans, which are checked for what they will be asked."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    source = Path(str(content.get("plans_name")))
+    check_shape(content, _PLANS, source)
+    plans = PlansManager(content)
+    for name in plans.available_configurations:
+        check_shape(resolved_configuration(content, name), _PREPROCESSED, source, f"configurations.{name}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that plans are old
+                manager = plans.get_configuration(name)
+            # Looked up by their names, which may be of nothing.
+            _ = plans.image_reader_writer_class, manager.resampling_fn_seg, manager.resampling_fn_data
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise InputError(f"plans {source}, configuration {name}: nnU-Net cannot use it: {reason}") from error
+        yield Configuration(manager.data_identifier, plans, manager), name
 
 
 class LabelPreprocessing:
@@ -260,7 +299,8 @@ class Cropping:
     def nonzero_mask(self, images: Array) -> Array:
         from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
-        return create_nonzero_mask(self._transposed(images))[None][self._box]
+        mask: Array = create_nonzero_mask(self._transposed(images))[None][self._box]
+        return mask
 
     def _transposed(self, array: Array) -> Array:
         array = array.transpose([0, *(axis + 1 for axis in self.axes)])
@@ -278,16 +318,17 @@ def _class_locations(array: Array, configuration: Configuration, dataset_json: d
     if labels.has_ignore_label:
         classes.append([-1, *labels.all_labels])
     # nnU-Net's own sampling with its fixed seed; a static method with an underscore, and nothing else does it.
-    return DefaultPreprocessor._sample_foreground_locations(array, classes)
+    locations: dict[Any, Any] = DefaultPreprocessor._sample_foreground_locations(array, classes)
+    return locations
 
 
 def _next_to(mask: Array, coordinates: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each voxel shares a face with the mask or lies at the border; ``coordinates`` has shape (n, 3)."""
     last = np.array(mask.shape) - 1
-    found = ((coordinates == 0) | (coordinates == last)).any(axis=1)
+    beside: NDArray[np.bool_] = ((coordinates == 0) | (coordinates == last)).any(axis=1)
     for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
-        found |= mask[tuple(np.clip(coordinates + step, 0, last).T)]
-    return found
+        beside |= mask[tuple(np.clip(coordinates + step, 0, last).T)]
+    return beside
 
 
 def resampling(
@@ -307,7 +348,7 @@ def resampling(
 def is_resampled(configuration: Configuration, properties: dict[str, Any]) -> bool:
     """Whether the case has another shape after preprocessing than after cropping."""
     before = properties["shape_after_cropping_and_before_resampling"]
-    return list(before) != resampling(configuration, properties)[2].tolist()
+    return bool(list(before) != resampling(configuration, properties)[2].tolist())
 
 
 def read_clean(folder: Path, case: str) -> CleanSegmentation:

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image
 from nnunet_lopsided.lesions import Lesions, find_lesions
-from nnunet_lopsided.nnunet.raw import RawDataset
-
-
-def check_label_values(dataset: RawDataset, case: str, label: Path, values: NDArray[np.generic]) -> None:
-    """Refuse values of a label map, of all or of its nonzero voxels, that dataset.json does not know.
-
-    Raises:
-        InputError: there are some; the message names the first five.
-    """
-    known = [*dataset.label_scheme.label_values, *([] if dataset.ignore_label is None else [dataset.ignore_label])]
-    if not np.isin(values, known).all():
-        raise InputError(
-            f"{dataset.name}, case {case}: {label} holds the label values "
-            f"{', '.join(f'{v:g}' for v in np.setdiff1d(values, known)[:5])}, but dataset.json only has "
-            f"{', '.join(map(str, known))}"
-        )
 
 
 def label_lesions(label: Image, ignore_label: int | None) -> Lesions:
@@ -66,7 +48,7 @@ def censor_label(label: Image, ignore_label: int | None, ids: Sequence[int], val
     return Image(array, label.geometry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SparseLabel:
     """A label map whose lesions are known, small enough to keep while the lesions of all cases are compared.
 
@@ -110,6 +92,8 @@ def sparse_label(label: Image, lesions: Lesions, ignore_label: int | None) -> Sp
         ids[np.searchsorted(voxels, lesions.voxels)] = lesions.voxel_ids
     small_ids = ids.astype(np.min_scalar_type(len(lesions)))
     small_voxels = voxels.astype(np.min_scalar_type(flat.size - 1))
-    sparse = SparseLabel(label.array.shape, label.geometry, small_voxels, flat[voxels], small_ids)
+    sparse = SparseLabel(
+        shape=label.array.shape, geometry=label.geometry, voxels=small_voxels, values=flat[voxels], ids=small_ids
+    )
     n_bytes = small_ids.nbytes + small_voxels.nbytes + sparse.values.nbytes
     return sparse if n_bytes < label.array.nbytes else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
@@ -36,14 +37,80 @@ def names_of_dataset(dataset: int | str, variables: tuple[str, ...] = PATH_VARIA
 
     nnU-Net refuses to work when two different names carry one id anywhere below its three paths.
     """
-    text = str(dataset)
-    pattern = re.compile(rf"Dataset{int(text):03d}_.+" if text.isdigit() else re.escape(text))
-    found = set()
+    number = dataset_id(dataset)
+    pattern = re.compile(re.escape(str(dataset)) if number is None else rf"Dataset{number:03d}_.+")
+    names = set()
     for variable in variables:
         root = os.environ.get(variable)
         if root and Path(root).is_dir():
-            found |= {p.name for p in Path(root).iterdir() if p.is_dir() and pattern.fullmatch(p.name)}
-    return sorted(found)
+            names |= {p.name for p in Path(root).iterdir() if p.is_dir() and pattern.fullmatch(p.name)}
+    return sorted(names)
+
+
+def dataset_id(dataset: int | str) -> int | None:
+    """The id that was given for a dataset, or None where its folder name was.
+
+    Example:
+        >>> dataset_id(501), dataset_id("007"), dataset_id("Dataset501_Mets"), dataset_id("²")
+        (501, 7, None, None)
+    """
+    text = str(dataset)
+    # "²" is a digit to Python, but no number; more digits than nnU-Net's three are a name that no folder has.
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def check_case_name(name: str, source: Path | str, file_ending: str = "") -> None:
+    """Refuse a case name that is not a plain file name: files are written under it, in folders of our choosing.
+
+    Args:
+        name: as it was read from a file or stands in the name of one.
+        source: where it was read, for the message.
+        file_ending: the dataset's, if it is known; ``CASE.nii.gz`` names a file, not a case.
+
+    Raises:
+        InputError: the name is empty, is a path, begins with a dot, ends in the file ending, or holds control
+            characters or what is not UTF-8.
+
+    Example:
+        >>> check_case_name("case_01", "splits_final.json", ".nii.gz")
+        >>> check_case_name("../labelsTr/a", Path("dataset.json"))
+        Traceback (most recent call last):
+        ...
+        nnunet_lopsided.errors.InputError: dataset.json: a case name must be a plain file name, got '../labelsTr/a': \
+it holds a path separator
+    """
+    problem = _problem_of_case_name(name, file_ending)
+    if problem:
+        raise InputError(f"{source}: a case name must be a plain file name, got {name!a}: {problem}")
+
+
+def _problem_of_case_name(name: str, file_ending: str) -> str:
+    if not name.strip():
+        return "it is empty"
+    if "/" in name or "\\" in name:
+        return "it holds a path separator"
+    if name.startswith("."):
+        return "it begins with a dot, as hidden files do"
+    categories = {unicodedata.category(character) for character in name}
+    if "Cs" in categories:
+        return "it is not UTF-8; rename the file"
+    if categories & {"Cc", "Zl", "Zp"}:
+        return "it holds control characters"
+    if file_ending and name.lower().endswith(file_ending.lower()):
+        return f"it ends in the file ending {file_ending}"
+    return ""
+
+
+def is_litter(file_name: str) -> bool:
+    """Whether a hidden file is no case: what macOS keeps beside a file (``._NAME``), or what a killed run left.
+
+    Other hidden files that look like cases are refused by :func:`check_case_name`, as nnU-Net takes them for cases.
+
+    Example:
+        >>> [is_litter(name) for name in ("._a_0000.nii.gz", ".unfinished-a.nii.gz", ".a_0000.nii.gz", "a.nii.gz")]
+        [True, True, False, False]
+    """
+    return file_name.startswith(("._", ".unfinished-"))
 
 
 def new_dataset_name(dataset_id: int, name: str) -> str:

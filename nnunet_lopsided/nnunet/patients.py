@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.tables import read_table
+from nnunet_lopsided.nnunet.paths import check_case_name
 
 CASES_FILE = "cases.csv"
 
@@ -32,11 +33,23 @@ def patients_of(cases: Sequence[str], dataset_folder: Path, pattern: str | None 
         return {case: _matched(pattern, case) for case in cases}, f"regular expression {pattern}"
     if not table.is_file():
         return {case: case for case in cases}, "every case is a patient"
-    known = {row["case"]: row["patient"] for row in read_table(table, ("case", "patient"))}
+    known = patients_in(table)
     for case in cases:
         if not known.get(case):
             raise InputError(f"{table}: case {case} has no row with its patient")
     return {case: known[case] for case in cases}, CASES_FILE
+
+
+def patients_in(table: Path) -> dict[str, str]:
+    """The patient of every case in a cases.csv.
+
+    Raises:
+        InputError: the table is missing, lacks a column, or names a case that no file may be named after.
+    """
+    rows = read_table(table, ("case", "patient"))
+    for row in rows:
+        check_case_name(row["case"], table)
+    return {row["case"]: row["patient"] for row in rows}
 
 
 def _matched(pattern: str, case: str) -> str:

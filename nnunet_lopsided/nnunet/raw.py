@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,14 @@ from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme
-from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.paths import (
+    PATH_VARIABLES,
+    check_case_name,
+    is_litter,
+    names_of_dataset,
+    new_dataset_name,
+    nnunet_path,
+)
 
 # What our commands write into a raw dataset, by the names on its first level.
 _IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "*.json", "*.csv")
@@ -60,6 +67,9 @@ class RawDataset:
             missing.append("channel_names")
         if missing:
             raise InputError(f"{path}: missing: {', '.join(missing)}")
+        ending = content["file_ending"]
+        if not isinstance(ending, str) or not re.fullmatch(r"\.[A-Za-z0-9.]+", ending):
+            raise InputError(f"{path}: file_ending: expected an ending such as .nii.gz, found {ending!r}")
         return content
 
     @property
@@ -93,8 +103,14 @@ class RawDataset:
         return cases
 
     def test_cases(self) -> list[Case]:
-        """The cases of imagesTs, sorted by name, with their label from labelsTs where it exists."""
+        """The cases of imagesTs, sorted by name, with their label from labelsTs where it exists.
+
+        Raises:
+            InputError: a case lacks an image of a channel, or has one too many.
+        """
         cases = self._cases_in("imagesTs", "labelsTs")
+        for case in cases:
+            self._check_images(case)
         return [c if c.label is not None and c.label.is_file() else Case(c.name, c.images, None) for c in cases]
 
     @cached_property
@@ -141,15 +157,29 @@ class RawDataset:
                 isinstance(files, dict)
                 and isinstance(files.get("label"), str)
                 and isinstance(files.get("images"), list)
+                and files["images"]
                 and all(isinstance(image, str) for image in files["images"])
             ):
                 raise InputError(f"{path}, case {name}: expected 'images', a list of paths, and 'label', a path")
+            check_case_name(name, path, self.file_ending)
 
     def _cases_in(self, images: str, labels: str) -> list[Case]:
-        return [
-            Case(name, tuple(paths), self.folder / labels / (name + self.file_ending))
-            for name, paths in images_by_case(self.folder / images, self.file_ending).items()
-        ]
+        """The cases of a folder, each image at the place that the ``_CCCC`` of its name says."""
+        cases = []
+        for name, by_channel in images_by_case(self.folder / images, self.file_ending).items():
+            if list(by_channel) != list(range(len(by_channel))):
+                raise InputError(f"{self.name}, case {name}: {self._unlike_channels(by_channel)} (in {images})")
+            label = self.folder / labels / (name + self.file_ending)
+            cases.append(Case(name, tuple(by_channel.values()), label))
+        return cases
+
+    def _unlike_channels(self, found: Iterable[int]) -> str:
+        """In words, how the channels of a case differ from those of dataset.json."""
+        names, numbers = self.channel_names, sorted(found)
+        missing = [f"_{i:04d} ({name}) is missing" for i, name in enumerate(names) if i not in numbers]
+        surplus = [f"_{i:04d} is one too many" for i in numbers if i >= len(names)]
+        there = ", ".join(f"_{i:04d}" for i in numbers)
+        return f"expected {len(names)} channel images, found {there}: {', '.join([*missing, *surplus])}"
 
     def _expand(self, path: str) -> Path:
         # As nnU-Net does it: environment variables, then relative to the dataset folder.
@@ -158,25 +188,58 @@ class RawDataset:
     def _check(self, case: Case) -> None:
         if case.label is None or not case.label.is_file():
             raise InputError(f"{self.name}, case {case.name}: label not found: {case.label}")
-        n_channels = len(self.channel_names)
-        if self.json.get("dataset") is None and len(case.images) not in (n_channels, 1):
-            raise InputError(
-                f"{self.name}, case {case.name}: expected {n_channels} channel images, found {len(case.images)}"
-            )
+        self._check_images(case)
+
+    def _check_images(self, case: Case) -> None:
         for image in case.images:
             if not image.is_file():
                 raise InputError(f"{self.name}, case {case.name}: image not found: {image}")
+        n_channels = len(self.channel_names)
+        # A colour image holds several channels in one file; as in nnU-Net, those of all files count.
+        if len(case.images) != n_channels and sum(map(n_components, case.images)) != n_channels:
+            raise InputError(f"{self.name}, case {case.name}: {self._unlike_channels(range(len(case.images)))}")
 
 
-def images_by_case(folder: Path, file_ending: str) -> dict[str, list[Path]]:
-    """The images ``CASE_0000.ending``, ``CASE_0001.ending`` ... of a folder, by case, both sorted."""
-    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(file_ending))
-    found: dict[str, list[Path]] = {}
+def images_by_case(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
+    """The images ``CASE_0000.ending``, ``CASE_0001.ending`` ... of a folder, by case and channel number, both sorted.
+
+    Raises:
+        InputError: a file with this ending has no channel number, or names a case that no file may be named after.
+    """
+    pattern = re.compile(r"(.+)_([0-9]{4})" + re.escape(file_ending), re.DOTALL)
+    images: dict[str, dict[int, Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not path.name.endswith(file_ending) or is_litter(path.name):
+            continue
         match = pattern.fullmatch(path.name)
-        if match and not path.name.startswith("."):
-            found.setdefault(match[1], []).append(path)
-    return dict(sorted(found.items()))
+        if match is None:
+            raise InputError(f"{ascii(str(path))[1:-1]}: expected an image named CASE_0000{file_ending} by its channel")
+        check_case_name(match[1], folder, file_ending)
+        images.setdefault(match[1], {})[int(match[2])] = path
+    return dict(sorted(images.items()))
+
+
+def n_components(path: Path) -> int:
+    """How many channels nnU-Net reads from one image file: 3 or 4 of a colour image, those of a 4D image, else 1.
+
+    Raises:
+        InputError: its header cannot be read.
+    """
+    try:
+        if path.suffix.lower() in (".png", ".bmp", ".tif", ".tiff"):
+            import PIL.Image
+
+            with PIL.Image.open(path) as picture:
+                # A palette of colours is read as these colours.
+                return 3 if picture.mode == "P" else len(picture.getbands())
+        import SimpleITK as sitk
+
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        return int(reader.GetSize()[3]) if reader.GetDimension() == 4 else 1
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
 
 
 def raw_dataset(dataset: int | str) -> RawDataset:
@@ -191,10 +254,10 @@ def raw_dataset(dataset: int | str) -> RawDataset:
         raise InputError(f"dataset {dataset} not found below nnUNet_raw={root}")
     if len(names) > 1:
         raise InputError(f"dataset id {dataset} is ambiguous below nnUNet_raw={root}: {', '.join(names)}")
-    found = RawDataset(root / names[0])
-    if not (found.folder / "dataset.json").is_file():
-        raise InputError(f"{found.folder}: dataset.json not found")
-    return found
+    raw = RawDataset(root / names[0])
+    if not (raw.folder / "dataset.json").is_file():
+        raise InputError(f"{raw.folder}: dataset.json not found")
+    return raw
 
 
 def reference(path: Path, folder: Path) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS, nnunet_path
+from nnunet_lopsided.nnunet.frames import reader_of
+from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS, check_case_name, is_litter, nnunet_path
 from nnunet_lopsided.nnunet.splitting import read_splits
 
 
@@ -21,11 +22,13 @@ class Prediction:
         name: the case.
         image: label map or probability image ``CASE.nii.gz`` (or another image ending), if there is one.
         array: ``CASE.npz`` or ``CASE.npy`` beside it, if there is one.
+        reader: the reader of nnU-Net in whose frame the array lies, see :mod:`~nnunet_lopsided.nnunet.frames`.
     """
 
     name: str
     image: Path | None
     array: Path | None
+    reader: str = ""
 
 
 def label_maps(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Path]:
@@ -33,40 +36,51 @@ def label_maps(folder: Path, problems: dict[str, str] | None = None) -> dict[str
 
     Args:
         folder: the folder.
-        problems: is told of every case with two images, by name, of which the first counts; None: they are errors.
+        problems: receives, by case, what is wrong: two images, of which the first counts, or a name that is none of a
+            case. None: these are errors.
 
     Raises:
         InputError: the folder does not exist.
-        InputErrors: cases have two images, and there is nobody to tell.
+        InputErrors: something is wrong, and ``problems`` is None.
     """
     if not folder.is_dir():
         raise InputError(f"folder not found: {folder}")
     return _by_case(folder, IMAGE_ENDINGS, problems)
 
 
-def predictions_by_case(folder: Path, problems: dict[str, str] | None = None) -> dict[str, Prediction]:
+def predictions_by_case(
+    folder: Path, problems: dict[str, str] | None = None, dataset_json: Path | None = None
+) -> dict[str, Prediction]:
     """The predicted cases of a folder that nnUNetv2_predict or another tool wrote, sorted by name.
 
     Args:
         folder: the folder.
         problems: as for :func:`label_maps`, of images and of arrays.
+        dataset_json: of the dataset, where none lies beside the predictions; it may name the reader.
 
     Raises:
         InputError: the folder does not exist.
-        InputErrors: cases have two images or two arrays, and there is nobody to tell.
+        InputErrors: cases have two images or two arrays, or their names are no names of cases, and ``problems`` is
+            None.
     """
     images, arrays = label_maps(folder, problems), _by_case(folder, ARRAY_ENDINGS, problems)
-    return {name: Prediction(name, images.get(name), arrays.get(name)) for name in sorted({*images, *arrays})}
+    reader = reader_of(_model_folders(folder), dataset_json) if arrays else ""
+    return {name: Prediction(name, images.get(name), arrays.get(name), reader) for name in sorted({*images, *arrays})}
+
+
+def _model_folders(predictions: Path) -> list[Path]:
+    """Where nnU-Net leaves dataset.json and plans.json of predictions: nnUNetv2_predict beside them, nnUNetv2_train in
+    the result folder above ``fold_X/validation``.
+    """
+    within_results = fold_of_validation(predictions) is not None
+    return [predictions, predictions.absolute().parents[1]] if within_results else [predictions]
 
 
 def find_dataset_json(prediction_folder: Path, reference_folder: Path) -> Path | None:
     """dataset.json of the prediction folder (nnUNetv2_predict copies it there), of the trainer's result folder when
     the predictions are those of ``fold_X/validation`` in it, of the references or their parent.
     """
-    folders = [prediction_folder]
-    if fold_of_validation(prediction_folder) is not None:
-        folders.append(prediction_folder.absolute().parents[1])
-    for folder in (*folders, reference_folder, reference_folder.absolute().parent):
+    for folder in (*_model_folders(prediction_folder), reference_folder, reference_folder.absolute().parent):
         if (folder / "dataset.json").is_file():
             return folder / "dataset.json"
     return None
@@ -97,15 +111,15 @@ def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dic
     if folds is None:
         splits = splits_of_results(results)
         folds = there if splits is None else range(len(splits))
-    found = {fold: results / f"fold_{fold}" / "validation" for fold in folds}
-    missing = [str(fold) for fold, path in found.items() if not path.is_dir()]
+    of_fold = {fold: results / f"fold_{fold}" / "validation" for fold in folds}
+    missing = [str(fold) for fold, path in of_fold.items() if not path.is_dir()]
     if missing:
         complete = [str(fold) for fold in there if (results / f"fold_{fold}" / "validation").is_dir()]
         raise InputError(
             f"{results}: no validation folder for fold {', '.join(missing)}; finish by nnUNetv2_train ... FOLD --val, "
             f"or choose folds by --folds (with one: {', '.join(complete) or 'none'})"
         )
-    return found
+    return of_fold
 
 
 def results_folder_name(dataset: str, trainer: str, plans: str, configuration: str) -> str:
@@ -154,20 +168,28 @@ def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
 
 
 def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | None) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    twice: dict[str, str] = {}
+    by_case: dict[str, Path] = {}
+    wrong: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in endings if path.name.lower().endswith(e)), None)
-        if ending is None or path.name.startswith(".") or not path.is_file():
+        if ending is None or is_litter(path.name):
             continue
         name = path.name[: -len(ending)]
-        if name in found:
-            twice.setdefault(name, f"case {name} has two files in {folder}: {found[name].name} and {path.name}")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "none"
+            wrong[name] = f"case {name}: expected a file, found {kind}: {path}"
+            continue
+        try:
+            check_case_name(name, folder)
+        except InputError as error:
+            wrong[name] = str(error)
+        if name in by_case:
+            wrong.setdefault(name, f"case {name} has two files in {folder}: {by_case[name].name} and {path.name}")
         else:
-            found[name] = path
+            by_case[name] = path
     if problems is not None:
-        for name, problem in twice.items():
+        for name, problem in wrong.items():
             problems[name] = f"{problems[name]}; {problem}" if name in problems else problem
-    elif twice:
-        raise InputErrors(list(twice.values()))
-    return dict(sorted(found.items()))
+    elif wrong:
+        raise InputErrors(list(wrong.values()))
+    return dict(sorted(by_case.items()))

@@ -1,19 +1,27 @@
-"""Which patients are held out and how the others are folded: pure choices, no files."""
+"""Which patients are held out and how the others are folded; and the one reading of splits_final.json."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.nnunet.paths import check_case_name
 
 # Lesions per case in Yi et al. 2020: 1-3, 4-10 and more; below them, cases without a lesion.
 STRATA_FROM = (1, 4, 11)
 N_FOLDS = 5
+
+
+class Fold(NamedTuple):
+    """The cases a fold trains on, and those it validates; none is in both."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
 
 
 def stratum(n_lesions: int) -> int:
@@ -100,7 +108,7 @@ def folds_by_patient(
 
 
 def folds_of_part(
-    splits: Any, patients: Mapping[str, str], n_lesions: Mapping[str, int], seed: int
+    splits: Iterable[Fold], patients: Mapping[str, str], n_lesions: Mapping[str, int], seed: int
 ) -> tuple[list[dict[str, list[str]]], str]:
     """The folds of a dataset for a part of its cases.
 
@@ -108,7 +116,7 @@ def folds_of_part(
     any fold, which nnU-Net cannot use, all are made anew by :func:`folds_by_patient`.
 
     Args:
-        splits: content of ``splits_final.json`` of the whole dataset.
+        splits: the folds of the whole dataset, from :func:`read_splits`.
         patients: by case of the part.
         n_lesions: by patient, as in :func:`choose_test_patients`; 0 where a patient is missing.
         seed: of new folds.
@@ -117,17 +125,17 @@ def folds_of_part(
         The folds, and what the user must know of them, empty if they are the old ones. No folds if all cases are of one
         patient: nothing is to be written then.
 
-    Raises:
-        InputError: the splits are not what nnU-Net writes.
-
     Example:
-        >>> old = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c"], "val": ["a", "b"]}]
+        >>> old = [Fold(("a", "b"), ("c",)), Fold(("c",), ("a", "b"))]
         >>> folds_of_part(old, {"a": "a", "c": "c"}, {}, 0)
         ([{'train': ['a'], 'val': ['c']}, {'train': ['c'], 'val': ['a']}], '')
         >>> folds_of_part(old, {"a": "a", "b": "b"}, {}, 0)[1]
         'a fold of the source would be empty on one side: 2 new folds by patient'
     """
-    folds = restricted_splits(splits, set(patients))
+    folds = [
+        {"train": [case for case in fold.train if case in patients], "val": [c for c in fold.val if c in patients]}
+        for fold in splits
+    ]
     if folds and all(fold["train"] and fold["val"] for fold in folds):
         return folds, ""
     cases: dict[str, list[str]] = {}
@@ -157,27 +165,28 @@ def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(json.dumps([seed, name]).encode()).digest()
 
 
-def read_splits(path: Path) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The training and the validation cases of every fold, from splits_final.json.
+def read_splits(path: Path, cases: Collection[str] | None = None) -> list[Fold]:
+    """The folds of a splits_final.json, which leak nothing and name cases alone.
+
+    Args:
+        path: the file.
+        cases: the training cases of the dataset, if they are known; the file may leave some out.
 
     Raises:
-        InputError: the file is missing or is not what nnU-Net writes.
+        InputError: the file is missing or is not what nnU-Net writes, a fold trains on a case and validates on it,
+            names one twice, or names something that is no case.
     """
     splits = read_json(path, [{"train": [str], "val": [str]}])
-    return [(tuple(split["train"]), tuple(split["val"])) for split in splits]
-
-
-def restricted_splits(splits: Any, cases: set[str]) -> list[dict[str, list[str]]]:
-    """The folds of ``splits_final.json`` with these cases only.
-
-    Raises:
-        InputError: it is not a list of folds, each with ``train`` and ``val``.
-
-    Example:
-        >>> restricted_splits([{"train": ["a", "b"], "val": ["c"]}], {"a", "c"})
-        [{'train': ['a'], 'val': ['c']}]
-    """
-    try:
-        return [{part: [case for case in fold[part] if case in cases] for part in ("train", "val")} for fold in splits]
-    except (TypeError, KeyError):
-        raise InputError("splits_final.json: expected a list of folds, each with 'train' and 'val'") from None
+    for i, split in enumerate(splits):
+        for case in (*split["train"], *split["val"]):
+            check_case_name(case, path)
+            if cases is not None and case not in cases:
+                raise InputError(f"{path}: fold {i} names {case}, which is none of the training cases")
+        both = sorted(set(split["train"]) & set(split["val"]))
+        if both:
+            raise InputError(f"{path}: fold {i} trains on case {both[0]} and validates on it")
+        for part, names in (("trains", split["train"]), ("validates", split["val"])):
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"{path}: fold {i} {part} on case {twice} twice")
+    return [Fold(tuple(split["train"]), tuple(split["val"])) for split in splits]

@@ -9,12 +9,14 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme
-from nnunet_lopsided.nnunet.preprocessed import add_to_plans, preprocessed_folder
+from nnunet_lopsided.nnunet.plans import add_to_plans, read_plans, resolved_configuration
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
 from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
 
 NAME = "2.5d"
 _PARENT = "3d_fullres"
+_FINGERPRINT = {"shapes_after_crop": [[int]], "spacings": [[float]]}
 _NETWORK = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
 
@@ -32,7 +34,7 @@ def configuration_25d(
     for training, our trainers cut patches of ``n_slices`` and ``training_patch``.
 
     Args:
-        plans: the content of nnUNetPlans.json.
+        plans: the content of nnUNetPlans.json, see :func:`~nnunet_lopsided.nnunet.plans.read_plans`.
         fingerprint: the content of dataset_fingerprint.json.
         lesions: see :func:`~nnunet_lopsided.planning.lesion_fingerprint.lesion_fingerprint`.
         memory: estimates training memory, see :func:`~nnunet_lopsided.planning.memory.training_memory`.
@@ -42,18 +44,18 @@ def configuration_25d(
     Raises:
         InputError: the plans have no 3d_fullres configuration (2D data), or an option is out of range.
     """
-    configurations = plans.get("configurations") if isinstance(plans, dict) else None
-    if not isinstance(configurations, dict):
-        raise InputError("expected nnU-Net plans with 'configurations', found something else")
+    configurations = plans["configurations"]
     if _PARENT not in configurations:
         raise InputError(
             f"plans {plans.get('plans_name')}: {NAME} needs a {_PARENT} configuration, found "
             f"{', '.join(configurations)}; for 2D images use nnU-Net's 2d"
         )
     try:
-        spacing = configurations[_PARENT]["spacing"]
+        spacing = resolved_configuration(plans, _PARENT)["spacing"]
         shapes = _resampled_shapes(fingerprint, plans["transpose_forward"], spacing)
     except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"plans or dataset fingerprint are not what nnU-Net writes: {reason}") from error
     if not shapes:
@@ -105,8 +107,8 @@ def add_configuration(
     """
     folder = preprocessed_folder(dataset)
     plans_file = folder / f"{plans_name}.json"
-    plans = read_json(plans_file)
-    fingerprint = read_json(folder / "dataset_fingerprint.json")
+    plans = read_plans(plans_file)
+    fingerprint = read_json(folder / "dataset_fingerprint.json", _FINGERPRINT)
     dataset_json = read_json(folder / "dataset.json")
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
     n_channels = len(channel_names(dataset_json, folder / "dataset.json"))
@@ -126,7 +128,7 @@ def add_configuration(
     configuration = configuration_25d(plans, fingerprint, lesions, memory, memory_target_gib, overrides)
     if overrides.encoder_weights is not None:  # the network itself was built for the estimate
         _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)
-    add_to_plans(plans_file, plans, NAME, configuration, overwrite=overwrite)
+    add_to_plans(plans_file, NAME, configuration, overwrite=overwrite)
     write_json(folder / FILE, lesions)
     return plans_file, configuration
 
@@ -145,7 +147,10 @@ def _resampled_shapes(
     fingerprint: dict[str, Any], transpose: list[int], target_spacing: list[float]
 ) -> list[tuple[int, ...]]:
     """Shape of every training case after cropping, transposing and resampling, as nnU-Net computes it."""
-    cases = zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
+    cases = list(zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True))
+    for shape, spacing in cases:
+        if min(*shape, *spacing) <= 0:
+            raise InputError(f"dataset fingerprint: expected shapes and spacings above 0, found {shape} and {spacing}")
     return [
         tuple(max(1, round(shape[a] * spacing[a] / t)) for a, t in zip(transpose, target_spacing, strict=True))
         for shape, spacing in cases

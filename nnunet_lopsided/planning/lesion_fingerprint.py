@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.lesion_labels import label_lesions
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.nnunet.results import label_maps
@@ -70,23 +71,24 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
         n_processes: labels read at the same time.
 
     Raises:
-        InputError: there are no labels, or one is unreadable.
+        InputError: there are no labels, one is unreadable, or holds a value that dataset.json does not declare.
     """
+    scheme = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json")
     ground_truth = folder / "gt_segmentations"
-    if ground_truth.is_dir() and (found := label_maps(ground_truth)):
-        labels: Iterable[Path] = found.values()
-    else:
-        labels = [case.label for case in raw_dataset(folder.name).training_cases() if case.label is not None]
-    ignore = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json").ignore
+    labels = label_maps(ground_truth) if ground_truth.is_dir() else {}
+    if not labels:
+        labels = {case.name: case.label for case in raw_dataset(folder.name).training_cases() if case.label is not None}
 
-    def measure(path: Path) -> tuple[list[float], int, int]:
+    def measure(item: tuple[str, Path]) -> tuple[list[float], int, int]:
+        case, path = item
         try:
             label = read_image(path)
         except InputError as error:
-            raise InputError(f"case {path.name}: {error}") from error
-        lesions = label_lesions(label, ignore)
-        n_ignored = 0 if ignore is None else int((label.array == ignore).sum())
+            raise InputError(f"case {case}: {error}") from error
+        check_label_values(scheme, case, path, label.array)
+        lesions = label_lesions(label, scheme.ignore)
+        n_ignored = 0 if scheme.ignore is None else int((label.array == scheme.ignore).sum())
         return lesions.diameter_mm.tolist(), len(lesions.voxels), label.array.size - n_ignored
 
-    rows = for_each(measure, list(labels), n_processes, "lesions")
+    rows = for_each(measure, list(labels.items()), n_processes, "lesions")
     return lesion_fingerprint([row[0] for row in rows], sum(row[1] for row in rows), sum(row[2] for row in rows))

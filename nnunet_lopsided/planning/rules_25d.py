@@ -26,7 +26,7 @@ _OUTLIER_FACTOR = 1.5
 _TRAINING_SHARE = 0.8  # of the cases, in nnU-Net's five folds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overrides:
     """Choices made by the user; None: by the rules.
 
@@ -70,7 +70,7 @@ class Choice:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choices:
     """What :func:`choose_25d` decided.
 

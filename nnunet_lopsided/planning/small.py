@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
-from nnunet_lopsided.nnunet.preprocessed import add_to_plans, preprocessed_folder
+from nnunet_lopsided.nnunet.plans import add_to_plans, architecture_of, read_plans, resolved_configuration
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 
 # Small configuration -> the one of nnU-Net's that it is made from.
 PARENTS = {f"{parent}_small": parent for parent in ("2d", "3d_fullres")}
@@ -27,7 +27,7 @@ def small_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
         name: ``2d_small`` or ``3d_fullres_small``.
 
     Raises:
-        InputError: the plans do not hold the configuration it is made from.
+        InputError: the plans do not hold the configuration it is made from, or nnU-Net does not know its network.
 
     Example:
         >>> stages = {"n_stages": 2, "features_per_stage": [32, 64], "strides": [[1, 1], [2, 2]]}
@@ -37,23 +37,38 @@ def small_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
         ([128, 128], 2, [8, 16])
     """
     parent = PARENTS[name]
-    configurations = plans.get("configurations", {})
-    if parent not in configurations:
-        raise InputError(f"plans {plans.get('plans_name')}: {name} needs {parent}, found {', '.join(configurations)}")
-    planned = configurations[parent]
-    network = dict(planned["architecture"]["arch_kwargs"])
-    n = network["n_stages"] = min(_STAGES, network["n_stages"])
-    network["features_per_stage"] = [_FEATURES * 2 ** min(i, 3) for i in range(n)]
-    network |= {key: network[key][:n] for key in _PER_STAGE if key in network}
-    if "n_conv_per_stage_decoder" in network:
-        network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: n - 1]
+    if parent not in plans["configurations"]:
+        there = ", ".join(plans["configurations"])
+        raise InputError(f"plans {plans.get('plans_name')}: {name} needs {parent}, found {there}")
+    planned = resolved_configuration(plans, parent)
+    try:
+        architecture = architecture_of(planned)
+        network = _small_network(architecture["arch_kwargs"])
+    except (InputError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, InputError) else f"expected arch_kwargs of nnU-Net, found {error!r}"
+        raise InputError(f"plans {plans.get('plans_name')}, configuration {parent}: {reason}") from error
+    if "patch_size" not in planned:
+        raise InputError(f"plans {plans.get('plans_name')}, configuration {parent}: expected a patch_size, found none")
     patch = [min(_EDGE, edge) for edge in planned["patch_size"]]
     return {
         "inherits_from": parent,
         "patch_size": patch,
         "batch_size": max(2, round(_VOXELS / math.prod(patch))),
-        "architecture": {**planned["architecture"], "arch_kwargs": network},
+        "architecture": {**architecture, "arch_kwargs": network},
     }
+
+
+def _small_network(planned: dict[str, Any]) -> dict[str, Any]:
+    """The ``arch_kwargs`` of the small network, from those of the planned one."""
+    network = dict(planned)
+    n = network["n_stages"] = min(_STAGES, network["n_stages"])
+    network["features_per_stage"] = [_FEATURES * 2 ** min(i, 3) for i in range(n)]
+    for key in _PER_STAGE:
+        if isinstance(network.get(key), list):  # a single value is that of every stage
+            network[key] = network[key][:n]
+    if isinstance(network.get("n_conv_per_stage_decoder"), list):
+        network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: n - 1]
+    return network
 
 
 def add_small_configuration(
@@ -74,7 +89,6 @@ def add_small_configuration(
         InputError: no plans, see :func:`small_configuration`, or another configuration without ``overwrite``.
     """
     plans_file = preprocessed_folder(dataset) / f"{plans_name}.json"
-    plans = read_json(plans_file)
-    configuration = small_configuration(plans, name)
-    add_to_plans(plans_file, plans, name, configuration, overwrite=overwrite)
+    configuration = small_configuration(read_plans(plans_file), name)
+    add_to_plans(plans_file, name, configuration, overwrite=overwrite)
     return plans_file, configuration

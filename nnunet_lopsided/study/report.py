@@ -8,7 +8,7 @@ from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.report_tables import write_tables
 from nnunet_lopsided.study.results import Results
-from nnunet_lopsided.study.schema import read_study
+from nnunet_lopsided.study.study_file import read_study
 from nnunet_lopsided.study.study_page import report_page
 
 

@@ -17,7 +17,7 @@ Mode = Literal["stochastic", "size", "reader", "contrast"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LesionRow:
     """One lesion of a dataset.
 
@@ -86,7 +86,11 @@ def choose_lesions(
         Robustness to Annotations with Multiple False Negatives".
 
     Example:
-        >>> rows = [LesionRow("a", 1, 9, 9.0, 2.6), LesionRow("a", 2, 4, 4.0, 2.0), LesionRow("b", 1, 5, 5.0, 2.1)]
+        >>> sizes = {("a", 1): (9, 2.6), ("a", 2): (4, 2.0), ("b", 1): (5, 2.1)}
+        >>> rows = [
+        ...     LesionRow(case=case, id=i, n_voxels=n, volume_mm3=float(n), diameter_mm=diameter)
+        ...     for (case, i), (n, diameter) in sizes.items()
+        ... ]
         >>> sorted(choose_lesions(rows, "size", 0.5))
         [('a', 2), ('b', 1)]
         >>> sorted(choose_lesions(rows, "stochastic", 0.5, seed=0))
@@ -117,7 +121,10 @@ def listed_lesions(lesions: Iterable[LesionRow], listed: Iterable[ListedLesion])
         InputError: a listed lesion is not in the table, has another volume there, or is listed twice.
 
     Example:
-        >>> rows = [LesionRow("a", 1, 9, 9.0, 2.6), LesionRow("a", 2, 4, 4.0, 2.0)]
+        >>> rows = [
+        ...     LesionRow(case="a", id=1, n_voxels=9, volume_mm3=9.0, diameter_mm=2.6),
+        ...     LesionRow(case="a", id=2, n_voxels=4, volume_mm3=4.0, diameter_mm=2.0),
+        ... ]
         >>> sorted(listed_lesions(rows, [ListedLesion("a", 1, 9.0, False), ListedLesion("a", 2, 4.0, True)]))
         [('a', 2)]
     """
@@ -128,8 +135,8 @@ def listed_lesions(lesions: Iterable[LesionRow], listed: Iterable[ListedLesion])
         key = entry.case, entry.id
         name = f"case {entry.case}, lesion {entry.id}"
         if key not in table:
-            found = "no such lesion" if entry.case in cases else "no lesion of this case"
-            raise InputError(f"{name}: is in the list, but the dataset holds {found}")
+            missing = "no such lesion" if entry.case in cases else "no lesion of this case"
+            raise InputError(f"{name}: is in the list, but the dataset holds {missing}")
         if key in seen:
             raise InputError(f"{name}: is in the list twice")
         if not math.isclose(entry.volume_mm3, table[key].volume_mm3, rel_tol=1e-6):

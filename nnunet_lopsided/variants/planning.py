@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.json import file_digest
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import numbered_rows
-from nnunet_lopsided.images import Image, read_image
-from nnunet_lopsided.lesion_contrast import lesion_contrast
-from nnunet_lopsided.lesions import Lesions
-from nnunet_lopsided.nnunet.lesion_labels import (
-    SparseLabel,
-    check_label_values,
-    label_lesions,
-    sparse_label,
-)
+from nnunet_lopsided.nnunet.paths import check_case_name
 from nnunet_lopsided.nnunet.patients import patients_of
-from nnunet_lopsided.nnunet.raw import Case, RawDataset, case_images, raw_dataset
-from nnunet_lopsided.nnunet.splitting import folds_of_part, most_lesions
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.splitting import Fold, folds_of_part, most_lesions, read_splits
+from nnunet_lopsided.variants.case_labels import CaseLabel, measure_label
 from nnunet_lopsided.variants.choosing import (
     LesionRow,
     ListedLesion,
@@ -37,7 +30,7 @@ from nnunet_lopsided.variants.choosing import (
 LIST = "list"  # the mode that replays a list; the others choose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
     """What to censor: the arguments of :func:`plan_censoring` and :func:`write_censored_variant`.
 
@@ -86,7 +79,7 @@ class Choice:
             raise InputError("a patients regex needs a number of patients")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CensoringPlan:
     """Which lesions of a dataset go, before anything is written.
 
@@ -97,7 +90,7 @@ class CensoringPlan:
         test: the test cases whose labels are censored too.
         table: every lesion of these cases, training cases first.
         censored: the (case, id) of those that go.
-        labels: the label maps by case, as far as they are small.
+        labels: the label maps by case.
         notes: what ``censoring.json`` says beyond the counts.
         folds: for a choice of patients of a source that has ``splits_final.json``: those of the variant.
     """
@@ -108,7 +101,7 @@ class CensoringPlan:
     test: list[Case]
     table: list[LesionRow]
     censored: frozenset[tuple[str, int]]
-    labels: dict[str, SparseLabel | None]
+    labels: dict[str, CaseLabel]
     notes: dict[str, Any]
     folds: list[dict[str, list[str]]] = field(default_factory=list)
 
@@ -135,17 +128,23 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
         raise InputError(f"number of processes must be at least 1, got {n_processes}")
     dataset = raw_dataset(source)
     training = dataset.training_cases()
+    splits = _splits_of(dataset, training)
     notes: dict[str, Any] = {}
     patients: dict[str, str] = {}
     if choice.n_patients is not None:
         training, patients, notes["patients"] = _chosen_patients(dataset, training, choice)
     test = _labelled_test_cases(dataset, training) if choice.cases == "all" else []
-    parts: list[list[LesionRow]] = []
-    labels: dict[str, SparseLabel | None] = {}
-    for cases in (training, test):
-        table, found = _lesions_of(dataset, cases, choice.mode == "contrast", n_processes)
-        parts.append(table)
-        labels |= found
+    with_contrast = choice.mode == "contrast"
+    labels = for_each(
+        lambda case: measure_label(case, dataset.label_scheme, with_contrast),
+        [*training, *test],
+        n_processes,
+        "lesions",
+    )
+    # The choice is made among the training cases, and on its own among the test cases.
+    parts = [
+        [row for label in part for row in label.rows] for part in (labels[: len(training)], labels[len(training) :])
+    ]
     rows = [row for part in parts for row in part]
     if not rows and choice.mode is not None:
         raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
@@ -165,12 +164,28 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
     if choice.cases != "train":
         notes["cases"] = choice.cases
     folds: list[dict[str, list[str]]] = []
-    if choice.n_patients is not None and (dataset.folder / "splits_final.json").is_file():
+    if choice.n_patients is not None and splits is not None:
         lesions = most_lesions((patients[case], n) for case, n in Counter(row.case for row in parts[0]).items())
-        folds, note = folds_of_part(read_json(dataset.folder / "splits_final.json"), patients, lesions, choice.seed)
+        folds, note = folds_of_part(splits, patients, lesions, choice.seed)
         if note:
             notes["splits"] = note
-    return CensoringPlan(dataset, choice, training, test, rows, censored, labels, notes, folds)
+    return CensoringPlan(
+        dataset=dataset,
+        choice=choice,
+        training=training,
+        test=test,
+        table=rows,
+        censored=censored,
+        labels={label.case.name: label for label in labels},
+        notes=notes,
+        folds=folds,
+    )
+
+
+def _splits_of(dataset: RawDataset, training: Sequence[Case]) -> list[Fold] | None:
+    """The folds that the source brings, read before anything long; they are copied, or reduced to fewer patients."""
+    path = dataset.folder / "splits_final.json"
+    return read_splits(path, {case.name for case in training}) if path.is_file() else None
 
 
 def _chosen_patients(
@@ -195,39 +210,12 @@ def _labelled_test_cases(dataset: RawDataset, training: list[Case]) -> list[Case
     return test
 
 
-def _lesions_of(
-    dataset: RawDataset, cases: Sequence[Case], with_contrast: bool, n_processes: int
-) -> tuple[list[LesionRow], dict[str, SparseLabel | None]]:
-    def examine(case: Case) -> tuple[list[LesionRow], SparseLabel | None]:
-        label = _read_label(case)
-        lesions = label_lesions(label, dataset.ignore_label)
-        sparse = sparse_label(label, lesions, dataset.ignore_label)
-        values = label.array if sparse is None else sparse.values
-        assert case.label is not None, "a label was read"
-        check_label_values(dataset, case.name, case.label, values)
-        sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
-        rows = [LesionRow(case.name, i, *size) for i, size in enumerate(sizes, 1)]
-        if with_contrast:
-            contrasts = _contrasts(case, label, lesions)
-            rows = [replace(row, contrast=c) for row, c in zip(rows, contrasts, strict=True)]
-        return rows, sparse
-
-    found = for_each(examine, cases, n_processes, "lesions") if cases else []
-    rows = [row for case_rows, _ in found for row in case_rows]
-    return rows, {case.name: sparse for case, (_, sparse) in zip(cases, found, strict=True)}
-
-
-def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
-    if not len(lesions):
-        return []
-    return lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()
-
-
 def _read_list(path: Path) -> list[ListedLesion]:
     if not path.is_file():
         raise InputError(f"list of lesions not found: {path}")
     listed = []
     for line, row in numbered_rows(path, ("case", "id", "volume_mm3")):
+        check_case_name(row["case"], f"{path}, line {line}")
         status = row.get("status", "censored").strip().lower()
         if status not in ("kept", "censored"):
             raise InputError(
@@ -246,8 +234,3 @@ def _in_scope(dataset: RawDataset, listed: list[ListedLesion], scope: Sequence[C
     known = {case.name for case in (*dataset.training_cases(), *dataset.test_cases())}
     out_of_scope = known - {case.name for case in scope}
     return [entry for entry in listed if entry.case not in out_of_scope]
-
-
-def _read_label(case: Case) -> Image:
-    assert case.label is not None, "training_cases() gives labels"
-    return read_image(case.label)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MissRate:
     """How often readers missed nodules of one size.
 
@@ -44,12 +44,12 @@ class MissRate:
 
 
 MISS_RATES = (
-    MissRate(3, 4, 90, 50, (0.453, 0.654)),
-    MissRate(4, 6, 1796, 667, (0.349, 0.394)),
-    MissRate(6, 8, 1906, 424, (0.204, 0.242)),
-    MissRate(8, 10, 954, 143, (0.129, 0.174)),
-    MissRate(10, 15, 944, 79, (0.068, 0.103)),
-    MissRate(15, 30, 812, 86, (0.087, 0.129)),
+    MissRate(low_mm=3, high_mm=4, n_readings=90, n_misses=50, ci95=(0.453, 0.654)),
+    MissRate(low_mm=4, high_mm=6, n_readings=1796, n_misses=667, ci95=(0.349, 0.394)),
+    MissRate(low_mm=6, high_mm=8, n_readings=1906, n_misses=424, ci95=(0.204, 0.242)),
+    MissRate(low_mm=8, high_mm=10, n_readings=954, n_misses=143, ci95=(0.129, 0.174)),
+    MissRate(low_mm=10, high_mm=15, n_readings=944, n_misses=79, ci95=(0.068, 0.103)),
+    MissRate(low_mm=15, high_mm=30, n_readings=812, n_misses=86, ci95=(0.087, 0.129)),
 )
 
 

@@ -6,13 +6,13 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
@@ -26,19 +26,20 @@ from nnunet_lopsided.nnunet.label_preprocessing import (
     read_clean,
     write_segmentation,
 )
-from nnunet_lopsided.nnunet.lesion_labels import check_label_values
+from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
-from nnunet_lopsided.nnunet.preprocessed import new_preprocessed_dataset, plans_in, preprocessed_folder
+from nnunet_lopsided.nnunet.plans import plans_in
+from nnunet_lopsided.nnunet.preprocessed import new_preprocessed_dataset, preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
-from nnunet_lopsided.nnunet.splitting import folds_of_part
+from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 SHARING_FILE = "sharing.json"
 # Another file system, a file of another user, too many links, a file system without links.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SharedDataset:
     """What :func:`share_preprocessed` made.
 
@@ -89,6 +90,11 @@ def share_preprocessed(
             label cannot be read or holds unknown values, or the variant's folder exists.
     """
     clean_folder, clean, dataset = preprocessed_folder(source), raw_dataset(source), raw_dataset(variant)
+    if clean.name != clean_folder.name:
+        raise InputError(
+            f"dataset {source}: expected one dataset of this id, found {clean.folder} and {clean_folder}; nnU-Net "
+            "refuses that too: give one of them another id"
+        )
     if clean.name == dataset.name:
         raise InputError(f"{clean.name} is source and variant")
     plans = plans_in(clean_folder)
@@ -114,15 +120,15 @@ def share_preprocessed(
         results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
         for name, content in plans.items():
             write_json(folder / name, {**content, "dataset_name": dataset.name})
-        note = _write_dataset_files(dataset, clean_folder, folder)
+        note = _write_dataset_files(dataset, clean_folder, clean_cases.keys(), folder)
         shared = SharedDataset(
-            nnunet_path("nnUNet_preprocessed") / dataset.name,
-            tuple(configurations),
-            len(cases),
-            sum(result.n_linked for result in results),
-            sum(result.n_copied for result in results),
-            tuple(result.name for result in results if result.anew),
-            (note,) if note else (),
+            folder=nnunet_path("nnUNet_preprocessed") / dataset.name,
+            configurations=tuple(configurations),
+            n_cases=len(cases),
+            n_linked=sum(result.n_linked for result in results),
+            n_copied=sum(result.n_copied for result in results),
+            preprocessed_anew=tuple(result.name for result in results if result.anew),
+            notes=(note,) if note else (),
         )
         write_json(
             folder / SHARING_FILE,
@@ -196,12 +202,12 @@ class _Sharing:
         preprocessed = self.clean_folder / "gt_segmentations" / (clean_case.name + self.dataset.file_ending)
         return preprocessed if preprocessed.is_file() else clean_case.label
 
-    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> np.ndarray:
+    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> NDArray[Any]:
         array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
-        check_label_values(self.dataset, name, label, array[array != 0])
+        check_label_values(self.dataset.label_scheme, name, label, array)
         return array
 
-    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[np.ndarray, Any]]) -> np.ndarray:
+    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
         return read_by_nnunet(f"{self.dataset.name}, case {name}", files, read)
 
 
@@ -237,17 +243,21 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
             raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
 
 
-def _write_dataset_files(dataset: RawDataset, clean_folder: Path, folder: Path) -> str:
+def _write_dataset_files(dataset: RawDataset, clean_folder: Path, clean_names: Collection[str], folder: Path) -> str:
     """What is there once; returns what the user must know of the splits."""
     shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
     fingerprint = clean_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():
         shutil.copyfile(fingerprint, folder / fingerprint.name)
-    patients, _ = patients_of([case.name for case in dataset.training_cases()], dataset.folder)
-    files = [f / "splits_final.json" for f in (clean_folder, dataset.folder) if (f / "splits_final.json").is_file()]
-    found = [folds_of_part(read_json(file), patients, {}, seed=0) for file in files]
+    names = [case.name for case in dataset.training_cases()]
+    patients, _ = patients_of(names, dataset.folder)
+    by_source = [(clean_folder / "splits_final.json", clean_names), (dataset.folder / "splits_final.json", names)]
+    candidates = [
+        folds_of_part(read_splits(file, known), patients, {}, seed=0) for file, known in by_source if file.is_file()
+    ]
     # The variant's own, where the source's are of no use for its cases.
-    folds, note = next((f for f in found if not f[1]), found[0] if found else ([], ""))
+    unchanged = [(folds, note) for folds, note in candidates if not note]
+    folds, note = (unchanged or candidates or [([], "")])[0]
     if folds:
         write_json(folder / "splits_final.json", folds)
     return note

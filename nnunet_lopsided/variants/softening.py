@@ -41,6 +41,7 @@ from nnunet_lopsided.nnunet.label_preprocessing import (
     read_clean,
 )
 from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS
+from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases, preprocessed_folder
 
 _ALL_CLASSES = ""  # in place of a class: a file with the channels of all
@@ -98,7 +99,13 @@ def soften(
         raise InputError(f"{data_folder}: nothing is preprocessed; run nnUNetv2_preprocess first")
     files = belief_files(source, cases, lesion_classes(scheme))
     with new_folder(data_folder / FOLDER, BELIEFS_FILE, overwrite) as unfinished:
-        work = _Softening(scheme, data, data_folder, folder / "gt_segmentations", unfinished)
+        work = _Softening(
+            scheme=scheme,
+            configuration=data,
+            data_folder=data_folder,
+            labels=folder / "gt_segmentations",
+            target=unfinished,
+        )
         digests = for_each(lambda case: work.soften(case, files[case]), list(files), n_processes, "softening")
         without = tuple(case for case in cases if case not in files)
         write_json(
@@ -136,7 +143,7 @@ def belief_files(source: Path, cases: list[str], classes: tuple[str, ...]) -> di
     if not source.is_dir():
         raise InputError(f"folder not found: {source}")
     expected = _expected_names(cases, classes)
-    found: dict[str, dict[str, Path]] = {}
+    by_case: dict[str, dict[str, Path]] = {}
     problems = []
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or path.suffix == ".json":
@@ -145,16 +152,16 @@ def belief_files(source: Path, cases: list[str], classes: tuple[str, ...]) -> di
         if not case or (name == _ALL_CLASSES and path.suffix != ".npz"):
             problems.append(f"{path}: belongs to no case, expected {_naming(classes)} with a case that is preprocessed")
             continue
-        others = found.setdefault(case, {})
+        others = by_case.setdefault(case, {})
         clash = [name] if name in others else [n for n in others if _ALL_CLASSES in (n, name)]
         if clash:
             problems.append(f"case {case}: expected one file for a class, found {others[clash[0]].name} and {path}")
         others[name] = path
     if problems:
         raise InputErrors(problems)
-    if not found:
+    if not by_case:
         raise InputError(f"{source}: expected {_naming(classes)}, found no such file")
-    return dict(sorted(found.items()))
+    return dict(sorted(by_case.items()))
 
 
 def _expected_names(cases: list[str], classes: tuple[str, ...]) -> dict[str, tuple[str, str]]:
@@ -184,16 +191,14 @@ def _naming(classes: tuple[str, ...]) -> str:
 
 
 def _configuration(folder: Path, plans_name: str, name: str) -> Configuration:
-    plans = read_json(folder / f"{plans_name}.json", {"configurations": dict})
+    plans = read_plans(folder / f"{plans_name}.json")
     if name not in plans["configurations"]:
         known = ", ".join(plans["configurations"])
         raise InputError(f"configuration must be one of {known} ({folder / plans_name}.json), got {name}")
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    return data_configurations([plans])[PlansManager(plans).get_configuration(name).data_identifier]
+    return data_configurations([plans])[resolved_configuration(plans, name)["data_identifier"]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Softening:
     scheme: LabelScheme
     configuration: Configuration

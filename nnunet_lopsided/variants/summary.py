@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.variants.choosing import LesionRow
@@ -21,11 +22,20 @@ def summary(plan: CensoringPlan) -> str:
 
     Example:
         >>> from nnunet_lopsided.nnunet.raw import Case, RawDataset
-        >>> from nnunet_lopsided.variants.writing import Choice
-        >>> rows = [LesionRow("a", 1, 9, 9.0, 2.58), LesionRow("a", 2, 90, 90.0, 5.56)]
-        >>> cases = [Case("a", (), None), Case("b", (), None)]
+        >>> from nnunet_lopsided.variants.planning import Choice
+        >>> rows = [
+        ...     LesionRow(case="a", id=1, n_voxels=9, volume_mm3=9.0, diameter_mm=2.58),
+        ...     LesionRow(case="a", id=2, n_voxels=90, volume_mm3=90.0, diameter_mm=5.56),
+        ... ]
         >>> plan = CensoringPlan(
-        ...     RawDataset(Path("Dataset501_X")), Choice("size", 0.5), cases, [], rows, frozenset({("a", 1)}), {}, {}
+        ...     dataset=RawDataset(Path("Dataset501_X")),
+        ...     choice=Choice(mode="size", rate=0.5),
+        ...     training=[Case("a", (), None), Case("b", (), None)],
+        ...     test=[],
+        ...     table=rows,
+        ...     censored=frozenset({("a", 1)}),
+        ...     labels={},
+        ...     notes={},
         ... )
         >>> print(summary(plan))
         Dataset501_X: 2 training cases, 2 lesions, of which 1 would go (50.0%)
@@ -112,7 +122,8 @@ def _histogram_edges(table: Sequence[LesionRow]) -> list[float]:
     """Steps of a quarter octave that cover all diameters."""
     diameters = [row.diameter_mm for row in table] or [1.0, 10.0]
     low, high = np.floor(4 * np.log2(min(diameters))), np.floor(4 * np.log2(max(diameters))) + 1
-    return (2 ** (np.arange(low, high + 1) / 4)).tolist()
+    edges: list[float] = (2 ** (np.arange(low, high + 1) / 4)).tolist()
+    return edges
 
 
 def _within(value: float, limits: tuple[float, float]) -> bool:
@@ -124,7 +135,7 @@ def _bin_names() -> list[str]:
     return [f"below {EDGES_MM[0]:g} mm", *inner, f"{EDGES_MM[-1]:g} mm and more"]
 
 
-def _line(name: str, width: int, gone: np.ndarray) -> str:
+def _line(name: str, width: int, gone: NDArray[np.bool_]) -> str:
     return f"{name:<{width}}  {len(gone):>7}  {gone.sum():>4}  {_rate(int(gone.sum()), len(gone))}"
 
 

@@ -13,13 +13,10 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import write_image
-from nnunet_lopsided.nnunet.lesion_labels import (
-    censor_label,
-)
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.raw import Case, new_raw_dataset, raw_dataset
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
-from nnunet_lopsided.variants.planning import CensoringPlan, Choice, _read_label, plan_censoring
+from nnunet_lopsided.variants.planning import CensoringPlan, Choice, plan_censoring
 
 CENSORING_FILE = "censoring.json"
 LESIONS_FILE = "censored_lesions.csv"
@@ -71,7 +68,7 @@ def write_censored_variant(
     Raises:
         InputError: the output id is in use, or see :func:`plan_censoring`.
     """
-    choice = Choice(mode, rate, seed, **more)
+    choice = Choice(mode=mode, rate=rate, seed=seed, **more)
     choice.check()
     dataset = raw_dataset(source)
     match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
@@ -127,11 +124,7 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
 
     def write(item: tuple[str, Case]) -> None:
         labels, case = item
-        gone, sparse = ids.get(case.name, []), plan.labels[case.name]
-        if sparse:
-            label = sparse.without(gone, plan.replacement)
-        else:
-            label = censor_label(_read_label(case), plan.dataset.ignore_label, gone, plan.replacement)
+        label = plan.labels[case.name].without(ids.get(case.name, []), plan.replacement)
         write_image(folder / labels / (case.name + plan.dataset.file_ending), label)
 
     work = [("labelsTr", case) for case in plan.training] + [("labelsTs", case) for case in plan.test]

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from nnunet_lopsided.audit.auditing import audit, position_mm
+from nnunet_lopsided.audit.auditing import audit
+from nnunet_lopsided.audit.candidates import position_mm
 from nnunet_lopsided.audit.inputs import Model, find_inputs
-from nnunet_lopsided.audit.outputs import write_audit
 from nnunet_lopsided.audit.stored import read_audit
+from nnunet_lopsided.audit.writing import write_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.learned_confidence import Coefficients, ConfidenceModel
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
@@ -109,11 +110,11 @@ def test_every_confidence_ranks_on_request(audited, found, name):
 
 def test_the_learned_confidence_of_the_other_folds_ranks(audited, tmp_path):
     model = ConfidenceModel(
-        tmp_path,
-        0.03,
-        {"all foreground": Coefficients(0.0, (0.0, 1.0, 0.0, 0.0, 0.0))},
-        {"all foreground": {0: Coefficients(0.0, (1.0, 0.0, 0.0, 0.0, 0.0))}},
-        {"p00": 0},
+        path=tmp_path,
+        threshold=0.03,
+        all_folds={"all foreground": Coefficients(0.0, (0.0, 1.0, 0.0, 0.0, 0.0))},
+        without_fold={"all foreground": {0: Coefficients(0.0, (1.0, 0.0, 0.0, 0.0, 0.0))}},
+        fold_of_case={"p00": 0},
     )
     ranked = audit(find_inputs(511, [MODEL]), rank_by="learned", confidence_model=model, n_replicates=0)
     for c in ranked.candidates:

@@ -1,5 +1,6 @@
 """The estimate of how many lesions were missed."""
 
+from dataclasses import replace
 from math import log, sqrt
 
 import numpy as np
@@ -59,15 +60,15 @@ def scored(n=400, missed=0.5, seed=1):
     patient = rng.integers(0, 20, n)
     false = rng.normal(-2, 1, n), np.where(rng.random(n) < 0.5, 2.0, 8.0), rng.integers(0, 20, n)
     return Scored(
-        diameter[~gone],
-        patient[~gone],
-        diameter[~gone],
-        score[~gone],
-        patient[~gone],
-        np.concatenate([diameter[gone], false[1]]),
-        np.concatenate([score[gone], false[0]]),
-        np.concatenate([patient[gone], false[2]]),
-        20,
+        annotated_mm=diameter[~gone],
+        annotated_patient=patient[~gone],
+        found_mm=diameter[~gone],
+        found_score=score[~gone],
+        found_patient=patient[~gone],
+        candidate_mm=np.concatenate([diameter[gone], false[1]]),
+        candidate_score=np.concatenate([score[gone], false[0]]),
+        candidate_patient=np.concatenate([patient[gone], false[2]]),
+        n_patients=20,
     ), (gone, small)
 
 
@@ -86,8 +87,8 @@ def test_the_rate_overall_and_by_diameter():
 
 def test_lesions_that_the_models_do_not_find_are_counted_in():
     data, _ = scored()
-    twice = Scored(
-        np.repeat(data.annotated_mm, 2), np.repeat(data.annotated_patient, 2), *list(vars(data).values())[2:]
+    twice = replace(
+        data, annotated_mm=np.repeat(data.annotated_mm, 2), annotated_patient=np.repeat(data.annotated_patient, 2)
     )
     (one,), (two,) = (estimate_miss_rates(d, (), 0)[:1] for d in (data, twice))
     assert two.rate == one.rate
@@ -106,8 +107,8 @@ def test_what_the_estimate_leaves_out():
     """No lesion below 5 mm is annotated: the small candidates, half of all, are told apart by nothing."""
     data, _ = scored()
     large = data.annotated_mm > 5
-    annotated = [np.asarray(column)[large] for column in list(vars(data).values())[:5]]
-    censored = Scored(*annotated, *list(vars(data).values())[5:])
+    of_annotated = ("annotated_mm", "annotated_patient", "found_mm", "found_score", "found_patient")
+    censored = replace(data, **{name: getattr(data, name)[large] for name in of_annotated})
     rates = estimate_miss_rates(censored, (5.0,), n_replicates=0)
     n_small = int((data.candidate_mm < 5).sum())
     missed = n_small + rates[2].n_missed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.audit.outputs import COLUMNS
+from nnunet_lopsided.audit.writing import COLUMNS
 from nnunet_lopsided.commands.audit import _apply_parser, _parser, _score_parser
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "audit.md"

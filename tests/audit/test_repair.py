@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from nnunet_lopsided.audit.decisions import audit_and_decisions, decisions_above
 from nnunet_lopsided.audit.repair import write_repaired_variant
 from nnunet_lopsided.audit.stored import read_audit
+from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.nnunet.raw import raw_dataset
@@ -128,7 +130,9 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     drawn[0] = one.number
     drawn[1][before[1] > 0] = one.number
     write_image(chart, Image(drawn, GEOMETRY))
-    after = labels(repaired(path, 521).folder)[f"{one.case}.nii.gz"]
+    with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit .* wrote: .*-maps$"):
+        repaired(path, 521)
+    after = labels(repaired(path, 521, edited_maps=True).folder)[f"{one.case}.nii.gz"]
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))
 
 
@@ -142,7 +146,7 @@ def test_candidates_that_are_not_added_need_no_voxels(written):
     drawn = np.asarray(read_image(chart).array).copy()
     drawn[drawn != one.number] = 0
     write_image(chart, Image(drawn, GEOMETRY))
-    made = repaired(path, 521)
+    made = repaired(path, 521, edited_maps=True)
     expected = labels(written.raw)
     expected[chart.name][drawn > 0] = 1
     assert np.array_equal(labels(made.folder)[chart.name], expected[chart.name])
@@ -155,7 +159,7 @@ def test_candidates_that_are_not_added_need_no_voxels(written):
     assert (made.n_rejected, made.n_unsure) == (len(ranks) - 1, 1)
     write_image(chart, Image(drawn, GEOMETRY))
     with pytest.raises(InputError, match=rf"{case}\.nii\.gz has no voxel of candidate {two.number}"):
-        repaired(path, 523, unsure="ignore")
+        repaired(path, 523, unsure="ignore", edited_maps=True)
 
 
 def test_a_label_that_the_dataset_has_not(written):
@@ -240,3 +244,54 @@ def test_without_a_reader_the_best_scores_are_accepted(written):
 def test_a_score_to_accept_from_is_a_probability(written, score):
     with pytest.raises(InputError, match=r"^expected a score from 0 to 1 above which to accept, got "):
         decisions_above(read_audit(written.audit), score)
+
+
+def test_maps_of_another_audit_are_refused(written, tmp_path):
+    """Two audits into one folder once mixed their maps, and apply wrote those of the other into labels."""
+    other = tmp_path / "other"
+    assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--threshold", "0.2", "-o", str(other)]) == 0
+    path, (one,) = decide(written, {1: "accept"})
+    name = f"{one.case}.nii.gz"
+    numbers = read_image(other / "maps" / name).array
+    theirs = np.argwhere(numbers == one.number)
+    assert len(theirs)
+    shutil.copy(other / "maps" / name, written.audit / "maps" / name)
+    with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit"):
+        repaired(path, 521)
+
+
+def test_a_map_of_another_format_is_the_same_map(written):
+    path, (one,) = decide(written, {1: "accept"})
+    chart = written.audit / "maps" / f"{one.case}.nii.gz"
+    numbers = read_image(chart)
+    write_image(chart, Image(numbers.array.astype(np.float32), numbers.geometry))
+    assert repaired(path, 521).n_added == 1
+
+
+def test_numbers_that_no_candidate_has_are_refused(written):
+    path, (one,) = decide(written, {1: "accept"})
+    chart = written.audit / "maps" / f"{one.case}.nii.gz"
+    drawn = np.asarray(read_image(chart).array).copy()
+    drawn[0, 0, 0] = 77
+    write_image(chart, Image(drawn, GEOMETRY))
+    with pytest.raises(InputError, match=r"holds 77; expected the numbers of the candidates of audit .*, 1 to 5$"):
+        repaired(path, 521, edited_maps=True)
+
+
+def test_an_audit_from_before_maps_had_digests(written):
+    path, _ = decide(written, {1: "accept"})
+    record = written.audit / "audit.json"
+    content = json.loads(record.read_text())
+    del content["maps"]
+    record.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is not the map that audit"):
+        repaired(path, 521)
+    assert repaired(path, 521, edited_maps=True).n_added == 1
+
+
+def test_without_scores_none_can_be_accepted_by(written):
+    record = written.audit / "audit.json"
+    content = json.loads(record.read_text()) | {"withheld": "the models find 2 of 30 annotated lesions"}
+    record.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"has no scores to accept by: the models find 2 of 30 annotated lesions$"):
+        decisions_above(read_audit(written.audit), 0.5)

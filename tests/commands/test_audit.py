@@ -252,7 +252,7 @@ def test_a_truth_that_is_none(written, capsys):
     path = written.whole / "labelsTr" / "p03.nii.gz"
     label = read_image(path)
     write_image(path, Image(np.where(label.array > 0, 7, 0).astype(np.uint8), label.geometry))
-    assert f"case p03: {path} holds the label values 7" in fails(capsys, "score", written.audit, "--truth", 501)
+    assert f"case p03: {path}: unknown label value 7" in fails(capsys, "score", written.audit, "--truth", 501)
     content = json.loads((written.whole / "dataset.json").read_text())
     content["labels"]["lesion"] = 2
     (written.whole / "dataset.json").write_text(json.dumps(content))

@@ -14,7 +14,7 @@ from nnunet_lopsided.study import engine
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.preparation import prepare
 from nnunet_lopsided.study.presets import preset_text
-from nnunet_lopsided.study.schema import read_study
+from nnunet_lopsided.study.study_file import read_study
 
 STUDY = """
 name: small

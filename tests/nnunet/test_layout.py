@@ -25,7 +25,8 @@ def raw(tmp_path, monkeypatch):
         (folder / "labelsTr" / f"{case}.nii.gz").touch()
         for channel in range(2):
             (folder / "imagesTr" / f"{case}_000{channel}.nii.gz").touch()
-    (folder / "imagesTs" / "t_0000.nii.gz").touch()
+    for channel in range(2):
+        (folder / "imagesTs" / f"t_000{channel}.nii.gz").touch()
     content = {
         "channel_names": {"0": "T1", "1": "T2"},
         "labels": {"background": 0, "lesion": 1, "ignore": 2},
@@ -69,8 +70,6 @@ def test_raw_dataset_refuses(raw, monkeypatch):
     (raw.parent / "Dataset501_Other").mkdir()
     with pytest.raises(InputError, match="ambiguous"):
         raw_dataset(501)
-    (raw / "imagesTr" / "a_0001.nii.gz").unlink()
-    (raw / "imagesTr" / "b_0001.nii.gz").unlink()
     (raw / "labelsTr" / "b.nii.gz").unlink()
     with pytest.raises(InputError, match="case b: label not found"):
         RawDataset(raw).training_cases()
@@ -81,12 +80,14 @@ def test_raw_dataset_refuses(raw, monkeypatch):
 
 def test_cases_listed_in_dataset_json(raw):
     content = json.loads((raw / "dataset.json").read_text())
-    content["dataset"] = {"x": {"images": ["imagesTs/t_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    content["dataset"] = {
+        "x": {"images": ["imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    }
     (raw / "dataset.json").write_text(json.dumps(content))
     (case,) = RawDataset(raw).training_cases()
     assert (case.name, case.images, case.label) == (
         "x",
-        (raw / "imagesTs" / "t_0000.nii.gz",),
+        (raw / "imagesTs" / "t_0000.nii.gz", raw / "imagesTs" / "t_0001.nii.gz"),
         raw / "labelsTr" / "a.nii.gz",
     )
 
@@ -120,15 +121,35 @@ def test_channels_agree_with_nnunet():
     assert (mine.n_channels, list(mine.label_values)) == (theirs.num_segmentation_heads, theirs.all_labels)
 
 
-@pytest.mark.parametrize("content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}])
+BROKEN_LABELS = [
+    {"labels": {"background": 0, **wrong}}
+    for wrong in (
+        {"lesion": 1.7},
+        {"lesion": True},
+        {"lesion": []},
+        {"lesion": [1, 2.5]},
+        {"lesion": -1},
+        {"lesion": None},
+        {"lesion": 1, "ignore": 1},
+        {"lesion": 1, "ignore": 0},
+        {"lesion": 1, "ignore": [2, 3]},
+        {"lesion": 1, "background": 2},
+    )
+]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"labels": {"0": "background", "1": "lesion"}}, {"labels": [0, 1]}, *BROKEN_LABELS]
+)
 def test_label_scheme_refuses(content):
     with pytest.raises(InputError, match=r"d\.json: expected .* 'labels'"):
         label_scheme(content, Path("d.json"))
 
 
 def test_predictions_pair_images_and_arrays(tmp_path):
-    for name in ("b.nii.gz", "b.npz", "a.npy", "c.d.png", "dataset.json", "b.pkl", ".hidden.nii.gz"):
+    for name in ("b.nii.gz", "b.npz", "a.npy", "c.d.png", "dataset.json", "b.pkl", "._b.nii.gz"):
         (tmp_path / name).touch()
+    (tmp_path / "dataset.json").write_text("{}")
     found = predictions_by_case(tmp_path)
     assert list(found) == ["a", "b", "c.d"]
     assert (found["b"].image, found["b"].array) == (tmp_path / "b.nii.gz", tmp_path / "b.npz")
@@ -231,3 +252,48 @@ def test_names_of_dataset_look_below_every_path(raw, tmp_path, monkeypatch):
     assert preprocessed_folder(501) == tmp_path / "preprocessed" / "Dataset501_Older"
     with pytest.raises(InputError, match="run nnUNetv2_plan_and_preprocess first"):
         preprocessed_folder(7)
+
+
+@pytest.mark.parametrize(
+    ("remove", "add", "message"),
+    [
+        ("a_0000", None, r"case a: expected 2 channel images, found _0001: _0000 \(T1\) is missing"),
+        ("a_0001", "a_0002", r"case a: .* found _0000, _0002: _0001 \(T2\) is missing, _0002 is one too many"),
+        (None, "b_0002", r"case b: .* found _0000, _0001, _0002: _0002 is one too many"),
+        (None, "b", r"b\.nii\.gz: expected an image named CASE_0000\.nii\.gz by its channel"),
+        (None, ".c_0000", r"got '\.c': it begins with a dot"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesTs"])
+def test_images_go_by_the_number_in_their_name(raw, folder, remove, add, message):
+    if folder == "imagesTs":
+        for path in sorted((raw / "imagesTs").iterdir()):
+            path.unlink()
+        for path in sorted((raw / "imagesTr").iterdir()):
+            (raw / "imagesTs" / path.name).touch()
+    if remove:
+        (raw / folder / f"{remove}.nii.gz").unlink()
+    if add:
+        (raw / folder / f"{add}.nii.gz").touch()
+    with pytest.raises(InputError, match=message):
+        raw_dataset(501).training_cases() if folder == "imagesTr" else raw_dataset(501).test_cases()
+
+
+def test_what_macos_and_killed_runs_leave_is_no_case(raw):
+    for name in ("._a_0000.nii.gz", ".unfinished-x_0000.nii.gz", ".DS_Store"):
+        (raw / "imagesTr" / name).touch()
+    assert [case.name for case in raw_dataset(501).training_cases()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", [1, "", "nii.gz", "../x", None])
+def test_file_endings(raw, ending):
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "file_ending": ending}))
+    with pytest.raises(InputError, match=r"dataset\.json: file_ending: expected an ending such as \.nii\.gz, found "):
+        raw_dataset(501).training_cases()
+
+
+def test_a_folder_named_like_an_image_is_not_passed_over(tmp_path):
+    (tmp_path / "a.nii.gz").mkdir()
+    with pytest.raises(InputError, match=r"case a: expected a file, found a folder: .*a\.nii\.gz"):
+        label_maps(tmp_path)

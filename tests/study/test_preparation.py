@@ -14,7 +14,8 @@ from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import trainer_of_command
 from nnunet_lopsided.study.preparation import plan_jobs, prepare
-from nnunet_lopsided.study.schema import Study, study_of_text
+from nnunet_lopsided.study.schema import Study
+from nnunet_lopsided.study.study_file import study_of_text
 
 TEXT = """
 name: small

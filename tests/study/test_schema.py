@@ -8,7 +8,8 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.study.presets import preset_names, preset_text
-from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled, study_of_text
+from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled
+from nnunet_lopsided.study.study_file import study_of_text
 
 SMALLEST = """
 name: small
@@ -32,8 +33,8 @@ def problem(text: str) -> str:
 
 def test_the_smallest_study() -> None:
     found = study(SMALLEST)
-    assert found.datasets == (Dataset("brains", Phantom(train=4)),)
-    assert found.arms == (Arm("plain", "nnUNetTrainer"),)
+    assert found.datasets == (Dataset("brains", phantom=Phantom(train=4)),)
+    assert found.arms == (Arm(name="plain", trainer="nnUNetTrainer"),)
     assert found.censoring == (Censoring(),)
     assert (found.baseline, found.folds, found.repetitions, found.device) == ("plain", (0,), 1, "cuda")
     assert (found.configurations, found.plans) == (("3d_fullres",), "nnUNetPlans")
@@ -47,8 +48,8 @@ def test_arms_with_labels_of_their_own() -> None:
         "folds: [0, 1]\n"
     )
     assert study(text).arms[1:] == (
-        Arm("oracle", "nnUNetTrainer", ignored=True),
-        Arm("again", "nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
+        Arm(name="oracle", trainer="nnUNetTrainer", ignored=True),
+        Arm(name="again", trainer="nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
     )
     untouched = "expected by to name an arm above it, whose labels are as they are"
     for old, new, expected in (
@@ -105,7 +106,7 @@ baseline: two
 folds: [0, 1]
 repetitions: 2
 budget: {epochs: 5, iterations: 50}
-evaluation: {cases: [validation], profile: brats-mets, label: lesion, patients_regex: '(.+)_'}
+evaluation: {cases: [validation], profile: brats-mets-2023, label: lesion, patients_regex: '(.+)_'}
 mirroring: false
 device: cpu
 resources: {cpus: 4, gpus: 2, memory_gb: 16, hours: 1.5, seconds_per_iteration: 0.1}
@@ -116,10 +117,12 @@ dataset_ids: [700, 709]
     assert found.censoring[1] == Censoring("stochastic", 0.5, (3, 4))
     assert found.patients == (10, None)
     assert found.plans == "nnUNetResEncUNetMPlans"
-    assert found.plan_25d == Plan25d(5, "resnet18", "deeplabv3", 8, (64, 80), 4)
+    assert found.plan_25d == Plan25d(
+        slices=5, encoder="resnet18", decoder="deeplabv3", output_stride=8, patch=(64, 80), batch_size=4
+    )
     assert found.arms == (
-        Arm("one", "nnUNetTrainerLopsided_a10_5epochs_50iters", ("stochastic50",)),
-        Arm("two", "nnUNetTrainer25D_7epochs_50iters"),
+        Arm(name="one", trainer="nnUNetTrainerLopsided_a10_5epochs_50iters", censoring=("stochastic50",)),
+        Arm(name="two", trainer="nnUNetTrainer25D_7epochs_50iters"),
     )
     assert (found.baseline, found.folds, found.repetitions) == ("two", (0, 1), 2)
     assert (found.evaluation.cases, found.evaluation.label) == (("validation",), "lesion")

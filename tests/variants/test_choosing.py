@@ -30,7 +30,14 @@ from nnunet_lopsided.variants.reader_misses import MISS_RATES, miss_rate, scaled
 def row(case: str, lesion_id: int, volume_mm3: float, diameter_mm: float | None = None) -> LesionRow:
     """A lesion; by default one whose diameter and contrast differ from lesion to lesion, too."""
     diameter = 1.7 * volume_mm3 + 2 if diameter_mm is None else diameter_mm
-    return LesionRow(case, lesion_id, int(volume_mm3), volume_mm3, diameter, contrast=abs(volume_mm3 - 3) / 7)
+    return LesionRow(
+        case=case,
+        id=lesion_id,
+        n_voxels=int(volume_mm3),
+        volume_mm3=volume_mm3,
+        diameter_mm=diameter,
+        contrast=abs(volume_mm3 - 3) / 7,
+    )
 
 
 # The machine may be busy: no test here is about time.

@@ -266,7 +266,11 @@ def reading(tmp_path: Path, reader: Any, shape: tuple[int, ...]) -> Any:
     """What reads beliefs for labels in a folder, of images of this shape that one of nnU-Net's readers reads."""
     plans = SimpleNamespace(image_reader_writer_class=reader, transpose_backward=(0, 1, 2))
     work = _Softening(
-        LabelScheme({"lesion": (1,)}, None, False), Configuration("d", plans, None), tmp_path, tmp_path, tmp_path
+        scheme=LabelScheme({"lesion": (1,)}, None, False),
+        configuration=Configuration("d", plans, None),
+        data_folder=tmp_path,
+        labels=tmp_path,
+        target=tmp_path,
     )
     clean = CleanSegmentation(np.zeros(0), {"shape_before_cropping": shape})
     return lambda path: work._read("a", {"lesion": path}, clean)

@@ -143,7 +143,7 @@ def test_the_smallest_lesions_vanish_and_nothing_else_changes(raw: Path) -> None
 
 def test_lesion_table_is_what_find_lesions_says(raw: Path) -> None:
     folder = write_dataset(raw / "Dataset001_Two", TWO_CASES, labels=TWO_CLASSES)
-    table = plan_censoring(folder.name, Choice("size", 0.5)).table
+    table = plan_censoring(folder.name, Choice(mode="size", rate=0.5)).table
     assert [(r.case, r.id, r.n_voxels) for r in table] == [("a", 1, 3), ("a", 2, 1), ("b", 1, 5), ("b", 2, 2)]
     assert [r.volume_mm3 for r in table] == [6, 2, 10, 4]
     lesions = find_lesions(TWO_CASES["a"], (2, 1, 1))
@@ -551,7 +551,7 @@ def test_a_list_replays_another_variant(phantom: Path, tmp_path: Path) -> None:
         write_censored_variant(501, 514, "list", lesion_list=hand_made)
     for word, n in (("Censored ", 1), (" KEPT", 0)):
         hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},{word}\n")
-        plan = plan_censoring(501, Choice("list", lesion_list=hand_made))
+        plan = plan_censoring(501, Choice(mode="list", lesion_list=hand_made))
         assert len(plan.censored) == n
     hand_made.write_text(f"case,id,volume_mm3,status\n{row['case']},{row['id']},{row['volume_mm3']},keep\n")
     with pytest.raises(InputError, match="line 2: expected the status kept or censored, found 'keep' for case"):
@@ -743,7 +743,7 @@ def test_unknown_label_values_are_refused(raw: Path) -> None:
     label = TWO_CASES["b"].copy()
     label[3, 3, 3:5] = (6, 9)
     write_image(source / "labelsTr" / "b.nii.gz", Image(label, PLAIN))
-    message = r"Dataset001_Two, case b: .*b\.nii\.gz holds the label values 6, 9, but dataset\.json only has 0, 1, 2"
+    message = r"^case b: .*b\.nii\.gz: unknown label value 6, 9 in 2 voxels, expected 0, 1, 2 \(dataset\.json\)$"
     with pytest.raises(InputError, match=message):
         write_censored_variant(1, 2, "size", 0.5)
     assert list(raw.iterdir()) == [source]
@@ -806,3 +806,33 @@ def test_what_is_ignored_must_be_chosen(raw: Path) -> None:
     write_dataset(raw / "Dataset001_Two", TWO_CASES)
     with pytest.raises(InputError, match=r"^lesions to ignore need a mode that chooses them$"):
         write_censored_variant(1, 2, None, n_patients=1, ignored=True)
+
+
+@pytest.mark.parametrize("name", ["../../Dataset009_Victim/labelsTr/a", "/abs", ".hidden", "a.nii.gz"])
+def test_a_case_name_is_no_path(raw: Path, name: str) -> None:
+    victim = write_dataset(raw / "Dataset009_Victim", TWO_CASES) / "labelsTr" / "a.nii.gz"
+    before = victim.read_bytes()
+    source = write_dataset(raw / "Dataset001_Downloaded", TWO_CASES)
+    content = json.loads((source / "dataset.json").read_text())
+    content["dataset"] = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a case name must be a plain file name"):
+        write_censored_variant(1, 2, "size", 1.0)
+    assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        ({"train": ["a", "b"], "val": ["b"]}, "fold 0 trains on case b and validates on it"),
+        ({"train": ["a"], "val": ["b.nii.gz"]}, "fold 0 names b.nii.gz, which is none of the training cases"),
+        ({"train": ["a"]}, "expected the key val"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"n_patients": 1}])
+def test_splits_that_leak_are_neither_copied_nor_replaced(raw: Path, fold: dict, message: str, options: dict) -> None:
+    source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    (source / "splits_final.json").write_text(json.dumps([fold]))
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(1, 2, "size", 1.0, **options)
+    assert not (raw / "Dataset002_TwoCensored").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nnunet_lopsided.errors import InputError
 
 if TYPE_CHECKING:
-    from nnunet_lopsided.dataset_conversion.converters.writing import Converted, Options
+    from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 
 
 @dataclass(frozen=True)

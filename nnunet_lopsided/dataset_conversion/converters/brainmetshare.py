@@ -39,7 +39,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         InputError: the folder does not exist, or a channel is not known.
     """
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
-    found = Gatherer(source)
+    found = Gatherer(source=source)
     for path in files_below(source):
         role, case_folder = _role(path)
         if role is not None and _CASE.fullmatch(case_folder.name):
@@ -53,8 +53,12 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         images = {channel: _volume(files[channel]) for channel in chosen if channel in files}
         split = split_by_folder(folder) or ("test" if label is None else "train")
         found.problems += _misaligned(name, images, label)
-        cases.append(SourceCase(name, name, folder, images, label, LABELS, split=split))
-    return Release(chosen, tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))
+        cases.append(
+            SourceCase(
+                name=name, patient=name, source=folder, images=images, label=label, label_map=LABELS, split=split
+            )
+        )
+    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))
 
 
 def _role(path: Path) -> tuple[str | None, Path]:

@@ -42,7 +42,7 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen, label_map = selected_channels(channels, CHANNELS, CHANNELS), brats_labels(target)
-    found, names = Gatherer(source, is_override=_is_override), {}
+    found, names = Gatherer(source=source, is_override=_is_override), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
@@ -54,10 +54,21 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         label = VolumeFile(files["seg"]) if "seg" in files else None
         split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
         images = volumes(files, chosen)
-        cases.append(SourceCase(name, patient, folder, images, label, label_map, time_point, split))
+        cases.append(
+            SourceCase(
+                name=name,
+                patient=patient,
+                source=folder,
+                images=images,
+                label=label,
+                label_map=label_map,
+                time_point=time_point,
+                split=split,
+            )
+        )
     return Release(
-        chosen,
-        tuple(cases),
+        channels=chosen,
+        cases=tuple(cases),
         label_fixes=LABEL_FIXES,
         problems=tuple(found.problems),
         notes=tuple(found.notes),

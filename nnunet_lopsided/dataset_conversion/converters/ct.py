@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile
+from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry, Image, read_image
+from nnunet_lopsided.images import Geometry, Header, Image, read_image
 
 Box = tuple[slice, ...]
 

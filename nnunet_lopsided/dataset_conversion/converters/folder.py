@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     LabelMap,
     Release,
@@ -17,9 +17,10 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
 )
 from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.paths import plain_name
+from nnunet_lopsided.nnunet.paths import IMAGE_ENDINGS, plain_name
 
 _LABEL = "the label"
+_SHOWN = 4  # files that match no pattern, in a note
 
 
 def find(
@@ -40,7 +41,7 @@ def find(
         source: any folder above the files.
         channels: a pattern by channel name, in the order of the channels.
         label: the pattern of the label maps.
-        lesion_values: label values that are lesion; None: all but 0.
+        lesion_values: label values that are lesion; None: every positive whole number.
         other_values: further values that may occur and are not lesion.
         patients_regex: searched in a case's name: its first group is the patient, its second, if any, the time point.
             Default: every case is a patient of its own.
@@ -53,14 +54,19 @@ def find(
     if not channels:
         raise InputError("channels must name at least one NAME=PATTERN")
     compiled = {role: _compiled(pattern) for role, pattern in patterns.items()}
-    found = Gatherer(source)
+    found = Gatherer(source=source)
+    unmatched = []
     for path in files_below(source):
-        for role, pattern in compiled.items():
-            match = pattern.fullmatch("/" + path.relative_to(source).as_posix())
+        matches = [(role, pattern.fullmatch(f"/{found.shown(path)}")) for role, pattern in compiled.items()]
+        for role, match in matches:
             if match:
                 found.add(plain_name(match["case"] if match["case"] else path.parent.name), role, path)
+        if not any(match for _, match in matches) and path.name.lower().endswith(IMAGE_ENDINGS):
+            unmatched.append(found.shown(path))
+    if unmatched:
+        found.notes.append(_left_out(unmatched))
     label_map = (
-        NONZERO
+        POSITIVE
         if lesion_values is None
         else LabelMap({**dict.fromkeys(other_values, 0), **dict.fromkeys(lesion_values, 1)})
     )
@@ -69,16 +75,23 @@ def find(
         patient, time_point = _patient(name, patients_regex)
         cases.append(
             SourceCase(
-                name,
-                patient,
-                found.folder_of(name, _LABEL),
-                volumes(files, channels),
-                VolumeFile(files[_LABEL]) if _LABEL in files else None,
-                label_map,
-                time_point,
+                name=name,
+                patient=patient,
+                source=found.folder_of(name, _LABEL),
+                images=volumes(files, channels),
+                label=VolumeFile(files[_LABEL]) if _LABEL in files else None,
+                label_map=label_map,
+                time_point=time_point,
             )
         )
-    return Release(tuple(channels), tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))
+    return Release(
+        channels=tuple(channels), cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes)
+    )
+
+
+def _left_out(files: Sequence[str]) -> str:
+    shown = ", ".join(ascii(file)[1:-1] for file in files[:_SHOWN])
+    return f"{len(files)} image files match no pattern: {shown}{', ...' if len(files) > _SHOWN else ''}"
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import Header
 from nnunet_lopsided.lesions import find_lesions
 
 N_READERS = 4
@@ -192,7 +192,9 @@ def slice_index(z_mm: float, header: Header) -> int:
     return round(exact)
 
 
-def _window(plane: NDArray[np.bool_], shape: tuple[int, ...], corner: tuple[int, int], nodule: Nodule) -> NDArray:
+def _window(
+    plane: NDArray[np.bool_], shape: tuple[int, ...], corner: tuple[int, int], nodule: Nodule
+) -> NDArray[np.bool_]:
     y, x = corner
     if y < 0 or x < 0 or y + shape[0] > plane.shape[0] or x + shape[1] > plane.shape[1]:
         raise InputError(f"a contour of nodule {nodule.name} leaves the image of {plane.shape[1]} x {plane.shape[0]}")

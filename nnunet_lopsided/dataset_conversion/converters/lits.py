@@ -48,7 +48,7 @@ def find(
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
-    found, numbers = Gatherer(source), {}
+    found, numbers = Gatherer(source=source), {}
     for path in files_below(source):
         named = _named(path)
         if named is not None:
@@ -69,13 +69,25 @@ def find(
             images = {"CT": Cropped(Clipped(VolumeFile(files["CT"]), *PAPER_HU), liver, PAPER_MARGIN)}
             label = Cropped(liver, liver, PAPER_MARGIN)
         side: Split = "test" if is_test else "train"
-        cases.append(SourceCase(name, name, found.folder_of(name, "CT"), images, label, LABELS, split=side))
+        cases.append(
+            SourceCase(
+                name=name,
+                patient=name,
+                source=found.folder_of(name, "CT"),
+                images=images,
+                label=label,
+                label_map=LABELS,
+                split=side,
+            )
+        )
         if label is None and number is not None and is_test:
             found.problems.append((name, f"no label found in {found.folder_of(name, 'CT')}"))
     training = [case.name for case in cases if case.split == "train"]
     validation = sorted(name for name in training if numbers[name] in PAPER_VALIDATION)
     folds = ({"train": sorted(set(training) - set(validation)), "val": validation},) if split == "paper" else None
-    return Release(chosen, tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes), folds=folds)
+    return Release(
+        channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes), folds=folds
+    )
 
 
 def _named(path: Path) -> tuple[str, str, int | None] | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_lopsided.dataset_conversion.converters.case_files import write_checked
 from nnunet_lopsided.dataset_conversion.converters.ct import Clipped
 from nnunet_lopsided.dataset_conversion.converters.lidc import (
     N_READERS,
@@ -27,6 +28,7 @@ from nnunet_lopsided.dataset_conversion.converters.lidc import (
     reader_masks,
     slice_index,
 )
+from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 from nnunet_lopsided.dataset_conversion.converters.release import (
     BINARY,
     Gatherer,
@@ -36,24 +38,18 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
     files_below,
     selected_channels,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header, Volume, VolumeFile
-from nnunet_lopsided.dataset_conversion.converters.writing import (
-    CONVERSION_FILE,
-    Converted,
-    Options,
-    fill_dataset,
-    write_checked,
-)
+from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
+from nnunet_lopsided.dataset_conversion.converters.writing import CONVERSION_FILE, fill_dataset
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import read_table, write_table
-from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.images import Header, Image, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.patients import CASES_FILE
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset, reference
-from nnunet_lopsided.nnunet.splitting import folds_of_part
+from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 CHANNELS = ("CT",)
 # Folders of the split of Shirokikh et al. 2020.
@@ -128,7 +124,7 @@ def find(
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
     if not 1 <= consensus <= N_READERS:
         raise InputError(f"consensus must be within 1 to {N_READERS}, got {consensus}")
-    found, subsets, lungs = Gatherer(source), {}, {}
+    found, subsets, lungs = Gatherer(source=source), {}, {}
     for path in files_below(source):
         match = re.fullmatch(r"subset(\d)", path.parent.name, re.IGNORECASE)
         if path.parent.name == "seg-lungs-LUNA16" and path.suffix.lower() == ".mhd":
@@ -153,15 +149,25 @@ def find(
         image: Volume = Clipped(ct, *PAPER_HU, lungs.get(series)) if paper_images else ct
         side: Split = "test" if is_test else "train"
         folder = found.folder_of(series, "CT")
-        cases.append(SourceCase(series, series, folder, {"CT": image}, label, BINARY, split=side))
+        cases.append(
+            SourceCase(
+                name=series,
+                patient=series,
+                source=folder,
+                images={"CT": image},
+                label=label,
+                label_map=BINARY,
+                split=side,
+            )
+        )
     training = [case.name for case in cases if case.split == "train"]
     fold = {
         "train": [name for name in training if subsets[name] in PAPER_TRAINING],
         "val": [name for name in training if subsets[name] in PAPER_VALIDATION],
     }
     return Luna16Release(
-        chosen,
-        tuple(cases),
+        channels=chosen,
+        cases=tuple(cases),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
         folds=(fold,) if split == "paper" else None,
@@ -223,7 +229,8 @@ def write(release: Luna16Release, options: Options, settings: Mapping[str, Any])
 def _is_left_over(variant_id: int, name: str, final: Path) -> bool:
     """Whether a variant was made by a run that was killed before the dataset ``final``, which is new, got its name."""
     path = final.parent / new_dataset_name(variant_id, name) / CONVERSION_FILE
-    return path.is_file() and read_json(path).get("reader_of") == final.name
+    content = read_json(path) if path.is_file() else None
+    return isinstance(content, dict) and content.get("reader_of") == final.name
 
 
 def _write_variants(
@@ -326,7 +333,7 @@ def _finish_variant(
     splits = dataset.folder / "splits_final.json"
     if splits.is_file():
         lesions = Counter(row[0] for row in statuses)  # a scan is a patient
-        folds, note = folds_of_part(read_json(splits), {name: name for name in training}, lesions, base["seed"])
+        folds, note = folds_of_part(read_splits(splits), {name: name for name in training}, lesions, base["seed"])
         if folds:
             write_json(folder / splits.name, folds)
     write_table(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)

@@ -10,31 +10,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase, Split
 from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
-from nnunet_lopsided.dataset_conversion.converters.writing import (
-    CONVERSION_FILE,
-    Converted,
-    Options,
-    fill_dataset,
-)
+from nnunet_lopsided.dataset_conversion.converters.writing import CONVERSION_FILE, fill_dataset
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import read_table
 from nnunet_lopsided.nnunet.patients import CASES_FILE, patients_of
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, new_raw_dataset, raw_dataset
 
+_COLOUR = "colour"  # in place of a channel: the one file that holds several
 NOT_ANNOTATED_FILE = "not_annotated.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Source:
-    """A dataset with its channels (in lower case, by index) and classes under their names in the union."""
+    """A dataset with its channels (in lower case, by index) and classes under their names in the union; its cases."""
 
     dataset: RawDataset
     channels: Mapping[str, int]
     spelling: Mapping[str, str]
     classes: Mapping[str, int]
+    training: Sequence[Case]
+    test: Sequence[Case]
+
+    @property
+    def all_cases(self) -> list[Case]:
+        """Training cases first."""
+        return [*self.training, *self.test]
 
 
 def merge(
@@ -66,27 +70,33 @@ def merge(
     """
     if len(datasets) < 2:
         raise InputError(f"merge needs at least two datasets, got {len(datasets)}")
-    found = [raw_dataset(d) for d in datasets]
-    if len({d.name for d in found}) < len(found):
-        raise InputError(f"merge needs different datasets, got {', '.join(d.name for d in found)}")
-    keys = [{str(given), dataset.name} for given, dataset in zip(datasets, found, strict=True)]
+    raws = [raw_dataset(d) for d in datasets]
+    if len({d.name for d in raws}) < len(raws):
+        raise InputError(f"merge needs different datasets, got {', '.join(d.name for d in raws)}")
+    keys = [{str(given), dataset.name} for given, dataset in zip(datasets, raws, strict=True)]
     renamed = dict(class_names or {})
     unused = [name for name in renamed if not any(name[0] in key for key in keys)]
     if unused:
         raise InputError(f"class {unused[0][1]!r} is renamed in {unused[0][0]}, which is not merged")
     sources = [
         _source(d, {old: new for (of, old), new in renamed.items() if of in key}, same_channels or {})
-        for d, key in zip(found, keys, strict=True)
+        for d, key in zip(raws, keys, strict=True)
     ]
     channels = [c for c in sources[0].channels if all(c in s.channels for s in sources)]
     if not channels:
         has = "; ".join(f"{s.dataset.name} has {', '.join(s.channels)}" for s in sources)
         raise InputError(f"the datasets share no channel: {has}")
     labels, spelling = _union_of_classes(sources), sources[0].spelling
-    cases = [case for source in sources for case in _cases(source, {c: spelling[c] for c in channels}, labels, prefix)]
+    names = {channel: spelling[channel] for channel in channels}
+    colour = _are_colour_images(sources, channels)
+    cases = [case for source in sources for case in _cases(source, names, labels, prefix, colour)]
     _check_different_names(cases, options)
     release = Release(
-        tuple(spelling[c] for c in channels), tuple(cases), labels, notes=tuple(_dropped(sources, channels))
+        channels=(_COLOUR,) if colour else tuple(names.values()),
+        cases=tuple(cases),
+        labels=labels,
+        notes=tuple(_dropped(sources, channels)),
+        file_channels=tuple(names.values()) if colour else (),
     )
     own = {
         "same": dict(same_channels or {}),
@@ -118,7 +128,14 @@ def _source(dataset: RawDataset, renamed: Mapping[str, str], same: Mapping[str, 
     classes = {renamed.get(name, name): values[0] for name, values in dataset.foreground_labels.items()}
     if len(classes) < len(dataset.foreground_labels):
         raise InputError(f"{dataset.name}: two classes would both be named {', '.join(classes)}")
-    return _Source(dataset, channels, spelling, classes)
+    return _Source(
+        dataset=dataset,
+        channels=channels,
+        spelling=spelling,
+        classes=classes,
+        training=dataset.training_cases(),
+        test=dataset.test_cases(),
+    )
 
 
 def _union_of_classes(sources: Sequence[_Source]) -> dict[str, int]:
@@ -139,24 +156,58 @@ def _check_different_names(cases: Sequence[SourceCase], options: Options) -> Non
             )
 
 
-def _cases(source: _Source, channels: Mapping[str, str], labels: Mapping[str, int], prefix: bool) -> list[SourceCase]:
+def _are_colour_images(sources: Sequence[_Source], channels: Sequence[str]) -> bool:
+    """Whether the sources hold colour images: one file with several channels, which stays one file.
+
+    Raises:
+        InputError: some hold colour images and others do not, or their channels are not the same in the same order.
+    """
+    in_one_file = {
+        source.dataset.name: len(source.channels) > 1 and any(len(case.images) == 1 for case in source.all_cases)
+        for source in sources
+    }
+    if not any(in_one_file.values()):
+        return False
+    for source in sources:
+        files = {len(case.images) for case in source.all_cases}
+        if files != {1} or list(source.channels) != list(channels):
+            raise InputError(
+                f"{source.dataset.name}: colour images are merged with colour images of the same channels alone, "
+                f"expected one image per case with {', '.join(channels)}, found {', '.join(source.channels)} in "
+                f"{' or '.join(map(str, sorted(files)))} images"
+            )
+    return True
+
+
+def _cases(
+    source: _Source, channels: Mapping[str, str], labels: Mapping[str, int], prefix: bool, colour: bool
+) -> list[SourceCase]:
     values = {value: labels[name] for name, value in source.classes.items()}
     if source.dataset.ignore_label is not None:
         values[source.dataset.ignore_label] = labels["ignore"]
     dataset = source.dataset
-    training, test = dataset.training_cases(), dataset.test_cases()
-    patients, _ = patients_of([c.name for c in [*training, *test]], dataset.folder)
+    patients, _ = patients_of([c.name for c in source.all_cases], dataset.folder)
     time_points = _time_points(dataset)
     before = f"{dataset.name}_" if prefix else ""
 
     def case(c: Case, split: Split) -> SourceCase:
-        images = {name: VolumeFile(c.images[source.channels[key]]) for key, name in channels.items()}
+        places = {_COLOUR: 0} if colour else {name: source.channels[key] for key, name in channels.items()}
+        images = {name: VolumeFile(c.images[place], colour) for name, place in places.items()}
         label = None if c.label is None else VolumeFile(c.label)
         time_point = time_points.get(c.name, "")
         name, patient = (f"{before}{n}" for n in (c.name, patients[c.name]))
-        return SourceCase(name, patient, dataset.name, images, label, LabelMap(values), time_point, split)
+        return SourceCase(
+            name=name,
+            patient=patient,
+            source=dataset.name,
+            images=images,
+            label=label,
+            label_map=LabelMap(values),
+            time_point=time_point,
+            split=split,
+        )
 
-    return [case(c, "train") for c in training] + [case(c, "test") for c in test]
+    return [case(c, "train") for c in source.training] + [case(c, "test") for c in source.test]
 
 
 def _time_points(dataset: RawDataset) -> dict[str, str]:

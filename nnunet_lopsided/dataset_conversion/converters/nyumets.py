@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     Release,
     SourceCase,
@@ -42,7 +42,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         InputError: the folder does not exist, or a channel is not known.
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
-    found, names = Gatherer(source), {}
+    found, names = Gatherer(source=source), {}
     for path in files_below(source):
         match, study = _FILE.fullmatch(path.name), path.parent
         patient = study.parent.parent
@@ -53,17 +53,17 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
             found.add(name, _ROLES[match[1].lower()], path)
     cases = [
         SourceCase(
-            name,
-            patient,
-            found.folder_of(name, LABEL),
-            volumes(found.files[name], chosen),
-            VolumeFile(found.files[name][LABEL]),
-            NONZERO,
-            study,
+            name=name,
+            patient=patient,
+            source=found.folder_of(name, LABEL),
+            images=volumes(found.files[name], chosen),
+            label=VolumeFile(found.files[name][LABEL]),
+            label_map=POSITIVE,
+            time_point=study,
         )
         for name, (patient, study) in sorted(names.items())
         if LABEL in found.files[name]
     ]
     left_out = len(names) - len(cases)
     notes = [NOTE, f"{left_out} studies without {LABEL} are left out"] if left_out else [NOTE]
-    return Release(chosen, tuple(cases), problems=tuple(found.problems), notes=(*found.notes, *notes))
+    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=(*found.notes, *notes))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.label_values import unknown_label_values
 
 Split = Literal["train", "test"]
 TARGETS = ("ET", "TC", "WT")
@@ -24,7 +25,7 @@ class LabelMap:
     """Which label values a release may hold, and what becomes of them; 0 stays 0.
 
     Attributes:
-        values: new value of every known value; None: every value but 0 becomes 1.
+        values: new value of every known value; None: every positive whole number becomes 1.
         fixes: values that are read as others, see :meth:`with_fix`.
 
     Example:
@@ -43,28 +44,22 @@ class LabelMap:
         """The new label map, of the same shape.
 
         Raises:
-            InputError: the array holds a value that is not known, or is not an integer.
+            InputError: the array holds a value that is not known; without ``values`` one that is no positive whole
+                number: a resampled mask holds fractions, a field of view may be filled with -1024.
         """
+        not_fixed = array[~np.isin(array, list(self.fixes))] if self.fixes else array
+        problem = unknown_label_values(not_fixed, None if self.values is None else {*self.values, *self.fixes})
+        if problem:
+            raise InputError(problem)
         new = np.zeros(array.shape, np.uint8)
         if self.values is None:
-            if np.isnan(array).any():
-                raise InputError("the label holds NaN")
-            new[array != 0] = 1
-            for stray, meant in self.fixes.items():
-                new[array == stray] = meant != 0
-            return new
-        values = {**self.values, **{stray: self.values.get(meant, 0) for stray, meant in self.fixes.items()}}
-        nonzero = array != 0
-        found = np.unique(array[nonzero])
-        unknown = [value for value in found.tolist() if value not in values and value != 0]
-        if unknown:
-            known = ", ".join(str(v) for v in sorted({0, *values}))
-            n = int((array == unknown[0]).sum()) if unknown[0] == unknown[0] else int(np.isnan(array).sum())
-            names = ", ".join(f"{v:g}" for v in unknown)
-            raise InputError(f"unknown label value {names} in {n} voxels, expected {known}")
-        for value in found.tolist():
-            if values.get(int(value)):
-                new[array == value] = values[int(value)]
+            new[array > 0] = 1
+            meanings = {stray: int(meant != 0) for stray, meant in self.fixes.items()}
+        else:
+            meanings = {**self.values, **{stray: self.values.get(meant, 0) for stray, meant in self.fixes.items()}}
+        for value, meaning in meanings.items():
+            if value != 0:
+                new[array == value] = meaning
         return new
 
     def with_fix(self, fix: Mapping[int, int]) -> LabelMap:
@@ -74,7 +69,7 @@ class LabelMap:
             InputError: one is to be read as a value that is neither 0 nor known.
 
         Example:
-            >>> NONZERO.with_fix({6: 0}).apply(np.array([0, 1, 6])).tolist()
+            >>> POSITIVE.with_fix({6: 0}).apply(np.array([0, 1, 6])).tolist()
             [0, 1, 0]
         """
         for stray, meant in fix.items():
@@ -85,7 +80,7 @@ class LabelMap:
 
 
 BINARY = LabelMap({1: 1})
-NONZERO = LabelMap(None)
+POSITIVE = LabelMap(None)
 
 
 def brats_labels(target: str) -> LabelMap:
@@ -100,7 +95,7 @@ def brats_labels(target: str) -> LabelMap:
     return LabelMap({value: int(value in lesion) for value in (1, 2, 3, 4)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceCase:
     """One case of a release.
 
@@ -125,7 +120,7 @@ class SourceCase:
     split: Split = "train"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """What was found below a folder.
 
@@ -137,6 +132,7 @@ class Release:
         problems: (case, what is wrong) as far as it shows without reading; refused with what reading finds.
         notes: what the user must know.
         folds: folds that belong to the release or its paper, of case names; None: five folds by patient.
+        file_channels: what the one image of every case holds, where it is a colour image of several channels.
     """
 
     channels: tuple[str, ...]
@@ -146,6 +142,12 @@ class Release:
     problems: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     folds: tuple[Mapping[str, list[str]], ...] | None = None
+    file_channels: tuple[str, ...] = ()
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The channels that nnU-Net will read, for dataset.json."""
+        return self.file_channels or self.channels
 
 
 def files_below(source: Path) -> list[Path]:
@@ -177,7 +179,7 @@ def _first_visit(folder: str, seen: set[str]) -> bool:
     return new
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Gatherer:
     """Collects the files of each case by role (a channel or the label), and what is wrong with them.
 
@@ -192,6 +194,11 @@ class Gatherer:
 
     def add(self, case: str, role: str, path: Path) -> None:
         """Note that ``path`` is the ``role`` of ``case``."""
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            self.problems.append((case, f"the name of {self.shown(path)!a} is not UTF-8: rename the file"))
+            return
         roles = self.files.setdefault(case, {})
         other = roles.get(role)
         if other is None:
@@ -235,7 +242,9 @@ def split_by_folder(folder: str) -> Split | None:
     return None
 
 
-def selected_channels(wanted: Iterable[str] | None, default: tuple[str, ...], all_channels: Iterable[str]) -> tuple:
+def selected_channels(
+    wanted: Iterable[str] | None, default: tuple[str, ...], all_channels: Iterable[str]
+) -> tuple[str, ...]:
     """The channels the user wants, spelled as the release spells them.
 
     Raises:

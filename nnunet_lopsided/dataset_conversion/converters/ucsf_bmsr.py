@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
-    NONZERO,
+    POSITIVE,
     Gatherer,
     Release,
     SourceCase,
@@ -39,8 +39,8 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
-    label_role, label_map = ("seg", NONZERO) if target is None else ("BraTS-seg", brats_labels(target))
-    found, names = Gatherer(source), {}
+    label_role, label_map = ("seg", POSITIVE) if target is None else ("BraTS-seg", brats_labels(target))
+    found, names = Gatherer(source=source), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
@@ -53,5 +53,16 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
         label = VolumeFile(files[label_role]) if label_role in files else None
         split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
         images = volumes(files, chosen)
-        cases.append(SourceCase(name, patient, folder, images, label, label_map, time_point, split))
-    return Release(chosen, tuple(cases), problems=tuple(found.problems), notes=(*found.notes, NOTE))
+        cases.append(
+            SourceCase(
+                name=name,
+                patient=patient,
+                source=folder,
+                images=images,
+                label=label,
+                label_map=label_map,
+                time_point=time_point,
+                split=split,
+            )
+        )
+    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=(*found.notes, NOTE))

@@ -29,9 +29,15 @@ class Volume(Protocol):
 
 @dataclass(frozen=True)
 class VolumeFile:
-    """One file that holds a whole 2D or 3D image."""
+    """One file that holds a whole 2D or 3D image.
+
+    Attributes:
+        path: the file.
+        colour: whether it may hold several values per voxel; then its mean is read, and the file itself is linked.
+    """
 
     path: Path
+    colour: bool = False
 
     @property
     def ending(self) -> str:
@@ -39,15 +45,20 @@ class VolumeFile:
         return next((e for e in IMAGE_ENDINGS if self.path.name.lower().endswith(e)), self.path.suffix.lower())
 
     def header(self) -> Header:
-        check_complete(self.path)
+        self._check()
         if self.ending not in (".nii", ".nii.gz", ".mhd"):
-            image = read_image(self.path)
+            image = read_image(self.path, self.colour)
             return Header(image.array.shape, image.geometry)
-        return read_header(self.path)
+        return read_header(self.path, self.colour)
 
     def read(self) -> Image:
+        self._check()
+        return read_image(self.path, self.colour)
+
+    def _check(self) -> None:
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for without end
+            raise InputError(f"expected a file, found something else: {self.path}")
         check_complete(self.path)
-        return read_image(self.path)
 
 
 @dataclass(frozen=True)

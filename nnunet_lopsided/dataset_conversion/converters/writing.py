@@ -2,99 +2,33 @@
 
 from __future__ import annotations
 
-import errno
-import gzip
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase
-from nnunet_lopsided.dataset_conversion.converters.volumes import Volume, VolumeFile
+from nnunet_lopsided.dataset_conversion.converters.case_checking import check_case
+from nnunet_lopsided.dataset_conversion.converters.case_files import FOLDER_SUFFIX, image_names, write_case
+from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
+from nnunet_lopsided.dataset_conversion.converters.release import Release, SourceCase
+from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.images import Geometry, Header, Image, difference, write_image
-from nnunet_lopsided.nnunet.lesion_labels import label_lesions
-from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.paths import check_case_name, new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.patients import CASES_FILE
-from nnunet_lopsided.nnunet.raw import link_file, new_raw_dataset
-from nnunet_lopsided.nnunet.splitting import (
-    check_fraction,
-    choose_test_patients,
-    folds_by_patient,
-    most_lesions,
-)
+from nnunet_lopsided.nnunet.raw import new_raw_dataset
+from nnunet_lopsided.nnunet.splitting import choose_test_patients, folds_by_patient, most_lesions
 
 CONVERSION_FILE = "conversion.json"
 # Kept if all images of a release have it. Of the others, .nii would cost more in label maps than linking saves, and
 # nnU-Net does not read .mhd.
-LINKED_ENDINGS = (".nii.gz", ".nrrd", ".mha", ".png", ".bmp")
-_SUFFIX = {"train": "Tr", "test": "Ts"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a dataset is written.
-
-    Attributes:
-        dataset_id: 1 to 999, not in use below any nnU-Net path.
-        name: folder name after ``DatasetXXX_``.
-        copy: copy files that would be linked.
-        missing_channel: refuse cases that lack a channel, or leave them out.
-        fix_geometry: a label of the images' shape takes their geometry where it differs.
-        label_fixes: by case: label values to be read as others, besides those the converter knows.
-        exclude: cases to leave out.
-        test_cases: cases or patients to hold out; all cases of the patient go.
-        test_fraction: share of the patients to hold out.
-        seed: for ``test_fraction`` and the folds.
-        overwrite: replace an earlier conversion of the same id and name.
-        n_processes: cases worked on at the same time.
-    """
-
-    dataset_id: int
-    name: str
-    copy: bool = False
-    missing_channel: Literal["error", "skip"] = "error"
-    fix_geometry: bool = False
-    label_fixes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    exclude: frozenset[str] = frozenset()
-    test_cases: frozenset[str] = frozenset()
-    test_fraction: float | None = None
-    seed: int = 0
-    overwrite: bool = False
-    n_processes: int = 2
-
-    def __post_init__(self) -> None:
-        """Raise :class:`InputError` where the test fraction is out of range, before anything is read."""
-        if self.test_fraction is not None:
-            check_fraction(self.test_fraction)
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What was written.
-
-    Attributes:
-        folder: the dataset.
-        n_train: training cases.
-        n_test: test cases.
-        n_lesions: lesions in all labels.
-        notes: what the user must know.
-    """
-
-    folder: Path
-    n_train: int
-    n_test: int
-    n_lesions: int
-    notes: tuple[str, ...]
+COLOUR_ENDINGS = (".png", ".bmp")
+LINKED_ENDINGS = (".nii.gz", ".nrrd", ".mha", *COLOUR_ENDINGS)
 
 
 @dataclass(frozen=True)
@@ -133,19 +67,25 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
     cases, notes = _wanted(release, options, problems)
     problems += _patients_on_both_sides(cases)
     ending = _common_ending(cases)
+    for case in cases:
+        check_case_name(case.name, case.source, ending)
+    if release.file_channels and ending not in COLOUR_ENDINGS:
+        raise InputError(
+            f"images with several channels in one file are merged if all end in one of {' or '.join(COLOUR_ENDINGS)}"
+        )
     final = nnunet_path("nnUNet_raw") / new_dataset_name(options.dataset_id, options.name)
-    for side in sorted({_SUFFIX[case.split] for case in cases} | {"Tr"}):
+    for side in sorted({FOLDER_SUFFIX[case.split] for case in cases} | {"Tr"}):
         (folder / f"images{side}").mkdir()
         (folder / f"labels{side}").mkdir()
 
     def work(case: SourceCase) -> _Done | None:
         try:
-            checked = _check(case, release, options)
+            checked = check_case(case, release, options)
         except InputError as error:
             problems.append(f"case {case.name}: {error}")
             return None
         if not problems:
-            _write(checked, folder, final, release, ending, options.copy)
+            write_case(checked, folder, final, release, ending, options.copy)
         return _Done(case, checked.n_lesions, checked.geometry_fix)
 
     done = [result for result in for_each(work, cases, options.n_processes, "cases") if result is not None]
@@ -168,7 +108,7 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
             "tool": "nnunet-lopsided",
             "version": __version__,
             **settings,
-            "channels": list(release.channels),
+            "channels": list(release.channel_names),
             "seed": options.seed,
             "test_fraction": options.test_fraction,
             "n_train": n_train,
@@ -178,7 +118,13 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
             "notes": notes,
         },
     )
-    return Converted(final, n_train, len(done) - n_train, sum(d.n_lesions or 0 for d in done), tuple(notes))
+    return Converted(
+        folder=final,
+        n_train=n_train,
+        n_test=len(done) - n_train,
+        n_lesions=sum(d.n_lesions or 0 for d in done),
+        notes=tuple(notes),
+    )
 
 
 def _wanted(release: Release, options: Options, problems: list[str]) -> tuple[list[SourceCase], list[str]]:
@@ -237,137 +183,10 @@ def _patients_on_both_sides(cases: Iterable[SourceCase]) -> list[str]:
 
 def _common_ending(cases: Iterable[SourceCase]) -> str:
     """The ending all images share if nnU-Net reads it and links pay, else ``.nii.gz``."""
-    found = {
+    endings = {
         volume.ending if isinstance(volume, VolumeFile) else "" for case in cases for volume in case.images.values()
     }
-    return found.pop() if len(found) == 1 and found <= set(LINKED_ENDINGS) else ".nii.gz"
-
-
-@dataclass(frozen=True)
-class _Checked:
-    case: SourceCase
-    label: Image | None
-    label_is_as_in_source: bool
-    n_lesions: int | None
-    geometry_fix: str | None
-
-
-def _check(case: SourceCase, release: Release, options: Options) -> _Checked:
-    """Read everything of a case.
-
-    Raises:
-        InputError: all that is wrong with it, without its name.
-    """
-    problems: list[str] = []
-    headers: dict[str, Header] = {}
-    for channel, volume in case.images.items():
-        try:
-            headers[channel] = volume.header()
-        except InputError as error:
-            problems.append(f"channel {channel}: {error}")
-    label, new_array = None, None
-    if case.label is not None:
-        try:
-            label = case.label.read()
-            new_array = _label_map(case, release, options).apply(label.array)
-        except InputError as error:
-            problems.append(f"label {case.label.path}: {error}" if label is not None else f"label: {error}")
-    target, fix = _common_geometry(headers, label, case, options.fix_geometry, problems)
-    if problems:
-        raise InputError("; ".join(problems))
-    if label is None or new_array is None or target is None:
-        return _Checked(case, None, False, None, None)
-    same = np.issubdtype(label.array.dtype, np.integer) and target is label.geometry
-    new = Image(new_array, target)
-    n_lesions = len(label_lesions(new, release.labels.get("ignore")))
-    return _Checked(case, new, bool(same and np.array_equal(new_array, label.array)), n_lesions, fix)
-
-
-def _label_map(case: SourceCase, release: Release, options: Options) -> LabelMap:
-    return case.label_map.with_fix({**release.label_fixes.get(case.name, {}), **options.label_fixes.get(case.name, {})})
-
-
-def _common_geometry(
-    headers: Mapping[str, Header], label: Image | None, case: SourceCase, fix_geometry: bool, problems: list[str]
-) -> tuple[Geometry | None, str | None]:
-    """The geometry the label is written with, and how its own differed if that was beyond the tolerance."""
-    if not headers:
-        return None, None
-    first_name, first = next(iter(headers.items()))
-    expected, whose = (first, f"channel {first_name}")
-    fix = None
-    if label is not None:
-        own = Header(label.array.shape, label.geometry)
-        fix = difference(first, own) if fix_geometry and first.shape == own.shape else None
-        if fix is None:
-            expected, whose = own, "the label"
-    for channel, header in headers.items():
-        differing = difference(header, expected)
-        if differing is None and not np.allclose(first.geometry.spacing_mm, header.geometry.spacing_mm):
-            differing = f"nnU-Net refuses channels of different spacing, {difference(header, first, 0)}"
-        if differing:
-            problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {differing}")
-    if label is None:
-        return first.geometry, None
-    # nnU-Net compares spacings more strictly than we do.
-    close = np.allclose(first.geometry.spacing_mm, expected.geometry.spacing_mm)
-    return (label.geometry if fix is None and close else first.geometry), fix
-
-
-def _write(checked: _Checked, folder: Path, final: Path, release: Release, ending: str, copy: bool) -> None:
-    case, side = checked.case, _SUFFIX[checked.case.split]
-    for channel, name in zip(release.channels, _image_names(case, ending), strict=True):
-        _place(case.images[channel], folder / f"images{side}" / name, final, copy)
-    if checked.label is None or case.label is None:
-        return
-    target = folder / f"labels{side}" / f"{case.name}{ending}"
-    linkable = isinstance(case.label, VolumeFile) and case.label.ending == ending
-    if linkable and checked.label_is_as_in_source:
-        _place(case.label, target, final, copy)
-    else:
-        write_checked(target, checked.label)
-
-
-def _image_names(case: SourceCase, ending: str) -> list[str]:
-    return [f"{case.name}_{index:04d}{ending}" for index in range(len(case.images))]
-
-
-def _place(volume: Volume, target: Path, final: Path, copy: bool) -> None:
-    ending = volume.ending if isinstance(volume, VolumeFile) else ""
-    if ending and target.name.endswith(ending):
-        if copy:
-            shutil.copyfile(volume.path, target)
-        else:
-            _link(target, volume.path, final)
-    elif ending == ".nii" and target.name.endswith(".nii.gz"):
-        # Without a name and a time in the header, so that the same voxels give the same bytes.
-        with (
-            volume.path.open("rb") as source,
-            target.open("wb") as file,
-            gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as zipped,
-        ):
-            shutil.copyfileobj(source, zipped, 1 << 20)
-    else:
-        write_checked(target, volume.read())
-
-
-def _link(link: Path, target: Path, final: Path) -> None:
-    try:
-        link_file(link, target, final)
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
-            raise InputError(f"{link.parent} is on a file system without symbolic links: use --copy") from error
-        raise
-
-
-def write_checked(path: Path, image: Image) -> None:
-    """Write an image and look whether it is all there: SimpleITK says nothing when the disk is full."""
-    try:
-        write_image(path, image)
-        check_complete(path)
-    except (RuntimeError, InputError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise OSError(f"cannot write {path}: the file is incomplete, is the disk full? ({reason})") from error
+    return endings.pop() if len(endings) == 1 and endings <= set(LINKED_ENDINGS) else ".nii.gz"
 
 
 def _hold_out(done: Sequence[_Done], folder: Path, ending: str, fraction: float, seed: int) -> list[_Done]:
@@ -379,7 +198,7 @@ def _hold_out(done: Sequence[_Done], folder: Path, ending: str, fraction: float,
     moved = []
     for d in done:
         if d.case.split == "train" and d.case.patient in chosen:
-            for kind, names in (("images", _image_names(d.case, ending)), ("labels", [f"{d.case.name}{ending}"])):
+            for kind, names in (("images", image_names(d.case, ending)), ("labels", [f"{d.case.name}{ending}"])):
                 for name in names:
                     (folder / f"{kind}Tr" / name).rename(folder / f"{kind}Ts" / name)
             d = replace(d, case=replace(d.case, split="test"))
@@ -393,7 +212,7 @@ def _write_lists(folder: Path, release: Release, options: Options, done: Sequenc
     write_json(
         folder / "dataset.json",
         {
-            "channel_names": {str(i): name for i, name in enumerate(release.channels)},
+            "channel_names": {str(i): name for i, name in enumerate(release.channel_names)},
             "labels": dict(release.labels),
             "numTraining": len(training),
             "file_ending": ending,

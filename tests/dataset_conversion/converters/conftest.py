@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.dataset_conversion.converters import convert
-from nnunet_lopsided.dataset_conversion.converters.writing import Converted, Options
+from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 
 SHAPE = (4, 6, 8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.dataset_conversion.converters.merge import merge
-from nnunet_lopsided.dataset_conversion.converters.writing import Options
+from nnunet_lopsided.dataset_conversion.converters.options import Options
 from nnunet_lopsided.errors import InputError
 
 
@@ -43,7 +43,7 @@ def two(tree, raw) -> tuple[Path, Path]:
 def test_union(two, raw, a_label, verify) -> None:
     from nnunet_lopsided.images import read_image
 
-    converted = merge([501, "Dataset502_MS"], Options(510, "Both"), same_channels={"T1post": "t1c"})
+    converted = merge([501, "Dataset502_MS"], Options(dataset_id=510, name="Both"), same_channels={"T1post": "t1c"})
     folder = converted.folder
     content = json.loads((folder / "dataset.json").read_text())
     assert content["channel_names"] == {"0": "t1c", "1": "FLAIR"}
@@ -68,12 +68,18 @@ def test_union(two, raw, a_label, verify) -> None:
 def test_classes_of_one_name_are_one_class_unless_renamed(tree, raw) -> None:
     for number, case in ((501, "a"), (502, "b")):
         add(tree, raw, number, f"D{number}", ["CT"], {"background": 0, "lesion": 1}, {case: (1,)})
-    same = merge([501, 502], Options(510, "Same"))
+    same = merge([501, 502], Options(dataset_id=510, name="Same"))
     assert json.loads((same.folder / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1}
-    renamed = merge([501, 502], Options(511, "Two"), class_names={("501", "lesion"): "cyst", ("502", "lesion"): "node"})
+    renamed = merge(
+        [501, 502],
+        Options(dataset_id=511, name="Two"),
+        class_names={("501", "lesion"): "cyst", ("502", "lesion"): "node"},
+    )
     labels = json.loads((renamed.folder / "dataset.json").read_text())["labels"]
     assert labels == {"background": 0, "cyst": 1, "node": 2}
-    by_name = merge([501, 502], Options(512, "Three"), class_names={("Dataset502_D502", "lesion"): "node"})
+    by_name = merge(
+        [501, 502], Options(dataset_id=512, name="Three"), class_names={("Dataset502_D502", "lesion"): "node"}
+    )
     labels = json.loads((by_name.folder / "dataset.json").read_text())["labels"]
     assert labels == {"background": 0, "lesion": 1, "node": 2}
 
@@ -83,7 +89,7 @@ def test_the_ignore_label_comes_last(tree, raw, a_label) -> None:
 
     add(tree, raw, 501, "A", ["CT"], {"background": 0, "x": 1, "ignore": 2}, {"a": (1, 2)})
     add(tree, raw, 502, "B", ["CT"], {"background": 0, "y": 1}, {"b": (1,)})
-    converted = merge([501, 502], Options(510, "Both"))
+    converted = merge([501, 502], Options(dataset_id=510, name="Both"))
     labels = json.loads((converted.folder / "dataset.json").read_text())["labels"]
     assert labels == {"background": 0, "x": 1, "y": 2, "ignore": 3}
     np.testing.assert_array_equal(read_image(converted.folder / "labelsTr" / "a.nii.gz").array, a_label(1, 3))
@@ -95,7 +101,7 @@ def test_test_sets_and_patients_of_the_sources(tree, raw) -> None:
     first = add(tree, raw, 501, "A", ["CT"], plain, {"a0": (1,), "a1": (1,), "a2": (1,), "t1": (1,)})
     add(tree, raw, 502, "B", ["CT"], plain, {"b": (1,), "t2": None})
     (first / "cases.csv").write_text("case,patient,time_point\na0,A,0\na1,A,1\na2,C,0\nt1,D,0\n")
-    converted = merge([501, 502], Options(510, "Both"))
+    converted = merge([501, 502], Options(dataset_id=510, name="Both"))
     assert sorted(p.name for p in (converted.folder / "imagesTs").iterdir()) == ["t1_0000.nii.gz", "t2_0000.nii.gz"]
     assert sorted(p.name for p in (converted.folder / "labelsTs").iterdir()) == ["t1.nii.gz"]
     folds = json.loads((converted.folder / "splits_final.json").read_text())
@@ -103,14 +109,14 @@ def test_test_sets_and_patients_of_the_sources(tree, raw) -> None:
 
     (first / "cases.csv").write_text("case,patient,time_point\na0,A,0\na1,A,1\na2,C,0\nt1,C,1\n")
     with pytest.raises(InputError, match=r"patient C is in the training set \(a2\) and in the test set \(t1\)"):
-        merge([501, 502], Options(511, "Clash"))
+        merge([501, 502], Options(dataset_id=511, name="Clash"))
 
 
 def test_equal_names_with_a_prefix(tree, raw) -> None:
     for number in (501, 502):
         add(tree, raw, number, f"D{number}", ["CT"], {"background": 0, "lesion": 1}, {"a": (1,), "b": (1,)})
     names = {("501", "lesion"): "cyst"}
-    converted = merge([501, 502], Options(510, "Both"), class_names=names, prefix=True)
+    converted = merge([501, 502], Options(dataset_id=510, name="Both"), class_names=names, prefix=True)
     expected = [f"Dataset{number}_D{number}_{case}" for number in (501, 502) for case in "ab"]
     assert sorted(p.name for p in (converted.folder / "labelsTr").iterdir()) == [f"{name}.nii.gz" for name in expected]
     about = json.loads((converted.folder / "conversion.json").read_text())
@@ -141,5 +147,51 @@ def test_refused(tree, raw, two, datasets, options, message) -> None:
     add(tree, raw, 505, "Regions", ["FLAIR"], {"background": 0, "whole": [1, 2], "core": [2]}, {"d": (1,)})
     before = sorted(raw.iterdir())
     with pytest.raises(InputError, match=message):
-        merge(datasets, Options(510, "Both"), **options)
+        merge(datasets, Options(dataset_id=510, name="Both"), **options)
     assert sorted(raw.iterdir()) == before
+
+
+def colour_dataset(raw: Path, number: int, case: str, channels: int = 3) -> Path:
+    """A dataset of one colour image, of which nnU-Net reads three channels from one file."""
+    import PIL.Image
+
+    folder = raw / f"Dataset{number}_Cells"
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+    colours = np.random.default_rng(number).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    PIL.Image.fromarray(colours).save(folder / "imagesTr" / f"{case}_0000.png")
+    label = np.zeros((6, 8), np.uint8)
+    label[2, 3] = 1
+    PIL.Image.fromarray(label).save(folder / "labelsTr" / f"{case}.png")
+    content = {
+        "channel_names": {str(i): "RGB"[i] for i in range(channels)},
+        "labels": {"background": 0, "nucleus": 1},
+        "numTraining": 1,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_colour_images_stay_one_file(raw) -> None:
+    first, _ = colour_dataset(raw, 501, "a"), colour_dataset(raw, 502, "b")
+    merged = merge([501, 502], Options(dataset_id=510, name="Both")).folder
+    assert json.loads((merged / "dataset.json").read_text())["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+    assert sorted(path.name for path in (merged / "imagesTr").iterdir()) == ["a_0000.png", "b_0000.png"]
+    assert (merged / "imagesTr" / "a_0000.png").resolve() == first / "imagesTr" / "a_0000.png"
+
+
+def test_a_colour_image_has_as_many_channels_as_dataset_json(raw) -> None:
+    colour_dataset(raw, 501, "a")
+    colour_dataset(raw, 502, "b", channels=2)
+    message = r"Dataset502_Cells, case b: expected 2 channel images, found _0000: _0001 \(G\) is missing"
+    with pytest.raises(InputError, match=message):
+        merge([501, 502], Options(dataset_id=510, name="Both"))
+
+
+def test_a_case_that_lacks_a_channel_is_not_merged(tree, raw, two) -> None:
+    (two[0] / "imagesTr" / "a_0000.nii.gz").unlink()
+    with pytest.raises(
+        InputError, match=r"Dataset501_Mets, case a: expected 3 channel images, .*_0000 \(t1c\) is missing"
+    ):
+        merge([501, 502], Options(dataset_id=510, name="Both"), same_channels={"T1post": "t1c"})

@@ -7,7 +7,7 @@ import pytest
 
 from nnunet_lopsided.dataset_conversion.converters.release import (
     BINARY,
-    NONZERO,
+    POSITIVE,
     LabelMap,
     files_below,
     split_by_folder,
@@ -18,9 +18,9 @@ from nnunet_lopsided.errors import InputError
 def test_label_map() -> None:
     new = LabelMap({1: 0, 2: 5}).apply(np.array([[0, 1], [2, 2]], np.float32))
     assert (new.tolist(), new.dtype) == ([[0, 0], [5, 5]], np.uint8)
-    assert NONZERO.apply(np.array([0, -3, 700])).tolist() == [0, 1, 1]
+    assert POSITIVE.apply(np.array([0, 3, 700])).tolist() == [0, 1, 1]
     assert BINARY.with_fix({6: 1, 7: 0}).apply(np.array([0, 1, 6, 7])).tolist() == [0, 1, 1, 0]
-    assert NONZERO.with_fix({6: 0, 7: 1}).apply(np.array([0, 1, 6, 7, 8])).tolist() == [0, 1, 0, 1, 1]
+    assert POSITIVE.with_fix({6: 0, 7: 1}).apply(np.array([0, 1, 6, 7, 8])).tolist() == [0, 1, 0, 1, 1]
 
 
 def test_a_fix_must_mean_a_known_value() -> None:
@@ -44,7 +44,7 @@ def test_unknown_values(array, message) -> None:
 
 def test_nan_is_no_lesion() -> None:
     with pytest.raises(InputError, match="the label holds NaN"):
-        NONZERO.apply(np.array([0, np.nan]))
+        POSITIVE.apply(np.array([0, np.nan]))
 
 
 def test_files_below(tmp_path) -> None:

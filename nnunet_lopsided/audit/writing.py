@@ -1,45 +1,56 @@
-"""Writing an audit, and reading it again: audit.json, audit.csv, audit.html and label maps of the candidates."""
+"""Writing an audit: audit.json, audit.csv, audit.html and label maps of the candidates."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.auditing import Audit, Candidate
+from nnunet_lopsided.audit.auditing import Audit
+from nnunet_lopsided.audit.candidates import Candidate
+from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
+from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
-from nnunet_lopsided.files.json import file_digest, read_json, write_json
+from nnunet_lopsided.files.json import file_digest, write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import read_table, write_table
 from nnunet_lopsided.images import Image, read_header, write_image
-from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset
 
-SCHEMA_VERSION = 1
-RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
-MARKS = (RECORD, TABLE)
 COLUMNS = (
-    *("audit", "rank", "case", "candidate", "patient", "fold"),
-    *("centroid_z", "centroid_y", "centroid_x", "x_mm", "y_mm", "z_mm", "diameter_mm", "n_voxels"),
-    *("score", "likeness", "mean_probability", "max_probability", "sum", "sqrt", "agreement", "label"),
+    "audit",
+    "rank",
+    "case",
+    "candidate",
+    "patient",
+    "fold",
+    "centroid_z",
+    "centroid_y",
+    "centroid_x",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "diameter_mm",
+    "n_voxels",
+    "score",
+    "likeness",
+    "mean_probability",
+    "max_probability",
+    "sum",
+    "sqrt",
+    "agreement",
+    "label",
 )
-_NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
-_RECORD_SHAPE = {
-    **{"schema_version": int, "id": str, "dataset": str, "models": [{"trainer": str}], "miss_rate": dict},
-    "counts": {"candidates": int},
-    "settings": {"label": (str, type(None)), "tolerance_mm": float, "connectivity": (int, type(None))},
-    "cases": {str: {"label_sha256": str}},
-}
 
 
 def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
@@ -82,13 +93,13 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
         InputError: the target is refused or cannot be written, or an image cannot be read.
     """
     from nnunet_lopsided.audit.audit_page import audit_html
-    from nnunet_lopsided.audit.pictures import candidate_pictures
+    from nnunet_lopsided.audit.candidate_pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]
     with new_output_folder(folder, overwrite, inputs, MARKS, "lopsided-audit") as unfinished:
         record = audit_record(audit)
-        _write_maps(audit, unfinished / MAPS, n_workers)
+        record["maps"] = _write_maps(audit, unfinished / MAPS, n_workers)
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
         pictures = candidate_pictures(audit, n_shown, n_workers)
         (unfinished / PAGE).write_text(audit_html(audit, record, pictures), encoding="utf-8")
@@ -99,10 +110,13 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
 def audit_record(audit: Audit) -> dict[str, Any]:
     """The content of audit.json: plain JSON types, None for what is undefined.
 
-    Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings.
+    Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings. What
+    follows from these is not in it: the detector's numbers, and the digests of the maps, added when these are written.
     """
     inputs, rules = audit.inputs, audit.rules
-    likeness, outside = audit.likeness, outside_estimate(audit.miss_rates)
+    likeness = audit.likeness
+    # With withheld rates no diameter has an estimate, which says nothing of how much is annotated there.
+    outside = None if audit.withheld else outside_estimate(audit.miss_rates)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "tool": "nnunet-lopsided",
@@ -149,9 +163,26 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for candidate in audit.candidates:
-        digest.update(f"{candidate.case}\n{candidate.number}\n{candidate.score:.6g}\n".encode())
+        digest.update(f"{candidate.case}\n{candidate.number}\n{_cell(candidate.score)}\n".encode())
         digest.update(candidate.voxels.tobytes())
-    return {"id": digest.hexdigest()[:16], **content}
+    return {
+        "id": digest.hexdigest()[:16],
+        **content,
+        "detector": _detector(audit.detector),
+        "withheld": audit.withheld or None,
+    }
+
+
+def _detector(detector: Detector) -> dict[str, Any]:
+    return {
+        "annotated_lesions": detector.n_annotated,
+        "annotated_lesions_found": detector.n_found,
+        "sensitivity": detector.sensitivity,
+        "false_positives_per_case": detector.false_positives_per_case,
+        "average_precision": detector.average_precision,
+        "least_sensitivity": LEAST_SENSITIVITY,
+        "least_average_precision": LEAST_AVERAGE_PRECISION,
+    }
 
 
 def _rate(rate: MissRate) -> dict[str, Any]:
@@ -181,57 +212,47 @@ def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[Any]]:
     for rank, c in enumerate(audit.candidates, 1):
         z = [""] * (3 - len(c.centroid))
         yield [
-            *(audit_id, rank, c.case, c.number, c.patient, c.fold),
-            *(*z, *map(_number, c.centroid), *map(_number, c.position_mm), *z, _number(c.diameter_mm), len(c.voxels)),
-            *(_number(c.score), "" if c.likeness is None else _number(c.likeness)),
-            *map(_number, (c.mean_probability, c.max_probability, c.total, c.root)),
-            *(_number(c.agreement), c.label),
-            *(*map(_number, c.contrasts), c.reason, ""),
+            audit_id,
+            rank,
+            c.case,
+            c.number,
+            c.patient,
+            c.fold,
+            *z,
+            *map(_cell, c.centroid),
+            *map(_cell, c.position_mm),
+            *z,
+            _cell(c.diameter_mm),
+            len(c.voxels),
+            *map(_cell, (c.score, c.likeness, c.mean_probability, c.max_probability, c.total, c.root, c.agreement)),
+            c.label,
+            *map(_cell, c.contrasts),
+            c.reason,
+            "",
         ]
 
 
-def _number(value: float) -> str:
-    return f"{value:.6g}"
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
-def _write_maps(audit: Audit, folder: Path, n_workers: int) -> None:
-    """A label map per case with candidates, in which every candidate has its number as value."""
+def _write_maps(audit: Audit, folder: Path, n_workers: int) -> dict[str, str]:
+    """A label map per case with candidates, in which every candidate has its number as value; their digests."""
     folder.mkdir()
     by_case: dict[str, list[Candidate]] = {}
     for candidate in audit.candidates:
         by_case.setdefault(candidate.case, []).append(candidate)
     ending = audit.inputs.dataset.file_ending
 
-    def write(case: AuditedCase) -> None:
+    def write(case: AuditedCase) -> str:
         own = by_case[case.name]
         header = read_header(case.label)
-        array = np.zeros(int(np.prod(header.shape)), np.min_scalar_type(len(own)))
+        flat: NDArray[np.unsignedinteger] = np.zeros(int(np.prod(header.shape)), np.min_scalar_type(len(own)))
         for candidate in own:
-            array[candidate.voxels] = candidate.number
-        write_image(folder / (case.name + ending), Image(array.reshape(header.shape), header.geometry))
+            flat[candidate.voxels] = candidate.number
+        array = flat.reshape(header.shape)
+        write_image(folder / (case.name + ending), Image(array, header.geometry))
+        return map_digest(array)
 
-    for_each(write, [case for case in audit.inputs.cases if case.name in by_case], n_workers, "maps")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not finite")
-    return value
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """The content of audit.json, with all that is ever read of it."""
-    record: dict[str, Any] = read_json(folder / RECORD, _RECORD_SHAPE)
-    if record["schema_version"] != SCHEMA_VERSION:
-        raise InputError(
-            f"{folder / RECORD}: schema_version: expected {SCHEMA_VERSION}, found {record['schema_version']}"
-        )
-    if not record["models"]:
-        raise InputError(f"{folder / RECORD}: models: expected at least one, found none")
-    return record
-
-
-def find_audits() -> list[Path]:
-    """The audits below nnUNet_results, where ``lopsided-audit`` puts them by default, sorted."""
-    return sorted(path.parent for path in nnunet_path("nnUNet_results").glob(f"Dataset*/*/audit/{RECORD}"))
+    cases = [case for case in audit.inputs.cases if case.name in by_case]
+    return dict(zip([case.name for case in cases], for_each(write, cases, n_workers, "maps"), strict=True))

@@ -75,6 +75,22 @@ def test_files_as_a_spreadsheet_leaves_them(folder):
             'settings.tolerance_mm: expected a number, found "1"',
         ),
         ({"miss_rate": 0.5}, "miss_rate: expected a mapping, found 0.5"),
+        ({"miss_rate": {"miss_rate": 5}}, "miss_rate.miss_rate: expected a number from 0 to 1, or null, found 5"),
+        ({"counts": {"candidates": -1}}, "counts.candidates: expected at least 0, found -1"),
+        (
+            {"ranked_by": "size"},
+            "ranked_by: expected one of likeness, mean-probability, max, sum, sqrt, learned, found size",
+        ),
+        ({"ranked_by": ["likeness"]}, "ranked_by: expected text, found a list"),
+        (
+            {"cases": {"../a": {"label_sha256": "0"}}},
+            "a case name must be a plain file name, got '../a': it holds a path separator",
+        ),
+        ({"maps": {"p00": 1}}, "maps.p00: expected text, found 1"),
+        (
+            {"settings": {**RECORD["settings"], "tolerance_mm": -1.0}},
+            "settings: tolerance_mm must be a finite number of at least 0, got -1.0",
+        ),
     ],
 )
 def test_a_damaged_record(folder, content, message):
@@ -97,8 +113,13 @@ def test_a_record_with_a_number_beyond_all_bounds(folder):
     [
         ("other,1,p00,1,0.5,0.5,0.5,1", "line 2: expected a candidate of audit abc, found other"),
         ("abc,1,p01,1,0.5,0.5,0.5,1", "line 2: expected a case of audit abc, found p01"),
-        ("abc,1,p00,one,0.5,0.5,0.5,1", "line 2: expected a candidate: invalid literal for int() with base 10: 'one'"),
-        ("abc,1,p00,1,0.5,1e999,0.5,1", "line 2: expected a candidate: 1e999 is not finite"),
+        ("abc,1,p00,one,0.5,0.5,0.5,1", "line 2: candidate: expected a whole number, found 'one'"),
+        ("abc,1,p00,1,0.5,1e999,0.5,1", "line 2: score: expected a number from 0 to 1, found '1e999'"),
+        ("abc,1,p00,1,5,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found '5'"),
+        ("abc,1,p00,1,nan,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found 'nan'"),
+        ("abc,1,p00,1,,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found ''"),
+        ("abc,1,p00,1,0.5,-1,0.5,1", "line 2: mean_probability: expected a number from 0 to 1, found '-1'"),
+        ("abc,1,p00,1,0.5,0.5,0.5,²", "line 2: label: expected a whole number, found '²'"),
         ("abc,1,p00,0,0.5,0.5,0.5,1", "line 2: expected the number of a candidate, at least 1, found 0"),
         (
             "abc,1,p00,1,0.5,0.5,0.5,1\nabc,2,p00,1,0.5,0.5,0.5,1",
@@ -133,3 +154,29 @@ def test_a_damaged_record_among_those_looked_for(folder, monkeypatch, content):
     monkeypatch.setenv("nnUNet_results", str(results))
     with pytest.raises(InputError, match=re.escape(f"{moved}: ")):
         chosen_audit(None, "abc")
+
+
+def test_a_count_is_not_taken_on_trust(folder):
+    """A range up to it would fill the memory."""
+    (folder / "audit.json").write_text(json.dumps(RECORD | {"counts": {"candidates": 10**12}}))
+    with pytest.raises(InputError, match=r"expected the 1000000000000 candidates of audit abc, .* found 2"):
+        read_audit(folder)
+
+
+def test_sums_may_be_above_1(folder):
+    (folder / "audit.json").write_text(json.dumps(RECORD | {"ranked_by": "sum"}))
+    table = folder / "audit.csv"
+    table.write_text(table.read_text().replace("0.7", "17.5"))
+    assert read_audit(folder).candidates[0].score == 17.5
+    table.write_text(table.read_text().replace("17.5", "inf"))
+    with pytest.raises(InputError, match="score: expected a finite number of at least 0, found 'inf'"):
+        read_audit(folder)
+
+
+def test_withheld_scores_are_none(folder):
+    (folder / "audit.json").write_text(json.dumps(RECORD | {"withheld": "the models find too little"}))
+    table = folder / "audit.csv"
+    table.write_text(table.read_text().replace(",0.5,", ",,").replace(",0.7,", ",,"))
+    audit = read_audit(folder)
+    assert [c.score for c in audit.candidates] == [None, None]
+    assert audit.record.withheld == "the models find too little"

@@ -1,0 +1,126 @@
+"""Train on soft targets from networks that did not see the case, in nnU-Net's own training; beside `arms.py`.
+
+    python benchmarks/completion.py find 800 --labels random --seeds 0 --out oof    # networks out of fold
+    python benchmarks/completion.py believe 800 --labels random --rule p --out oof  # their candidates as soft targets
+    python benchmarks/arms.py run 800 --labels random --trainers ..._softtargets_... # then as any arm
+
+The training cases of a set (a fold of `arms.py`) are divided in four; a network with trainer ``--finder`` trains on
+three parts and predicts the fourth. Components of p >= 0.1 that touch no label become soft targets: by rule "p" of
+their probability, voxel by voxel; by rule "q" of their probability of being a missed lesion, from all sets together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from arms import Prediction, cases_of, label_array, variant
+
+from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
+from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.nnunet.raw import raw_dataset
+from nnunet_lopsided.variants.softening import soften
+
+N_PARTS = 4
+
+
+def find(dataset: int, labels: str, seed: int, finder: str, configuration: str, out: Path) -> None:
+    """Predict every training case of a set by a network that did not train on it; ``out/LABELS/CASE.npy``."""
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    train = json.loads((preprocessed_folder(variant(dataset, labels)) / "splits_final.json").read_text())[seed]["train"]
+    images = {name: files for name, files, _ in cases_of(dataset, "Tr")}
+    folder = out / labels
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in range(N_PARTS):
+        held = train[part::N_PARTS]
+        if all((folder / f"{name}.npy").is_file() for name in held):
+            continue
+        begin = time.process_time()
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer = get_trainer_from_args(
+                str(variant(dataset, labels)), configuration, seed, f"{finder}_seed{100 * seed + part}",
+                device=torch.device("cpu"),
+            )  # fmt: skip
+            rest = [name for name in train if name not in held]
+            trainer.do_split = lambda rest=rest, held=held: (rest, held)
+            trainer.disable_checkpointing = True
+            trainer.run_training()
+            predict = Prediction(trainer)
+            for name in held:
+                np.save(folder / f"{name}.npy", np.squeeze(predict(images[name])).astype(np.float32))
+        print(labels, seed, part, round(time.process_time() - begin, 1), flush=True)
+
+
+def believe(dataset: int, labels: str, rule: str, configuration: str, out: Path) -> dict[str, Any]:
+    """Write the soft targets of every case that was predicted, and bring them to the grid of the trainer."""
+    source = out / f"{labels}-{rule}"
+    source.mkdir(exist_ok=True)
+    for old in source.iterdir():
+        old.unlink()
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    places: list[tuple[str, Any, bool]] = []
+    probabilities, references = {}, {}
+    folder = raw_dataset(variant(dataset, labels)).folder / "labelsTr"
+    for name, _, label in cases_of(dataset, "Tr"):
+        file = out / labels / f"{name}.npy"
+        if not file.is_file():
+            continue
+        image, p = read_image(label), np.load(file)
+        annotated = label_array(folder / label.name) == 1
+        probabilities[name], references[name] = p, image
+        components = find_lesions(p >= 0.1, image.geometry.spacing_mm)
+        for k in range(1, len(components) + 1):
+            voxels = components.select([k])
+            explained = bool(annotated.ravel()[voxels].any())
+            scores[explained].append(float(p.ravel()[voxels].sum() / np.sqrt(len(voxels))))
+            if not explained:
+                places.append((name, voxels, bool((np.squeeze(image.array) > 0).ravel()[voxels].any())))
+    known, unknown = np.array(scores[True]), np.array(scores[False])
+    rho = missed_per_annotated(known, unknown) or 0.0
+    q = belief(known, unknown, rho)
+    targets = {name: np.zeros_like(p) for name, p in probabilities.items()}
+    for (name, voxels, _), t in zip(places, q, strict=True):
+        targets[name].ravel()[voxels] = t if rule == "q" else probabilities[name].ravel()[voxels]
+    for name, target in targets.items():
+        image = references[name]
+        write_image(source / f"{name}.nii.gz", Image(target.reshape(image.array.shape), image.geometry))
+    soften(variant(dataset, labels), configuration, source, overwrite=True)
+    truth = np.array([lesion for *_, lesion in places])
+    return {"labels": labels, "rule": rule, "cases": len(targets), "explained": len(known), "candidates": len(q),
+            "lesions_among": int(truth.sum()), "rho": rho, "believed": float(q.sum()),
+            "q_of_lesions": float(q[truth].mean()) if truth.any() else None,
+            "q_of_others": float(q[~truth].mean()) if (~truth).any() else None}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("find", "believe"))
+    parser.add_argument("dataset", type=int)
+    parser.add_argument("--labels", nargs="+", required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--finder", default="nnUNetTrainerLopsided_10epochs_50iters")
+    parser.add_argument("--rule", choices=("p", "q"), default="p")
+    parser.add_argument("-c", default="2d_small")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for labels in arguments.labels:
+        if arguments.part == "believe":
+            print(json.dumps(believe(arguments.dataset, labels, arguments.rule, arguments.c, arguments.out)))
+            continue
+        for seed in arguments.seeds:
+            find(arguments.dataset, labels, seed, arguments.finder, arguments.c, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

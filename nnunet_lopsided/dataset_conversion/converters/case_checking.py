@@ -1,0 +1,112 @@
+"""Reading everything of one case of a release, and refusing what cannot be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunet_lopsided.dataset_conversion.converters.options import Options
+from nnunet_lopsided.dataset_conversion.converters.release import LabelMap, Release, SourceCase
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.images import Geometry, Header, Image, difference
+from nnunet_lopsided.nnunet.lesion_labels import label_lesions
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedCase:
+    """A case that may be written.
+
+    Attributes:
+        case: the case.
+        label: its label map with the values and the geometry it is written with; None for a test case without one.
+        label_is_as_in_source: whether the file of the source holds exactly that.
+        n_lesions: the lesions of the label.
+        geometry_fix: how the label's own geometry differed, where it was replaced by that of the images.
+    """
+
+    case: SourceCase
+    label: Image | None
+    label_is_as_in_source: bool
+    n_lesions: int | None
+    geometry_fix: str | None
+
+
+def check_case(case: SourceCase, release: Release, options: Options) -> CheckedCase:
+    """Read everything of a case.
+
+    Raises:
+        InputError: all that is wrong with it, without its name.
+    """
+    problems: list[str] = []
+    headers: dict[str, Header] = {}
+    for channel, volume in case.images.items():
+        try:
+            headers[channel] = volume.header()
+        except InputError as error:
+            problems.append(f"channel {channel}: {error}")
+    label, new_array = None, None
+    if case.label is not None:
+        try:
+            label = case.label.read()
+            new_array = _label_map(case, release, options).apply(label.array)
+        except InputError as error:
+            problems.append(f"label {case.label.path}: {error}" if label is not None else f"label: {error}")
+    target, fix = _common_geometry(headers, label, case, options.fix_geometry, problems)
+    if problems:
+        raise InputError("; ".join(problems))
+    if label is None or new_array is None or target is None:
+        return CheckedCase(case=case, label=None, label_is_as_in_source=False, n_lesions=None, geometry_fix=None)
+    same = np.issubdtype(label.array.dtype, np.integer) and target is label.geometry
+    new = Image(new_array, target)
+    return CheckedCase(
+        case=case,
+        label=new,
+        label_is_as_in_source=bool(same and np.array_equal(new_array, label.array)),
+        n_lesions=len(label_lesions(new, release.labels.get("ignore"))),
+        geometry_fix=fix,
+    )
+
+
+def _label_map(case: SourceCase, release: Release, options: Options) -> LabelMap:
+    return case.label_map.with_fix({**release.label_fixes.get(case.name, {}), **options.label_fixes.get(case.name, {})})
+
+
+def _common_geometry(
+    headers: Mapping[str, Header], label: Image | None, case: SourceCase, fix_geometry: bool, problems: list[str]
+) -> tuple[Geometry | None, str | None]:
+    """The geometry the label is written with, and how its own differed if that was beyond the tolerance."""
+    if not headers:
+        return None, None
+    first_name, first = next(iter(headers.items()))
+    expected, whose = (first, f"channel {first_name}")
+    fix = None
+    if label is not None:
+        own = Header(label.array.shape, label.geometry)
+        fix = difference(first, own) if fix_geometry and first.shape == own.shape else None
+        if fix is None:
+            expected, whose = own, "the label"
+        elif not _point_the_same_way(first.geometry, own.geometry):
+            problems.append(
+                f"label {case.label.path if case.label else ''}: its axes point elsewhere than those of the images, so "
+                f"--fix-geometry label would flip or turn its lesions; bring it to the images' orientation first: {fix}"
+            )
+    for channel, header in headers.items():
+        differing = difference(header, expected)
+        if differing is None and not np.allclose(first.geometry.spacing_mm, header.geometry.spacing_mm):
+            differing = f"nnU-Net refuses channels of different spacing, {difference(header, first, 0)}"
+        if differing:
+            problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {differing}")
+    if label is None:
+        return first.geometry, None
+    # nnU-Net compares spacings more strictly than we do.
+    close = np.allclose(first.geometry.spacing_mm, expected.geometry.spacing_mm)
+    return (label.geometry if fix is None and close else first.geometry), fix
+
+
+def _point_the_same_way(mine: Geometry, theirs: Geometry) -> bool:
+    """Whether every axis of the one points, but for less than 45 degrees, where the same axis of the other does."""
+    n = len(mine.spacing_mm)
+    axes, others = (np.array(geometry.direction).reshape(n, n).T for geometry in (mine, theirs))
+    return bool(((axes * others).sum(axis=1) > np.sqrt(0.5)).all())

@@ -1,0 +1,37 @@
+"""The scripts in benchmarks/ start: what they import exists, and they say what they are for."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [script.name, "--help"])
+    monkeypatch.syspath_prepend(FOLDER)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    text = ast.get_docstring(ast.parse(script.read_text())) or ""
+    assert text.splitlines()[0][:40] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_what_is_imported_late_exists(script: Path) -> None:
+    """Imports of ours and of nnU-Net inside of functions, which ``--help`` does not reach."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("nnunet_lopsided", "nnunetv2")):
+            module = importlib.import_module(node.module)
+            missing = [
+                a.name for a in node.names if not (hasattr(module, a.name) or f"{node.module}.{a.name}" in sys.modules)
+            ]
+            assert missing == [], node.module
