@@ -90,7 +90,7 @@ def cpu_seconds(work: Callable[[], object], repeats: int = 3) -> float:
 def time_computing(rng: np.random.Generator, n_cases: int, n_specks: int) -> float:
     """Arrays in memory; returns the CPU seconds per case of the ordinary evaluation."""
     rows: dict[str, list[float]] = {}
-    letter, brats = EvaluationRules(distance="center"), profile_rules("brats-mets")
+    letter, brats = EvaluationRules(distance="center"), profile_rules("brats-mets-2023")
     counts, agree = [], []
     for i in range(n_cases):
         reference, p = volume(rng)
@@ -100,7 +100,7 @@ def time_computing(rng: np.random.Generator, n_cases: int, n_specks: int) -> flo
             "bare cc3d over the thresholded volume": lambda p=p: cc3d.connected_components(p >= 0.1, connectivity=26),
             "find the voxels p >= t, nothing else": lambda p=p: np.flatnonzero(p >= 0.1),
             "evaluate_case": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM),
-            "evaluate_case, brats-mets": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM, brats),
+            "evaluate_case, brats-mets-2023": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM, brats),
             "three thresholds at once": lambda r=reference, p=p: evaluate_thresholds(
                 r, p, SPACING_MM, EvaluationRules(), (0.1, 0.3, 0.5)
             ),

@@ -1,6 +1,6 @@
 """Time and memory of the losses' forward and backward passes, against nnU-Net's Dice + CE and plain cross-entropy.
 
-    python benchmarks/losses.py [--repeats 15] [--threads 1] [--cpu-time] [--device cuda]
+    python benchmarks/losses.py [--repeats 15] [--threads 1] [--cpu-time] [--device cuda] [--shape 2x2x96x96x96]
 
 All losses take turns in one run, so that a busy machine slows all of them; ratios are of the minima over the repeats,
 and of the medians. Where other processes keep the cores busy, wall-clock times mean little: ``--cpu-time --threads 1``
@@ -71,6 +71,11 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
     }
 
 
+def shape_of(text: str) -> tuple[int, ...]:
+    """The numbers of ``2x2x96x96x96``."""
+    return tuple(int(size) for size in text.split("x"))
+
+
 def one_pass(logits: Tensor, loss: Callable[[], Tensor]) -> None:
     logits.grad = None
     loss().backward()
@@ -117,6 +122,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
     parser.add_argument("--cpu-time", action="store_true", help="this process's CPU seconds, not wall-clock time")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", type=shape_of, nargs="+", default=SHAPES, help="of the logits, as 2x2x96x96x96")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -124,7 +130,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     print(f"{device}, {torch.get_num_threads()} threads, {'CPU' if arguments.cpu_time else 'wall-clock'} time")
 
-    for shape in SHAPES:
+    for shape in arguments.shape:
         logits, losses = contenders(shape, device)
         seconds = time_passes(logits, losses, arguments.repeats, clock)
         low, middle = ({k: float(f(v)) for k, v in seconds.items()} for f in (np.min, np.median))

@@ -20,10 +20,11 @@ from typing import Any
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
-from nnunet_lopsided.study.expansion import audit_command, runs_of
+from nnunet_lopsided.study.expansion import audit_command
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Run
-from nnunet_lopsided.study.schema import Study, read_study
+from nnunet_lopsided.study.runs import Run, runs_of
+from nnunet_lopsided.study.schema import Study
+from nnunet_lopsided.study.study_file import read_study
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.new_files import new_file
 
 _TIFF = (".tif", ".tiff")
 _NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
@@ -160,24 +161,24 @@ def write_image(path: str | Path, image: Image) -> None:
     import SimpleITK as sitk
 
     path = Path(path)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    if path.suffix.lower() in _TIFF:
-        import tifffile
+    with new_file(path) as unfinished:
+        if path.suffix.lower() in _TIFF:
+            import tifffile
 
-        tifffile.imwrite(unfinished, image.array, compression="zlib", photometric="minisblack")
-        if image.array.ndim == 3:
-            _spacing_file(path).write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
-    else:
-        itk = sitk.GetImageFromArray(image.array)
-        itk.SetSpacing(image.geometry.spacing_mm[::-1])
-        itk.SetOrigin(image.geometry.origin_mm)
-        itk.SetDirection(image.geometry.direction)
-        try:
-            sitk.WriteImage(itk, str(unfinished), useCompression=True)
-        except RuntimeError as error:
-            raise OSError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
-        _check_written(unfinished, path, image.array.nbytes)
-    unfinished.replace(path)
+            tifffile.imwrite(unfinished, image.array, compression="zlib", photometric="minisblack")
+        else:
+            itk = sitk.GetImageFromArray(image.array)
+            itk.SetSpacing(image.geometry.spacing_mm[::-1])
+            itk.SetOrigin(image.geometry.origin_mm)
+            itk.SetDirection(image.geometry.direction)
+            try:
+                sitk.WriteImage(itk, str(unfinished), useCompression=True)
+            except RuntimeError as error:
+                raise OSError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
+            _check_written(unfinished, path, image.array.nbytes)
+    if path.suffix.lower() in _TIFF and image.array.ndim == 3:
+        with new_file(_spacing_file(path)) as unfinished:
+            unfinished.write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
 
 
 def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
@@ -267,7 +268,6 @@ def _check_written(unfinished: Path, path: Path, n_bytes: int) -> None:
                 file.seek(-4, 2)
                 (size,) = struct.unpack("<I", file.read())
         if size != (_NIFTI_DATA + n_bytes) % 2**32:
-            unfinished.unlink()
             raise OSError(f"cannot write {path}: the file is not complete; is the disk full?")
 
 

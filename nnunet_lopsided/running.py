@@ -54,7 +54,7 @@ def run_logged(
     """
     with log.open("ab" if append else "wb") as output:
         try:
-            # A session of its own: what nnU-Net's loaders have lost their parent can still be found by it.
+            # A session of its own, by which loaders that have lost their parent are still found.
             process = subprocess.Popen(
                 [program_path(command[0]), *command[1:]],
                 stdin=subprocess.DEVNULL,
@@ -138,16 +138,17 @@ def why_it_failed(exit_code: int, log_line: str, cure: str) -> str:
         >>> why_it_failed(1, "ValueError: no labels", "give fewer -np")
         'ValueError: no labels'
         >>> why_it_failed(-9, "Epoch 3", "give fewer -np")
-        'killed by signal 9 (SIGKILL), as the system does when memory runs out: give fewer -np; its last line: Epoch 3'
+        'killed by signal 9 (SIGKILL), as the system does when memory runs out: give fewer -np; last line: Epoch 3'
     """
     number = -exit_code if exit_code < 0 else exit_code - 128  # a shell's way to say it
     if number in set(signal.Signals):
         killed = f"killed by signal {number} ({signal.Signals(number).name})"
         if number == signal.SIGKILL:
             killed += f", as the system does when memory runs out: {cure}"
-        return f"{killed}; its last line: {log_line}"
+        return f"{killed}; last line: {log_line}"
     if _LOADER_IS_GONE in log_line:
-        return f"a loading process was killed, as the system does when memory runs out: {cure}; its last line: {log_line}"
+        killed = "a loading process was killed, as the system does when memory runs out"
+        return f"{killed}: {cure}; last line: {log_line}"
     return log_line
 
 

@@ -70,7 +70,7 @@ def read_mutations(path: Path = LIST) -> list[Mutation]:
     Raises:
         BadList: an entry lacks a key or has one too many, two have one name, or a test does not exist.
     """
-    mutations = []
+    mutations: list[Mutation] = []
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutation"]:
         if entry.keys() != {"name", "file", "old", "new", "tests"}:
             raise BadList(f"{entry.get('name', entry)}: must have name, file, old, new, tests, has {', '.join(entry)}")

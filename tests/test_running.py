@@ -132,13 +132,17 @@ def test_workers_of_a_pool_end_when_its_process_is_killed(tmp_path: Path) -> Non
     [
         (1, "too bad", "too bad"),
         (127, "no such program", "no such program"),
-        (-9, "Epoch 3", "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; its last line: "),
-        (137, "Epoch 3", "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; its last line: "),
-        (-15, "Epoch 3", "killed by signal 15 (SIGTERM); its last line: Epoch 3"),
+        (-9, "Epoch 3", "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; last line: "),
+        (
+            137,
+            "Epoch 3",
+            "killed by signal 9 (SIGKILL), as the system does when memory runs out: CURE; last line: ",
+        ),
+        (-15, "Epoch 3", "killed by signal 15 (SIGTERM); last line: Epoch 3"),
         (
             1,
             "RuntimeError: One or more background workers are no longer alive. Exiting.",
-            "a loading process was killed, as the system does when memory runs out: CURE; its last line: RuntimeError",
+            "a loading process was killed, as the system does when memory runs out: CURE; last line: Runt",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.audit.candidates import Candidate, Ranking, describe_candidates
 from nnunet_lopsided.audit.component_table import ComponentTable
 from nnunet_lopsided.audit.components import FRACTIONS
+from nnunet_lopsided.audit.detector import Detector, measure_detector, why_withheld
 from nnunet_lopsided.audit.inputs import AuditInputs
 from nnunet_lopsided.audit.measuring import measure_cases
 from nnunet_lopsided.audit.miss_rate import MissRate, Scored, estimate_miss_rates, mixture_share
@@ -37,6 +38,8 @@ class Audit:
         likeness: the model, None without one.
         miss_rates: of the whole data set, then by diameter, from the highest mean of the predictions.
         miss_rate_in_any: of the whole data set, from the highest probability in any prediction; None: there is one.
+        detector: how well the models find what is annotated.
+        withheld: why miss rates, and scores by likeness, are withheld; empty: they are not.
         fraction: share of its highest probability at which a component is cut back.
         fraction_dice: mean Dice of annotated components so cut back with their lesions; None without any.
         n_annotated: annotated lesions.
@@ -54,6 +57,8 @@ class Audit:
     likeness: Likeness | None
     miss_rates: tuple[MissRate, ...]
     miss_rate_in_any: MissRate | None
+    detector: Detector
+    withheld: str
     fraction: float
     fraction_dice: float | None
     n_annotated: int
@@ -110,21 +115,36 @@ def audit(
     # Dividing a component leaves its highest mean probability as it is.
     scored = table.scored(measured, table.max_probability)
     in_any = table.scored(measured, table.any_probability)
-    shown: RankBy = "mean-probability" if likeness is None and rank_by == "likeness" else rank_by
     learned = None if confidence_model is None else table.learned_confidence(measured, confidence_model, label)
     several = any(len(case.predictions) > 1 for case in inputs.cases)
+    miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
+    rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if several else None
+    detector = measure_detector(scored.found_score, scored.candidate_score, len(scored.annotated_mm), len(inputs.cases))
+    # Where there is neither a rate nor a model, there is nothing to withhold.
+    estimated = miss_rates[0].rate is not None or likeness is not None
+    withheld = why_withheld(detector, miss_rates[0].rate) if estimated else ""
+    if withheld:
+        miss_rates = tuple(rate.withheld(withheld) for rate in miss_rates)
+        rate_in_any = None if rate_in_any is None else rate_in_any.withheld(withheld)
+    by_likeness = rank_by == "likeness" and likeness is not None and not withheld
+    shown: RankBy = "mean-probability" if rank_by == "likeness" and not by_likeness else rank_by
+    if withheld and rank_by == "likeness":
+        nothing: NDArray[np.float64] = np.full(len(table.kind), np.nan)
+        ranking = Ranking(table.ranked(table.mean_probability), nothing, nothing)
+    else:
+        ranking = _ranking(table, shown, likeness, learned, scored)
     return Audit(
         inputs=inputs,
         rules=rules,
         target=target,
-        candidates=describe_candidates(
-            measured, table, _ranking(table, shown, likeness, learned, scored), fraction, target
-        ),
+        candidates=describe_candidates(measured, table, ranking, fraction, target),
         rank_by=shown,
         no_model=no_model,
         likeness=likeness,
-        miss_rates=estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed),
-        miss_rate_in_any=estimate_miss_rates(in_any, (), n_replicates, seed)[0] if several else None,
+        miss_rates=miss_rates,
+        miss_rate_in_any=rate_in_any,
+        detector=detector,
+        withheld=withheld,
         fraction=fraction,
         fraction_dice=fraction_dice,
         n_annotated=len(scored.annotated_mm),

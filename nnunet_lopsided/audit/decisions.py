@@ -43,7 +43,7 @@ def decisions_above(audit: StoredAudit, score: float) -> Decisions:
     Raises:
         InputError: no such score is possible: it is below 0, or above 1 where scores are probabilities.
     """
-    if audit.record.withheld:
+    if audit.record.withheld and all(c.score is None for c in audit.candidates):
         raise InputError(f"audit {audit.id} has no scores to accept by: {audit.record.withheld}")
     highest = 1.0 if audit.record.ranked_by in WITHIN_1 else math.inf
     if not 0 <= score <= highest or score == math.inf:

@@ -150,7 +150,7 @@ def find_inputs(
     predictions: dict[str, list[Prediction]] = {name: [] for name in fold_of}
     for model, fold in trained:
         folder = _validation(model, source.name, fold)
-        by_case = predictions_by_case(folder)
+        by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
         for name in wanted[fold]:
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,8 @@ from nnunet_lopsided.evaluation.case import check_connectivity
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.parallel import for_each
-from nnunet_lopsided.images import Geometry
+from nnunet_lopsided.images import Geometry, Header
+from nnunet_lopsided.nnunet.frames import to_file_frame
 from nnunet_lopsided.nnunet.raw import case_images
 from nnunet_lopsided.nnunet.results import Prediction
 
@@ -76,7 +76,8 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     )
     means = None
     if len(target.values or ()) > 1 and len(components.components):
-        by_prediction = [channel_means(components.components, read_channels(_array(p))) for p in case.predictions]
+        header = Header(loaded.reference.shape, loaded.geometry)
+        by_prediction = [channel_means(components.components, _channels(p, header)) for p in case.predictions]
         means = np.mean(by_prediction, axis=0)
     return CaseComponents(case, components, loaded.geometry, means)
 
@@ -91,9 +92,11 @@ def _load(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDAr
     return loaded[0], probabilities
 
 
-def _array(prediction: Prediction) -> Path:
+def _channels(prediction: Prediction, header: Header) -> Iterator[NDArray[np.floating]]:
+    """All channels of a prediction, as the case's label map lies."""
     assert prediction.array is not None, "probabilities were asked for"
-    return prediction.array
+    for channel in read_channels(prediction.array):
+        yield to_file_frame(channel, prediction.reader, header)
 
 
 def _check_n_channels(measured: Sequence[CaseComponents]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.intervals import (
+    LEAST_REPLICATES,
     Interval,
     patient_weights,
     percentile_interval,
@@ -51,6 +52,12 @@ class MissRate:
     n_missed: float | None = None
     interval: Interval = _NO_INTERVAL
     undefined: str = ""
+
+    def withheld(self, reason: str) -> MissRate:
+        """The same counts without the estimate."""
+        return replace(
+            self, missed_share=None, rate=None, n_missed=None, interval=Interval.without(reason), undefined=reason
+        )
 
 
 def mixture_share(
@@ -157,6 +164,8 @@ def estimate_miss_rates(
     """
     ranges = [(0.0, None), *diameter_bounds(edges_mm)]
     no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
+    if not no_bootstrap and n_replicates < LEAST_REPLICATES:
+        no_bootstrap = f"of {n_replicates} replicates the ends are chance; at least {LEAST_REPLICATES} are needed"
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
     return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
 

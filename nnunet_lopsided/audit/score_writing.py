@@ -21,6 +21,7 @@ from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import difference, read_image
@@ -197,7 +198,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
     Raises:
         InputError: the target is refused or cannot be written.
     """
-    from nnunet_lopsided.evaluation.report.figures import png
+    from nnunet_lopsided.pages.rendering import png
 
     rankings = _rankings(scored)
     n_missed = rankings[0].n_missed
@@ -212,7 +213,10 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         "estimated_miss_rate": scored[0].audit.record.miss_rate,
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
-    with new_output_folder(folder, overwrite, [], (SCORE_FILE, SCORE_TABLE), "lopsided-audit score") as unfinished:
+    files = (SCORE_FILE, SCORE_TABLE, SCORE_PICTURE)
+    with new_output_folder(
+        folder, overwrite, [], (SCORE_FILE, SCORE_TABLE), "lopsided-audit score", files
+    ) as unfinished:
         write_json(unfinished / SCORE_FILE, content)
         rows = (
             [ranking.name, n, f"{precision:.6g}", f"{found:.6g}"]
@@ -266,16 +270,15 @@ def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None 
 
 def write_decisions(decisions: Decisions, path: Path) -> None:
     """Write decisions as the CSV that ``lopsided-audit apply`` reads."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
     rows = ([decisions.audit, case, number, verdict] for (case, number), verdict in decisions.verdicts.items())
-    write_table(unfinished, COLUMNS, rows)
-    unfinished.replace(path)
+    with new_file(path, durable=True) as unfinished:
+        write_table(unfinished, COLUMNS, rows)
 
 
 def _figure(rankings: Sequence[RankingScore]) -> Figure:
     from matplotlib.figure import Figure
 
-    from nnunet_lopsided.evaluation.report.figures import draw_pr_steps
+    from nnunet_lopsided.pages.charts import draw_pr_steps
 
     rows = (len(rankings) + 1) // 2
     figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")

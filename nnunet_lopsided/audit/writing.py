@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.candidates import Candidate
+from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
 from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
@@ -63,7 +64,9 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     if dataset.folder.resolve() in folder.resolve().parents:
         raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
-        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS)) if folder.is_dir() else []
+        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS) and p.name[0] != ".")
+        if folder.is_dir()
+        else []
     )
     if others:
         raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")
@@ -90,7 +93,7 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
         InputError: the target is refused or cannot be written, or an image cannot be read.
     """
     from nnunet_lopsided.audit.audit_page import audit_html
-    from nnunet_lopsided.audit.pictures import candidate_pictures
+    from nnunet_lopsided.audit.candidate_pictures import candidate_pictures
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]
@@ -107,11 +110,13 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
 def audit_record(audit: Audit) -> dict[str, Any]:
     """The content of audit.json: plain JSON types, None for what is undefined.
 
-    Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings. The
-    digests of the maps, which follow from the candidates, are added when these are written.
+    Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings. What
+    follows from these is not in it: the detector's numbers, and the digests of the maps, added when these are written.
     """
     inputs, rules = audit.inputs, audit.rules
-    likeness, outside = audit.likeness, outside_estimate(audit.miss_rates)
+    likeness = audit.likeness
+    # With withheld rates no diameter has an estimate, which says nothing of how much is annotated there.
+    outside = None if audit.withheld else outside_estimate(audit.miss_rates)
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "tool": "nnunet-lopsided",
@@ -160,7 +165,24 @@ def audit_record(audit: Audit) -> dict[str, Any]:
     for candidate in audit.candidates:
         digest.update(f"{candidate.case}\n{candidate.number}\n{_cell(candidate.score)}\n".encode())
         digest.update(candidate.voxels.tobytes())
-    return {"id": digest.hexdigest()[:16], **content}
+    return {
+        "id": digest.hexdigest()[:16],
+        **content,
+        "detector": _detector(audit.detector),
+        "withheld": audit.withheld or None,
+    }
+
+
+def _detector(detector: Detector) -> dict[str, Any]:
+    return {
+        "annotated_lesions": detector.n_annotated,
+        "annotated_lesions_found": detector.n_found,
+        "sensitivity": detector.sensitivity,
+        "false_positives_per_case": detector.false_positives_per_case,
+        "average_precision": detector.average_precision,
+        "least_sensitivity": LEAST_SENSITIVITY,
+        "least_average_precision": LEAST_AVERAGE_PRECISION,
+    }
 
 
 def _rate(rate: MissRate) -> dict[str, Any]:

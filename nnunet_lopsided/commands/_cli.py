@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nnunet_lopsided.errors import InputError, InputErrors
 
@@ -25,6 +25,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     exit code 2.
     """
     arguments = parser.parse_args(argv)
+    before = end_on_sigterm()
     try:
         return work(arguments)
     except InputError as error:
@@ -37,12 +38,20 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
         return 130
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
-def end_on_sigterm() -> None:
-    """Let a batch system's SIGTERM clean up as Ctrl-C does; for commands that write whole folders."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def end_on_sigterm() -> Any:
+    """Let a batch system's SIGTERM clean up as Ctrl-C does; :func:`run` does so for every command.
+
+    Returns:
+        The handler that was set before; None outside the main thread, where none can be set.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def _parser() -> Parser:
 def _compare(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.comparison import compare
-    from nnunet_lopsided.evaluation.comparison_writing import COMMAND, MARKS, write_comparison
+    from nnunet_lopsided.evaluation.comparison_writing import COMMAND, FILES, MARKS, write_comparison
     from nnunet_lopsided.evaluation.saved import read_evaluation
     from nnunet_lopsided.files.folders import check_output_folder
 
@@ -52,7 +52,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         names = _names(folders)
     elif len(names) != len(folders):
         raise InputError(f"--names must be {len(folders)} names, one for each evaluation, got {len(names)}")
-    check_output_folder(arguments.output, arguments.overwrite, folders, MARKS, COMMAND)
+    check_output_folder(arguments.output, arguments.overwrite, folders, MARKS, COMMAND, FILES)
     models = [read_evaluation(folder, name) for folder, name in zip(folders, names, strict=True)]
     versions = {model.summary["settings"]["version"] for model in models}
     if len(versions) > 1:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.folder import LoadedAndEvaluated
     from nnunet_lopsided.evaluation.intervals import Interval
 
+# Of nnunet_lopsided.evaluation.rules, which takes long to import.
+PROFILE_NAMES = ("paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025")
+
 # Options that are fields of EvaluationRules; without them the profile decides.
 RULES = (
     "match",
@@ -28,6 +31,9 @@ RULES = (
     "connectivity",
     "confidence",
     "min_candidate_voxels",
+    "candidates",
+    "min_iou",
+    "one_to_one",
     "diameter_edges_mm",
     "fp_per_case",
 )
@@ -126,7 +132,8 @@ def _parser() -> Parser:
     pictures.add_argument(
         "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
     )
-    parser.add_argument("--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
+    # --np is what it was called before; nnU-Net writes -np.
+    parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")
     return parser
 
@@ -134,11 +141,12 @@ def _parser() -> Parser:
 def _add_rules(rules: argparse._ArgumentGroup) -> None:
     rules.add_argument(
         "--profile",
-        choices=("paper", "lesions", "brats-mets"),
         default="paper",
-        help="paper: Yi et al. 2020; lesions: the same with --confidence sqrt; "
-        "brats-mets: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
-        "then meet are one, those of at most 2 mm3 do not count, Dice with all that overlaps (default: %(default)s)",
+        metavar="{" + ",".join(PROFILE_NAMES) + "}",
+        help="paper: Yi et al. 2020; paper-letter: the same with --distance center --duplicates tp; lesions: the same "
+        "with --confidence sqrt; brats-mets-2023: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
+        "then meet are one, those of at most 2 mm3 do not count, Dice with all that overlaps; brats-mets-2025: "
+        "threshold 0.5, overlap, one to one (default: %(default)s)",
     )
     rules.add_argument(
         "--threshold",
@@ -203,6 +211,23 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         help="smaller candidates are dropped before matching (default: 1)",
     )
     rules.add_argument(
+        "--candidates",
+        choices=("threshold", "dynamic"),
+        help="connected voxels above the threshold, or those around each peak above the peak over 2.5, which tells "
+        "lesions apart that one component joins (default: threshold)",
+    )
+    rules.add_argument(
+        "--min-iou",
+        type=float,
+        metavar="SHARE",
+        help="with overlap: a candidate matches a lesion from this intersection over union on (default: 0)",
+    )
+    rules.add_argument(
+        "--one-to-one",
+        action=argparse.BooleanOptionalAction,
+        help="with overlap: a candidate detects at most one lesion, the pairs of highest Dice first (default: no)",
+    )
+    rules.add_argument(
         "--diameter-edges-mm",
         type=float,
         nargs="+",
@@ -221,7 +246,7 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.writing import write_files
+    from nnunet_lopsided.evaluation.writing import FILES, write_files
     from nnunet_lopsided.files.folders import new_output_folder
 
     rules = _rules(arguments)
@@ -241,7 +266,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     inputs = [path for path in given if path is not None]
     with (
-        new_output_folder(arguments.output, arguments.overwrite, inputs) as unfinished,
+        new_output_folder(arguments.output, arguments.overwrite, inputs, holds=FILES) as unfinished,
         progress_bar("evaluating") as progress,
     ):
         result = evaluate_folder(
@@ -321,6 +346,11 @@ def _report(result: FolderResult, output: Path) -> None:
         _warn(f"the learned confidence was fitted to candidates at a threshold of {model.threshold:g}: {model.path}")
     if result.seen:
         _warn(f"the learned confidence was fitted to the candidates of {len(result.seen)} of these cases, too")
+    if result.looks_hard:
+        _warn(
+            "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "
+            "probabilities; --hard-labels evaluates them as label maps"
+        )
     for skipped in result.skipped:
         _warn(f"skipped: {' '.join(skipped.problem.split())}")
     print(_table(result))
@@ -352,7 +382,10 @@ def _table(result: FolderResult) -> str:
     )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
     lines.insert(2, _by_confidence(result))
+    lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")
     lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    if summary.n_missed_but_covered:
+        lines.append(f"{'missed_but_covered':<30}{summary.n_missed_but_covered:>10}  at least half under a candidate")
     if result.rules.min_candidate_voxels > 1:
         lines.append(f"{'dropped_candidates':<30}{summary.n_dropped_candidates:>10}")
     if result.skipped:

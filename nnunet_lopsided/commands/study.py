@@ -75,12 +75,16 @@ def _parser() -> Parser:
     command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
     for name, work, text, more in (
         (
-            *("status", _status, "show what is done, running, failed and waiting"),
+            "status",
+            _status,
+            "show what is done, running, failed and waiting",
             "Counts the jobs of a study by kind, and names those that run and those that have failed, with the last "
             "line of their log; also while the study runs. Nothing is changed. Exit code 1 if jobs have failed.",
         ),
         (
-            *("report", _report, "write the page and the tables of what is done so far"),
+            "report",
+            _report,
+            "write the page and the tables of what is done so far",
             "Makes FOLDER/report/index.html and CSV and LaTeX tables beside it from the evaluations that are there, "
             "and prints where they are; also while the study runs. An earlier report is replaced.",
         ),
@@ -91,6 +95,13 @@ def _parser() -> Parser:
             metavar="FOLDER",
             help="of the study: what 'run' had as -o, or else study-NAME where it was called",
         )
+    add(
+        "schema",
+        _schema,
+        "print the JSON schema of a study's YAML file",
+        "An editor that knows YAML completes and checks a study by it: lopsided-study schema > study.schema.json, and "
+        "as first line of the study '# yaml-language-server: $schema=study.schema.json'.",
+    )
     command = add("presets", _presets, "list the presets, or print one to start from")
     command.add_argument("name", nargs="?", metavar="NAME", help=presets)
     return parser
@@ -99,8 +110,8 @@ def _parser() -> Parser:
 def _load(text_or_path: str) -> tuple[Study, str, str]:
     """A study by the path of its file or the name of a preset, its text, and how messages call the file."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.fields import did_you_mean
+    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.study_file import read_study, study_of_text
 
     path = Path(text_or_path)
@@ -165,7 +176,7 @@ def _note_seeds(study: Study, folder: StudyFolder) -> None:
 
 
 def _arm_lines(study: Study) -> list[str]:
-    from nnunet_lopsided.study.expansion import runs_of
+    from nnunet_lopsided.study.runs import runs_of
 
     cells = Counter((r.variant.dataset, r.variant.labels, r.configuration, r.arm.name) for r in runs_of(study))
     trainers = {arm.name: arm.trainer for arm in study.arms}
@@ -244,7 +255,7 @@ def _gpus(study: Study, arguments: argparse.Namespace) -> list[str]:
 def _only_run(folder: StudyFolder) -> Iterator[None]:
     """One run of a study at a time."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.files.folders import locked
+    from nnunet_lopsided.files.locks import locked
 
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -290,10 +301,19 @@ def _write_report(folder: StudyFolder) -> Path:
     return write_report(folder)
 
 
+def _schema(arguments: argparse.Namespace) -> int:
+    import json
+
+    from nnunet_lopsided.study.study_file import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
 def _presets(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.fields import did_you_mean
+    from nnunet_lopsided.study.presets import preset_names, preset_text
 
     if arguments.name is None:
         for name in preset_names():

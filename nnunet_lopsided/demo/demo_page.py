@@ -7,20 +7,17 @@ import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunet_lopsided.demo.slices import slice_figure
-from nnunet_lopsided.evaluation.report.figures import draw_pr_steps, png, svg
+from nnunet_lopsided.evaluation.report.content import SummaryContent
+from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.nnunet.raw import RawDataset
-from nnunet_lopsided.pages.html import code, number, page, table
+from nnunet_lopsided.pages.html import Table, code, number, page
+from nnunet_lopsided.pages.rendering import png
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-COLOURS = ("#2563a8", "#d97706", "#15803d")
 _COLUMNS = ("arm", "mAP", "max sensitivity", "precision", "FP per case", "Dice of TP", "entropy, bits", "training, s")
 
 
@@ -57,36 +54,40 @@ def write_comparison(
     """
     summaries = [read_json(folder / "evaluation" / arm.name / "summary.json") for arm in arms]
     rows = [_row(arm, summary, seconds) for arm, summary in zip(arms, summaries, strict=True)]
+    caution = _caution(summaries, settings)
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
-    widths = [max(len(line[i]) for line in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
-    lines = [_COLUMNS, tuple("-" * width for width in widths), *rows]
-    padded = ("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
-    (folder / "table.md").write_text("\n".join(padded) + "\n\n" + _caution(summaries, settings) + "\n")
-
-    censoring = read_json(_folder_of(folder, arms[-1].dataset) / "censoring.json")
-    slices = png(lambda: slice_figure(arms, folder, dataset), dpi=110)
-    body = [
-        "<h1>The main job, on a small scale</h1>",
-        f"<p class=sub>{escape(_what(dataset, censoring, settings, configuration))}</p>",
-        table(_COLUMNS, [tuple(map(escape, row)) for row in rows], right=range(1, len(_COLUMNS))),
-        f"<p>{escape(_caution(summaries, settings))}</p>",
-        svg(lambda: _curves(arms, summaries)),
-        "<h2>Test slices</h2>",
-        "<p class=sub>Lesions on which the arms differ come first. Red: reference. Other colours: probability of at "
-        "least 0.10.</p>",
-        f'<img alt="test slices with contours" src="data:image/png;base64,{b64encode(slices).decode()}">',
-        "<h2>Reports</h2>",
-        "<p>" + ", ".join(f'<a href="evaluation/{a.name}/report.html">{escape(a.title)}</a>' for a in arms) + "</p>",
-        "<h2>Commands</h2>",
-        table(("command", "seconds"), _commands(folder, seconds), right=(1,)),
-    ]
+    (folder / "table.md").write_text(f"{_markdown(rows)}\n\n{caution}\n")
     target = folder / "index.html"
-    target.write_text(page("nnunet-lopsided: demo", body), encoding="utf-8")
+    contents = {arm.title: summary for arm, summary in zip(arms, summaries, strict=True)}
+    slices = png(lambda: slice_figure(arms, folder, dataset), dpi=110)
+    censoring = read_json(_folder_of(folder, arms[-1].dataset) / "censoring.json")
+    html = page(
+        "demo/demo_page.html",
+        "nnunet-lopsided: demo",
+        what=_what(dataset, censoring, settings, configuration),
+        results=Table(_COLUMNS, rows, right=range(1, len(_COLUMNS))),
+        caution=caution,
+        names=list(contents),
+        charts=[compared_curves(contents)[0], sensitivity_chart(contents)],
+        slices=b64encode(slices).decode(),
+        arms=arms,
+        commands=_commands(folder, seconds),
+    )
+    target.write_text(html, encoding="utf-8")
     return target
 
 
-def _row(arm: Arm, summary: Mapping[str, Any], seconds: Mapping[str, float]) -> tuple[str, ...]:
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The table with columns of even width."""
+    widths = [max(len(line[i]) for line in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
+    lines = [_COLUMNS, tuple("-" * width for width in widths), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _row(arm: Arm, summary: SummaryContent, seconds: Mapping[str, float]) -> tuple[str, ...]:
     metrics, ends = summary["metrics"], summary["intervals"]
     return (
         arm.title,
@@ -116,7 +117,7 @@ def _what(dataset: RawDataset, censoring: Mapping[str, Any], settings: Mapping[s
     )
 
 
-def _caution(summaries: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+def _caution(summaries: Sequence[SummaryContent], settings: Mapping[str, Any]) -> str:
     counts = summaries[0]["counts"]
     iterations = settings["epochs"] * settings["iterations"]
     return (
@@ -126,43 +127,13 @@ def _caution(summaries: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
     )
 
 
-def _commands(folder: Path, seconds: Mapping[str, float]) -> list[tuple[str, str]]:
+def _commands(folder: Path, seconds: Mapping[str, float]) -> Table:
     logs = folder / "logs"
-    return [
+    rows = [
         (code(shlex.join(read_json(logs / f"{name}.json")["command"])), f"{duration:.0f}")
         for name, duration in seconds.items()
     ]
-
-
-def _curves(arms: Sequence[Arm], summaries: Sequence[Mapping[str, Any]]) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11.4, 4.2), layout="constrained")
-    curves, diameters = figure.subplots(1, 2)
-    width = 0.8 / len(arms)
-    for i, (arm, summary, colour) in enumerate(zip(arms, summaries, COLOURS, strict=True)):
-        curve = summary["curves"]["pr"]
-        if curve and curve["recall"]:
-            draw_pr_steps(curves, curve["recall"], curve["precision"], color=colour, label=arm.title)
-            curves.plot(curve["recall"][-1], curve["precision"][-1], "o", color=colour, markersize=5)
-        for x, stratum in enumerate(summary["by_diameter"]):
-            at = x + (i - (len(arms) - 1) / 2) * width
-            if stratum["sensitivity"] is not None:
-                diameters.bar(at, stratum["sensitivity"], width=width * 0.92, color=colour)
-    strata = summaries[0]["by_diameter"]
-    labels = [
-        (f"{s['lower_mm']:g}+" if s["upper_mm"] is None else f"{s['lower_mm']:g}\u2013{s['upper_mm']:g}")
-        + f"\nn={s['lesions']}"
-        for s in strata
-    ]
-    curves.set(title="Precision and recall", xlabel="recall (lesions)", ylabel="precision (candidates)")
-    curves.set(xlim=(0, 1.02), ylim=(0, 1.04))
-    if curves.lines:
-        curves.legend(fontsize=8, loc="lower left")
-    diameters.set_xticks(range(len(strata)), labels)
-    diameters.set(title="Sensitivity by diameter", xlabel="lesion diameter, mm", ylabel="sensitivity", ylim=(0, 1.04))
-    diameters.grid(False, axis="x")
-    return figure
+    return Table(("command", "seconds"), rows, right=(1,))
 
 
 def _folder_of(folder: Path, dataset_id: int) -> Path:

@@ -12,6 +12,7 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.demo.demo_page import Arm, write_comparison
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folders import check_holds_only
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset
@@ -23,6 +24,8 @@ from nnunet_lopsided.variants.linking import link_with_test_set
 FULL, CENSORED = 901, 902
 SETTINGS_FILE = "demo.json"
 _N_VALIDATION = 2
+# Names in the folder of a demo.
+_FILES = (SETTINGS_FILE, *PATH_VARIABLES, "predictions", "evaluation", "logs", "table.csv", "table.md", "index.html")
 
 
 @dataclass(frozen=True)
@@ -185,9 +188,13 @@ def _claim(folder: Path, settings: DemoSettings, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     if settings_file.is_file():
+        earlier = read_json(settings_file)
         if overwrite:
+            if not isinstance(earlier, dict) or not wanted.keys() <= earlier.keys():
+                raise InputError(f"{folder} is not replaced: its {SETTINGS_FILE} was not written by lopsided-demo")
+            check_holds_only(folder, _FILES)
             shutil.rmtree(folder)
-        elif read_json(settings_file) != wanted:
+        elif earlier != wanted:
             raise InputError(f"{folder} holds a demo with other settings; --overwrite starts anew")
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no {SETTINGS_FILE}; choose another folder with -o")

@@ -19,6 +19,7 @@ from nnunet_lopsided.evaluation.confidence import (
     mean_by_component,
 )
 from nnunet_lopsided.evaluation.dilation import joined_when_grown
+from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_by_component, probability_histogram
@@ -152,10 +153,12 @@ def evaluate_thresholds(
         overlap = _overlap(lesions, np.flatnonzero(_within(segmentation, valid)))
     results: list[EvaluatedCase] = []
     for threshold in thresholds:
-        found, kind = _found(lesions, prediction, valid, threshold, rules)
+        of_any_size, kind = _candidates(lesions, prediction, valid, threshold, rules)
         if segmentation is None and not results:
-            overlap = _overlap(lesions, _segmented(found, probability, valid, threshold))
-        candidates = _large_enough(found, rules.min_candidate_voxels)
+            # Dynamic candidates leave out voxels above the threshold, so they do not tell the segmentation.
+            known = threshold if rules.candidates == "threshold" else None
+            overlap = _overlap(lesions, _segmented(of_any_size, probability, valid, known))
+        candidates = _large_enough(of_any_size, rules.min_candidate_voxels)
         scores = _scores(candidates, probability, learned)
         confidence = scores.by(rules.confidence)
         result = CaseResult(
@@ -174,14 +177,14 @@ def evaluate_thresholds(
             segmentation_overlap=overlap,
             scores=scores,
             ranked=kind != "labels" or rules.confidence in BY_SIZE,
-            n_dropped=len(found) - len(candidates),
+            n_dropped=len(of_any_size) - len(candidates),
             censored=censored,
         )
         results.append(EvaluatedCase(result, lesions, candidates))
     return tuple(results)
 
 
-def _found(
+def _candidates(
     lesions: Lesions,
     prediction: NDArray[Any] | None,
     valid: NDArray[np.bool_] | None,
@@ -196,19 +199,22 @@ def _found(
     cast = prediction.dtype.type(threshold)
     if threshold > 0 and not cast > 0:
         raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
-    mask = prediction >= cast
-    found = find_lesions(_within(mask, valid), lesions.spacing_mm, rules.connectivity)
-    _require_probabilities(prediction.reshape(-1)[found.voxels])
-    return found, "probabilities" if len(found) or prediction.any() else "empty"
+    if rules.candidates == "dynamic":
+        _require_probabilities(prediction)  # every voxel may be a peak
+        candidates = dynamic_candidates(prediction, threshold, lesions.spacing_mm, rules.connectivity, valid)
+    else:
+        candidates = find_lesions(_within(prediction >= cast, valid), lesions.spacing_mm, rules.connectivity)
+        _require_probabilities(prediction.reshape(-1)[candidates.voxels])
+    return candidates, "probabilities" if len(candidates) or prediction.any() else "empty"
 
 
-def _large_enough(found: Lesions, min_voxels: int) -> Lesions:
+def _large_enough(components: Lesions, min_voxels: int) -> Lesions:
     """The components of at least so many voxels, in the same order."""
-    large = found.n_voxels >= min_voxels
+    large = components.n_voxels >= min_voxels
     if large.all():
-        return found
-    number = np.concatenate([[0], np.where(large, np.cumsum(large), 0)])[found.voxel_ids]
-    return lesions_of_voxels(found.shape, found.spacing_mm, found.voxels[number > 0], number[number > 0])
+        return components
+    number = np.concatenate([[0], np.where(large, np.cumsum(large), 0)])[components.voxel_ids]
+    return lesions_of_voxels(components.shape, components.spacing_mm, components.voxels[number > 0], number[number > 0])
 
 
 def _scores(
@@ -230,13 +236,19 @@ def _require_probabilities(values: NDArray[np.floating]) -> None:
 
 
 def _segmented(
-    candidates: Lesions, probability: NDArray[np.floating] | None, valid: NDArray[np.bool_] | None, threshold: float
+    candidates: Lesions,
+    probability: NDArray[np.floating] | None,
+    valid: NDArray[np.bool_] | None,
+    threshold: float | None,
 ) -> NDArray[np.int64]:
-    """The voxels of the segmentation that a prediction without label map implies."""
+    """The voxels of the segmentation that a prediction without label map implies.
+
+    ``threshold`` is None where the candidates are not all voxels above one.
+    """
     if probability is None:
         return candidates.voxels
     least = probability.dtype.type(SEGMENTATION_THRESHOLD)
-    if threshold <= SEGMENTATION_THRESHOLD:
+    if threshold is not None and threshold <= SEGMENTATION_THRESHOLD:
         return candidates.voxels[probability.reshape(-1)[candidates.voxels] >= least]
     return np.flatnonzero(_within(probability >= least, valid))
 

@@ -11,6 +11,9 @@ from nnunet_lopsided.evaluation.confidence import CandidateScores
 from nnunet_lopsided.evaluation.matching import Matches, Status
 from nnunet_lopsided.lesions import Lesions
 
+# A missed lesion counts as covered by candidates from this share of its voxels on.
+COVERED_SHARE = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
@@ -113,6 +116,25 @@ class CaseResult:
     def missed(self) -> NDArray[np.bool_]:
         """Whether each lesion counts and is not detected, (K,)."""
         return self.counted & ~(self.matches.candidate_of_lesion > 0)
+
+    @property
+    def looks_hard(self) -> bool:
+        """Whether the probabilities are those of a label map that was saved as floating point: 1 in every candidate."""
+        return self.kind == "probabilities" and bool((self.scores.mean == 1).all())
+
+    @property
+    def covered_share(self) -> NDArray[np.float64]:
+        """Share of each lesion's voxels inside candidates, whatever these detect; within [0, 1], (K,)."""
+        return self.matches.covered_share
+
+    @property
+    def covered_by(self) -> NDArray[np.int64]:
+        """The candidate under which a missed lesion lies, (K,); 0: it is not missed, or less than half is covered.
+
+        To the eye such a lesion is found: the candidate joins it to another one, or its centroid lies too far off.
+        """
+        covered = self.missed & (self.covered_share >= COVERED_SHARE)
+        return np.where(covered, self.matches.covering_candidate, 0)
 
     @property
     def n_lesions(self) -> int:

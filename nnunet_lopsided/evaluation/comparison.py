@@ -13,6 +13,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import (
     Interval,
+    check_replicates,
     patient_weights,
     percentile_interval,
     resampled_ratio,
@@ -173,8 +174,9 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two evaluations, got {len(models)}")
-    if n_replicates < 0 or seed < 0:
-        raise InputError(f"replicates and seed must be at least 0, got {n_replicates} and {seed}")
+    check_replicates(n_replicates)
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0, got {seed}")
     check_comparable(models)
     rules = models[0].rules
     pooled = [pool(model.cases, rules) for model in models]

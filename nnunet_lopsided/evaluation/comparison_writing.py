@@ -18,6 +18,8 @@ from nnunet_lopsided.files.folders import new_output_folder
 
 SCHEMA_VERSION = 1
 COMMAND, MARKS = "lopsided-eval compare", ("comparison.json", "lesions.csv")
+# Names in the folder of a comparison.
+FILES = (*MARKS, "compare.html")
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
 
     content = comparison_dict(comparison)
     inputs = [m.folder for m in comparison.models]
-    with new_output_folder(folder, overwrite, inputs, MARKS, COMMAND) as unfinished:
+    with new_output_folder(folder, overwrite, inputs, MARKS, COMMAND, FILES) as unfinished:
         text = json.dumps(content, indent=2, allow_nan=False)
         (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))

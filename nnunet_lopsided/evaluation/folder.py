@@ -63,6 +63,12 @@ class FolderResult:
     confidence_model: ConfidenceModel | None = None
     seen: tuple[str, ...] = ()
 
+    @property
+    def looks_hard(self) -> bool:
+        """Whether every candidate of all cases has a probability of 1: label maps that were saved as floating point?"""
+        with_candidates = [case for case in self.cases if len(case.candidates)]
+        return bool(with_candidates) and all(case.looks_hard for case in with_candidates)
+
 
 @dataclass(frozen=True)
 class LoadedAndEvaluated:

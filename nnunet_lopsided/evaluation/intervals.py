@@ -129,19 +129,14 @@ def why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
     """The reason why nothing can be resampled; None: it can."""
     if not n_replicates:
         return "the bootstrap was switched off"
-    if n_patients < LEAST_PATIENTS:
-        return _too_few(f"there {_are(n_patients)}")
-    return None
+    return _too_few("patients", n_patients) if n_patients < LEAST_PATIENTS else None
 
 
-def _are(n: int) -> str:
-    return f"is {n or 'none'}" if n < 2 else f"are {n}"
-
-
-def _too_few(how_many: str) -> str:
+def _too_few(of_what: str, n: int) -> str:
+    there = f"there is {n or 'none'}" if n < 2 else f"there are {n}"
     return (
-        f"{how_many}, and with fewer than {LEAST_PATIENTS} patients a bootstrap's 95% interval holds the true value "
-        "less often than that"
+        f"a bootstrap needs at least {LEAST_PATIENTS} {of_what}, and {there}: of fewer its 95% interval holds the true "
+        "value too rarely"
     )
 
 
@@ -175,11 +170,11 @@ def percentile_interval(replicates: NDArray[np.float64], n_contributing: int) ->
             undefined. (Of one alone every replicate is the same, which would look like certainty.)
 
     Example:
-        >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined[:43]
-        'in the denominator there is 1, and with few'
+        >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined[:90]
+        'a bootstrap needs at least 8 patients that contribute to the denominator, and there is 1: '
     """
     if n_contributing < LEAST_PATIENTS:
-        return Interval.without(_too_few(f"in the denominator there {_are(n_contributing)}"))
+        return Interval.without(_too_few("patients that contribute to the denominator", n_contributing))
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return Interval.without("no bootstrap replicate is defined")

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.evaluation.plausibility import (
+    ROUNDING,
+    UnfitChannels,
+    check_not_swapped,
+    is_of_another_threshold,
+    require_probabilities,
+    sampled,
+    sums_to_one,
+)
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
 from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
 from nnunet_lopsided.nnunet.results import Prediction
-
-# Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
-ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -69,30 +75,29 @@ class LesionClass:
             Array of the channels' shape.
 
         Raises:
-            UnfitChannels: their number does not fit the scheme, or, without a scheme, they are not probabilities or not
-                a softmax.
+            UnfitChannels: their number does not fit the scheme, one of them holds anything but probabilities, or they
+                do not sum to 1 where they must.
         """
         if self.scheme is not None and n != self.scheme.n_channels:
             raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
         chosen, combine = self._combination(n)
-        found: NDArray[np.floating] | None = None
-        sums: Any = 0.0
+        combined: NDArray[np.floating] | None = None
+        sums = np.zeros(1, np.float32)
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
-            if self.scheme is None and n > 1:
-                part = channel.reshape(-1)[:: max(1, channel.size // 4096)].astype(np.float32)
-                if not ((part >= -ROUNDING) & (part <= 1 + ROUNDING)).all():  # nor where NaN
-                    found_ends = f"{part.min()} to {part.max()} in channel {i}"
-                    raise UnfitChannels(f"expected finite probabilities within [0, 1], found {found_ends}")
-                sums = sums + part
+            if i not in chosen:  # what is chosen is checked when it is put together
+                require_probabilities(channel, i)
+            sums = sums + sampled(channel)
             if i in chosen:
-                found = channel if found is None else combine(found, channel)
+                combined = channel if combined is None else combine(combined, channel)
             del channel
-        if self.scheme is None and n > 1 and not np.allclose(sums, 1, atol=2e-2):
-            raise UnfitChannels(f"{n} channels that do not sum to 1: the classes must be known; give --dataset-json")
-        assert found is not None
-        return 1 - _wide(found) if chosen == (0,) and self._is_background(n) else found
+        regions = self.scheme is not None and self.scheme.has_regions
+        if n > 1 and not regions and not sums_to_one(sums):
+            hint = "the classes must be known; give --dataset-json" if self.scheme is None else "they are no softmax"
+            raise UnfitChannels(f"{n} channels that do not sum to 1: {hint}")
+        assert combined is not None
+        return 1 - _wide(combined) if chosen == (0,) and self._is_background(n) else combined
 
     def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
         """The channels that make the probability, and how two of them are taken together."""
@@ -110,10 +115,6 @@ class LesionClass:
         if self.scheme is None:
             return n > 2
         return self.name is None and len(self.scheme.foreground) > 1 and not self.scheme.has_regions
-
-
-class UnfitChannels(InputError):
-    """The channels are not those of the classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +300,7 @@ def _load_prediction(
         return segmentation, segmentation
     probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
     probability = to_file_frame(probability, files.reader, reference)
+    check_not_swapped(files.array, probability, target.mask(reference.array))
     if segmentation is not None:
         _check_agreement(files, reference, target, segmentation, probability)
     return probability, segmentation
@@ -318,12 +320,12 @@ def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:
     """
     if not np.issubdtype(array.dtype, np.floating):
         return False
-    found = array[array != 0]
-    if not (np.isfinite(found).all() and finite_on_disk(path)):
+    values = array[array != 0]
+    if not (np.isfinite(values).all() and finite_on_disk(path)):
         raise InputError(f"expected finite probabilities within [0, 1], found NaN or infinity in {path}")
-    if not found.size or bool((found != np.floor(found)).any()):
+    if not values.size or bool((values != np.floor(values)).any()):
         return True
-    return binary and bool((found == 1).all())
+    return binary and bool((values == 1).all())
 
 
 def finite_on_disk(path: Path) -> bool:
@@ -388,10 +390,11 @@ def _check_agreement(
         shape = array_shape(files.reader, reference)
         any_class = probability_of_array(files.array, shape, LesionClass(target.scheme))
         agreeing = n_agreeing(to_file_frame(any_class, files.reader, reference))
-    if agreeing < 0.1 * n_labelled:
+    if agreeing < 0.1 * n_labelled and not is_of_another_threshold(probability, segmentation):
         raise InputError(
-            f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled "
-            "lesion have the probability for it; were they written by different models or in different orientations?"
+            f"{files.array} does not belong to {files.image}: only {agreeing} of {n_labelled} voxels labelled lesion "
+            "have the probability for it, and no other threshold fits; were they written by different models "
+            "or in different orientations?"
         )
 
 

@@ -83,6 +83,9 @@ class Matches:
         dice: Dice between a lesion and that candidate (rule ``union``: all candidates that match it), within [0, 1];
             NaN when missed; (K,).
         pairs: what matches what, whatever the confidence.
+        covering_candidate: the candidate that shares most voxels with a lesion, detected or not (ties: the lower id), 0
+            when none shares any; int64, (K,).
+        covered_share: share of a lesion's voxels inside candidates, within [0, 1]; (K,).
     """
 
     status: NDArray[np.int8]
@@ -93,6 +96,8 @@ class Matches:
     candidate_of_lesion: NDArray[np.int64]
     dice: NDArray[np.float64]
     pairs: Pairs
+    covering_candidate: NDArray[np.int64]
+    covered_share: NDArray[np.float64]
 
 
 def match(
@@ -150,8 +155,9 @@ def match(
         pair_lesions = nearest[pair_candidates - 1]
     else:
         touching = shared_voxels(lesions, candidates, rules.dilation_voxels) if rules.dilation_voxels else shared
+        touching = _allowed(touching, lesions, candidates, rules)
         pair_candidates, pair_lesions = touching.candidate_ids, touching.lesion_ids
-        nearest = _most_shared(touching, len(candidates))
+        nearest = _most_shared(touching.candidate_ids, touching.lesion_ids, touching.n_voxels, len(candidates))
 
     n_shared = _lookup(shared, pair_candidates, pair_lesions, len(lesions))
     pairs = Pairs(
@@ -173,6 +179,7 @@ def match(
             for w in (n_shared, candidates.n_voxels[pair_candidates - 1])
         )
     dice[detected - 1] = 2 * common / (lesions.n_voxels[detected - 1] + sizes)
+    inside = np.bincount(shared.lesion_ids, weights=shared.n_voxels, minlength=len(lesions) + 1)[1:]
     overlap = np.bincount(shared.candidate_ids, weights=shared.n_voxels, minlength=len(candidates) + 1)[1:]
     touched = np.bincount(shared.candidate_ids, minlength=len(candidates) + 1)[1:]
     return Matches(
@@ -184,7 +191,28 @@ def match(
         candidate_of_lesion=assigned.candidate_of_lesion,
         dice=dice,
         pairs=pairs,
+        covering_candidate=_most_shared(shared.lesion_ids, shared.candidate_ids, shared.n_voxels, len(lesions)),
+        covered_share=inside / np.maximum(lesions.n_voxels, 1),
     )
+
+
+def _allowed(touching: Shared, lesions: Lesions, candidates: Lesions, rules: EvaluationRules) -> Shared:
+    """The pairs that overlap enough, and with ``one_to_one`` those among them that are taken."""
+    sizes = lesions.n_voxels[touching.lesion_ids - 1] + candidates.n_voxels[touching.candidate_ids - 1]
+    dice = 2 * touching.n_voxels / np.maximum(sizes, 1)
+    kept = np.ones(len(dice), bool)
+    if rules.min_iou:
+        kept = touching.n_voxels >= rules.min_iou * (sizes - touching.n_voxels) * (1 - 1e-12)
+    if rules.one_to_one:
+        taken_candidates: set[int] = set()
+        taken_lesions: set[int] = set()
+        for row in np.argsort(-dice, kind="stable").tolist():
+            candidate, lesion = int(touching.candidate_ids[row]), int(touching.lesion_ids[row])
+            kept[row] &= candidate not in taken_candidates and lesion not in taken_lesions
+            if kept[row]:
+                taken_candidates.add(candidate)
+                taken_lesions.add(lesion)
+    return Shared(touching.candidate_ids[kept], touching.lesion_ids[kept], touching.n_voxels[kept])
 
 
 def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bool_] | None = None) -> Assignment:
@@ -305,12 +333,15 @@ def _box_distance(
     return distances
 
 
-def _most_shared(shared: Shared, n_candidates: int) -> NDArray[np.int64]:
-    order = np.lexsort((shared.lesion_ids, -shared.n_voxels, shared.candidate_ids))
-    touching, first = np.unique(shared.candidate_ids[order], return_index=True)
-    lesion = np.zeros(n_candidates, np.int64)
-    lesion[touching - 1] = shared.lesion_ids[order[first]]
-    return lesion
+def _most_shared(
+    of: NDArray[np.int64], others: NDArray[np.int64], n_voxels: NDArray[np.int64], n: int
+) -> NDArray[np.int64]:
+    """For each of ``n`` components the other one that it shares most voxels with (ties: the lower id), 0: none."""
+    order = np.lexsort((others, -n_voxels, of))
+    sharing, first = np.unique(of[order], return_index=True)
+    most = np.zeros(n, np.int64)
+    most[sharing - 1] = others[order[first]]
+    return most
 
 
 def _lookup(

@@ -71,6 +71,8 @@ LESION_COLUMNS = (
     "entropy_bits",
     "counted",
     "censored",
+    "covered_by",
+    "covered_share",
 )
 CANDIDATE_COLUMNS = (
     "case",
@@ -193,6 +195,8 @@ def lesion_rows(case: CaseResult) -> Iterable[Row]:
         case.entropy_bits,
         case.counted.astype(int),
         np.full(len(confidence), np.nan) if case.censored is None else case.censored.astype(int),
+        _or_none(case.covered_by, case.covered_by > 0),
+        case.covered_share,
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.confidence import Confidence
@@ -14,8 +14,13 @@ MatchRule = Literal["centroid", "overlap"]
 DistanceRule = Literal["box", "center"]
 DuplicatePolicy = Literal["ignore", "fp", "tp"]
 DiceRule = Literal["best", "union"]
-Profile = Literal["paper", "brats-mets", "lesions"]
+CandidateRule = Literal["threshold", "dynamic"]
+Profile = Literal["paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025"]
+# Names that profiles had, and what they are called now.
+RENAMED_PROFILES = {"brats-mets": "brats-mets-2023"}
 MAX_DILATION = 5
+# What a field of the rules may hold.
+RuleValue: TypeAlias = str | int | float | bool | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,13 @@ class EvaluationRules:
             probability, ``sqrt`` (mean times the square root of the number of voxels) or ``learned`` (needs a model).
         min_candidate_voxels: smaller candidates are dropped before anything is matched.
         profile: whose defaults these rules started from; a name only, see :func:`profile_rules`.
+        candidates: ``threshold``: the connected components of the voxels above the threshold; ``dynamic``: around each
+            peak of the probability the component above the peak over 2.5, so that lesions that one component joins are
+            told apart; the threshold is then the least peak. Hard labels have components alone.
+        min_iou: with ``overlap``: a candidate matches a lesion only where their intersection is at least this share of
+            their union, within [0, 1]; 0: one shared voxel is enough.
+        one_to_one: with ``overlap``: every candidate detects at most one lesion; pairs are taken by their Dice, the
+            highest first, and whatever is left matches nothing.
 
     Raises:
         InputError: a value is outside its range.
@@ -64,6 +76,9 @@ class EvaluationRules:
     confidence: Confidence = "mean"
     min_candidate_voxels: int = 1
     profile: Profile = "paper"
+    candidates: CandidateRule = "threshold"
+    min_iou: float = 0.0
+    one_to_one: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -75,6 +90,7 @@ class EvaluationRules:
             ("dice", DiceRule),
             ("confidence", Confidence),
             ("profile", Profile),
+            ("candidates", CandidateRule),
         ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}")
@@ -93,6 +109,10 @@ class EvaluationRules:
             raise InputError(
                 "dilation_voxels needs match overlap or join_dilated: a distance is measured to the lesion"
             )
+        if not (math.isfinite(self.min_iou) and 0 <= self.min_iou <= 1):
+            raise InputError(f"min_iou must be within [0, 1], got {self.min_iou}")
+        if (self.min_iou or self.one_to_one) and (self.match != "overlap" or self.dilation_voxels):
+            raise InputError("min_iou and one_to_one need match overlap without dilation_voxels")
         if self.join_dilated and not self.dilation_voxels:
             raise InputError("join_dilated needs dilation_voxels of at least 1, got 0")
         if self.connectivity not in (None, 26, 18, 6, 8, 4):
@@ -105,7 +125,22 @@ class EvaluationRules:
             raise InputError(f"probability_bins must be at least 2, got {self.probability_bins}")
 
     @property
-    def changes(self) -> dict[str, Any]:
+    def match_in_words(self) -> str:
+        """When a candidate matches a lesion.
+
+        Example:
+            >>> EvaluationRules().match_in_words, EvaluationRules(distance="center", tolerance_mm=2).match_in_words
+            ("centroid within 1 mm of a voxel's box", "centroid within 2 mm of a voxel's centre")
+        """
+        if self.match == "centroid":
+            where = "box" if self.distance == "box" else "centre"
+            return f"centroid within {self.tolerance_mm:g} mm of a voxel's {where}"
+        least = f"overlap of at least {self.min_iou:g} of the union" if self.min_iou else "overlap"
+        grown = f" with the lesion grown by {self.dilation_voxels} voxels" if self.dilation_voxels else ""
+        return least + grown + (", one to one" if self.one_to_one else "")
+
+    @property
+    def changes(self) -> dict[str, RuleValue]:
         """The rules that differ from the defaults of :attr:`profile`, by name."""
         defaults = profile_rules(self.profile)
         return {
@@ -117,9 +152,11 @@ def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
     """The rules of a profile, with some changed.
 
     - ``paper``: Yi et al. (2020), section 3.4; what :class:`EvaluationRules` has by default.
-    - ``brats-mets``: the lesion-wise scores of the BraTS 2023 metastases challenge: segmentations (p >= 0.5), a lesion
-      is found by whatever overlaps it when grown by one voxel, lesions that then meet are one, those of at most 2 mm3
-      do not count, Dice with all that overlaps.
+    - ``paper-letter``: the same to the letter: the distance is to a voxel's centre, and "a component whose centroid is
+      within 1 mm" of an annotation is a true positive, further ones of the same lesion too.
+    - ``brats-mets-2023``: the lesion-wise scores of the BraTS 2023 metastases challenge: segmentations (p >= 0.5), a
+      lesion is found by whatever overlaps it when grown by one voxel, lesions that then meet are one, those of at most
+      2 mm3 do not count, Dice with all that overlaps.
     - ``lesions``: as ``paper``, with candidates ranked by a confidence in which specks of high probability do not come
       first.
 
@@ -131,9 +168,11 @@ def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
         InputError: there is no such profile, or a value is outside its range.
 
     Example:
-        >>> profile_rules("brats-mets", dilation_voxels=2).changes
+        >>> profile_rules("brats-mets-2023", dilation_voxels=2).changes
         {'dilation_voxels': 2}
     """
+    if profile in RENAMED_PROFILES:
+        raise InputError(f"profile {profile} is now called {RENAMED_PROFILES[profile]}: it is the rule of that year")
     if profile not in PROFILES:
         raise InputError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     return replace(PROFILES[profile], **changes)
@@ -141,14 +180,16 @@ def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
 
 PROFILES = {
     "paper": EvaluationRules(),
-    "brats-mets": EvaluationRules(
+    "paper-letter": EvaluationRules(distance="center", duplicates="tp", profile="paper-letter"),
+    "brats-mets-2023": EvaluationRules(
         threshold=0.5,
         match="overlap",
         dilation_voxels=1,
         join_dilated=True,
         dice="union",
         min_lesion_mm3=2.0,
-        profile="brats-mets",
+        profile="brats-mets-2023",
     ),
+    "brats-mets-2025": EvaluationRules(threshold=0.5, match="overlap", one_to_one=True, profile="brats-mets-2025"),
     "lesions": EvaluationRules(confidence="sqrt", profile="lesions"),
 }

@@ -17,7 +17,7 @@ from nnunet_lopsided.evaluation.matching import Matches, Pairs
 from nnunet_lopsided.evaluation.metrics import resampled_metrics
 from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.rows import STATUS_NAMES
-from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, EvaluationRules
 from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, SummaryContent, flat_metrics
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.tables import read_table
@@ -103,8 +103,9 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the rules that did not exist when candidates were always ranked by their mean probability."""
-    known = {"min_candidate_voxels": 1, **settings}
+    """The settings, with the rules that older versions had no choice of."""
+    known = {"min_candidate_voxels": 1, "candidates": "threshold", "min_iou": 0.0, "one_to_one": False, **settings}
+    known["profile"] = RENAMED_PROFILES.get(known["profile"], known["profile"])
     return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
 
 
@@ -157,6 +158,9 @@ def _case(
         candidate_of_lesion=_column(lesions, "candidate", _whole),
         dice=_column(lesions, "dice", _number),
         pairs=pairs_of(candidates, len(lesions)),
+        # Tables of older versions do not tell these two.
+        covering_candidate=_column(lesions, "covered_by", _whole, missing="0"),
+        covered_share=_column(lesions, "covered_share", _number, missing=""),
     )
     scores = scores_of(candidates, kind == "labels")
     reference = _whole(row["reference_voxels"])
@@ -238,8 +242,12 @@ def _components(rows: Sequence[Row]) -> Components:
     )
 
 
-def _column(rows: Sequence[Row], name: str, parse: Callable[[str], int | float]) -> NDArray[Any]:
-    return np.array([parse(row[name]) for row in rows], np.int64 if parse is _whole else np.float64)
+def _column(
+    rows: Sequence[Row], name: str, parse: Callable[[str], int | float], missing: str | None = None
+) -> NDArray[Any]:
+    """A column as numbers; ``missing`` takes the place of the cells of a column that is not there."""
+    cells = [row[name] if missing is None else row.get(name, missing) for row in rows]
+    return np.array([parse(cell) for cell in cells], np.int64 if parse is _whole else np.float64)
 
 
 def _whole(cell: str) -> int:

@@ -130,6 +130,7 @@ class Summary:
         per_patient: the metrics of each patient alone, arrays of shape (n_patients,), NaN where undefined, by name.
         n_cases_with_lesions: cases with at least one reference lesion.
         n_false_positives_on_lesions: false positives that share a voxel with a lesion, as rings around one do.
+        n_missed_but_covered: missed lesions of which candidates cover at least half (``CaseResult.covered_by``).
         n_merges: candidates that share voxels with several lesions.
         n_ignored_lesions: lesions too small to count.
         n_ignored_candidates: candidates that match nothing but such lesions.
@@ -151,6 +152,7 @@ class Summary:
     per_patient: dict[str, NDArray[np.float64]]
     n_cases_with_lesions: int
     n_false_positives_on_lesions: int
+    n_missed_but_covered: int
     n_merges: int
     n_ignored_lesions: int
     n_ignored_candidates: int
@@ -251,6 +253,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         per_patient=each_patient_alone(pooled),
         n_cases_with_lesions=sum(len(case.lesions) > 0 for case in cases),
         n_false_positives_on_lesions=sum(case.n_false_positives_on_lesions for case in cases),
+        n_missed_but_covered=sum(int((case.covered_by > 0).sum()) for case in cases),
         n_merges=sum(case.n_merges for case in cases),
         n_ignored_lesions=sum(len(case.lesions) - case.n_lesions for case in cases),
         n_ignored_candidates=sum(case.count(Status.IGNORED) for case in cases),

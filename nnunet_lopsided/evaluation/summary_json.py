@@ -150,10 +150,12 @@ class DetailsContent(TypedDict):
     patients: int
     cases_with_lesions: int
     false_positives_on_lesions: int
+    missed_but_covered: int
     merges: int
     ignored_lesions: int
     ignored_candidates: int
     dropped_candidates: int
+    probabilities_look_hard: bool
     defined_bootstrap_replicates: int
     missing_predictions: list[str]
     predictions_without_reference: list[str]
@@ -213,10 +215,12 @@ def summary_dict(result: FolderResult) -> SummaryContent:
             "patients": summary.n_patients,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
+            "missed_but_covered": summary.n_missed_but_covered,
             "merges": summary.n_merges,
             "ignored_lesions": summary.n_ignored_lesions,
             "ignored_candidates": summary.n_ignored_candidates,
             "dropped_candidates": summary.n_dropped_candidates,
+            "probabilities_look_hard": result.looks_hard,
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
@@ -360,6 +364,7 @@ def _settings(result: FolderResult) -> dict[str, Any]:
         "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},
         "thresholds": [threshold for threshold, _ in result.by_threshold] or [rules.threshold],
         "threshold_rule": "p >= threshold, the threshold cast to the type of p",
+        "match_rule": rules.match_in_words,
         "segmentation_rule": f"the predicted label map, or where there is none p >= {SEGMENTATION_THRESHOLD}",
         "confidence_rule": f"{TITLES[rules.confidence]}, rounded to "
         f"{SUM_DECIMALS if rules.confidence in BY_SIZE else CONFIDENCE_DECIMALS} decimals",

@@ -28,6 +28,9 @@ from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.pages.pictures import Picture
 
+# Names in the folder of an evaluation.
+FILES = ("summary.json", "*.csv", "curves.png", "report.html", "maps")
+
 
 def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -> None:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
@@ -42,7 +45,7 @@ def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -
     Raises:
         InputError: the target is refused, or cannot be written.
     """
-    with new_output_folder(folder, overwrite, input_folders(result.inputs)) as unfinished:
+    with new_output_folder(folder, overwrite, input_folders(result.inputs), holds=FILES) as unfinished:
         write_files(result, unfinished)
 
 

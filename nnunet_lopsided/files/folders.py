@@ -1,89 +1,66 @@
-"""Folders that appear under their name only when they are complete."""
+"""Folders that appear under their name only when they are complete.
+
+One transaction for all of them. Under a lock, the new folder is written beside the final one, under a hidden name that
+nobody else has; then the earlier one is renamed to another hidden name, the new one gets the final name, and the
+earlier one is removed. A kill at any moment loses nothing: the next run for the same target brings the earlier folder
+back, or removes what is left. Links are never followed, and only what this package wrote is ever removed.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folder_record import RECORD_FILE, begin_record, check_ours, finish_record, remove_ours
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.locks import locked, locked_beside
+from nnunet_lopsided.files.new_files import UNFINISHED, sync
+
+__all__ = ["check_holds_only", "check_output_folder", "locked", "new_folder", "new_output_folder"]
+
+_REPLACED = ".replaced-"
 
 
 @contextmanager
-def new_folder(final: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    final: Path,
+    marker: str,
+    overwrite: bool = False,
+    *,
+    check: Callable[[], None] = lambda: None,
+    holds: Collection[str] = (),
+    grows: Collection[str] = (),
+) -> Iterator[Path]:
     """An empty folder to write into; it becomes ``final`` when the block ends. As :func:`new_raw_dataset`.
 
     Args:
-        final: in an existing folder.
+        final: in an existing folder. A link to a folder is replaced itself; what it leads to stays.
         marker: name of a file every folder of this kind holds; only a folder with this file is ever replaced.
-        overwrite: replace ``final`` where it exists.
+        overwrite: replace ``final`` where it exists and is wholly ours.
+        check: complains if there must not be such a folder; called before and after the block, under the lock.
+        holds, grows: see :func:`~nnunet_lopsided.files.folder_record.check_ours`.
 
     Raises:
-        InputError: the folder exists and may not be replaced, or another process is writing it.
+        InputError: the folder exists and may not be replaced, holds something that this package did not write, cannot
+            be written, or another process is writing it.
     """
 
     def refuse() -> None:
+        check()
         if final.exists() and not overwrite:
             raise InputError(f"{final} exists; --overwrite replaces it if this command made it")
+        if os.path.lexists(final):
+            if not final.is_dir():
+                raise InputError(f"{final} is not a folder")
+            check_ours(final, [marker], holds, grows)
 
-    with _new_folder(final, marker, refuse) as folder:
+    with _transaction(final, refuse) as folder:
         yield folder
-
-
-@contextmanager
-def _new_folder(final: Path, marker: str, refuse: Callable[[], None]) -> Iterator[Path]:
-    root = final.parent
-    unfinished, replaced = root / f".unfinished-{final.name}", root / f".replaced-{final.name}"
-    if replaced.is_dir() and not final.exists():  # killed between the two renames below
-        replaced.rename(final)
-    refuse()
-    if final.exists() and not (final / marker).is_file():
-        raise InputError(f"{final} is not replaced: it holds no {marker}, so it was not made by this command")
-
-    unfinished.mkdir(exist_ok=True)
-    with locked(unfinished):
-        try:
-            shutil.rmtree(replaced, ignore_errors=True)
-            for left_over in unfinished.iterdir():
-                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-            yield unfinished
-            refuse()
-            if final.exists():
-                final.rename(replaced)
-            unfinished.rename(final)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an advisory lock on a folder, where the system has such locks; a killed process gives it back.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is writing {folder}") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 def check_output_folder(
@@ -92,21 +69,38 @@ def check_output_folder(
     inputs: Sequence[Path],
     marks: tuple[str, str] = ("summary.json", "cases.csv"),
     command: str = "lopsided-eval",
+    holds: Collection[str] = (),
 ) -> None:
     """Refuse a target that would destroy something other than an earlier output of the command.
 
     Args:
-        folder: where the results are to go.
+        folder: where the results are to go. What a killed run left there is put in order first.
         overwrite: replace an earlier output there.
         inputs: folders that must survive.
         marks: two files that every earlier output of this kind holds, the first with a ``schema_version`` (nnU-Net
             writes a summary.json too, among predictions); only a folder with both is ever replaced.
         command: that makes them, for messages.
+        holds: see :func:`~nnunet_lopsided.files.folder_record.check_ours`.
 
     Raises:
         InputError: the folder exists without ``overwrite``, is a file, holds something other than such an output,
-            contains one of the inputs, or cannot be created.
+            contains one of the inputs, or cannot be created; another process is writing it.
     """
+    folder = Path(os.path.abspath(folder))
+    if folder.parent.is_dir() and _remains(folder):
+        with locked_beside(folder):
+            _put_in_order(folder)
+    _check_output(folder, overwrite, inputs, marks, command, holds)
+
+
+def _check_output(
+    folder: Path,
+    overwrite: bool,
+    inputs: Sequence[Path],
+    marks: tuple[str, str],
+    command: str,
+    holds: Collection[str],
+) -> None:
     target = folder.resolve()
     for path in inputs:
         if target == path.resolve() or target in path.resolve().parents:
@@ -121,7 +115,8 @@ def check_output_folder(
                 f"output folder {folder} holds no {marks[0]} of {command} with {marks[1]} beside it; only an earlier "
                 "output of it is replaced"
             )
-    elif folder.exists():
+        check_ours(folder, marks, holds)
+    elif os.path.lexists(folder):
         raise InputError(f"output folder {folder} is a file")
 
 
@@ -142,40 +137,134 @@ def new_output_folder(
     inputs: Sequence[Path],
     marks: tuple[str, str] = ("summary.json", "cases.csv"),
     command: str = "lopsided-eval",
+    holds: Collection[str] = (),
 ) -> Iterator[Path]:
     """An empty folder to write an output to; it becomes ``folder`` when the block ends.
 
     When the block raises, nothing is left and what was there before stays.
 
     Args:
-        folder, overwrite, inputs, marks, command: as for :func:`check_output_folder`.
+        folder, overwrite, inputs, marks, command, holds: as for :func:`check_output_folder`.
 
     Raises:
-        InputError: the target is refused, or cannot be written.
+        InputError: the target is refused, cannot be written, or another process is writing it.
     """
-    check_output_folder(folder, overwrite, inputs, marks, command)
-    folder = folder.absolute()
-    unfinished, former = (folder.with_name(f".{word}-{folder.name}") for word in ("unfinished", "former"))
+    check_output_folder(folder, overwrite, inputs, marks, command, holds)
     try:
-        for leftover in (unfinished, former):
-            shutil.rmtree(leftover, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        try:
-            yield unfinished
-        except OSError as error:
-            # What is read meanwhile (a share that went away) is not what is written.
-            if not _lies_in(error.filename, unfinished) and error.filename is not None:
-                raise InputError(f"cannot read {error.filename}: {error.strerror or error}") from error
-            raise
-        if folder.is_dir():
-            folder.rename(former)
-        unfinished.rename(folder)
-        shutil.rmtree(former, ignore_errors=True)
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write output folder {folder}: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with _transaction(folder, lambda: _check_output(folder, overwrite, inputs, marks, command, holds)) as unfinished:
+        yield unfinished
 
 
-def _lies_in(path: Any, folder: Path) -> bool:
-    return isinstance(path, str | Path) and folder in Path(path).parents
+def check_holds_only(folder: Path, names: Collection[str]) -> None:
+    """Refuse to remove a folder that holds more than what a command puts there.
+
+    Args:
+        folder: an existing one.
+        names: patterns of the names in it.
+
+    Raises:
+        InputError: it holds something else, or is a link; the first is named.
+    """
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, which is not followed; give the folder that it leads to")
+    check_ours(folder, [], names)
+
+
+@contextmanager
+def _transaction(final: Path, refuse: Callable[[], None]) -> Iterator[Path]:
+    final = Path(os.path.abspath(final))
+    with locked_beside(final):
+        _put_in_order(final)
+        refuse()
+        unfinished = _hidden(UNFINISHED, final)
+        try:
+            unfinished.mkdir()
+            begin_record(unfinished)
+            yield unfinished
+            refuse()
+            finish_record(unfinished)
+            _publish(unfinished, final)
+        except OSError as error:
+            raise _named(error, unfinished, final) from error
+        finally:
+            with suppress(OSError):
+                remove_ours(unfinished)
+
+
+def _publish(unfinished: Path, final: Path) -> None:
+    """Give the folder its name; a former one goes when the new one is on the disk."""
+    if not os.path.lexists(final):
+        unfinished.rename(final)
+        return
+    for parent, _, files in os.walk(unfinished):
+        for name in files:
+            if not os.path.islink(os.path.join(parent, name)):
+                sync(Path(parent, name))
+        sync(Path(parent))
+    former = _hidden(_REPLACED, final)
+    if final.is_dir() and not final.is_symlink():
+        _mark_former(final)
+    final.rename(former)
+    try:
+        unfinished.rename(final)
+    except BaseException:
+        if not os.path.lexists(final):
+            former.rename(final)
+        raise
+    sync(final.parent)
+    with suppress(OSError):  # the next run for this target removes what is left
+        _remove_former(former)
+
+
+def _mark_former(folder: Path) -> None:
+    """Mark an earlier folder as ours where it was made before there were records: it has been checked."""
+    if not (folder / RECORD_FILE).is_file():
+        finish_record(folder)
+
+
+def _put_in_order(final: Path) -> None:
+    """What killed runs for the same target left: the earlier folder comes back, everything else goes."""
+    for path in _remains(final):
+        is_whole = path.is_symlink() or (path / RECORD_FILE).is_file()
+        if path.name.startswith(_REPLACED) and is_whole and not os.path.lexists(final):
+            path.rename(final)
+        else:
+            with suppress(OSError):
+                _remove_former(path)
+
+
+def _remains(final: Path) -> list[Path]:
+    """Former and unfinished folders of this target, former ones first."""
+    pattern = re.compile(f"({re.escape(_REPLACED)}|{re.escape(UNFINISHED)}){re.escape(final.name)}-[0-9a-f]{{12}}")
+    names = sorted(entry.name for entry in os.scandir(final.parent) if pattern.fullmatch(entry.name))
+    return [final.with_name(name) for name in names]
+
+
+def _remove_former(folder: Path) -> None:
+    """Under another name first, so that a half-removed folder is never taken for a whole one."""
+    is_former = folder.name.startswith(_REPLACED)
+    if folder.is_symlink():
+        if is_former:  # the link itself; nobody makes a link to write into
+            folder.unlink()
+        return
+    if is_former:
+        folder = folder.rename(folder.with_name(UNFINISHED + folder.name[len(_REPLACED) :]))
+    remove_ours(folder)
+
+
+def _hidden(begin: str, final: Path) -> Path:
+    return final.with_name(f"{begin}{final.name}-{secrets.token_hex(6)}")
+
+
+def _named(error: OSError, unfinished: Path, final: Path) -> InputError:
+    """What is read meanwhile (a share that went away) is not what is written."""
+    names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    inside = next((name for name in names if unfinished == name or unfinished in name.parents), None)
+    if names and inside is None and final not in names:
+        return InputError(f"cannot read {names[0]}: {error.strerror or error}")
+    file = f": {inside.relative_to(unfinished)}" if inside not in (None, unfinished) else ""
+    reason = f"[Errno {error.errno}] {error.strerror}" if error.errno and error.strerror else str(error)
+    return InputError(f"cannot write output folder {final}: {reason}{file}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.new_files import locked_file, new_file
 
 
 def read_json(path: Path, shape: Any = None) -> Any:
@@ -92,10 +94,30 @@ def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that ``path`` is never seen half-written."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+    """Write JSON so that ``path`` is never seen half-written, and is on the disk before an earlier file goes."""
+    text = json.dumps(content, indent=2) + "\n"
+    with new_file(path, durable=path.exists()) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def update_json(path: Path, change: Callable[[Any], Any], shape: Any = None) -> Any:
+    """Read a JSON file, change its content and write it, while no other process does.
+
+    Args:
+        path: an existing file.
+        change: gets the content and returns what is to be written.
+        shape: what is expected in the file, see :func:`check_shape`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: see :func:`read_json`; or another process has been changing the file for a minute.
+    """
+    with locked_file(path):
+        content = change(read_json(path, shape))
+        write_json(path, content)
+    return content
 
 
 def file_digest(path: Path) -> str:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from nnunet_lopsided.losses.base import LesionLoss, TargetFormat
 from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
 from nnunet_lopsided.losses.lopsided import LopsidedBootstrapLoss
 from nnunet_lopsided.losses.preparation import (
     ScalarReduction,
     foreground,
     found_on_background,
-    split_ignore,
     trust_in_negatives,
     verdict,
     without_ignored,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 DiceTerm = Literal["none", "full", "masked", "mixed"]
 
 
-class SoftDiceLoss(nn.Module):
+class SoftDiceLoss(LesionLoss):
     """Minus the mean soft Dice, in -1..0: nnU-Net's ``MemoryEfficientSoftDiceLoss(do_bg=False)``.
 
     Per lesion class (per region with ``sigmoid``) and sample: D = (2 sum(p t) + s) / (sum(p) + sum(t) + s). Its
@@ -30,8 +33,6 @@ class SoftDiceLoss(nn.Module):
     exactly if its target t is above D / 2**.
 
     Args:
-        sigmoid: region-based training, see :class:`~nnunet_lopsided.losses.LopsidedBootstrapLoss`.
-        ignore_label: the label value to ignore; with ``sigmoid`` the last target channel; None if there is none.
         batch_dice: sums run over the batch, and with ``ddp`` over the ranks; otherwise Dice is taken per sample.
         smooth: s above; nnU-Net trains with 1e-5.
         mask: what t is on voxels labelled background (lesions have 1). ``full``: 0, as in nnU-Net. ``mixed``: eq. 3's
@@ -44,7 +45,7 @@ class SoftDiceLoss(nn.Module):
             of any lesion, the teacher's where there is one), so that Dice, too, believes a negative the less the surer
             the network is of a lesion; may be changed between calls. With a large gamma Dice hardly sees findings on
             background at all.
-        ddp: Dice, or the mean of Dice, over all ranks of torch.distributed.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Raises:
         ValueError: ``mask`` is none of the four, or ``beta`` is out of range.
@@ -62,35 +63,32 @@ class SoftDiceLoss(nn.Module):
         [-0.67, -1.0, -0.97]
     """
 
+    shown = ("mask", "beta", "soft", "gamma", "batch_dice", "smooth")
+
     def __init__(
         self,
         *,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
         batch_dice: bool = False,
         smooth: float = 1e-5,
         mask: DiceTerm = "full",
         beta: float = 1.0,
         soft: bool = False,
         gamma: float = 0.0,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
+        super().__init__(**target_format)
         if mask not in ("none", "full", "masked", "mixed"):
             raise ValueError(f"mask must be none, full, masked or mixed, got {mask}")
         if not 0 <= beta <= 1:
             raise ValueError(f"beta must be within [0, 1], got {beta}")
         if not gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, got {gamma}")
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
         self.batch_dice = batch_dice
         self.smooth = smooth
         self.mask = mask
         self.beta = beta
         self.soft = soft
         self.gamma = gamma
-        self.ddp = ddp
 
     def forward(
         self, logits: Tensor, target: Tensor, teacher: Tensor | None = None, belief: Tensor | None = None
@@ -100,7 +98,7 @@ class SoftDiceLoss(nn.Module):
         ``teacher`` are logits whose verdict is taken instead of the network's own; ``belief`` (B, K, ...) in [0, 1] is
         the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t.
         """
-        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        target, valid = self.split_target(target)
         with torch.autocast(logits.device.type, enabled=False):
             p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":
@@ -138,12 +136,6 @@ class SoftDiceLoss(nn.Module):
             t = t + (1 - self.beta) * negative * verdict(judge, sigmoid=self.sigmoid, soft=self.soft)
         return t, p * (share + negative)
 
-    def extra_repr(self) -> str:
-        return (
-            f"mask={self.mask}, beta={self.beta:g}, soft={self.soft}, gamma={self.gamma:g}, "
-            f"batch_dice={self.batch_dice}, smooth={self.smooth:g}, sigmoid={self.sigmoid}"
-        )
-
 
 class LopsidedDiceLoss(LopsidedBootstrapLoss):
     """Lopsided bootstrap loss plus ``weight_dice`` times :class:`SoftDiceLoss`.
@@ -152,12 +144,12 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
     on a lesion that the labels lack, ``full`` outweighs any beta. ``mixed`` hands beta to the Dice term, too.
 
     Args:
-        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``gamma``, ``sigmoid``, ``ignore_label``,
-            ``reduction``, ``soft`` and ``ddp``. ``alpha``, ``beta`` and ``gamma`` may be changed between calls
-            (warm-up): both terms follow.
+        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``gamma``, ``reduction`` and ``soft``. ``alpha``,
+            ``beta`` and ``gamma`` may be changed between calls (warm-up): both terms follow.
         dice: the target of the Dice term on negatives, ``mask`` of :class:`SoftDiceLoss`; ``none``: eq. 3 alone.
         weight_dice: factor of the Dice term.
         batch_dice: see :class:`SoftDiceLoss`, as is ``smooth``.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Example:
         >>> loss = LopsidedDiceLoss(3, 0.1, dice="mixed")
@@ -174,34 +166,21 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         weight_dice: float = 1.0,
         batch_dice: bool = False,
         smooth: float = 1e-5,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
         reduction: ScalarReduction = "mean",
         soft: bool = False,
         gamma: float = 0.0,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__(
-            alpha,
-            beta,
-            sigmoid=sigmoid,
-            ignore_label=ignore_label,
-            reduction=reduction,
-            soft=soft,
-            gamma=gamma,
-            ddp=ddp,
-        )
+        super().__init__(alpha, beta, reduction=reduction, soft=soft, gamma=gamma, **target_format)
         self.weight_dice = weight_dice
         self.dice = SoftDiceLoss(
-            sigmoid=sigmoid,
-            ignore_label=ignore_label,
             batch_dice=batch_dice,
             smooth=smooth,
             mask=dice,
             beta=beta,
             soft=soft,
             gamma=gamma,
-            ddp=ddp,
+            **target_format,
         )
 
     def forward(
@@ -217,4 +196,5 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
         self.dice.beta, self.dice.gamma = self.beta, self.gamma
-        return loss + self.weight_dice * self.dice(logits, target, teacher, belief)
+        dice: Tensor = self.dice(logits, target, teacher, belief)
+        return loss + self.weight_dice * dice

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from nnunet_lopsided.compilation import uncompiled
+
 
 class _SumOverRanks(torch.autograd.Function):
     @staticmethod
@@ -24,7 +26,7 @@ class _SumOverRanks(torch.autograd.Function):
         return grad_output
 
 
-@torch.compiler.disable
+@uncompiled
 def sum_over_ranks(values: Tensor) -> Tensor:
     """``values`` summed over all ranks; unchanged outside torch.distributed or with one rank.
 
@@ -37,7 +39,8 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     """
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return values
-    return _SumOverRanks.apply(values)
+    summed: Tensor = _SumOverRanks.apply(values)
+    return summed
 
 
 def ratio_of_sums(numerator: Tensor, denominator: Tensor | float, ddp: bool) -> Tensor:

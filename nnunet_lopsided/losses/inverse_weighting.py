@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from nnunet_lopsided.losses.base import LesionLoss, TargetFormat
 from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
 from nnunet_lopsided.losses.preparation import (
     foreground,
     labelled_background,
-    split_ignore,
     voxelwise_cross_entropy,
     with_channel,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Kind = Literal["ce", "focal", "dice", "asl"]
 InstanceMap = TypeVar("InstanceMap", NDArray[np.generic], Tensor)
@@ -105,7 +108,7 @@ def lesion_weights(
     return background, np.clip(n_voxels / (n_groups * counts), *clip)[inverse.reshape(-1)]
 
 
-class InverseWeightedLoss(nn.Module):
+class InverseWeightedLoss(LesionLoss):
     """Cross-entropy, focal loss, Dice or asymmetric similarity loss with a weight on every voxel.
 
     With w the weights, p the probability, t the truth and means over the valid voxels:
@@ -121,15 +124,13 @@ class InverseWeightedLoss(nn.Module):
 
     Args:
         kind: the base loss.
-        sigmoid: region-based training, see :class:`~nnunet_lopsided.losses.LopsidedBootstrapLoss`.
-        ignore_label: the label value to ignore; with ``sigmoid`` the last target channel; None if there is none.
         focal_a: weight of lesion voxels in the focal loss, 0 to 1.
         focal_gamma: exponent of the focal loss, 0 or more.
         asl_b: weight of missed against false voxels in the ASL, above 0; 1 is Dice.
         smooth: added to numerator and denominator of Dice and ASL. With 0, the paper's form, a sample without a lesion
             has loss 1 and no gradient; with ``batch_dice`` it still counts.
         batch_dice: sums of Dice and ASL run over the batch (and over the ranks with ``ddp``).
-        ddp: averages run over all ranks of torch.distributed.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Raises:
         ValueError: an argument out of range.
@@ -149,20 +150,20 @@ class InverseWeightedLoss(nn.Module):
         0.3263
     """
 
+    shown = ("kind", "smooth")
+
     def __init__(
         self,
         kind: Kind,
         *,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
         focal_a: float = 0.75,
         focal_gamma: float = 2.0,
         asl_b: float = 1.5,
         smooth: float = 0.0,
         batch_dice: bool = False,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
+        super().__init__(**target_format)
         if kind not in ("ce", "focal", "dice", "asl"):
             raise ValueError(f"kind must be ce, focal, dice or asl, got {kind}")
         if not 0 <= focal_a <= 1:
@@ -173,14 +174,11 @@ class InverseWeightedLoss(nn.Module):
         if not asl_b > 0:
             raise ValueError(f"asl_b must be above 0, got {asl_b}")
         self.kind = kind
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
         self.focal_a = focal_a
         self.focal_gamma = focal_gamma
         self.asl_b = asl_b
         self.smooth = smooth
         self.batch_dice = batch_dice
-        self.ddp = ddp
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Scalar loss.
@@ -191,7 +189,7 @@ class InverseWeightedLoss(nn.Module):
             weight: (B, 1, ...), or (B, R, ...) with ``sigmoid``; float32, not negative. None: 1 everywhere.
         """
         weights = torch.ones_like(logits[:, :1]) if weight is None else weight
-        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        target, valid = self.split_target(target)
         if not (self.sigmoid and weights.shape == logits.shape):
             weights = with_channel(weights, logits, "weight")
         with torch.autocast(logits.device.type, enabled=False):
@@ -240,6 +238,3 @@ class InverseWeightedLoss(nn.Module):
         if self.batch_dice and self.ddp:
             n_valid = sum_over_ranks(n_valid)
         return (n_valid > 0).to(like.dtype)
-
-    def extra_repr(self) -> str:
-        return f"kind={self.kind}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, smooth={self.smooth:g}"

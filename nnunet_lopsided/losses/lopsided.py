@@ -6,15 +6,17 @@ Notation: logits z, p = softmax(z), CE(k) = logsumexp(z) - z_k, yhat = argmax_c 
     eq. 2, bootstrap:      beta CE(y) + (1 - beta) CE(yhat)           on every voxel
     eq. 3, lopsided:       y = 0: beta CE(0) + (1 - beta) CE(yhat)    y > 0: alpha CE(y)
 
-With two classes (or one sigmoid channel) only the difference of the logits matters. The numerics are in
-:mod:`nnunet_lopsided.losses.bootstrap`.
+The numerics are in :mod:`nnunet_lopsided.losses.bootstrap`.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from nnunet_lopsided.losses.base import LesionLoss, TargetFormat
 from nnunet_lopsided.losses.bootstrap import Mixture, bootstrapped_cross_entropy
 from nnunet_lopsided.losses.distributed import ratio_of_sums, sum_over_ranks
 from nnunet_lopsided.losses.preparation import (
@@ -22,12 +24,13 @@ from nnunet_lopsided.losses.preparation import (
     ScalarReduction,
     check_belief,
     check_target,
-    labelled_background,
-    split_ignore,
     trust_in_negatives,
     with_channel,
     without_ignored,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def lopsided_bootstrap_loss(
@@ -49,7 +52,7 @@ def lopsided_bootstrap_loss(
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
 
     Computed in float32 (float64 stays float64), outside any autocast. The argmax is a constant target; on a tie it is
-    the first maximal class, so background wins against an equal lesion logit. There are no second derivatives.
+    the first maximal class, so background wins against an equal lesion logit.
 
     Args:
         logits: (B, C, ...) raw network outputs; C >= 2 classes with background first, or with ``sigmoid`` one channel
@@ -98,8 +101,19 @@ def lopsided_bootstrap_loss(
         0.3289
     """
     _check_weights(alpha, beta, reduction, gamma)
-    mixture = Mixture(float(alpha), float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, weight, teacher, belief, gamma, reduction, ddp)
+    mixture = Mixture(alpha=float(alpha), beta=float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
+    return _reduced(
+        logits,
+        target,
+        mixture,
+        valid=valid,
+        weight=weight,
+        teacher=teacher,
+        belief=belief,
+        gamma=gamma,
+        reduction=reduction,
+        ddp=ddp,
+    )
 
 
 def bootstrap_loss(
@@ -127,21 +141,18 @@ def bootstrap_loss(
         1.1269
     """
     _check_weights(1.0, beta, reduction)
-    mixture = Mixture(1.0, float(beta), lopsided=False, soft=soft, sigmoid=sigmoid)
-    return _reduced(logits, target, mixture, valid, None, teacher, None, 0.0, reduction, ddp)
+    mixture = Mixture(alpha=1.0, beta=float(beta), lopsided=False, soft=soft, sigmoid=sigmoid)
+    return _reduced(logits, target, mixture, valid=valid, teacher=teacher, reduction=reduction, ddp=ddp)
 
 
-class BootstrapLoss(nn.Module):
+class BootstrapLoss(LesionLoss):
     """Bootstrap loss (eq. 2) on nnU-Net's targets; ``beta`` may be changed between calls.
 
     Args:
         beta: weight of the label, 0 to 1.
-        sigmoid: region-based training: target (B, R, ...) zeros and ones, and with ``ignore_label`` one further, last
-            channel that is nonzero where voxels are to be ignored.
-        ignore_label: the label value to ignore; None if the dataset has none.
         reduction: see :func:`lopsided_bootstrap_loss`.
         soft: see :func:`lopsided_bootstrap_loss`.
-        ddp: average over the voxels of all ranks.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Example:
         >>> loss = BootstrapLoss(beta=0.5, ignore_label=2)
@@ -149,28 +160,25 @@ class BootstrapLoss(nn.Module):
         0.0
     """
 
+    shown = ("beta", "soft")
+
     def __init__(
         self,
         beta: float = 0.5,
         *,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
         reduction: ScalarReduction = "mean",
         soft: bool = False,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
+        super().__init__(**target_format)
         _check_weights(1.0, beta, reduction)
         self.beta = beta
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
         self.reduction: ScalarReduction = reduction
         self.soft = soft
-        self.ddp = ddp
 
     def forward(self, logits: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar."""
-        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        target, valid = self.split_target(target)
         return bootstrap_loss(
             logits,
             target,
@@ -183,26 +191,19 @@ class BootstrapLoss(nn.Module):
             ddp=self.ddp,
         )
 
-    def extra_repr(self) -> str:
-        return f"beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, soft={self.soft}"
 
-
-class LopsidedBootstrapLoss(nn.Module):
-    """Lopsided bootstrap loss on nnU-Net's targets: label maps with an ignore label, or regions with ignore last.
-
-    ``alpha`` and ``beta`` may be changed between calls (warm-up).
+class LopsidedBootstrapLoss(LesionLoss):
+    """Lopsided bootstrap loss (eq. 3) on nnU-Net's targets; ``alpha``, ``beta`` and ``gamma`` may be changed between
+    calls (warm-up).
 
     Args:
         alpha: weight of positive voxels, above 0.
         beta: weight of the label on negative voxels, 0 to 1.
-        sigmoid: region-based training: target (B, R, ...) zeros and ones, and with ``ignore_label`` one further, last
-            channel that is nonzero where voxels are to be ignored.
-        ignore_label: the label value to ignore; None if the dataset has none.
         reduction: see :func:`lopsided_bootstrap_loss`.
         soft: see :func:`lopsided_bootstrap_loss`.
         gamma: how fast trust in a negative fades where the network sees a lesion, see
-            :func:`lopsided_bootstrap_loss`; may be changed between calls, too.
-        ddp: average over the voxels of all ranks.
+            :func:`lopsided_bootstrap_loss`.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Deep supervision: nnU-Net's wrapper applies the loss at every resolution to nearest-resampled labels. A lesion too
     small for a coarse level is missing there, which is one more missed lesion to this loss: the bootstrap term does
@@ -214,28 +215,25 @@ class LopsidedBootstrapLoss(nn.Module):
         0.0
     """
 
+    shown = ("alpha", "beta", "soft", "gamma")
+
     def __init__(
         self,
         alpha: float = 3.0,
         beta: float = 0.1,
         *,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
         reduction: ScalarReduction = "mean",
         soft: bool = False,
         gamma: float = 0.0,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
+        super().__init__(**target_format)
         _check_weights(alpha, beta, reduction, gamma)
         self.alpha = alpha
         self.beta = beta
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
         self.reduction: ScalarReduction = reduction
         self.soft = soft
         self.gamma = gamma
-        self.ddp = ddp
 
     def forward(
         self,
@@ -250,7 +248,7 @@ class LopsidedBootstrapLoss(nn.Module):
         ``weight`` (B, 1, ...) multiplies alpha on positives; ``teacher`` are the logits yhat is taken from; ``belief``
         (B, K, ...) is how sure somebody else is that voxels labelled background are lesion.
         """
-        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        target, valid = self.split_target(target)
         return lopsided_bootstrap_loss(
             logits,
             target,
@@ -267,25 +265,21 @@ class LopsidedBootstrapLoss(nn.Module):
             ddp=self.ddp,
         )
 
-    def extra_repr(self) -> str:
-        return (
-            f"alpha={self.alpha:g}, beta={self.beta:g}, sigmoid={self.sigmoid}, ignore_label={self.ignore_label}, "
-            f"soft={self.soft}, gamma={self.gamma:g}"
-        )
-
 
 def _reduced(
     logits: Tensor,
     target: Tensor,
     mixture: Mixture,
+    *,
     valid: Tensor | None,
-    weight: Tensor | None,
     teacher: Tensor | None,
-    belief: Tensor | None,
-    gamma: float,
     reduction: Reduction,
     ddp: bool,
+    weight: Tensor | None = None,
+    belief: Tensor | None = None,
+    gamma: float = 0.0,
 ) -> Tensor:
+    """The checked loss of every voxel, brought down to one number as ``reduction`` says."""
     sigmoid = mixture.sigmoid
     if valid is not None:
         valid = with_channel(valid, logits, "valid")
@@ -299,55 +293,20 @@ def _reduced(
     with torch.autocast(logits.device.type, enabled=False):
         logits, teacher = without_ignored(logits, valid), None if teacher is None else without_ignored(teacher, valid)
         trust = trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None
-        per_class = not sigmoid and logits.shape[1] > 2
-        loss = bootstrapped_cross_entropy(
-            logits,
-            target if belief is None or per_class else _share_of_lesion(target, belief, sigmoid),
-            mixture,
-            valid=valid,
-            weight=weight,
-            teacher=teacher,
-            belief=belief if per_class else None,
-            trust=trust,
-            voxelwise=reduction == "none",
+        voxels = bootstrapped_cross_entropy(
+            logits, target, mixture, valid=valid, weight=weight, teacher=teacher, belief=belief, trust=trust
         )
         if reduction == "none":
-            return loss
+            return voxels.loss if sigmoid else voxels.loss[:, 0]
+        total = voxels.loss.sum()
         if reduction == "sum":
-            return sum_over_ranks(loss) if ddp else loss
+            return sum_over_ranks(total) if ddp else total
         if reduction == "weighted_mean":
-            return ratio_of_sums(loss, _sum_of_weights(target, mixture, valid, weight, belief, trust, loss.dtype), ddp)
-        n_problems = logits.shape[1] if sigmoid else 1
-        if valid is None:
-            n_valid: Tensor | float = float(target.numel())
-        else:
-            n_valid = torch.count_nonzero(valid) * n_problems
-        return ratio_of_sums(loss, n_valid, ddp)
-
-
-def _share_of_lesion(target: Tensor, belief: Tensor | None, sigmoid: bool) -> Tensor:
-    """Of every voxel (and region) the share that is lesion: 1 where labelled, elsewhere what is believed."""
-    background = labelled_background(target, sigmoid)
-    if belief is None:
-        return (~background).float()
-    return torch.where(background, belief if sigmoid else belief.sum(1, keepdim=True), 1.0)
-
-
-def _sum_of_weights(
-    target: Tensor,
-    mixture: Mixture,
-    valid: Tensor | None,
-    weight: Tensor | None,
-    belief: Tensor | None,
-    trust: Tensor | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    total = torch.ones_like(target, dtype=dtype)
-    if mixture.lopsided:
-        share = _share_of_lesion(target, belief, mixture.sigmoid).to(dtype)
-        on_label = mixture.alpha if weight is None else mixture.alpha * weight.to(dtype)
-        total = (1 - share) * (1.0 if trust is None else trust) + share * on_label
-    return total.sum() if valid is None else (total * valid).sum()
+            return ratio_of_sums(total, voxels.weight.sum(), ddp)
+        n_valid: Tensor | float = float(voxels.loss.numel())
+        if valid is not None:
+            n_valid = torch.count_nonzero(valid) * voxels.loss.shape[1]
+        return ratio_of_sums(total, n_valid, ddp)
 
 
 def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0) -> None:

@@ -142,6 +142,8 @@ def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:
             return torch.sigmoid(logits) if soft else (logits > 0).to(logits.dtype)
         if soft:
             return torch.softmax(logits, 1)[:, 1:]
+        if logits.shape[1] == 2:  # several times faster than the maximum with its index
+            return (logits[:, 1:] > logits[:, :1]).to(logits.dtype)
         return one_hot(logits.max(1, keepdim=True).indices, logits.shape[1], logits.dtype)
 
 

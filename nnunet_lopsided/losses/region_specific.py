@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from nnunet_lopsided.losses.base import LesionLoss, TargetFormat
 from nnunet_lopsided.losses.distributed import ratio_of_sums
 from nnunet_lopsided.losses.lopsided import lopsided_bootstrap_loss
 from nnunet_lopsided.losses.preparation import (
     foreground,
     found_on_background,
     full_precision,
-    split_ignore,
     without_ignored,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RegionReduction = Literal["mean", "sum"]
 EmptyRegions = Literal["include", "skip"]
@@ -105,7 +108,7 @@ def region_specific_loss(
     return ratio_of_sums(loss.sum(), n_parts, ddp)
 
 
-class RegionSpecificLoss(nn.Module):
+class RegionSpecificLoss(LesionLoss):
     """:func:`region_specific_loss` plus ``ce_weight`` times cross-entropy, on nnU-Net's targets.
 
     On sparse lesions almost all regions are empty: there the region loss saturates near 1 and then has gradients of
@@ -121,9 +124,7 @@ class RegionSpecificLoss(nn.Module):
             regions; no gradient passes through that choice.
         alpha: with ``beta``, makes the cross-entropy the lopsided bootstrap loss; both 1: plain cross-entropy.
         beta: see ``alpha``.
-        sigmoid: region-based training (nnU-Net's regions, which are classes here).
-        ignore_label: the label value to ignore; with ``sigmoid`` the last target channel; None if there is none.
-        ddp: averages run over all ranks of torch.distributed.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`; nnU-Net's regions are classes here.
 
     Raises:
         ValueError: an argument out of range.
@@ -140,6 +141,20 @@ class RegionSpecificLoss(nn.Module):
         0.78
     """
 
+    shown = (
+        "region_size",
+        "a",
+        "b",
+        "reduction",
+        "detach_weights",
+        "empty_regions",
+        "include_background",
+        "ce_weight",
+        "bootstrap",
+        "alpha",
+        "beta",
+    )
+
     def __init__(
         self,
         region_size: Sequence[int] = (16, 16, 16),
@@ -155,13 +170,11 @@ class RegionSpecificLoss(nn.Module):
         bootstrap: bool = False,
         alpha: float = 1.0,
         beta: float = 1.0,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
+        super().__init__(**target_format)
         _check(region_size, len(region_size), a, b, smooth, reduction, empty_regions)
-        if include_background and sigmoid:
+        if include_background and self.sigmoid:
             raise ValueError("include_background must be false with sigmoid: regions have no channel of background")
         self.include_background = include_background
         self.region_size = tuple(region_size)
@@ -175,13 +188,10 @@ class RegionSpecificLoss(nn.Module):
         self.bootstrap = bootstrap
         self.alpha = alpha
         self.beta = beta
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
-        self.ddp = ddp
 
     def forward(self, logits: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
         """Scalar loss of ``logits`` (B, C, ...) against nnU-Net's ``target``."""
-        target, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        target, valid = self.split_target(target)
         with torch.autocast(logits.device.type, enabled=False):
             p, t, counted = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
             if self.include_background:
@@ -210,14 +220,6 @@ class RegionSpecificLoss(nn.Module):
             logits, target, self.alpha, self.beta, sigmoid=self.sigmoid, valid=valid, teacher=teacher, ddp=self.ddp
         )
         return loss + self.ce_weight * cross_entropy
-
-    def extra_repr(self) -> str:
-        return (
-            f"region_size={self.region_size}, a={self.a:g}, b={self.b:g}, reduction={self.reduction}, "
-            f"detach_weights={self.detach_weights}, empty_regions={self.empty_regions}, "
-            f"include_background={self.include_background}, ce_weight={self.ce_weight:g}, bootstrap={self.bootstrap}, "
-            f"alpha={self.alpha:g}, beta={self.beta:g}"
-        )
 
 
 def _region_sums(values: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from segmentation_models_pytorch.losses import TverskyLoss
-from torch import Tensor, nn
+from torch import Tensor
 
+from nnunet_lopsided.losses.base import LesionLoss, TargetFormat
 from nnunet_lopsided.losses.lopsided import LopsidedBootstrapLoss
-from nnunet_lopsided.losses.preparation import foreground, split_ignore
+from nnunet_lopsided.losses.preparation import foreground
 
-_IGNORED = -1
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# segmentation_models_pytorch's, so that both give the same; far below the share of one voxel's probability.
+_SMALLEST_DIVISOR = 1e-7
 
 
-class TverskyCrossEntropyLoss(nn.Module):
+class TverskyCrossEntropyLoss(LesionLoss):
     """1 - mean Tversky index, TP / (TP + fp FP + fn FN) over the batch, plus mean cross-entropy.
 
-    The index is that of segmentation_models_pytorch: sums run over the batch of one GPU, background does not count, and
-    a class without a voxel in the batch has none, so that cross-entropy alone speaks there.
+    Sums run over the batch of one GPU and background does not count. A class without a voxel in the batch has a Tversky
+    loss of 0 without a gradient, so that cross-entropy alone speaks there; it does count in the mean over classes. With
+    ``ddp`` only the cross-entropy is that of all ranks.
 
     Args:
         false_positives: weight fp, 0 or more; Salehi et al. found 0.3 best.
         false_negatives: weight fn, 0 or more; 0.7 there. Both 0.5: Dice.
-        sigmoid: region-based training, see :class:`~nnunet_lopsided.losses.LopsidedBootstrapLoss`.
-        ignore_label: the label value to ignore; with ``sigmoid`` the last target channel; None if there is none.
-        ddp: cross-entropy over the voxels of all ranks.
+        target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
+
+    Raises:
+        ValueError: a weight is below 0.
 
     Source:
         Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional deep networks".
@@ -35,28 +43,37 @@ class TverskyCrossEntropyLoss(nn.Module):
         0.0
     """
 
+    shown = ("false_positives", "false_negatives")
+
     def __init__(
         self,
         false_positives: float = 0.3,
         false_negatives: float = 0.7,
-        *,
-        sigmoid: bool = False,
-        ignore_label: int | None = None,
-        ddp: bool = False,
+        **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__()
-        self.cross_entropy = LopsidedBootstrapLoss(1.0, 1.0, sigmoid=sigmoid, ignore_label=ignore_label, ddp=ddp)
-        # Per lesion class or region, each a problem of its own, from probabilities.
-        self.tversky = TverskyLoss(
-            "multilabel", from_logits=False, alpha=false_positives, beta=false_negatives, ignore_index=_IGNORED
-        )
-        self.sigmoid = sigmoid
-        self.ignore_label = ignore_label
+        super().__init__(**target_format)
+        for name, value in (("false_positives", false_positives), ("false_negatives", false_negatives)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        self.false_positives = false_positives
+        self.false_negatives = false_negatives
+        self.cross_entropy = LopsidedBootstrapLoss(1.0, 1.0, **target_format)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar."""
-        labels, valid = split_ignore(target, self.ignore_label, self.sigmoid)
+        labels, valid = self.split_target(target)
         with torch.autocast(logits.device.type, enabled=False):
             p, truth, valid = foreground(logits, labels, sigmoid=self.sigmoid, valid=valid)
-            truth = truth if valid is None else torch.where(valid, truth, _IGNORED)
-            return self.cross_entropy(logits, target) + self.tversky(p, truth)
+            if valid is not None:
+                p = p * valid  # the truth is 0 there already
+            cross_entropy: Tensor = self.cross_entropy(logits, target)
+            return cross_entropy + self._tversky(p, truth)
+
+    def _tversky(self, p: Tensor, truth: Tensor) -> Tensor:
+        axes = [0, *range(2, p.ndim)]
+        both = (p * truth).sum(axes)
+        n_true = truth.sum(axes)
+        false_positive, false_negative = p.sum(axes) - both, n_true - both
+        weighted = both + self.false_positives * false_positive + self.false_negatives * false_negative
+        index = both / weighted.clamp_min(_SMALLEST_DIVISOR)
+        return torch.where(n_true > 0, 1 - index, 0.0).mean()

@@ -14,8 +14,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import locked
+from nnunet_lopsided.files.folders import check_holds_only
 from nnunet_lopsided.files.json import file_digest, read_json, write_json
+from nnunet_lopsided.files.locks import locked
+from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.nnunet.raw import Case
 
@@ -100,8 +102,9 @@ def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
 def _begin(folder: Path, made_by: dict[str, Any]) -> None:
     """An empty folder, without what a model predicted that was trained again since; nothing else is removed."""
     if (folder / _RECORD).is_file():
+        check_holds_only(folder, (_RECORD, "*.npz", ".*"))
         shutil.rmtree(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder}: expected the predictions of an audit, found other files and no {_RECORD}")
     folder.mkdir(exist_ok=True)
     write_json(folder / _RECORD, made_by)
@@ -144,12 +147,8 @@ class _Network:
         except Exception as error:  # of any kind: nnU-Net's
             images = ", ".join(map(str, case.images))
             raise InputError(f"case {case.name}: {images}: {_cannot(error)}") from error
-        unfinished = array.with_name(f".unfinished-{array.name}")
-        try:
+        with new_file(array) as unfinished:
             np.savez_compressed(unfinished, probabilities=probabilities)
-            unfinished.replace(array)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def _probabilities(self, case: Case, factor: float) -> NDArray[np.floating]:
         import torch

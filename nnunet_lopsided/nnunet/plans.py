@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import locked
-from nnunet_lopsided.files.json import check_shape, read_json, write_json
+from nnunet_lopsided.files.json import check_shape, read_json, update_json
 from nnunet_lopsided.nnunet.paths import check_case_name
 
 # What plans must have, and what the values are that our commands and nnU-Net's PlansManager use of the rest.
@@ -186,9 +185,9 @@ def add_to_plans(plans_file: Path, name: str, configuration: dict[str, Any], *, 
         InputError: the plans hold another configuration of this name.
     """
 
-    with locked(plans_file.parent):
-        plans = read_json(plans_file, _PLANS)
+    def add(plans: dict[str, Any]) -> dict[str, Any]:
         if plans["configurations"].get(name) not in (None, configuration) and not overwrite:
             raise InputError(f"{plans_file}: holds another {name} configuration already; --overwrite replaces it")
-        plans["configurations"][name] = configuration
-        write_json(plans_file, plans)
+        return {**plans, "configurations": {**plans["configurations"], name: configuration}}
+
+    update_json(plans_file, add, _PLANS)

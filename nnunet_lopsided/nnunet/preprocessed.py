@@ -10,6 +10,9 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.nnunet.paths import names_of_dataset, nnunet_path
 
+# What nnU-Net and lopsided-plan add to a preprocessed dataset, or change in it; all of it can be made again.
+_ADDED_BY_NNUNET = ("*.json", "*.b2nd", "*.pkl", "*.npz", "*.npy")
+
 
 def preprocessed_folder(dataset: int | str) -> Path:
     """The dataset's folder below ``nnUNet_preprocessed``.
@@ -45,5 +48,6 @@ def new_preprocessed_dataset(name: str, marker: str, overwrite: bool = False) ->
     Raises:
         InputError: the folder exists and may not be replaced, or another process is writing it.
     """
-    with new_folder(nnunet_path("nnUNet_preprocessed") / name, marker, overwrite) as folder:
+    final = nnunet_path("nnUNet_preprocessed") / name
+    with new_folder(final, marker, overwrite, grows=_ADDED_BY_NNUNET) as folder:
         yield folder

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import _new_folder
+from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme
@@ -27,6 +27,9 @@ from nnunet_lopsided.nnunet.paths import (
     new_dataset_name,
     nnunet_path,
 )
+
+# What our commands write into a raw dataset, by the names on its first level.
+_IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "*.json", "*.csv")
 
 
 @dataclass(frozen=True)
@@ -304,7 +307,11 @@ def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = F
         InputError: id or name are not allowed, the id is in use, or another process is writing this dataset.
     """
     final = nnunet_path("nnUNet_raw") / new_dataset_name(dataset_id, name)
-    with _new_folder(final, marker, lambda: _refuse_existing(dataset_id, final, overwrite)) as folder:
+
+    def check() -> None:
+        _refuse_existing(dataset_id, final, overwrite)
+
+    with new_folder(final, marker, overwrite, check=check, holds=_IN_OUR_DATASETS) as folder:
         yield folder
 
 

@@ -172,9 +172,13 @@ def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | 
     wrong: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         ending = next((e for e in endings if path.name.lower().endswith(e)), None)
-        if ending is None or is_litter(path.name) or not path.is_file():
+        if ending is None or is_litter(path.name):
             continue
         name = path.name[: -len(ending)]
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "none"
+            wrong[name] = f"case {name}: expected a file, found {kind}: {path}"
+            continue
         try:
             check_case_name(name, folder)
         except InputError as error:

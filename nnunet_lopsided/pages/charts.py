@@ -1,183 +1,315 @@
-"""The charts of an evaluation, from the content of summary.json; several evaluations share a chart in a comparison."""
+"""The charts, each drawn by one function, for pages (SVG) and files (PNG) alike.
+
+What is drawn carries a class (``classed``), by which tests find it in the SVG.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from nnunet_lopsided.pages.html import data_block
-from nnunet_lopsided.pages.svg import Plot, say, steps, text, whisker
+import numpy as np
+from numpy.typing import NDArray
 
-# More points than pixels only make the page larger; summary.json has them all.
+from nnunet_lopsided.pages.rendering import classed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY, INK = "#6b7280", "#111827"
+NO_CANDIDATES = "there are no candidates"
+# More points than pixels only make a page larger.
 MAX_POINTS = 1500
+# Of bars in a bin or a histogram; the whole width of a bin is 1.
+_BARS_WIDTH = 0.7
+_LINE_WIDTH = 1.6
 
-Summaries = Mapping[str, Mapping[str, Any]]
-
-
-def operating_curves(summary: Mapping[str, Any]) -> str:
-    """Precision-recall and FROC with one operating point that the reader moves through both."""
-    pr, froc = summary["curves"]["pr"], summary["curves"]["froc"]
-    why = summary["undefined"].get("map")
-    plots = _pr_plot(summary["metrics"]["map"]), _froc_plot([froc] if froc else [])
-    if why is not None or not pr["threshold"]:
-        empty = [say(why or "there are no candidates")]
-        return figures([plot.svg(empty) for plot in plots])
-    keep = thinned(len(pr["threshold"]))
-    recall, precision, fp = (
-        [curve[name][i] for i in keep]
-        for curve, name in ((pr, "recall"), (pr, "precision"), (froc, "false_positives_per_case"))
-    )
-    charts = [
-        plots[0].svg([steps(plots[0], recall, precision, first="y")], curve="pr"),
-        plots[1].svg([steps(plots[1], fp, recall, first="x")], curve="froc"),
-    ]
-    data = {
-        "readings": [_reading(summary, i) for i in keep],
-        "places": {
-            "pr": [(plots[0].x(x), plots[0].y(y)) for x, y in zip(recall, precision, strict=True)],
-            "froc": [(plots[1].x(x), plots[1].y(y)) for x, y in zip(fp, recall, strict=True)],
-        },
-    }
-    slider = (
-        '<div class="operating only-script"><label for="operating-point">accept candidates from a confidence '
-        f"({escape(summary['settings']['confidence'])}) of</label>"
-        '<input type="range" id="operating-point" min="0" max="0" value="0" step="1">'
-        '<div class="reading" role="status"></div></div>'
-        '<p class="why only-script">Move over a curve, or use the slider or the arrow keys.</p>'
-    )
-    return f'<div data-curves="curve-data">{figures(charts)}{slider}</div>{data_block("curve-data", data)}'
+Values: TypeAlias = Sequence[float] | NDArray[np.float64]
+LineStyle: TypeAlias = str | tuple[float, Sequence[float]]
 
 
-def _reading(summary: Mapping[str, Any], i: int) -> str:
-    pr, froc = summary["curves"]["pr"], summary["curves"]["froc"]
-    n_lesions = summary["counts"]["reference_lesions"]
-    found = round(pr["recall"][i] * n_lesions)
-    return (
-        f"{pr['threshold'][i]:.3f} or more: sensitivity {pr['recall'][i]:.3f} ({found} of {n_lesions} lesions), "
-        f"precision {pr['precision'][i]:.3f}, {froc['false_positives_per_case'][i]:.2f} false positives per case "
-        f"({pr['false_positives'][i]} in all)"
-    )
+class Series(NamedTuple):
+    """How one of several evaluations is drawn: told apart by colour, and by dashes on paper and by the colour-blind."""
+
+    colour: str
+    dashes: tuple[int, ...]
+
+    @property
+    def linestyle(self) -> LineStyle:
+        """The dashes as Matplotlib takes them, in multiples of the width of the line."""
+        return (0, tuple(length / _LINE_WIDTH for length in self.dashes)) if self.dashes else "-"
 
 
-def compared_curves(summaries: Summaries) -> str:
-    """The precision-recall and FROC curves of several evaluations, one colour and dash each."""
-    curves = {
-        name: s["curves"] for name, s in summaries.items() if s["curves"]["pr"] and s["metrics"]["map"] is not None
-    }
-    plots = _pr_plot(None), _froc_plot([curve["froc"] for curve in curves.values()])
-    if not curves:
-        return figures([plot.svg([say("no curve without probabilities and lesions")]) for plot in plots])
-    inside: tuple[list[str], list[str]] = ([], [])
-    for i, name in enumerate(summaries):
-        if name not in curves or not curves[name]["pr"]["threshold"]:
-            continue
-        pr, froc = curves[name]["pr"], curves[name]["froc"]
-        keep = thinned(len(pr["threshold"]))
-        recall = [pr["recall"][k] for k in keep]
-        inside[0].append(steps(plots[0], recall, [pr["precision"][k] for k in keep], "y", f"k{i % 4}"))
-        fp = [froc["false_positives_per_case"][k] for k in keep]
-        inside[1].append(steps(plots[1], fp, recall, "x", f"k{i % 4}"))
-    return figures([plot.svg(lines) for plot, lines in zip(plots, inside, strict=True)])
+# Beyond four they repeat.
+SERIES = (
+    Series("#2563a8", ()),
+    Series("#d55e00", (9, 3)),
+    Series("#007a5a", (3, 3)),
+    Series("#8f3f76", (11, 3, 2, 3)),
+)
 
 
-def key(names: Sequence[str]) -> str:
-    """Which colour and dash is which evaluation."""
-    lines = [
-        f'<svg class="chart" style="display:inline;width:34px" viewBox="0 0 34 10" aria-hidden="true">'
-        f'<path class="curve k{i % 4}" d="M1 5h32"/></svg> {escape(name)}'
-        for i, name in enumerate(names)
-    ]
-    return "<p>" + " &emsp; ".join(lines) + "</p>"
+@dataclass(frozen=True)
+class Curve:
+    """The operating points of an evaluation, from the strictest confidence to all candidates; empty without any.
+
+    Attributes:
+        recall: share of the lesions found, ascending, within [0, 1].
+        precision: share of the accepted candidates that are lesions, within [0, 1].
+        false_positives_per_case: ascending, at least 0.
+    """
+
+    recall: Values
+    precision: Values
+    false_positives_per_case: Values
+
+    def thinned(self) -> Curve:
+        """At most :data:`MAX_POINTS` of the points, evenly spread, both ends included."""
+        keep = thinned(len(self.recall))
+        return Curve(
+            [self.recall[i] for i in keep],
+            [self.precision[i] for i in keep],
+            [self.false_positives_per_case[i] for i in keep],
+        )
 
 
-def sensitivity_by_diameter(summaries: Summaries) -> str:
-    """Bars of the sensitivity by diameter with their Wilson intervals; one bar per evaluation and bin."""
-    bins = [s["by_diameter"] for s in summaries.values()]
-    n_bins, n_bars = len(bins[0]), len(bins)
-    plot = Plot(
-        "Sensitivity by diameter, 95% interval (Wilson)", "diameter of the lesion, mm", "sensitivity", n_bins, 1.0
-    )
-    ticks = [(k + 0.5, diameter_range(b["lower_mm"], b["upper_mm"])) for k, b in enumerate(bins[0])]
-    width = 0.7 / n_bars
-    inside = []
-    for k in range(n_bins):
-        for i, of_model in enumerate(bins):
-            b = of_model[k]
-            middle = k + 0.5 + (i - (n_bars - 1) / 2) * width
-            left, right = plot.x(middle - width / 2), plot.x(middle + width / 2)
-            if b["sensitivity"] is not None:
-                top = plot.y(b["sensitivity"])
-                inside.append(
-                    f'<rect class="bar k{i % 4}" x="{left:g}" y="{top:g}" width="{right - left:g}" '
-                    f'height="{plot.y(0) - top:g}"/>'
-                )
-                low, high = b["sensitivity_ci95_wilson"]
-                inside.append(whisker(plot.x(middle), plot.y(low), plot.y(high)))
-        share = f"{bins[0][k]['detected']}/{bins[0][k]['lesions']}" if n_bars == 1 else f"n={bins[0][k]['lesions']}"
-        inside.append(text(plot.x(k + 0.5), plot.y(0) + 32, share, anchor="middle"))
-    return plot.svg(inside, ticks)
+@dataclass(frozen=True, kw_only=True)
+class SizeBin:
+    """Lesions of a range of diameters, and how many were found.
+
+    Attributes:
+        lower_mm: inclusive.
+        upper_mm: exclusive; None: there is no upper end.
+        n_lesions: how many there are.
+        n_detected: how many of them were found.
+        interval: 95% of the sensitivity; None where it is undefined.
+    """
+
+    lower_mm: float
+    upper_mm: float | None
+    n_lesions: int
+    n_detected: int
+    interval: tuple[float, float] | None
+
+    @property
+    def sensitivity(self) -> float | None:
+        """Share found, None without lesions."""
+        return self.n_detected / self.n_lesions if self.n_lesions else None
 
 
-def probability_histogram(summary: Mapping[str, Any]) -> str:
-    """Which probabilities the voxels of the reference lesions were given, and the entropy of that."""
-    histogram, entropy = summary.get("lesion_histogram"), summary["metrics"]["lesion_entropy_bits"]
-    title = "Lesion voxels by probability" + ("" if entropy is None else f", entropy {entropy:.2f} bits")
-    labels = title, "predicted probability", "share of lesion voxels"
-    if not histogram or not sum(histogram["counts"]):
-        return Plot(*labels).svg([say(summary["undefined"].get("lesion_entropy_bits", "there are no lesion voxels"))])
-    edges, counts = histogram["edges"], histogram["counts"]
-    shares = [count / sum(counts) for count in counts]
-    plot = Plot(*labels, 1.0, max(shares) * 1.05)
-    inside = [
-        f'<rect class="bar" x="{plot.x(low):g}" y="{plot.y(share):g}" width="{plot.x(high) - plot.x(low):.1f}" '
-        f'height="{plot.y(0) - plot.y(share):.1f}"/>'
-        for low, high, share in zip(edges, edges[1:], shares, strict=False)
-        if share
-    ]
-    return plot.svg(inside)
+class LinePoint(NamedTuple):
+    """A value over something that was varied, with its interval or None."""
+
+    x: float
+    value: float
+    interval: tuple[float, float] | None
 
 
-def lines_over(
-    title: str, x_label: str, lines: Mapping[str, Sequence[tuple[float, float, tuple[float, float] | None]]]
-) -> str:
-    """A metric of several models over something that was varied, such as the number of patients.
+def draw_precision_recall(
+    axes: Axes, curves: Sequence[Curve | None], area: float | None = None, undefined: str | None = None
+) -> None:
+    """Draw precision against recall.
 
     Args:
-        title: of the chart, and of its axis.
-        x_label: what was varied.
-        lines: by model, ascending (x, value, interval or None); colours are those of :func:`key`.
+        axes: where.
+        curves: of every evaluation; None: it has none.
+        area: of the only curve, for the title.
+        undefined: why there is no curve at all; it is written in place of one.
     """
+    axes.set(title="Precision and recall" + ("" if area is None else f"   AP {area:.3f}"))
+    axes.set(xlabel="recall (lesions)", ylabel="precision (candidates)", xlim=(0, 1.02), ylim=(0, 1.04))
+    for i, curve in _drawable(axes, curves, undefined):
+        series = SERIES[i % len(SERIES)]
+        kind = classed(f"curve k{i % len(SERIES)}")
+        draw_pr_steps(axes, curve.recall, curve.precision, color=series.colour, linestyle=series.linestyle, gid=kind)
+        _end(axes, i, curve.recall[-1], curve.precision[-1])
+        if len(curves) == 1:
+            axes.annotate(
+                f"all candidates\n{curve.recall[-1]:.2f}, {curve.precision[-1]:.2f}",
+                (curve.recall[-1], curve.precision[-1]),
+                xytext=(-8, -8),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                color=GREY,
+            )
+
+
+def draw_pr_steps(
+    axes: Axes,
+    recall: Values,
+    precision: Values,
+    *,
+    color: str | None = None,
+    linestyle: LineStyle = "-",
+    label: str = "",
+    gid: str | None = None,
+) -> None:
+    """Draw a precision-recall curve as its area is taken: up to each recall the precision reached there counts.
+
+    Args:
+        axes: where.
+        recall: of the points, at least one, ascending.
+        precision: of the points.
+        color: None: the next one of Matplotlib's.
+        linestyle: as Matplotlib has it.
+        label: for the legend.
+        gid: see :func:`~nnunet_lopsided.pages.rendering.classed`.
+    """
+    axes.plot(
+        np.r_[0, recall],
+        np.r_[precision[0], precision],
+        drawstyle="steps-pre",
+        linewidth=_LINE_WIDTH,
+        color=color,
+        linestyle=linestyle,
+        label=label,
+        gid=gid,
+    )
+
+
+def draw_froc(axes: Axes, curves: Sequence[Curve | None], undefined: str | None = None) -> None:
+    """Draw sensitivity against false positives per case: from each point on its sensitivity holds.
+
+    Arguments as of :func:`draw_precision_recall`.
+    """
+    most = 0.0
+    for i, curve in _drawable(axes, curves, undefined):
+        series, false = SERIES[i % len(SERIES)], curve.false_positives_per_case
+        axes.plot(
+            np.r_[0, false],
+            np.r_[0, curve.recall],
+            drawstyle="steps-post",
+            color=series.colour,
+            linewidth=_LINE_WIDTH,
+            linestyle=series.linestyle,
+            gid=classed(f"curve k{i % len(SERIES)}"),
+        )
+        _end(axes, i, false[-1], curve.recall[-1])
+        most = max(most, false[-1])
+        axes.set_xlim(0, max(1.0, most * 1.04))
+    axes.set(title="FROC", xlabel="false positives per case", ylabel="sensitivity", ylim=(0, 1.04))
+
+
+def _drawable(axes: Axes, curves: Sequence[Curve | None], undefined: str | None) -> list[tuple[int, Curve]]:
+    """The curves with points and their numbers; says why where there is none."""
+    drawable = [(i, curve) for i, curve in enumerate(curves) if curve is not None and len(curve.recall)]
+    if undefined is not None or not drawable:
+        say(axes, undefined or NO_CANDIDATES)
+        return []
+    return drawable
+
+
+def _end(axes: Axes, i: int, x: float, y: float) -> None:
+    """A dot where all candidates are accepted."""
+    kind = classed(f"end k{i % len(SERIES)}")
+    axes.plot(x, y, "o", color=SERIES[i % len(SERIES)].colour, markersize=5, gid=kind)
+
+
+def draw_sensitivity_by_diameter(axes: Axes, evaluations: Sequence[Sequence[SizeBin]]) -> None:
+    """Draw the sensitivity by diameter as bars with their intervals, those of several evaluations side by side.
+
+    Args:
+        axes: where.
+        evaluations: the bins of each, the same ranges and lesions in all.
+    """
+    bins = evaluations[0]
+    width = _BARS_WIDTH / len(evaluations)
+    for x, first in enumerate(bins):
+        for i, of_one in enumerate(evaluations):
+            if of_one[x].sensitivity is not None:
+                middle = x + (i - (len(evaluations) - 1) / 2) * width
+                _bar_with_interval(axes, middle, width, of_one[x], i)
+        if first.sensitivity is None:
+            axes.text(x, 0.02, "none", ha="center", color=GREY, fontsize=8)
+        else:
+            share = f"{first.n_detected}/{first.n_lesions}" if len(evaluations) == 1 else f"n={first.n_lesions}"
+            axes.text(x, 1.06, share, ha="center", color=GREY, fontsize=8)
+    axes.set_xticks(range(len(bins)), [diameter_range(b.lower_mm, b.upper_mm) for b in bins])
+    axes.set_xlim(-0.6, len(bins) - 0.4)
+    axes.set(title="By diameter, 95% CI (Wilson)", xlabel="lesion diameter, mm", ylabel="sensitivity", ylim=(0, 1.14))
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid(False, axis="x")
+
+
+def _bar_with_interval(axes: Axes, middle: float, width: float, shown: SizeBin, i: int) -> None:
+    assert shown.sensitivity is not None, "bins without lesions have no bar"
+    series = SERIES[i % len(SERIES)]
+    kind = f"k{i % len(SERIES)}"
+    axes.bar(middle, shown.sensitivity, width=width, color=series.colour, alpha=0.8, gid=classed(f"bar {kind}"))
+    if shown.interval is not None:
+        low, high = shown.interval
+        axes.vlines(middle, low, high, color=INK, linewidth=1.1, gid=classed(f"whisker {kind}"))
+
+
+def draw_histogram(
+    axes: Axes, counts: Sequence[int], entropy_bits: float | None = None, undefined: str | None = None
+) -> None:
+    """Draw which probabilities the voxels of the reference lesions were given, as shares of all.
+
+    Args:
+        axes: where.
+        counts: voxels in equal bins over [0, 1].
+        entropy_bits: of the histogram, for the title.
+        undefined: why there is no histogram; also shown where all counts are 0.
+    """
+    entropy = "" if entropy_bits is None else f", entropy {entropy_bits:.2f} bits"
+    axes.set(title=f"Lesion voxels by probability{entropy}", xlabel="predicted probability", xlim=(0, 1))
+    axes.set(ylabel="share of lesion voxels")
+    total = sum(counts)
+    if undefined is not None or not total:
+        say(axes, undefined or "there are no lesion voxels")
+        return
+    for k, count in enumerate(counts):
+        if count:
+            middle, share = (k + 0.5) / len(counts), count / total
+            axes.bar(middle, share, width=1 / len(counts), color=SERIES[0].colour, alpha=0.8, gid=classed("bar k0"))
+    axes.set_ylim(0, max(counts) / total * 1.05)
+    axes.grid(False, axis="x")
+
+
+def draw_lines(axes: Axes, title: str, x_label: str, lines: Mapping[str, Sequence[LinePoint]]) -> None:
+    """Draw a metric of several models over something that was varied, such as the number of patients.
+
+    Args:
+        axes: where.
+        title: of the chart, and of its y axis.
+        x_label: what was varied.
+        lines: by model, with x ascending; colours are those of :data:`SERIES`.
+    """
+    axes.set(title=title, xlabel=x_label, ylabel=title)
     points = [point for of_model in lines.values() for point in of_model]
     if not points:
-        return Plot(title, x_label, title).svg([say("nothing evaluated yet")])
-    places = sorted({x for x, _, _ in points})
-    highest = max(max(value, ends[1] if ends else value) for _, value, ends in points)
-    plot = Plot(title, x_label, title, max(places[-1] * 1.05, 1e-9), max(highest * 1.05, 1e-9))
-    inside = []
+        say(axes, "nothing evaluated yet")
+        return
+    places = sorted({point.x for point in points})
+    x_end = max(places[-1] * 1.05, 1e-9)
+    highest = max(max(p.value, p.interval[1] if p.interval else p.value) for p in points)
     for i, of_model in enumerate(lines.values()):
-        path = "L".join(f"{plot.x(x):g} {plot.y(value):g}" for x, value, _ in of_model)
-        inside += [f'<path class="curve k{i % 4}" d="M{path}"/>'] if of_model else []
-        for x, value, ends in of_model:
-            inside.append(f'<circle class="bar k{i % 4}" cx="{plot.x(x):g}" cy="{plot.y(value):g}" r="4"/>')
-            if ends is not None:
-                inside.append(whisker(plot.x(x) + 3 * i, plot.y(ends[0]), plot.y(ends[1])))
-    return plot.svg(inside, [(x, f"{x:g}") for x in places])
+        _draw_line(axes, i, of_model, aside=i * x_end / 150)
+    # Wider than the points, so that the dots at the ends are whole.
+    axes.set_xlim(-0.02 * x_end, x_end)
+    axes.set_ylim(0, max(highest * 1.05, 1e-9))
+    axes.set_xticks(places, [f"{x:g}" for x in places])
 
 
-def figures(charts: Sequence[str]) -> str:
-    """Charts side by side, below each other where there is no room."""
-    return '<div class="charts">' + "".join(f"<figure>{chart}</figure>" for chart in charts) + "</div>"
+def _draw_line(axes: Axes, i: int, points: Sequence[LinePoint], aside: float) -> None:
+    """One model's line; its intervals stand a little ``aside``, where several models share an x."""
+    if not points:
+        return
+    kind, (colour, _), style = f"k{i % len(SERIES)}", SERIES[i % len(SERIES)], SERIES[i % len(SERIES)].linestyle
+    x, values = [p.x for p in points], [p.value for p in points]
+    axes.plot(x, values, color=colour, linewidth=_LINE_WIDTH, linestyle=style, gid=classed(f"curve {kind}"))
+    for p in points:
+        axes.plot(p.x, p.value, "o", color=colour, markersize=5, gid=classed(f"point {kind}"))
+        if p.interval is not None:
+            axes.vlines(p.x + aside, *p.interval, color=colour, linewidth=1.1, gid=classed(f"whisker {kind}"))
 
 
-def _pr_plot(area: float | None) -> Plot:
-    title = "Precision and recall" + ("" if area is None else f", mAP {area:.3f}")
-    return Plot(title, "recall (share of lesions found)", "precision (share of candidates that are lesions)")
-
-
-def _froc_plot(curves: Sequence[Mapping[str, Any]]) -> Plot:
-    most = max((max(c["false_positives_per_case"], default=0.0) for c in curves), default=0.0)
-    return Plot("FROC", "false positives per case", "sensitivity (share of lesions found)", max(1.0, most * 1.03))
+def say(axes: Axes, text: str) -> None:
+    """Write a sentence in the middle of otherwise empty axes, broken to fit."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, wrap=True)
 
 
 def thinned(n: int) -> list[int]:

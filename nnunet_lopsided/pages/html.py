@@ -1,33 +1,83 @@
-"""The look of every page: one self-contained HTML file that asks for no other file and works without a network."""
+"""The look of every page: one self-contained HTML file that asks for no other file and works without a network.
+
+HTML is made by Jinja templates, which escape every text that they are given. Templates are named by their place in the
+package, such as ``audit/audit_page.html``, and lie beside the module that fills them.
+"""
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from html import escape
 from pathlib import Path
-from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nnunet_lopsided.pages.charts import SERIES
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Rows of a table that are printed.
+PAPER_ROWS = 40
+
+# Text, which is escaped, or markup of this module.
+TableCell = str
 
 
-@cache
-def _beside(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes:
+        header: column titles.
+        rows: cells.
+        right: columns that hold numbers.
+        caption: above the header; empty: none.
+    """
+
+    header: Sequence[TableCell]
+    rows: Sequence[Sequence[TableCell]]
+    right: Collection[int] = ()
+    caption: str = ""
 
 
-def page(title: str, body: Sequence[str], style: str = "", script: str | None = None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class SortableTable:
+    """A table that the reader can sort by any column, filter by the text of the first and by the kind of row.
+
+    Attributes:
+        name: of the table, and its element id.
+        header: column titles.
+        rows: cells; numbers as ``float`` reads them, undefined ones empty.
+        right: columns with numbers.
+        kinds: what each row is, e.g. "missed"; a menu offers these. None: there is no menu.
+        note: what was left out, in a sentence; empty: nothing.
+    """
+
+    name: str
+    header: Sequence[TableCell]
+    rows: Sequence[Sequence[TableCell]]
+    right: Collection[int]
+    kinds: Sequence[str] | None = None
+    note: str = ""
+    paper_rows: int = PAPER_ROWS
+
+
+def page(template: str, title: str, style: str = "", script: str | None = None, **content: object) -> str:
     """A whole page.
 
     Its policy lets the browser load nothing, and run no script but the one of this package: a case name that slips
     through as HTML still could do nothing.
 
     Args:
+        template: extends ``pages/templates/page.html``.
         title: plain text.
-        body: HTML, piece by piece.
         style: further CSS.
         script: in place of the script of the evaluation's pages.
+        content: what else the template names; all of it, or Jinja complains.
 
     Returns:
         HTML, the same for the same arguments.
@@ -35,82 +85,45 @@ def page(title: str, body: Sequence[str], style: str = "", script: str | None = 
     style, script = _beside("page.css") + style, _beside("page.js") if script is None else script
     digest = b64encode(sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style>"
+    return (
+        _templates()
+        .get_template(template)
+        .render(title=title, policy=Markup(policy), style=Markup(style), script=Markup(script), **content)
     )
-    inner = "\n".join(body)
-    end = f"<script>{script}</script></body></html>\n"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{inner}\n{end}'
 
 
-def data_block(name: str, content: Any) -> str:
+def part(macro: str, *arguments: object) -> Markup:
+    """A part of a page, by one of the macros of ``pages/templates/parts.html``."""
+    macros = _templates().get_template("pages/templates/parts.html").module
+    return Markup(getattr(macros, macro)(*arguments))
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(_PACKAGE),
+        autoescape=True,
+        extensions=["jinja2.ext.do"],
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.globals["series"] = SERIES
+    return templates
+
+
+@cache
+def _beside(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def data_block(name: str, content: object) -> Markup:
     """JSON for the page's script, under the element id ``name``; no text in it can end the element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return f'<script type="application/json" id="{name}">{text}</script>'
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A table of HTML cells; the columns in ``right`` hold numbers."""
-    body = "\n".join(f"<tr>{_line(row, 'td', right)}</tr>" for row in rows)
-    return f"<table><thead><tr>{_line(header, 'th', right)}</tr></thead>\n<tbody>{body}</tbody></table>"
-
-
-def _line(cells: Sequence[str], tag: str, right: Sequence[int]) -> str:
-    return "".join(f"<{tag}{' class=n' if i in right else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
-
-
-def sortable_table(
-    name: str,
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    right: Sequence[int] = (),
-    kinds: Sequence[str] | None = None,
-    paper_rows: int = 40,
-) -> str:
-    """A table that the reader can sort by any column, filter by the text of the first and by the kind of row.
-
-    Args:
-        name: of the table, and its element id.
-        header: column titles, HTML.
-        rows: HTML cells; numbers as ``float`` reads them, undefined ones empty.
-        right: columns with numbers.
-        kinds: what each row is, e.g. "missed"; a menu offers these. None: there is no menu.
-        paper_rows: rows that are printed.
-
-    Returns:
-        The table with its controls; all rows show where scripts are off.
-    """
-    label = escape(name.replace("-", " "))
-    menu = ""
-    if kinds is not None:
-        options = "".join(f"<option>{escape(kind)}</option>" for kind in sorted(set(kinds)))
-        menu = f'<label>show <select><option value="">all</option>{options}</select></label> '
-    filters = (
-        f'<div class="filters only-script" data-for="{name}"><label>filter by case <input type="search" '
-        f'spellcheck="false"></label> {menu}<output></output></div>'
-    )
-    heads = "".join(
-        f'<th scope="col"{" class=n" if i in right else ""} aria-sort="none"><button type="button">{cell}</button></th>'
-        for i, cell in enumerate(header)
-    )
-    lines = []
-    for i, row in enumerate(rows):
-        kind = f' data-kind="{escape(kinds[i])}"' if kinds is not None else ""
-        beyond = ' class="beyond-paper"' if i >= paper_rows else ""
-        lines.append(f"<tr{kind}{beyond}>{_line(row, 'td', right)}</tr>")
-    left_out = (
-        f'<p class="only-print why">On paper: {paper_rows} of {len(rows)} rows.</p>' if len(rows) > paper_rows else ""
-    )
-    return (
-        f'{filters}<div class="tall" tabindex="0" role="region" aria-label="{label}">'
-        f'<table class="sorts" id="{name}" data-paper-rows="{paper_rows}"><thead><tr>{heads}</tr></thead>\n<tbody>'
-        + "\n".join(lines)
-        + f"</tbody></table></div>{left_out}"
-    )
+    return Markup('<script type="application/json" id="{}">{}</script>').format(name, Markup(text))
 
 
 def number(value: float | None, sign: str = "") -> str:
@@ -127,11 +140,36 @@ def number(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}.{3 if abs(value) < 100 else 0}f}"
 
 
+def number_or_empty(value: float | None) -> str:
+    """:func:`number` for tables with gaps: nothing where the value is undefined.
+
+    Example:
+        >>> number_or_empty(0.5), number_or_empty(None)
+        ('0.500', '')
+    """
+    return "" if value is None else number(value)
+
+
 def interval(ends: Sequence[float] | None, sign: str = "") -> str:
     """Both ends of an interval, or nothing."""
     return "" if ends is None else f"{number(ends[0], sign)} to {number(ends[1], sign)}"
 
 
-def code(value: object) -> str:
+def interval_or_reason(ends: Sequence[float] | None, reason: str | None, sign: str = "") -> TableCell:
+    """Both ends of an interval, or why there is none.
+
+    Example:
+        >>> interval_or_reason((0.25, 0.5), None), str(interval_or_reason(None, "one patient"))
+        ('0.250 to 0.500', '<span class="why">one patient</span>')
+    """
+    return interval(ends, sign) if ends is not None else why(reason)
+
+
+def why(reason: str | None) -> TableCell:
+    """A reason as it stands in a table: small; nothing for none."""
+    return Markup('<span class="why">{}</span>').format(reason) if reason else ""
+
+
+def code(value: object) -> Markup:
     """A value as it is typed."""
-    return f"<code>{escape(str(value))}</code>"
+    return Markup("<code>{}</code>").format(str(value))

@@ -6,7 +6,6 @@ import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from math import ceil
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ _AXES = (("L", "R"), ("P", "A"), ("S", "I"))
 _ALIGNED = 0.87
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """One slice of an image around a finding, ready to be shown.
 
@@ -50,28 +49,27 @@ class Picture:
     candidate: str
     edges: tuple[str, str, str, str] = ("", "", "", "")
 
-    def figure(self) -> str:
-        """The picture as HTML."""
-        height, width = self.shape
-        size = f'width="{width}" height="{height}"'
-        # Voxels need not be square: the picture is as wide and high as what it shows.
-        tall, wide = height * self.spacing_mm[0], width * self.spacing_mm[1]
-        outlines = [
-            (kind, path) for kind, path in (("reference", self.reference), ("candidate", self.candidate)) if path
-        ]
-        # All casings first: where both run along the same edges, the gaps of the dashes show the reference.
-        paths = "".join(f'<path class="outline casing" d="{path}"/>' for _, path in outlines)
-        paths += "".join(f'<path class="outline {kind}" d="{path}"/>' for kind, path in outlines)
+    @property
+    def aspect_ratio(self) -> str:
+        """Width over height in mm: voxels need not be square."""
+        return f"{self.shape[1] * self.spacing_mm[1]:g}/{self.shape[0] * self.spacing_mm[0]:g}"
+
+    @property
+    def base64(self) -> str:
+        """The slice for an address that holds it."""
+        return b64encode(self.png).decode()
+
+    @property
+    def outlines(self) -> list[tuple[str, str]]:
+        """What is outlined, and its path; the reference is drawn first."""
+        both = ("reference", self.reference), ("candidate", self.candidate)
+        return [(kind, path) for kind, path in both if path]
+
+    @property
+    def letters(self) -> list[tuple[str, str]]:
+        """The sides of the picture that have a letter, and the letter."""
         sides = zip(("left", "right", "top", "bottom"), self.edges, strict=True)
-        letters = "".join(f'<span class="edge {side}">{letter}</span>' for side, letter in sides if letter)
-        label = escape(f"{self.kind}, {self.title}, {self.caption}")
-        return (
-            f'<figure><div class="slice"><svg viewBox="0 0 {width} {height}" '
-            f'preserveAspectRatio="none" role="img" aria-label="{label}" '
-            f'style="aspect-ratio:{wide:g}/{tall:g}"><image {size} preserveAspectRatio="none" '
-            f'href="data:image/png;base64,{b64encode(self.png).decode()}"/>{paths}</svg>{letters}</div>'
-            f"<figcaption><b>{escape(self.title)}</b><br>{escape(self.caption)}</figcaption></figure>"
-        )
+        return [(side, letter) for side, letter in sides if letter]
 
 
 def finite(image: NDArray[Any]) -> NDArray[Any]:

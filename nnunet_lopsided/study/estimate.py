@@ -33,7 +33,7 @@ _SECONDS_BY_KIND = {
 _GB_PER_TRAINING, _GB_PER_JOB = 0.6, 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What the jobs that are not done will take.
 
@@ -68,7 +68,13 @@ def estimate(study: Study, jobs: Sequence[Job], folder: StudyFolder) -> Estimate
         for job in jobs
         if job.kind not in ("confidence", "evaluate")
     )
-    return Estimate(training / 3600, other / 3600, disk, seconds, basis)
+    return Estimate(
+        training_hours=training / 3600,
+        other_hours=other / 3600,
+        disk_gb=disk,
+        seconds_per_iteration=seconds,
+        basis=basis,
+    )
 
 
 def n_iterations(job: Job) -> int:

@@ -1,87 +1,16 @@
-"""A study expanded to its jobs. Pure: nothing is read or written here."""
+"""The runs of a study expanded to jobs. Pure: nothing is read or written here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
-from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import EvaluationRules, profile_rules
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.results import results_folder_name
-from nnunet_lopsided.study.jobs import Job, Run, Variant
-from nnunet_lopsided.study.schema import PARENTS, Arm, Censoring, Dataset, Phantom, Study
-
-
-def variants_of(study: Study) -> tuple[Variant, ...]:
-    """Every set of labels that an arm of the study trains on, and every dataset, sorted by dataset."""
-    wanted = {name for arm in study.arms for name in arm.censoring or [c.name for c in study.censoring]}
-    variants = []
-    for dataset in study.datasets:
-        variants.append(Variant(dataset.name, Censoring()))
-        for censoring in study.censoring:
-            for patients in study.patients:
-                of_all = [Variant(dataset.name, censoring, seed, patients) for seed in censoring.seeds]
-                variants += [v for v in of_all if censoring.name in wanted and not v.is_source]
-    return tuple(variants)
-
-
-def changed_variants_of(study: Study) -> tuple[Variant, ...]:
-    """The sets of labels that single arms have of their own."""
-    return tuple(dict.fromkeys(run.variant for run in runs_of(study) if run.variant != run.variant.plain))
-
-
-def runs_of(study: Study) -> tuple[Run, ...]:
-    """Every run, in the order of the study's lists."""
-    trained = {
-        name: [v for v in variants_of(study) if v.dataset == name and (not v.is_source or None in study.patients)]
-        for name in (dataset.name for dataset in study.datasets)
-    }
-    has_full = any(censoring.mode is None for censoring in study.censoring)
-    return tuple(
-        Run(_of_arm(variant, arm, configuration, repetition), configuration, arm, repetition)
-        for dataset in study.datasets
-        for variant in trained[dataset.name]
-        if has_full or variant.censoring.mode is not None
-        for configuration in study.configurations
-        for arm in study.arms
-        if arm.censoring is None or variant.censoring.name in arm.censoring
-        if not arm.knows_the_truth or variant.censoring.mode is not None  # whole labels lack nothing
-        for repetition in range(1, study.repetitions_of(arm) + 1)
-    )
-
-
-def _of_arm(variant: Variant, arm: Arm, configuration: str, repetition: int) -> Variant:
-    rule = arm.relabelled
-    if rule is None:
-        return replace(variant, ignored=arm.ignored)
-    return replace(variant, teacher=f"{configuration}-{rule.by}-r{repetition}", read=rule.read is not None)
-
-
-def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
-    """A dataset id for every variant; those of an earlier run of the study are kept.
-
-    Args:
-        study: the study.
-        earlier: ids by name of the variant.
-
-    Raises:
-        InputError: the study's range has too few ids.
-    """
-    low, high = study.dataset_ids
-    names = [variant.name for variant in (*variants_of(study), *changed_variants_of(study))]
-    chosen = {name: earlier[name] for name in names if name in earlier}
-    free = (i for i in range(low, high + 1) if i not in earlier.values())
-    for name in names:
-        if name not in chosen:
-            number = next(free, None)
-            if number is None:
-                raise InputError(
-                    f"dataset_ids must have room for {len(names)} datasets and variants, got {low} to {high} with "
-                    f"{len(earlier)} in use"
-                )
-            chosen[name] = number
-    return {name: chosen[name] for name in names}
+from nnunet_lopsided.study.jobs import Job
+from nnunet_lopsided.study.runs import Run, Variant, changed_variants_of, runs_of, variants_of
+from nnunet_lopsided.study.schema import PARENTS, Dataset, Phantom, Study
 
 
 def expand(study: Study, ids: Mapping[str, int]) -> tuple[Job, ...]:
@@ -111,20 +40,20 @@ class _Expansion:
         self.study, self.ids = study, ids
 
     def jobs(self) -> tuple[Job, ...]:
-        found: list[Job] = []
+        jobs: list[Job] = []
         for dataset in self.study.datasets:
-            found += self._of_dataset(dataset)
+            jobs += self._of_dataset(dataset)
         for variant in variants_of(self.study):
             if not variant.is_source:
-                found += self._of_variant(variant)
+                jobs += self._of_variant(variant)
         for variant in changed_variants_of(self.study):
             if variant.ignored:
-                found += self._of_variant(variant)
+                jobs += self._of_variant(variant)
         for run in runs_of(self.study):
             if run.variant.teacher:
-                found += self._relabelled(run)
-            found += self._of_run(run)
-        return tuple({job.name: job for job in found}.values())  # arms may share an audit and labels
+                jobs += self._relabelled(run)
+            jobs += self._of_run(run)
+        return tuple({job.name: job for job in jobs}.values())  # arms may share an audit and labels
 
     # ---- data
 
@@ -142,7 +71,7 @@ class _Expansion:
         yield Job(
             f"preprocess/{dataset.name}",
             command,
-            made,
+            needs=made,
             cpus=cpus,
             memory_gb=resources.memory_gb,
             hours=resources.hours,
@@ -152,7 +81,7 @@ class _Expansion:
             options = _plan_options(self.study) if configuration == "2.5d" else ["-c", configuration]
             speed = ("-np", str(cpus)) if configuration == "2.5d" else ()
             plan = ("lopsided-plan", "-d", number, *self._plans, *options, "--overwrite", *speed)
-            job = Job(self._planned(dataset.name, configuration), plan, (ready,), cpus=cpus)
+            job = Job(self._planned(dataset.name, configuration), plan, needs=(ready,), cpus=cpus)
             ready = job.name
             yield job
 
@@ -170,13 +99,13 @@ class _Expansion:
             command += self._patients_regex
         command += ["--ignored"] if variant.ignored else []
         made = self._made(variant.dataset)
-        yield Job(f"censor/{variant.name}", (*command, "--overwrite", "-np", str(cpus)), made, cpus=cpus)
+        yield Job(f"censor/{variant.name}", (*command, "--overwrite", "-np", str(cpus)), needs=made, cpus=cpus)
         yield self._share(variant, f"censor/{variant.name}")
 
     def _share(self, variant: Variant, after: str) -> Job:
         source, number, cpus = self.ids[variant.dataset], self.ids[variant.name], self.study.resources.cpus
         share = ("lopsided-share", "-d", str(source), "-o", str(number), "--overwrite", "-np", str(cpus))
-        return Job(f"share/{variant.name}", share, (after, self._ready(variant.dataset)), cpus=cpus)
+        return Job(f"share/{variant.name}", share, needs=(after, self._ready(variant.dataset)), cpus=cpus)
 
     def _relabelled(self, run: Run) -> Iterator[Job]:
         """The labels of a run, completed by the audit of its teacher's cross-validation."""
@@ -187,15 +116,15 @@ class _Expansion:
         audit = replace(variant, read=False).name
         resources, folder, results = self.study.resources, f"audits/{audit}", _results(run)
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
-        yield Job(  # which predicts magnified images
+        yield Job(
             f"audit/{audit}",
             self.audit_command(teacher, folder),
-            trained,
-            results,
-            resources.cpus,
-            self._gpus,
-            resources.memory_gb,
-            resources.hours,
+            needs=trained,
+            results=results,
+            cpus=resources.cpus,
+            gpus=self._gpus,  # it predicts magnified images
+            memory_gb=resources.memory_gb,
+            hours=resources.hours,
         )
         apply = ["lopsided-audit", "apply"]
         if rule.read is None:
@@ -204,7 +133,7 @@ class _Expansion:
             apply += ["--truth", str(self.ids[variant.dataset]), "--first", str(rule.read)]
         apply += ["--audit", folder, "-o", str(self.ids[name]), "--name", name, "--overwrite"]
         apply += ["-np", str(resources.cpus)]
-        yield Job(f"apply/{name}", tuple(apply), (f"audit/{audit}",), results, resources.cpus)
+        yield Job(f"apply/{name}", tuple(apply), needs=(f"audit/{audit}",), results=results, cpus=resources.cpus)
         yield self._share(variant, f"apply/{name}")
 
     def audit_command(self, run: Run, folder: str) -> tuple[str, ...]:
@@ -281,40 +210,33 @@ class _Expansion:
         return Job(
             f"train/{run.name}-f{fold}",
             tuple(command),
-            (ready,),
-            _results(run),
-            resources.cpus,
-            gpus,
-            resources.memory_gb,
-            resources.hours,
-            f"{self._model(run)}/fold_{fold}",
-            run.name,
+            needs=(ready,),
+            results=_results(run),
+            cpus=resources.cpus,
+            gpus=gpus,
+            memory_gb=resources.memory_gb,
+            hours=resources.hours,
+            fold_folder=f"{self._model(run)}/fold_{fold}",
+            run=run.name,
         )
 
     def _predict(self, run: Run, needs: tuple[str, ...]) -> Job:
         resources = self.study.resources
         images = f"nnUNet_raw/{self._folder(run.variant.dataset)}/imagesTs"
-        command = ["nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}", "-d"]
-        command += [
-            str(self.ids[run.variant.name]),
-            "-c",
-            run.configuration,
-            "-tr",
-            self._trainer(run),
-            *self._plans,
-            "-f",
-        ]
-        command += [*map(str, self.study.folds), "-device", self.study.device, "--save_probabilities"]
+        command = ["nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}"]
+        command += ["-d", str(self.ids[run.variant.name]), "-c", run.configuration, "-tr", self._trainer(run)]
+        command += [*self._plans, "-f", *map(str, self.study.folds)]
+        command += ["-device", self.study.device, "--save_probabilities"]
         command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
         return Job(
             f"predict/{run.name}",
             tuple(command),
-            needs,
-            _results(run),
-            resources.cpus,
-            self._gpus,
-            resources.memory_gb,
-            resources.hours,
+            needs=needs,
+            results=_results(run),
+            cpus=resources.cpus,
+            gpus=self._gpus,
+            memory_gb=resources.memory_gb,
+            hours=resources.hours,
             run=run.name,
         )
 
@@ -325,7 +247,8 @@ class _Expansion:
         options += [] if rules.confidence is None else ["--confidence", rules.confidence]
         options += ["--confidence-model", self._model(run)] if self._learns_confidence else []
         command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "--np", str(cpus))
-        return Job(f"evaluate/{run.name}-{on}", (*command, "--overwrite"), needs, _results(run), cpus, run=run.name)
+        name, command = f"evaluate/{run.name}-{on}", (*command, "--overwrite")
+        return Job(name, command, needs=needs, results=_results(run), cpus=cpus, run=run.name)
 
     @property
     def _learns_confidence(self) -> bool:
@@ -339,7 +262,8 @@ class _Expansion:
         threshold = profile_rules(self.study.evaluation.profile).threshold
         command += [] if threshold == EvaluationRules().threshold else ["--threshold", f"{threshold:g}"]
         command += ["-np", str(cpus), "--overwrite"]
-        return Job(f"confidence/{run.name}", tuple(command), needs, _results(run), cpus, run=run.name)
+        name = f"confidence/{run.name}"
+        return Job(name, tuple(command), needs=needs, results=_results(run), cpus=cpus, run=run.name)
 
     def _validation(self, run: Run) -> tuple[str, ...]:
         """Predictions on the validation cases against whole labels, with the censored ones beside them."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
-from nnunet_lopsided.running import last_line
+from nnunet_lopsided.files.locks import is_locked
+from nnunet_lopsided.running import last_line, why_it_failed
 from nnunet_lopsided.study.jobs import Job, job_of_json, same_outcome
 
 State = Literal["done", "failed", "running", "waiting", "blocked"]
@@ -25,6 +26,38 @@ _JOBS = [
 _IDS = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
 _MARKER = {"command": [str], "seconds": float, "attempts": int, "host": str}
 _ATTEMPTS = [{"seconds": float, "host": str}]
+_MORE_MEMORY = "give a job more memory_gb or fewer cpus (resources), or run fewer at a time (--cores)"
+
+# Where a dataset is from: a folder, an id, or the settings of a phantom.
+Source = str | int | dict[str, object]
+
+
+class _Timed(TypedDict):
+    seconds: float
+    host: str
+
+
+class Attempt(_Timed, total=False):
+    """One attempt at a job; those of earlier versions lack some keys."""
+
+    started: str
+    device: str
+    command: list[str]
+
+
+class Marker(_Timed, total=False):
+    """What the marker of a job that is done says, of all attempts at its command together."""
+
+    command: list[str]
+    attempts: int
+    started: str
+    device: str
+    version: str
+
+
+class _Ids(TypedDict):
+    ids: dict[str, int]
+    sources: dict[str, Source]
 
 
 @dataclass(frozen=True)
@@ -79,78 +112,82 @@ class StudyFolder:
         """Dataset ids by name of the variant; empty before the first run."""
         return dict(self._ids()["ids"])
 
-    def sources(self) -> dict[str, Any]:
+    def sources(self) -> dict[str, Source]:
         """Where the data are from, by name of the dataset; empty before the first run."""
         return dict(self._ids()["sources"])
 
-    def _ids(self) -> dict[str, Any]:
-        return dict(read_json(self.ids_file, _IDS)) if self.ids_file.is_file() else {"ids": {}, "sources": {}}
+    def _ids(self) -> _Ids:
+        if not self.ids_file.is_file():
+            return {"ids": {}, "sources": {}}
+        content: _Ids = read_json(self.ids_file, _IDS)
+        return content
 
-    def record(self, job: str) -> dict[str, Any] | None:
+    def record(self, job: str) -> Marker | None:
         """The content of a job's marker, None while it is not done."""
         file = self.marker(job)
-        return dict(read_json(file, _MARKER)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        content: Marker = read_json(file, _MARKER)
+        return content
 
     def attempts_file(self, job: str) -> Path:
         """When each attempt at a job began, how long it took, on which host and with which command."""
         return self.attempts(job) / "attempts.json"
 
-    def all_attempts(self, job: str) -> list[dict[str, Any]]:
+    def failure_file(self, job: str) -> Path:
+        """Exists when the last attempt at a job has failed: its exit code."""
+        return self.attempts(job) / "failed.json"
+
+    def all_attempts(self, job: str) -> list[Attempt]:
         """Every attempt at a job, interrupted ones included."""
         file = self.attempts_file(job)
-        return list(read_json(file, _ATTEMPTS)) if file.is_file() else []
+        attempts: list[Attempt] = read_json(file, _ATTEMPTS) if file.is_file() else []
+        return attempts
 
-    def known_attempts(self, job: str) -> list[dict[str, Any]]:
+    def known_attempts(self, job: str) -> list[Attempt]:
         """Those at the command that the job had last."""
         return of_last_command(self.all_attempts(job))
 
     def states(self, jobs: Sequence[Job]) -> dict[str, State]:
         """What has become of every job: one that needs a failed one is blocked."""
-        found: dict[str, State] = {}
+        states: dict[str, State] = {}
         for job in jobs:
-            attempt = self.attempts(job.name)
             if self.marker(job.name).is_file():
-                found[job.name] = "done"
-            elif is_locked(attempt):
-                found[job.name] = "running"
-            elif (attempt / "failed.json").is_file():
-                found[job.name] = "failed"
-            elif any(found.get(need) in ("failed", "blocked") for need in job.needs):
-                found[job.name] = "blocked"
+                states[job.name] = "done"
+            elif is_locked(self.attempts(job.name)):
+                states[job.name] = "running"
+            elif self.failure_file(job.name).is_file():
+                states[job.name] = "failed"
+            elif any(states.get(need) in ("failed", "blocked") for need in job.needs):
+                states[job.name] = "blocked"
             else:
-                found[job.name] = "waiting"
-        return found
+                states[job.name] = "waiting"
+        return states
 
     def failure(self, job: str) -> str:
-        """The last line of a failed job's log, with the log's place."""
-        log = self.log(job)
-        return f"{last_line(log)} (see {log})"
+        """Why a job failed: the last line of its log, or the signal that ended it, and where the log is."""
+        log, file = self.log(job), self.failure_file(job)
+        failure = read_json(file, dict) if file.is_file() else {}
+        exit_code = failure.get("exit_code", 1)  # an earlier version may not have noted it
+        return f"{why_it_failed(exit_code, last_line(log), _MORE_MEMORY)} (see {log})"
 
 
-def of_last_command(attempts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def of_last_command(attempts: Sequence[Attempt]) -> list[Attempt]:
     """The attempts whose command had the outcome of the last one's; where none was noted, it counts as that.
 
     Example:
-        >>> of_last_command([{"command": ["a"], "n": 1}, {"command": ["b"], "n": 2}, {"command": ["b"], "n": 3}])
-        [{'command': ['b'], 'n': 2}, {'command': ['b'], 'n': 3}]
+        >>> attempts = [{"command": [name], "seconds": s, "host": "pc"} for name, s in (("a", 1), ("b", 2), ("b", 3))]
+        >>> [attempt["seconds"] for attempt in of_last_command(attempts)]
+        [2, 3]
     """
     last = attempts[-1].get("command", []) if attempts else []
     return [a for a in attempts if same_outcome(_without_npz(a.get("command", last)), _without_npz(last))]
 
 
 def _without_npz(command: Sequence[str]) -> list[str]:
-    """With it a training that is done goes on to its probabilities; the hours before are its own."""
+    """A training command without the option that keeps probabilities.
+
+    A study that comes to need them runs a finished training again with this option: nnU-Net then only predicts the
+    validation cases. The hours of training before belong to the same result, so they count.
+    """
     return [word for word in command if word != "--npz"]
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds the lock of this folder, see ``files.folders.locked``."""
-    from nnunet_lopsided.files.folders import locked
-
-    if not folder.is_dir():
-        return False
-    try:
-        with locked(folder):
-            return False
-    except InputError:
-        return True

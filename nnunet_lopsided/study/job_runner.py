@@ -17,15 +17,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
 from nnunet_lopsided.running import last_line, run_logged
-from nnunet_lopsided.study.folder import StudyFolder, of_last_command
+from nnunet_lopsided.study.folder import Attempt, Marker, StudyFolder, of_last_command
 from nnunet_lopsided.study.jobs import Job, same_outcome
 
 # What a run on one machine may use, names separated by commas; set by the engine. On a cluster its scheduler decides.
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end, as Ctrl-C
     try:
         return run_job(folder, job)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -60,18 +59,17 @@ def run_job(folder: StudyFolder, job: Job) -> int:
     Raises:
         InputError: another process has been running the same job for a minute.
     """
-    attempts = folder.attempts(job.name)
     for path in (folder.marker(job.name), folder.log(job.name), folder.attempts_file(job.name)):
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         cores, gpus = ([s for s in os.environ.get(v, "").split(",") if s] for v in (CORES_VARIABLE, GPUS_VARIABLE))
         held.enter_context(held_slots(folder.path, "core", cores, job.cpus))
         chosen = held.enter_context(held_slots(folder.path, "gpu", gpus, job.gpus))
-        _wait_for(held, attempts)
+        _wait_for(held, folder.attempts(job.name))
         done = folder.record(job.name)
         if done is not None and same_outcome(done["command"], job.command):  # the one that held the lock did it
             return 0
-        (attempts / "failed.json").unlink(missing_ok=True)
+        folder.failure_file(job.name).unlink(missing_ok=True)
         device = _gpu_name(chosen) if job.gpus else platform.processor() or platform.machine()
         record, environment = _Record(folder, job, device), _environment(folder.path, job)
         command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
@@ -87,10 +85,12 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         )
         record.write()
         if code != 0:
-            write_json(attempts / "failed.json", {"exit_code": code, "last_line": last_line(folder.log(job.name))})
-            print(f"{job.name} failed with exit code {code}: {folder.failure(job.name)}", file=sys.stderr)
+            failure = {"exit_code": code, "last_line": last_line(folder.log(job.name))}
+            write_json(folder.failure_file(job.name), failure)
+            ended = f"failed with exit code {code}" if code > 0 else "failed"
+            print(f"{job.name} {ended}: {folder.failure(job.name)}", file=sys.stderr)
             return code if 0 < code < 128 else 1
-        write_json(folder.marker(job.name), {"command": list(job.command), "version": __version__, **record.summary()})
+        write_json(folder.marker(job.name), record.marker())
     return 0
 
 
@@ -111,7 +111,7 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
     paths = {variable: folder / variable for variable in PATH_VARIABLES} | {"nnUNet_results": folder / job.results}
     for path in paths.values():
         path.mkdir(parents=True, exist_ok=True)
-    found = {variable: str(path) for variable, path in paths.items()}
+    environment = {variable: str(path) for variable, path in paths.items()}
     of_cpus = {
         "nnUNet_n_proc_DA": max(1, job.cpus - 1),
         "nnUNet_def_n_proc": job.cpus,
@@ -119,8 +119,8 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
     }
     for variable, n in of_cpus.items():
         if variable not in os.environ:
-            found[variable] = str(n)
-    return found
+            environment[variable] = str(n)
+    return environment
 
 
 class _Record:
@@ -144,13 +144,27 @@ class _Record:
     def write(self) -> None:
         self.written = time.monotonic()
         seconds = round(self.written - self.begin, 1)
-        self.now = {"started": self.started, "seconds": seconds, "host": platform.node(), "device": self.device}
-        write_json(self.file, [*self.earlier, {**self.now, "command": self.command}])
+        self.attempt: Attempt = {
+            "started": self.started,
+            "seconds": seconds,
+            "host": platform.node(),
+            "device": self.device,
+            "command": self.command,
+        }
+        write_json(self.file, [*self.earlier, self.attempt])
 
-    def summary(self) -> dict[str, Any]:
-        """Of all attempts at this command."""
-        attempts = of_last_command([*self.earlier, {**self.now, "command": self.command}])
-        return {**self.now, "seconds": round(sum(a["seconds"] for a in attempts), 1), "attempts": len(attempts)}
+    def marker(self) -> Marker:
+        """What the marker says when the job is done: of all attempts at this command."""
+        attempts = of_last_command([*self.earlier, self.attempt])
+        return {
+            "command": self.command,
+            "version": __version__,
+            "started": self.started,
+            "seconds": round(sum(attempt["seconds"] for attempt in attempts), 1),
+            "host": self.attempt["host"],
+            "device": self.device,
+            "attempts": len(attempts),
+        }
 
 
 def _gpu_name(chosen: Sequence[str]) -> str:

@@ -1,88 +1,27 @@
-"""A study as jobs, each one call of a public command. Pure: nothing is read or written here."""
+"""A job: one call of a public command, of which a study is made. Pure: nothing is read or written here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Any
-
-from nnunet_lopsided.study.schema import FULL, Arm, Censoring
 
 # Options that decide how fast and where, not what comes out.
 _ONLY_SPEED = ("-np", "-npfp", "--np", "-npp", "-nps", "-device", "-num_gpus")
+# Of jobs, in the order in which a study needs them.
 KINDS = (
-    *("phantom", "preprocess", "plan", "censor", "share", "train", "audit", "apply", "predict", "confidence"),
+    "phantom",
+    "preprocess",
+    "plan",
+    "censor",
+    "share",
+    "train",
+    "audit",
+    "apply",
+    "predict",
+    "confidence",
     "evaluate",
 )
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One set of labels to train on.
-
-    Attributes:
-        dataset: the study's name of the dataset.
-        censoring: which lesions are missing.
-        seed: of the censoring and of the choice of patients.
-        patients: number of training patients; None: all.
-        ignored: whether the missing lesions are marked by the ignore label.
-        teacher: the run of the same labels, without their name, whose audit has completed them; empty: none has.
-        read: whether a reader has decided on what that audit found.
-    """
-
-    dataset: str
-    censoring: Censoring
-    seed: int = 0
-    patients: int | None = None
-    ignored: bool = False
-    teacher: str = ""
-    read: bool = False
-
-    @property
-    def plain(self) -> Variant:
-        """These labels before anything was marked or added."""
-        return replace(self, ignored=False, teacher="", read=False)
-
-    @property
-    def is_source(self) -> bool:
-        """Whether this is the dataset as it is."""
-        return self.censoring.mode is None and self.patients is None and not self.teacher
-
-    @property
-    def labels(self) -> str:
-        """The kind of labels without the dataset and without the seed, as tables call it."""
-        return self.censoring.name + ("" if self.patients is None else f"-n{self.patients}")
-
-    @property
-    def name(self) -> str:
-        """Unique in the study; the dataset's name where this is the dataset.
-
-        Example:
-            >>> Variant("mets", Censoring("size", 0.5), 1, 10).name, Variant("mets", Censoring()).name
-            ('mets-size50-s1-n10', 'mets')
-        """
-        if self.is_source:
-            return self.dataset
-        seed = "" if self.censoring.mode is None else f"-s{self.seed}"
-        patients = "" if self.patients is None else f"-n{self.patients}"
-        change = "-ignored" if self.ignored else f"-by-{self.teacher}" if self.teacher else ""
-        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}{'-read' if self.read else ''}"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One arm on one variant, in one configuration and repetition: a training per fold."""
-
-    variant: Variant
-    configuration: str
-    arm: Arm
-    repetition: int
-
-    @property
-    def name(self) -> str:
-        """Unique in the study, and the name of its folders."""
-        labels = f"-{FULL}" if self.variant.plain.is_source else ""
-        return f"{self.variant.plain.name}{labels}-{self.configuration}-{self.arm.name}-r{self.repetition}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +43,7 @@ class Job:
 
     name: str
     command: tuple[str, ...]
+    _: KW_ONLY
     needs: tuple[str, ...] = ()
     results: str = "nnUNet_results"
     cpus: int = 1
@@ -118,13 +58,15 @@ class Job:
         """One of :data:`KINDS`."""
         return self.name.split("/")[0]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """For jobs.json."""
         return asdict(self)
 
 
 def same_outcome(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two commands differ at most in how many processes they use and on which device.
+
+    Nothing else may be left out: what a command makes would count as done although it is something else.
 
     Example:
         >>> same_outcome(["nnUNetv2_train", "1", "-device", "cpu"], ["nnUNetv2_train", "1", "-device", "cuda"])

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
@@ -16,10 +15,11 @@ from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.splitting import read_splits
-from nnunet_lopsided.study.expansion import choose_ids, expand
-from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, same_outcome, trainer_of_command
+from nnunet_lopsided.study.expansion import expand
 from nnunet_lopsided.study.fields import did_you_mean
+from nnunet_lopsided.study.folder import Source, StudyFolder
+from nnunet_lopsided.study.jobs import Job, same_outcome, trainer_of_command
+from nnunet_lopsided.study.runs import choose_ids
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 from nnunet_lopsided.study.study_file import study_name
 
@@ -61,7 +61,8 @@ def trained_without_seeds(study: Study, folder: StudyFolder) -> bool:
         if plain.kind == "train" and plain.command != seeded.command:
             begun = folder.all_attempts(plain.name)[-1:]
             done = folder.record(plain.name)
-            commands = [r["command"] for r in (*begun, *([] if done is None else [done])) if "command" in r]
+            commands = [attempt["command"] for attempt in begun if "command" in attempt]
+            commands += [] if done is None else [done["command"]]
             if any(trainer_of_command(c) == trainer_of_command(plain.command) for c in commands):
                 return True
     return False
@@ -122,7 +123,7 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is not a folder")
     if not folder.jobs_file.is_file() and not folder.study_file.is_file():
-        if folder.path.is_dir() and any(p.name != "logs" for p in folder.path.iterdir()):
+        if folder.path.is_dir() and any(p.name != "logs" and p.name[0] != "." for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
     name = study_name(folder.study_file)
@@ -168,7 +169,7 @@ def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
             )
 
 
-def _described(dataset: Dataset) -> Any:
+def _described(dataset: Dataset) -> Source:
     """The source as JSON."""
     if isinstance(dataset.source, Phantom):
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.source).items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.report_tables import write_tables
 from nnunet_lopsided.study.results import Results
@@ -27,15 +27,7 @@ def write_report(folder: StudyFolder) -> Path:
     folder.jobs()  # complains
     results = Results(read_study(folder.study_file), folder)
     target = folder.path / "report"
-    # Both are of this study alone, so nothing else can be lost.
-    unfinished, former = (folder.path / f".{word}-report" for word in ("unfinished", "former"))
-    for left_over in (unfinished, former):
-        shutil.rmtree(left_over, ignore_errors=True)
-    unfinished.mkdir()
-    write_tables(results, unfinished)
-    (unfinished / "index.html").write_text(report_page(results), encoding="utf-8")
-    if target.is_dir():
-        target.rename(former)
-    unfinished.rename(target)
-    shutil.rmtree(former, ignore_errors=True)
+    with new_folder(target, "index.html", overwrite=True) as unfinished:
+        write_tables(results, unfinished)
+        (unfinished / "index.html").write_text(report_page(results), encoding="utf-8")
     return target / "index.html"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
@@ -28,17 +27,35 @@ def write_tables(results: Results, folder: Path) -> None:
 
 
 _RUN_COLUMNS = (
-    *("run", "cases", "dataset", "labels", "mode", "rate", "censoring_seed", "patients", "configuration", "arm"),
-    *("trainer", "repetition", "n_cases", "reference_lesions", "training_hours", "training_attempts"),
+    "run",
+    "cases",
+    "dataset",
+    "labels",
+    "mode",
+    "rate",
+    "censoring_seed",
+    "patients",
+    "configuration",
+    "arm",
+    "trainer",
+    "repetition",
+    "n_cases",
+    "reference_lesions",
+    "training_hours",
+    "training_attempts",
     *(column for name in METRICS for column in (name, f"{name}_low", f"{name}_high")),
-    *("map_hanley_mcneil_low", "map_hanley_mcneil_high", "confidence", "min_candidate_voxels", *CONFIDENCE_METRICS),
+    "map_hanley_mcneil_low",
+    "map_hanley_mcneil_high",
+    "confidence",
+    "min_candidate_voxels",
+    *CONFIDENCE_METRICS,
 )
 
 
-def _run_rows(results: Results) -> Iterator[list[Any]]:
+def _run_rows(results: Results) -> Iterator[list[object]]:
     for e in results.evaluated:
         run, variant, counts = e.run, e.run.variant, e.evaluation.summary["counts"]
-        row: list[Any] = [run.name, e.cases, variant.dataset, variant.labels, variant.censoring.mode or "none"]
+        row: list[object] = [run.name, e.cases, variant.dataset, variant.labels, variant.censoring.mode or "none"]
         row += [_cell(variant.censoring.rate), variant.seed, _cell(variant.patients), run.configuration, run.arm.name]
         row += [results.trainer(run), run.repetition, counts["cases"], counts["reference_lesions"]]
         row += [f"{e.training_seconds / 3600:.4f}", e.attempts]
@@ -52,24 +69,36 @@ def _run_rows(results: Results) -> Iterator[list[Any]]:
 
 
 _ARM_COLUMNS = (
-    *("cases", "dataset", "labels", "configuration", "arm", "runs", "runs_expected"),
-    *(c for m in METRICS for c in (m, f"{m}_low", f"{m}_high", f"{m}_relative")),
-    *("low_and_high", "kept_found", "kept", "censored_found", "censored", "training_hours", *CONFIDENCE_METRICS),
+    "cases",
+    "dataset",
+    "labels",
+    "configuration",
+    "arm",
+    "runs",
+    "runs_expected",
+    *(column for name in METRICS for column in (name, f"{name}_low", f"{name}_high", f"{name}_relative")),
+    "low_and_high",
+    "kept_found",
+    "kept",
+    "censored_found",
+    "censored",
+    "training_hours",
+    *CONFIDENCE_METRICS,
 )
 
 
-def _arm_rows(results: Results) -> Iterator[list[Any]]:
+def _arm_rows(results: Results) -> Iterator[list[object]]:
     for cases in results.study.evaluation.cases:
         cells = results.cells(cases)
         for cell in cells:
             baseline = results.baseline_of(cell, cells)
-            row: list[Any] = [cases, cell.dataset, cell.labels, cell.configuration, cell.arm]
+            row: list[object] = [cases, cell.dataset, cell.labels, cell.configuration, cell.arm]
             row += [len(cell.runs), cell.n_expected]
             for name in METRICS:
                 low, high = cell.ends(name)[0] or (None, None)
                 row += [_cell(cell.mean(name)), _cell(low), _cell(high), _cell(relative(cell, baseline, name))]
-            found = results.by_annotation(cell)
-            shares = [n for group in ("kept", "censored") for n in found.get(group, ("", ""))]
+            counts = results.by_annotation(cell)
+            shares = [n for group in ("kept", "censored") for n in counts.get(group, ("", ""))]
             row += [cell.ends("map")[1], *shares, f"{results.training_hours(cell)[0]:.4f}"]
             yield [*row, *(_cell(cell.mean(name)) for name in CONFIDENCE_METRICS)]
 
@@ -77,7 +106,7 @@ def _arm_rows(results: Results) -> Iterator[list[Any]]:
 _DIFFERENCE_COLUMNS = ("run", "baseline", "against", "metric", "value", "baseline_value", "difference", "low", "high")
 
 
-def _difference_rows(results: Results) -> Iterator[list[Any]]:
+def _difference_rows(results: Results) -> Iterator[list[object]]:
     for pair in results.differences:
         for name in METRICS:
             d = pair.differences[name]
@@ -85,10 +114,10 @@ def _difference_rows(results: Results) -> Iterator[list[Any]]:
             yield [pair.run, pair.baseline, pair.against, name, *map(_cell, numbers)]
 
 
-def _job_rows(results: Results) -> Iterator[list[Any]]:
+def _job_rows(results: Results) -> Iterator[list[object]]:
     for job in results.jobs:
-        record = results.folder.record(job.name) or {}
-        known = [record.get(name, "") for name in ("seconds", "attempts", "host")]
+        marker = results.folder.record(job.name)
+        known = ("", "", "") if marker is None else (marker["seconds"], marker["attempts"], marker["host"])
         yield [job.name, results.states[job.name], *known, " ".join(job.command)]
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.saved import SavedEvaluation, read_evaluation
-from nnunet_lopsided.study.expansion import runs_of
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.jobs import Job, Run, trainer_of_command
+from nnunet_lopsided.study.jobs import Job, trainer_of_command
+from nnunet_lopsided.study.runs import Run, runs_of
 from nnunet_lopsided.study.schema import FULL, Study
 
 # In the paper's order, and what else a reader asks for.
@@ -24,7 +23,7 @@ CONFIDENCE_METRICS = tuple(f"map_by_{name}" for name in (*PLAIN, "learned"))
 _REPLICATES = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """A run whose predictions have been evaluated.
 
@@ -55,7 +54,7 @@ class Evaluated:
         return None if ends is None else (float(ends[0]), float(ends[1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """Runs that differ in seed and repetition alone: one row of a table.
 
@@ -139,9 +138,14 @@ class Results:
         except InputError as error:
             self.unreadable.append(str(error))
             return None
-        records = [self.folder.record(job.name) or {} for job in self.trainings(run)]
-        seconds, attempts = (sum(r.get(key, 0) for r in records) for key in ("seconds", "attempts"))
-        return Evaluated(run, cases, evaluation, float(seconds), int(attempts))
+        markers = [marker for job in self.trainings(run) if (marker := self.folder.record(job.name)) is not None]
+        return Evaluated(
+            run=run,
+            cases=cases,
+            evaluation=evaluation,
+            training_seconds=float(sum(marker["seconds"] for marker in markers)),
+            attempts=sum(marker["attempts"] for marker in markers),
+        )
 
     def trainings(self, run: Run) -> list[Job]:
         """The trainings of a run, one per fold."""
@@ -155,12 +159,18 @@ class Results:
         """Every row of the tables, the ones without results too."""
         grouped: dict[tuple[str, str, str, str], list[Run]] = {}
         for run in self.runs:
-            key = (run.variant.dataset, run.variant.labels, run.configuration, run.arm.name)
-            grouped.setdefault(key, []).append(run)
+            grouped.setdefault(_row_of(run), []).append(run)
         by_name = {e.run.name: e for e in self.evaluated if e.cases == cases}
         return [
-            Cell(*key, tuple(by_name[run.name] for run in runs if run.name in by_name), len(runs))
-            for key, runs in grouped.items()
+            Cell(
+                dataset=dataset,
+                labels=labels,
+                configuration=configuration,
+                arm=arm,
+                runs=tuple(by_name[run.name] for run in runs if run.name in by_name),
+                n_expected=len(runs),
+            )
+            for (dataset, labels, configuration, arm), runs in grouped.items()
         ]
 
     @property
@@ -176,7 +186,7 @@ class Results:
     @cached_property
     def differences(self) -> list[PairedDifference]:
         """Every run minus the baseline arm on full labels, and minus the baseline arm on the same labels."""
-        found = []
+        pairs = []
         chosen = [e for e in self.evaluated if e.cases == self.main_cases]
         for e in chosen:
             for against, baseline in (
@@ -190,38 +200,43 @@ class Results:
                 except InputError as error:
                     self.unreadable.append(str(error))
                     continue
-                found.append(PairedDifference(e.run.name, baseline.run.name, against, pair.differences))
-        return found
+                pairs.append(PairedDifference(e.run.name, baseline.run.name, against, pair.differences))
+        return pairs
 
     def _baseline_run(self, e: Evaluated, chosen: Sequence[Evaluated], labels: str) -> Evaluated | None:
         """The baseline run of the same repetition, and where labels are the same kind, of the same labels."""
         for other in chosen:
             mine, its = e.run, other.run
-            same = (mine.variant.dataset, mine.configuration, mine.repetition) == (
-                *(its.variant.dataset, its.configuration, its.repetition),
+            is_beside = (its.variant.dataset, its.configuration, its.repetition) == (
+                mine.variant.dataset,
+                mine.configuration,
+                mine.repetition,
             )
-            wanted = its.arm.name == self.study.baseline and its.variant.labels == labels
-            if same and wanted and (labels == FULL or its.variant.plain == mine.variant.plain):
+            is_wanted = its.arm.name == self.study.baseline and its.variant.labels == labels
+            if is_beside and is_wanted and (labels == FULL or its.variant.plain == mine.variant.plain):
                 return other
         return None
 
     def by_annotation(self, cell: Cell) -> dict[str, tuple[int, int]]:
         """Detected and all lesions that the training labels kept and lacked, summed over a cell's runs."""
-        found: dict[str, tuple[int, int]] = {}
+        counts: dict[str, tuple[int, int]] = {}
         for e in cell.runs:
             for group in e.evaluation.summary["by_annotation"] or ():
-                detected, lesions = found.get(group["annotation"], (0, 0))
-                found[group["annotation"]] = detected + group["detected"], lesions + group["lesions"]
-        return found
+                detected, lesions = counts.get(group["annotation"], (0, 0))
+                counts[group["annotation"]] = detected + group["detected"], lesions + group["lesions"]
+        return counts
 
     def training_hours(self, cell: Cell) -> tuple[float, int]:
         """Hours of training of a cell's runs, evaluated or not, and how many attempts they took."""
         seconds, attempts = 0.0, 0
         for run in self.runs:
-            if (run.variant.dataset, run.variant.labels, run.configuration, run.arm.name) == (
-                *(cell.dataset, cell.labels, cell.configuration, cell.arm),
-            ):
+            if _row_of(run) == (cell.dataset, cell.labels, cell.configuration, cell.arm):
                 for job in self.trainings(run):
-                    known: list[dict[str, Any]] = self.folder.known_attempts(job.name)
+                    known = self.folder.known_attempts(job.name)
                     seconds, attempts = seconds + sum(a["seconds"] for a in known), attempts + len(known)
         return seconds / 3600, attempts
+
+
+def _row_of(run: Run) -> tuple[str, str, str, str]:
+    """The row of the tables that a run belongs to: runs that differ in seed and repetition alone share one."""
+    return run.variant.dataset, run.variant.labels, run.configuration, run.arm.name

@@ -84,9 +84,11 @@ class Phantom(_Mapping):
     """Training cases."""
     test: Annotated[int, Whole(0)] = 12
     """Test cases."""
-    shape: Annotated[
-        tuple[Annotated[int, Whole(8)], Annotated[int, Whole(8)], Annotated[int, Whole(8)]], Listed()
-    ] = (32, 80, 80)
+    shape: Annotated[tuple[Annotated[int, Whole(8)], Annotated[int, Whole(8)], Annotated[int, Whole(8)]], Listed()] = (
+        32,
+        80,
+        80,
+    )
     """Voxels along z, y and x."""
     spacing: Annotated[
         tuple[Annotated[float, Number(0.01)], Annotated[float, Number(0.01)], Annotated[float, Number(0.01)]], Listed()
@@ -298,7 +300,7 @@ class Plan25d(_Mapping):
 
     @model_validator(mode="after")
     def _can_be_planned(self) -> Plan25d:
-        Overrides(self.slices, self.encoder, self.decoder, self.output_stride)  # complains
+        Overrides(n_slices=self.slices, encoder=self.encoder, decoder=self.decoder, output_stride=self.output_stride)
         return self
 
 

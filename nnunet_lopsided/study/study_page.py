@@ -3,30 +3,64 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from markupsafe import Markup
+
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.evaluation.report.numbers import title_of
+from nnunet_lopsided.evaluation.report.numbers import matching_rule, title_of
+from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, sensitivity_chart
 from nnunet_lopsided.evaluation.rules import profile_rules
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.raw import RawDataset
-from nnunet_lopsided.pages.charts import (
-    figures,
-    key,
-    lines_over,
-    probability_histogram,
-    sensitivity_by_diameter,
+from nnunet_lopsided.pages.charts import SERIES, LinePoint, draw_lines
+from nnunet_lopsided.pages.html import (
+    Table,
+    TableCell,
+    code,
+    interval,
+    interval_or_reason,
+    number,
+    number_or_empty,
+    page,
 )
-from nnunet_lopsided.pages.html import code, interval, number, page, table
+from nnunet_lopsided.pages.rendering import Chart, chart
 from nnunet_lopsided.pages.versions import library_versions
 from nnunet_lopsided.study.report_tables import relative
-from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
+from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Evaluated, Results
 
 _MAX_HISTOGRAMS = 12
 _ENGINE = ("nnunetv2", "torch", "snakemake")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What the page shows of the runs on one dataset in one configuration.
+
+    Attributes:
+        title: dataset and configuration.
+        arms: the metrics of the paper by labels and arm.
+        further: further metrics.
+        by_confidence: the average precision by every confidence.
+        several: whether any row is of several runs.
+        over: arms, and charts of them over what the study varies; as many as there are colours together.
+        histograms: which probabilities lesion voxels get, and in which row of the table.
+        n_more_histograms: rows whose histogram is left out.
+        diameters: sensitivity by diameter, of which labels and which arms.
+    """
+
+    title: str
+    arms: Table
+    further: Table
+    by_confidence: Table
+    several: bool
+    over: list[tuple[list[str], list[Chart]]]
+    histograms: list[tuple[Chart, str]]
+    n_more_histograms: int
+    diameters: list[tuple[Chart, str, list[str]]]
 
 
 def report_page(results: Results) -> str:
@@ -39,100 +73,130 @@ def report_page(results: Results) -> str:
         HTML that asks for no other file.
     """
     study, cells = results.study, results.cells(results.main_cases)
-    groups = list(dict.fromkeys((cell.dataset, cell.configuration) for cell in cells))
-    sections = [("What is missing", _missing(results))]
-    for dataset, configuration in groups:
-        chosen = [c for c in cells if (c.dataset, c.configuration) == (dataset, configuration)]
-        sections.append((f"{dataset}, {configuration}", _arms(results, chosen, cells) + _over(results, chosen)))
-        sections.append((f"{dataset}, {configuration}: certainty and size", _histograms(chosen) + _diameters(chosen)))
-    sections += [
-        ("Differences from the baseline", _differences(results)),
-        ("Lesions the training labels kept and lacked", _kept_and_censored(results)),
-        ("Cost", _cost(results)),
-        ("Every run", _runs(results)),
-        ("To repeat it", _repeat(results)),
-    ]
-    shown = [(title, content) for title, content in sections if content]
-    done = sum(state == "done" for state in results.states.values())
-    body = [
-        f"<h1>Study: {escape(study.name)}</h1>",
-        f'<p class="sub">{len(study.datasets)} dataset{"s" * (len(study.datasets) > 1)}, {len(results.runs)} runs, '
-        f"{done} of {len(results.jobs)} jobs done. Baseline: {escape(study.baseline)} with full labels. Numbers are of "
-        f"the {results.main_cases} cases. nnU-Net trains without a seed: a repetition gives other numbers.</p>",
-        "<nav>" + "".join(f'<a href="#s{i}">{escape(title)}</a>' for i, (title, _) in enumerate(shown)) + "</nav>",
-        *(f'<section><h2 id="s{i}">{escape(t)}</h2>\n{content}</section>' for i, (t, content) in enumerate(shown)),
-    ]
-    return page(f"Study: {study.name}", body)
+    rules = profile_rules(study.evaluation.profile)
+    differences = _differences(results)  # also tells which evaluations cannot be compared
+    cost, cost_note = _cost(results)
+    return page(
+        "study/study_page.html",
+        f"Study: {study.name}",
+        name=study.name,
+        subtitle=_subtitle(results),
+        failed=_failed(results),
+        missing=_missing(results),
+        groups=[
+            _group(results, [c for c in cells if (c.dataset, c.configuration) == key], cells)
+            for key in dict.fromkeys((cell.dataset, cell.configuration) for cell in cells)
+        ],
+        confidence=TITLES[study.evaluation.confidence or rules.confidence],
+        rule=matching_rule(asdict(rules)),
+        differences=differences,
+        kept_and_censored=_kept_and_censored(results),
+        cost=cost,
+        cost_note=cost_note,
+        runs=_runs(results),
+        run_note=Markup(
+            "The report of each, with pictures and curves: <code>evaluations/RUN/CASES/report.html</code>."
+        ),
+        study_file=results.folder.study_file.read_text(encoding="utf-8"),
+        commands=_commands(results),
+        versions=_versions(),
+    )
 
 
-def _missing(results: Results) -> str:
-    states = results.states
-    lines = [
-        f"<b>failed</b>: {escape(j.name)}: {escape(results.folder.failure(j.name))}"
-        for j in results.jobs
-        if states[j.name] == "failed"
+def _subtitle(results: Results) -> str:
+    study = results.study
+    n_done = sum(state == "done" for state in results.states.values())
+    return (
+        f"{len(study.datasets)} dataset{'s' * (len(study.datasets) > 1)}, {len(results.runs)} runs, {n_done} of "
+        f"{len(results.jobs)} jobs done. Baseline: {study.baseline} with full labels. Numbers are of the "
+        f"{results.main_cases} cases. nnU-Net trains without a seed: a repetition gives other numbers."
+    )
+
+
+def _failed(results: Results) -> list[tuple[str, str]]:
+    """Every failed job and the end of its log."""
+    return [
+        (job.name, results.folder.failure(job.name)) for job in results.jobs if results.states[job.name] == "failed"
     ]
+
+
+def _missing(results: Results) -> list[str]:
+    """Jobs that are not done, and evaluations that cannot be read."""
+    lines = []
     for state, text in (("blocked", "blocked by a failed job"), ("running", "running"), ("waiting", "not yet run")):
-        n = sum(s == state for s in states.values())
+        n = sum(s == state for s in results.states.values())
         if n:
             lines.append(f"{n} job{'s' * (n > 1)} {text}")
-    lines += [f"cannot be read: {escape(problem)}" for problem in results.unreadable]
-    return "".join(f'<p class="notice">{line}</p>' for line in lines)
+    return lines + [f"cannot be read: {problem}" for problem in results.unreadable]
 
 
-def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> str:
+def _group(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> Group:
+    histograms = list(_histograms(chosen))
+    return Group(
+        title=f"{chosen[0].dataset}, {chosen[0].configuration}",
+        arms=_arms(results, chosen, cells),
+        further=_further(chosen),
+        by_confidence=_by_confidence(chosen),
+        several=any(len(cell.runs) > 1 for cell in chosen),
+        over=_over(results, chosen),
+        histograms=histograms,
+        n_more_histograms=sum(bool(cell.runs) for cell in chosen) - len(histograms),
+        diameters=list(_diameters(chosen)),
+    )
+
+
+def _arms(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> Table:
     header = ["labels", "arm", "runs"]
     for name in PAPER_METRICS:
         header += [title_of(name), "", "of baseline"]
-    rows, further = [], []
+    rows = []
     for cell in chosen:
         baseline = results.baseline_of(cell, cells)
-        row = [escape(cell.labels), escape(cell.arm), f"{len(cell.runs)} / {cell.n_expected}"]
+        row: list[TableCell] = [cell.labels, cell.arm, f"{len(cell.runs)} / {cell.n_expected}"]
         for name in PAPER_METRICS:
-            share = relative(cell, baseline, name)
-            mean = cell.mean(name)
-            row += ["" if mean is None else number(mean), interval(cell.ends(name)[0]), _percent(share)]
+            row += [*_mean_and_ends(cell, name), _percent(relative(cell, baseline, name))]
         rows.append(row)
-        values = [(cell.mean(name), cell.ends(name)[0]) for name in FURTHER_METRICS]
-        shown = [part for mean, ends in values for part in ("" if mean is None else number(mean), interval(ends))]
-        further.append([escape(cell.labels), escape(cell.arm), *shown])
-    several = any(len(cell.runs) > 1 for cell in chosen)
-    note = "In the column beside a metric: 95% bootstrap interval over patients of a single run" + (
-        "; smallest and largest value where there are several runs, whose mean is shown." if several else "."
-    )
-    more = ["labels", "arm", *(part for name in FURTHER_METRICS for part in (title_of(name), ""))]
-    ranked = ["labels", "arm", *map(title_of, CONFIDENCE_METRICS)]
-    by_confidence = [
-        [escape(cell.labels), escape(cell.arm)]
-        + ["" if (mean := cell.mean(name)) is None else number(mean) for name in CONFIDENCE_METRICS]
+    return Table(header, rows, right=range(2, len(header)))
+
+
+def _further(chosen: Sequence[Cell]) -> Table:
+    header = ["labels", "arm", *(part for name in FURTHER_METRICS for part in (title_of(name), ""))]
+    rows = [
+        [cell.labels, cell.arm, *(part for name in FURTHER_METRICS for part in _mean_and_ends(cell, name))]
         for cell in chosen
     ]
-    return (
-        _scroll(table(header, rows, right=range(2, len(header))))
-        + f'<p class="why">{note}</p>'
-        + _scroll(table(more, further, right=range(2, len(more))))
-        + _scroll(table(ranked, by_confidence, right=range(2, len(ranked))))
-        + '<p class="why">Average precision with candidates ranked, and matched, by each confidence (means over runs). '
-        f"That of the first table: {escape(_confidence(results))}.</p>"
-    )
+    return Table(header, rows, right=range(2, len(header)))
 
 
-def _confidence(results: Results) -> str:
-    rules = results.study.evaluation
-    return TITLES[rules.confidence or profile_rules(rules.profile).confidence]
+def _by_confidence(chosen: Sequence[Cell]) -> Table:
+    header = ["labels", "arm", *map(title_of, CONFIDENCE_METRICS)]
+    rows = [
+        [cell.labels, cell.arm, *(number_or_empty(cell.mean(name)) for name in CONFIDENCE_METRICS)] for cell in chosen
+    ]
+    return Table(header, rows, right=range(2, len(header)))
 
 
-def _over(results: Results, chosen: Sequence[Cell]) -> str:
+def _mean_and_ends(cell: Cell, metric: str) -> tuple[str, TableCell]:
+    """The mean over runs, and the interval of a single run (or why it has none) or the range of several."""
+    mean, ends = cell.mean(metric), cell.ends(metric)[0]
+    reason = _no_interval(cell.runs[0], metric) if len(cell.runs) == 1 and mean is not None else None
+    return number_or_empty(mean), interval_or_reason(ends, reason)
+
+
+def _no_interval(run: Evaluated, metric: str) -> str | None:
+    """Why a metric of a run has no bootstrap interval; None: nothing is said of it."""
+    undefined: dict[str, str] = run.evaluation.summary["undefined"]
+    return undefined.get(f"{metric}_ci95_bootstrap") or undefined.get(f"{metric}_bootstrap_ci95")
+
+
+def _over(results: Results, chosen: Sequence[Cell]) -> list[tuple[list[str], list[Chart]]]:
     """The metrics over the rate of missing lesions and over the number of patients, where the study varies them."""
-    arms, shown = [arm.name for arm in results.study.arms], ""
-    # Four to a chart: there are four colours.
-    for part in (arms[i : i + 4] for i in range(0, len(arms), 4)):
-        charts = _charts_over(results, chosen, part)
-        shown += key(part) + figures(charts) if charts else ""
-    return shown
+    arms = [arm.name for arm in results.study.arms]
+    parts = [arms[i : i + len(SERIES)] for i in range(0, len(arms), len(SERIES))]
+    return [(part, charts) for part in parts if (charts := _charts_over(results, chosen, part))]
 
 
-def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) -> list[str]:
+def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) -> list[Chart]:
     charts = []
     modes = dict.fromkeys(c.mode for c in results.study.censoring if c.mode is not None and c.rate is not None)
     for mode in modes:
@@ -150,19 +214,37 @@ def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) 
     return charts
 
 
-def _lines(chosen: Sequence[Cell], arms: Sequence[str], places: dict[str, float], x_label: str) -> list[str]:
-    charts = []
-    for metric in PAPER_METRICS:
-        lines = {}
-        for arm in arms:
-            points = []
-            for cell in chosen:
-                mean = cell.mean(metric)
-                if cell.arm == arm and cell.labels in places and mean is not None:
-                    points.append((places[cell.labels], mean, cell.ends(metric)[0]))
-            lines[arm] = sorted(points, key=lambda point: point[0])
-        charts.append(lines_over(title_of(metric), x_label, lines))
-    return charts
+def _lines(chosen: Sequence[Cell], arms: Sequence[str], places: Mapping[str, float], x_label: str) -> list[Chart]:
+    return [_line_chart(metric, x_label, line_points(chosen, arms, places, metric)) for metric in PAPER_METRICS]
+
+
+def _line_chart(metric: str, x_label: str, lines: Mapping[str, Sequence[LinePoint]]) -> Chart:
+    return chart(lambda axes: draw_lines(axes, title_of(metric), x_label, lines))
+
+
+def line_points(
+    cells: Sequence[Cell], arms: Sequence[str], places: Mapping[str, float], metric: str
+) -> dict[str, list[LinePoint]]:
+    """A metric of every arm over what was varied.
+
+    Args:
+        cells: rows of the table.
+        arms: which of them are wanted, in this order.
+        places: what was varied, by the name of the labels.
+        metric: which.
+
+    Returns:
+        By arm, with what was varied ascending; rows without a value are left out.
+    """
+    lines = {}
+    for arm in arms:
+        points = [
+            LinePoint(places[cell.labels], mean, cell.ends(metric)[0])
+            for cell in cells
+            if cell.arm == arm and cell.labels in places and (mean := cell.mean(metric)) is not None
+        ]
+        lines[arm] = sorted(points, key=lambda point: point.x)
+    return lines
 
 
 def _patients(results: Results, cell: Cell, n: int | None) -> float:
@@ -176,84 +258,60 @@ def _patients(results: Results, cell: Cell, n: int | None) -> float:
     return float(len(set(patients.values())))
 
 
-def _histograms(chosen: Sequence[Cell]) -> str:
+def _histograms(chosen: Sequence[Cell]) -> Iterator[tuple[Chart, str]]:
     """Which probabilities lesion voxels get, a chart per row of the table: its first run."""
-    with_runs = [cell for cell in chosen if cell.runs]
-    charts = []
-    for cell in with_runs[:_MAX_HISTOGRAMS]:
-        chart = probability_histogram(cell.runs[0].evaluation.summary)
-        charts.append(f"{chart}<figcaption>{escape(cell.name)}</figcaption>")
-    left_out = len(with_runs) - _MAX_HISTOGRAMS
-    note = f'<p class="why">{left_out} more are in their own reports.</p>' if left_out > 0 else ""
-    return figures(charts) + note if charts else ""
+    for cell in [cell for cell in chosen if cell.runs][:_MAX_HISTOGRAMS]:
+        yield histogram_chart(cell.runs[0].evaluation.summary), cell.name
 
 
-def _diameters(chosen: Sequence[Cell]) -> str:
-    charts = []
+def _diameters(chosen: Sequence[Cell]) -> Iterator[tuple[Chart, str, list[str]]]:
+    """Sensitivity by diameter of the first run of every arm, and of which labels and arms."""
     for labels in dict.fromkeys(cell.labels for cell in chosen):
-        summaries = {c.arm: c.runs[0].evaluation.summary for c in chosen if c.labels == labels and c.runs}
-        names = list(summaries)
-        for i in range(0, len(names), 4):
-            part = names[i : i + 4]
-            chart = sensitivity_by_diameter({name: summaries[name] for name in part})
-            charts.append(f"{chart}<figcaption>{escape(labels)} {key(part)}</figcaption>")
-    return figures(charts) if charts else ""
+        contents = {c.arm: c.runs[0].evaluation.summary for c in chosen if c.labels == labels and c.runs}
+        arms = list(contents)
+        for i in range(0, len(arms), len(SERIES)):
+            part = arms[i : i + len(SERIES)]
+            yield sensitivity_chart({arm: contents[arm] for arm in part}), labels, part
 
 
-def _differences(results: Results) -> str:
+def _differences(results: Results) -> Table | None:
+    """Every run minus its baselines; nothing sets off an interval that leaves out 0."""
     rows = []
     for pair in results.differences:
-        row = [escape(pair.run), escape(pair.against)]
+        row: list[TableCell] = [pair.run, pair.against]
         for name in PAPER_METRICS:
             d = pair.differences[name]
-            low, high = d.interval.low, d.interval.high
-            ends = None if low is None or high is None else (low, high)
-            sure = ends is not None and ends[0] < ends[1] and (ends[0] > 0 or ends[1] < 0)
             text = "" if d.difference is None else number(d.difference, "+")
-            row += [f"<b>{text}</b>" if sure else text, interval(ends, "+")]
+            row += [text, interval_or_reason(d.interval.ends, d.interval.undefined, "+")]
         rows.append(row)
-    if not rows:
-        return ""
     header = ["run", "minus the baseline arm on", *(part for m in PAPER_METRICS for part in (title_of(m), ""))]
-    note = (
-        "Paired bootstrap over patients, the same repetition of both; 95% intervals beside. Bold: without 0. With many "
-        "rows some are by chance, and an interval says nothing of what another training of the same arm would give."
-    )
-    return _scroll(table(header, rows, right=range(2, len(header)))) + f'<p class="why">{note}</p>'
+    return Table(header, rows, right=range(2, len(header))) if rows else None
 
 
-def _kept_and_censored(results: Results) -> str:
+def _kept_and_censored(results: Results) -> Table | None:
+    """Lesions found of those that the training labels kept, and of those that they lacked."""
     rows = []
     for cases in results.study.evaluation.cases:
         for cell in results.cells(cases):
-            found = results.by_annotation(cell)
-            if found:
-                shares = [_share(*found.get(group, (0, 0))) for group in ("kept", "censored")]
-                rows.append(
-                    [escape(x) for x in (cell.dataset, cell.labels, cell.configuration, cell.arm, cases)] + shares
-                )
-    if not rows:
-        return ""
-    note = (
-        "Cases that were held out of their fold, against whole labels: what the censored labels of that fold kept or "
-        "lacked was never trained on, but lesions like it were."
-    )
+            counts = results.by_annotation(cell)
+            if counts:
+                shares = [_share(*counts.get(group, (0, 0))) for group in ("kept", "censored")]
+                rows.append([cell.dataset, cell.labels, cell.configuration, cell.arm, cases, *shares])
     header = ("dataset", "labels", "configuration", "arm", "cases", "found of those kept", "found of those censored")
-    return _scroll(table(header, rows)) + f'<p class="why">{note}</p>'
+    return Table(header, rows) if rows else None
 
 
 def _share(detected: int, lesions: int) -> str:
     return f"{detected} / {lesions}" + (f" ({detected / lesions:.2f})" if lesions else "")
 
 
-def _cost(results: Results) -> str:
+def _cost(results: Results) -> tuple[Table, str]:
+    """Hours of training, and on what."""
     rows, total = [], 0.0
     for cell in results.cells(results.main_cases):
         hours, attempts = results.training_hours(cell)
         total += hours
-        rows.append(
-            [*map(escape, (cell.dataset, cell.labels, cell.configuration, cell.arm)), f"{hours:.3f}", str(attempts)]
-        )
+        rows.append([cell.dataset, cell.labels, cell.configuration, cell.arm, f"{hours:.3f}", str(attempts)])
     rows.append(["all", "", "", "", f"{total:.3f}", ""])
     trainings = [job for job in results.jobs if job.kind == "train"]
     known = [attempt for job in trainings for attempt in results.folder.known_attempts(job.name)]
@@ -262,44 +320,42 @@ def _cost(results: Results) -> str:
     what = f"{resources.gpus} GPU{'s' * (resources.gpus > 1)}" if results.study.device == "cuda" else "no GPU"
     note = (
         f"Wall time of all attempts; device {results.study.device}, {what} and {resources.cpus} cores per training, on "
-        f"{', '.join(map(escape, machines)) or 'no machine yet'}."
+        f"{', '.join(machines) or 'no machine yet'}."
     )
     header = ("dataset", "labels", "configuration", "arm", "hours of training", "attempts")
-    return _scroll(table(header, rows, right=(4, 5))) + f'<p class="why">{note}</p>'
+    return Table(header, rows, right=(4, 5)), note
 
 
-def _runs(results: Results) -> str:
+def _runs(results: Results) -> Table | None:
+    """Every evaluated run with its intervals, or why it has none."""
     rows = []
     for e in results.evaluated:
-        values = [part for m in PAPER_METRICS for part in (number(e.metric(m)), interval(e.interval(m)))]
+        row: list[TableCell] = [e.run.name, e.cases]
+        for name in PAPER_METRICS:
+            value = e.metric(name)
+            reason = None if value is None else _no_interval(e, name)
+            row += [number(value), interval_or_reason(e.interval(name), reason)]
         hanley = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"]
-        rows.append([escape(e.run.name), e.cases, *values, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
+        rows.append([*row, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
     header = ["run", "cases", *(part for m in PAPER_METRICS for part in (title_of(m), "95% interval"))]
     header += ["mAP, Hanley-McNeil", "training, h"]
-    note = (
-        "<p class=why>The report of each, with pictures and curves: <code>evaluations/RUN/CASES/report.html</code>.</p>"
-    )
-    return _scroll(table(header, rows, right=range(2, len(header)))) + note if rows else ""
+    return Table(header, rows, right=range(2, len(header))) if rows else None
 
 
-def _repeat(results: Results) -> str:
-    versions = {**library_versions(), **{name: _version(name) for name in _ENGINE}}
-    rows = [(code(name), code(text)) for name, text in versions.items()]
-    commands = []
+def _commands(results: Results) -> Table:
+    """The command of every job, what became of it and how long it took."""
+    rows = []
     for job in results.jobs:
         record = results.folder.record(job.name)
         seconds = "" if record is None else f"{record['seconds']:.0f}"
         prefix = "" if job.results == "nnUNet_results" else f"nnUNet_results={job.results} "
-        commands.append((code(prefix + shlex.join(job.command)), results.states[job.name], seconds))
-    listed = table(("command", "state", "seconds"), commands, right=(2,))
-    text = results.folder.study_file.read_text(encoding="utf-8")
-    return (
-        "<p>All of it again: <code>lopsided-study run study.yaml</code> with this file.</p>"
-        f'<pre class="scroll">{escape(text)}</pre>'
-        "<p>Or command by command, in the study's folder, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results set "
-        f"to the folders of these names in it where nothing else is said:</p>{_scroll(listed)}"
-        f"<h3>Versions</h3>{table(('package', 'version'), rows)}"
-    )
+        rows.append((code(prefix + shlex.join(job.command)), results.states[job.name], seconds))
+    return Table(("command", "state", "seconds"), rows, right=(2,))
+
+
+def _versions() -> Table:
+    versions = {**library_versions(), **{name: _version(name) for name in _ENGINE}}
+    return Table(("package", "version"), [(code(name), code(text)) for name, text in versions.items()])
 
 
 def _version(name: str) -> str:
@@ -311,7 +367,3 @@ def _version(name: str) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f}%"
-
-
-def _scroll(content: str) -> str:
-    return f'<div class="scroll">{content}</div>'

@@ -11,8 +11,9 @@ from pathlib import Path
 from nnunet_lopsided.startup import PLUGIN_FOLDER, VARIABLE
 
 _CLASS = re.compile(r"^class (nnUNetTrainer\w*)\(", re.MULTILINE)
-_EPOCHS, _ITERATIONS = re.compile(r"_\d+epochs(_|$)"), re.compile(r"_\d+iters(_|$)")
-_SEED = re.compile(r"_seed\d+(_|$)")
+# [0-9], as \d takes digits of other scripts too.
+_EPOCHS, _ITERATIONS = re.compile(r"_([0-9]+)epochs(?:_|$)"), re.compile(r"_([0-9]+)iters(?:_|$)")
+_SEED = re.compile(r"_seed[0-9]+(?:_|$)")
 
 
 def other_trainers() -> frozenset[str]:
@@ -87,6 +88,8 @@ def budget_of(trainer: str) -> tuple[int | None, int | None]:
         >>> budget_of("nnUNetTrainer25D_5epochs_50iters"), budget_of("nnUNetTrainer_5epochs")
         ((5, 50), (5, None))
     """
-    numbers = [re.search(rf"_(\d+){unit}(?:_|$)", trainer) for unit in ("epochs", "iters")]
-    epochs, iterations = (None if found is None else int(found[1]) for found in numbers)
-    return epochs, iterations
+    return _number(_EPOCHS.search(trainer)), _number(_ITERATIONS.search(trainer))
+
+
+def _number(match: re.Match[str] | None) -> int | None:
+    return None if match is None else int(match[1])

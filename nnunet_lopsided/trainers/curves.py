@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from nnunet_lopsided.files.new_files import new_file
+
 FILE, PICTURE = "lopsided_curves.csv", "lopsided_curves.png"
 COLUMNS = {
     "train_loss": "training loss",
@@ -33,12 +35,10 @@ def append_row(folder: Path, epoch: int, values: dict[str, float | None]) -> lis
     row = {"epoch": str(epoch)}
     row |= {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
     rows.append(row)
-    unfinished = path.with_name(f".unfinished-{FILE}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with new_file(path, durable=True) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n", extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(path)
     return rows
 
 
@@ -54,6 +54,5 @@ def draw(folder: Path, rows: list[dict[str, str]]) -> None:
         axes.set_xlabel("epoch")
         axes.grid(color="#e5e7eb")
         axes.spines[["top", "right"]].set_visible(False)
-    unfinished = folder / f".unfinished-{PICTURE}"
-    figure.savefig(unfinished, dpi=110, metadata={"Software": None}, format="png")
-    unfinished.replace(folder / PICTURE)
+    with new_file(folder / PICTURE) as unfinished:
+        figure.savefig(unfinished, dpi=110, metadata={"Software": None}, format="png")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.variants.choosing import LesionRow
 from nnunet_lopsided.variants.planning import CensoringPlan
 
@@ -104,12 +105,8 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
     axes.set_ylabel("lesions")
     axes.set_title(f"{plan.dataset.name}, {_title(plan)}")
     axes.legend()
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
+    with new_file(path) as unfinished:
         figure.savefig(unfinished, dpi=120)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _title(plan: CensoringPlan) -> str:

@@ -130,9 +130,7 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     drawn[0] = one.number
     drawn[1][before[1] > 0] = one.number
     write_image(chart, Image(drawn, GEOMETRY))
-    with pytest.raises(
-        InputError, match=rf"^case {one.case}: .* is not the map that audit .* wrote: .*-maps$"
-    ):
+    with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit .* wrote: .*-maps$"):
         repaired(path, 521)
     after = labels(repaired(path, 521, edited_maps=True).folder)[f"{one.case}.nii.gz"]
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))

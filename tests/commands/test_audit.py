@@ -30,7 +30,13 @@ def test_what_an_audit_prints_and_writes(audited, capsys):
     assert second.startswith("estimated miss rate 0.")
     record = json.loads((audited.audit / "audit.json").read_text())
     assert third == f"audit {record['id']} in {audited.audit}: see audit.html"
-    assert sorted(path.name for path in audited.audit.iterdir()) == ["audit.csv", "audit.html", "audit.json", "maps"]
+    assert sorted(path.name for path in audited.audit.iterdir()) == [
+        ".lopsided.json",
+        "audit.csv",
+        "audit.html",
+        "audit.json",
+        "maps",
+    ]
     assert (record["settings"]["seed"], record["settings"]["threshold"], record["folds"]) == (0, 0.03, [0, 1])
     rows = list(csv.DictReader((audited.audit / "audit.csv").open()))
     assert [int(row["rank"]) for row in rows] == list(range(1, 51))

@@ -79,7 +79,8 @@ def test_second_run_needs_overwrite_and_gives_the_same_bytes(evaluations, tmp_pa
     [
         (["--names", "a"], "--names must be 2 names, one for each evaluation, got 1"),
         (["--names", "a", "a"], "names must be unique, got a, a; give others by --names"),
-        (["--seed", "-1"], "replicates and seed must be at least 0, got 2000 and -1"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--bootstrap", "99"], "--bootstrap must be 0 (no intervals) or at least 100, got 99"),
         (["--bootstrap", "x"], "argument --bootstrap: invalid int value: 'x'"),
     ],
 )

@@ -1,8 +1,10 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
 from nnunet_lopsided.commands.demo import main
+from nnunet_lopsided.demo.workflow import DemoSettings
 
 
 def fails(capsys, *arguments):
@@ -32,6 +34,14 @@ def test_a_demo_with_other_settings_needs_overwrite(tmp_path, capsys):
     (tmp_path / "demo.json").write_text(json.dumps({"seed": 7}))
     assert "other settings" in fails(capsys, "-o", str(tmp_path))
     assert json.loads((tmp_path / "demo.json").read_text()) == {"seed": 7}
+
+
+@pytest.mark.parametrize("content", [{"my": "app"}, {"version": "0", **asdict(DemoSettings())}])
+def test_only_a_demo_is_ever_removed(tmp_path, capsys, content):
+    (tmp_path / "demo.json").write_text(json.dumps(content))
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "is not replaced: it" in fails(capsys, "-o", str(tmp_path), "--overwrite")
+    assert (tmp_path / "thesis.tex").is_file()
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

@@ -59,7 +59,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
 
 def test_options_reach_the_settings(arguments, tmp_path):
     options = "--threshold 0.3 --match overlap --distance center --tolerance-mm 2 --duplicates fp --connectivity 6"
-    more = "--diameter-edges-mm 5 --bootstrap 10 --seed 3 --patients-regex (.) --np 1"
+    more = "--diameter-edges-mm 5 --bootstrap 100 --seed 3 --patients-regex (.) --np 1"
     assert main([*arguments, *options.split(), *more.split()]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["counts"]["candidates"] == 1
@@ -72,7 +72,7 @@ def test_options_reach_the_settings(arguments, tmp_path):
         "duplicates": "fp",
         "connectivity": 6,
         "diameter_edges_mm": [5.0],
-        "bootstrap_replicates": 10,
+        "bootstrap_replicates": 100,
         "seed": 3,
         "patients_regex": "(.)",
     }
@@ -80,9 +80,9 @@ def test_options_reach_the_settings(arguments, tmp_path):
 
 
 def test_profile_and_flags_that_change_it(arguments, tmp_path):
-    assert main([*arguments, "--profile", "brats-mets", "--no-join-dilated", "--min-lesion-mm3", "8"]) == 0
+    assert main([*arguments, "--profile", "brats-mets-2023", "--no-join-dilated", "--min-lesion-mm3", "8"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["settings"]["profile"] == "brats-mets"
+    assert summary["settings"]["profile"] == "brats-mets-2023"
     assert summary["settings"]["profile_changes"] == {"join_dilated": False, "min_lesion_mm3": 8.0}
     assert (summary["settings"]["threshold"], summary["settings"]["match"]) == (0.5, "overlap")
     assert summary["details"]["ignored_lesions"] == 1

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.commands.study import main
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.study import engine
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.preparation import prepare

@@ -73,7 +73,7 @@ def two_models(two_models_once, tmp_path):
 
 @pytest.fixture(scope="session")
 def two_models_once(tmp_path_factory):
-    """Evaluation folders of two models on 9 small 2D cases of 5 patients, p0_0, p0_1, ... p4_0; case p4_0 is empty.
+    """Evaluation folders of two models on 19 small 2D cases of 10 patients, p0_0, p0_1, ... p9_0; case p9_0 is empty.
 
     Model b finds fewer lesions than model a and makes other false positives.
     """
@@ -86,8 +86,8 @@ def two_models_once(tmp_path_factory):
     references.mkdir()
     for model in "ab":
         (tmp_path / model).mkdir()
-    for case in [f"p{i}_{j}" for i in range(4) for j in range(2)] + ["p4_0"]:
-        n = 0 if case == "p4_0" else int(rng.integers(2, 6))
+    for case in [f"p{i}_{j}" for i in range(9) for j in range(2)] + ["p9_0"]:
+        n = 0 if case == "p9_0" else int(rng.integers(2, 6))
         reference = np.zeros((30, 30), np.uint8)
         places = rng.permutation(25)
         for place, size in zip(places[:n], rng.integers(1, 4, n), strict=True):

@@ -87,7 +87,7 @@ def test_paper_profile(seed, n_cases, spacing, distance, tolerance, threshold, c
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.sampled_from(SPACINGS), st.sampled_from(PLAIN))
 def test_brats_mets_profile(seed, n_cases, spacing, confidence):
-    check(seed, n_cases, spacing, profile_rules("brats-mets", confidence=confidence))
+    check(seed, n_cases, spacing, profile_rules("brats-mets-2023", confidence=confidence))
 
 
 @settings(max_examples=60, deadline=None)

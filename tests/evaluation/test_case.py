@@ -136,7 +136,7 @@ def test_brats_mets_by_hand():
     p[0, 0, 8:10] = 0.8  # beside the second part: touches it when grown
     p[0, 0, 17] = 0.9  # beside the tiny lesion
     p[0, 0, 35] = 0.9  # on nothing
-    result = evaluate_case(reference, p, (1, 1, 1), profile_rules("brats-mets"))
+    result = evaluate_case(reference, p, (1, 1, 1), profile_rules("brats-mets-2023"))
     assert (result.lesions.n_voxels.tolist(), result.counted.tolist()) == ([6, 2, 5], [True, False, True])
     assert result.detected.tolist() == [True, False, False]
     assert result.matches.dice[0] == 2 * 2 / (6 + 5)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.case import evaluate_case
 from nnunet_lopsided.evaluation.comparison import FoundBy, compare
 from nnunet_lopsided.evaluation.comparison_writing import comparison_dict, write_comparison
 from nnunet_lopsided.evaluation.folder import evaluate_folder
-from nnunet_lopsided.evaluation.intervals import LEAST_PATIENTS, patient_weights
+from nnunet_lopsided.evaluation.intervals import LEAST_PATIENTS, expanded_percentiles, patient_weights
 from nnunet_lopsided.evaluation.saved import read_evaluation
 from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.images import Image, write_image
@@ -81,9 +82,11 @@ def test_paired_bootstrap_against_brute_force(two_models):
     replicates = [(a.metrics(w), b.metrics(w)) for w in weights]
     for name in replicates[0][0]:
         differences = np.array([second[name] - first[name] for first, second in replicates])
-        low, high = np.percentile(differences[~np.isnan(differences)], (2.5, 97.5))
+        # Nine of ten patients have lesions; all have candidates and cases.
+        n = 9 if name in ("max_sensitivity", "tp_dice", "map", "average_recall") else 10
+        low, high = np.percentile(differences[~np.isnan(differences)], expanded_percentiles(n))
         found = pair.differences[name]
-        plain = [model.metrics([1] * 5)[name] for model in (a, b)]
+        plain = [model.metrics([1] * 10)[name] for model in (a, b)]
         assert (found.first, found.second) == pytest.approx(tuple(plain), abs=1e-8), name
         assert found.difference == pytest.approx(plain[1] - plain[0], abs=1e-8), name
         assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-8), name
@@ -93,11 +96,11 @@ def test_the_pairing_matters(two_models):
     """With the same patients for both the interval is not that of two independent bootstraps."""
     (paired,) = compare(read(two_models), n_replicates=2000).pairs
     a, b = (BruteForce(folder) for folder in two_models)
-    rng_a, rng_b = (patient_weights(5, 500, seed) for seed in (1, 2))
+    rng_a, rng_b = (patient_weights(10, 500, seed) for seed in (1, 2))
     apart = [
         b.metrics(w)["max_sensitivity"] - a.metrics(v)["max_sensitivity"] for v, w in zip(rng_a, rng_b, strict=True)
     ]
-    low, high = np.nanpercentile(apart, (2.5, 97.5))
+    low, high = np.nanpercentile(apart, expanded_percentiles(9))
     interval = paired.differences["max_sensitivity"].interval
     assert interval.high - interval.low < 0.9 * (high - low)
 
@@ -116,6 +119,33 @@ def test_an_evaluation_compared_with_itself_differs_by_exactly_0(two_models):
         else:
             assert (d.interval.low, d.interval.high) == (0, 0), name
     assert (pair.lesions.only_first, pair.lesions.only_second, pair.lesions.mcnemar_p) == (0, 0, None)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_both_models_must_have_enough_patients_in_a_denominator(two_models, order):
+    """One model has candidates in every patient and the other in three: its precision has no interval, nor has the
+    difference, whichever comes first."""
+    a, b = read(two_models)
+    few = sorted({case.patient for case in b.cases})[:3]
+    sparse = replace(b, cases=tuple(case if case.patient in few else without_candidates(case) for case in b.cases))
+    (pair,) = compare([(a, sparse)[i] for i in order], n_replicates=100).pairs
+    why = pair.differences["precision_at_max_sensitivity"].interval.undefined
+    assert why.startswith("a bootstrap needs at least 8 patients that contribute to the denominator, and there are 3: ")
+    assert pair.differences["false_positives_per_case"].interval.undefined is None
+
+
+def without_candidates(case):
+    empty = evaluate_case(np.zeros((30, 30), bool), None, (1, 1))
+    matches = replace(
+        case.matches,
+        **{name: getattr(empty.matches, name) for name in ("status", "lesion_of_candidate", "distance_mm")},
+        overlap_voxels=empty.matches.overlap_voxels,
+        lesions_touched=empty.matches.lesions_touched,
+        candidate_of_lesion=np.zeros(len(case.lesions), np.int64),
+        dice=np.full(len(case.lesions), np.nan),
+        pairs=replace(empty.matches.pairs, n_lesions=len(case.lesions)),
+    )
+    return replace(case, candidates=empty.candidates, confidence=empty.confidence, scores=empty.scores, matches=matches)
 
 
 def test_lesion_by_lesion(two_models):
@@ -151,7 +181,7 @@ def test_mcnemar_by_hand(first, second, p):
 
 def test_three_models_are_compared_two_by_two(two_models):
     models = read([*two_models, two_models[0]], ["a", "b", "c"])
-    comparison = compare(models, n_replicates=10)
+    comparison = compare(models, n_replicates=100)
     assert [(p.first, p.second) for p in comparison.pairs] == [(0, 1), (0, 2), (1, 2)]
     forth, back = (comparison.pairs[i].differences["map"] for i in (0, 2))
     assert back.difference == -forth.difference
@@ -168,21 +198,23 @@ def test_one_patient_has_no_bootstrap(two_cases, tmp_path):
     result = evaluate_folder(two_cases.references, two_cases.predictions, patients_regex="^()")
     write_results(result, tmp_path / "out")
     (pair,) = compare(read([tmp_path / "out"] * 2, ["a", "b"])).pairs
-    assert pair.differences["map"].interval.undefined == "a bootstrap over patients needs at least two patients"
+    assert pair.differences["map"].interval.undefined.startswith(
+        "a bootstrap needs at least 8 patients, and there is 1: "
+    )
 
 
 def test_files(two_models, tmp_path):
-    comparison = compare(read(two_models), n_replicates=50, seed=1)
+    comparison = compare(read(two_models), n_replicates=100, seed=1)
     for name in ("one", "two"):
         write_comparison(comparison, tmp_path / name)
     files = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert files == ["compare.html", "comparison.json", "lesions.csv"]
+    assert files == [".lopsided.json", "compare.html", "comparison.json", "lesions.csv"]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     written = json.loads((tmp_path / "one" / "comparison.json").read_text())
     assert written == comparison_dict(comparison)
-    assert written["counts"]["patients"] == 5
-    assert (written["settings"]["seed"], written["settings"]["bootstrap_replicates"]) == (1, 50)
+    assert written["counts"]["patients"] == 10
+    assert (written["settings"]["seed"], written["settings"]["bootstrap_replicates"]) == (1, 100)
     assert written["settings"]["threshold"] == 0.1
     assert written["settings"]["bootstrap_unit"] == "patient"
     (pair,) = written["pairs"]

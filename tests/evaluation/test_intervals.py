@@ -5,15 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.curves import average_precision, average_recall, operating_points, sensitivity_at
 from nnunet_lopsided.evaluation.intervals import (
     Detections,
+    check_replicates,
     hanley_mcneil,
     patient_weights,
     percentile_interval,
     resampled_curves,
     resampled_ratio,
     subsample_weights,
+    why_no_bootstrap,
     wilson,
 )
 
@@ -66,9 +69,31 @@ def test_subsamples_draw_each_patient_at_most_once():
 
 
 def test_percentiles_leave_out_undefined_replicates():
-    interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 41)]))
-    assert (interval.low, interval.high) == (pytest.approx(0.025), pytest.approx(0.975))
-    assert percentile_interval(np.array([np.nan])).low is None
+    interval = percentile_interval(np.array([np.nan, *np.linspace(0, 1, 41)]), 10**6)
+    assert (interval.low, interval.high) == (pytest.approx(0.025, abs=1e-5), pytest.approx(0.975, abs=1e-5))
+    assert percentile_interval(np.array([np.nan]), 10).undefined == "no bootstrap replicate is defined"
+
+
+def test_few_patients_have_wider_percentiles_and_below_eight_none():
+    """Student's t with 9 degrees of freedom is 2.2622, times the root of 10 / 9 it is 2.3846: a normal tail of .00855."""
+    replicates = np.linspace(0, 1, 10001)
+    interval = percentile_interval(replicates, 10)
+    assert (interval.low, interval.high) == (pytest.approx(0.00855, abs=1e-5), pytest.approx(0.99145, abs=1e-5))
+    assert percentile_interval(replicates, 8).low is not None
+    for n in (7, 2, 1, 0):
+        why = percentile_interval(replicates, n).undefined
+        assert why.startswith("a bootstrap needs at least 8 patients that contribute to the denominator, and there ")
+    assert why_no_bootstrap(8, 100) is None
+    assert why_no_bootstrap(7, 100).startswith("a bootstrap needs at least 8 patients, and there are 7: ")
+    assert why_no_bootstrap(100, 0) == "the bootstrap was switched off"
+
+
+@pytest.mark.parametrize("n", [-1, 1, 99])
+def test_too_few_replicates_are_refused(n):
+    with pytest.raises(InputError, match=f"must be 0 .* or at least 100, got {n}"):
+        check_replicates(n)
+    check_replicates(0)
+    check_replicates(100)
 
 
 def test_resampled_ratio():

@@ -24,7 +24,7 @@ def test_the_example_runs(text):
 
 
 def test_every_key_of_the_summary_is_described(two_cases, text):
-    summary = summary_dict(evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=5))
+    summary = summary_dict(evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=100))
     keys = {*summary, *summary["metrics"], *summary["counts"], *summary["details"], *summary["by_diameter"][0]}
     keys -= {"curves", "false_positive_volume_mm3_per_lesion_free_case"}  # described part by part, and as `..._per`
     assert [key for key in sorted(keys) if f"`{key}`" not in text] == []

@@ -48,8 +48,11 @@ def test_profiles():
     assert profile_rules("paper").changes == {}
     assert replace(profile_rules("lesions"), confidence="mean", profile="paper") == EvaluationRules()
     assert profile_rules("lesions").confidence != "mean"
-    rules = profile_rules("brats-mets", tolerance_mm=2.0, threshold=0.4)
+    rules = profile_rules("brats-mets-2023", tolerance_mm=2.0, threshold=0.4)
     assert (rules.match, rules.dilation_voxels, rules.join_dilated, rules.min_lesion_mm3) == ("overlap", 1, True, 2.0)
     assert rules.changes == {"threshold": 0.4, "tolerance_mm": 2.0}
-    with pytest.raises(InputError, match="profile must be one of paper, brats-mets, lesions, got 'picai'"):
+    with pytest.raises(
+        InputError,
+        match="profile must be one of paper, paper-letter, brats-mets-2023, brats-mets-2025, lesions, got 'picai'",
+    ):
         profile_rules("picai")

@@ -16,7 +16,7 @@ from nnunet_lopsided.evaluation.writing import write_results
 @pytest.fixture
 def written(two_cases, tmp_path):
     """An evaluation in memory, and the folder it was written to."""
-    result = evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=20)
+    result = evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=100)
     write_results(result, tmp_path / "out")
     return result, tmp_path / "out"
 

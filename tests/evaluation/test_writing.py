@@ -17,6 +17,7 @@ from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.files.folders import new_output_folder
 
 FILES = [
+    ".lopsided.json",
     "candidates.csv",
     "cases.csv",
     "curves.png",
@@ -29,7 +30,7 @@ FILES = [
 
 @pytest.fixture
 def result(two_cases):
-    return evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=20)
+    return evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=100)
 
 
 def rows(path):
@@ -94,7 +95,7 @@ def test_summary_keys_and_values(result, tmp_path):
 
 
 def test_further_parts_of_the_summary(two_cases, tmp_path):
-    result = evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=20, thresholds=(0.1, 0.4))
+    result = evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=100, thresholds=(0.1, 0.4))
     write_results(result, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [(row["threshold"], row["counts"]["candidates"]) for row in summary["by_threshold"]] == [(0.1, 3), (0.4, 2)]
@@ -118,7 +119,7 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
     assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] is None
     assert summary["metrics"]["map_ci95_bootstrap"] is None
     why = summary["undefined"]["map_ci95_bootstrap"]
-    assert why == "a bootstrap needs at least two patients that contribute to the denominator, and there is 1"
+    assert why.startswith("a bootstrap needs at least 8 patients, and there are 2: ")
     assert summary["undefined"]["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] == why
     assert summary["undefined"]["by_diameter.sensitivity"] == "the bin has no lesion"
     assert why in summary["undefined"]["by_diameter.sensitivity_ci95_bootstrap"]
@@ -130,10 +131,10 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
 
 
 def test_the_rules_of_a_profile_are_in_the_settings(two_cases, tmp_path):
-    rules = profile_rules("brats-mets", dice="best")
+    rules = profile_rules("brats-mets-2023", dice="best")
     summary = summary_dict(evaluate_folder(two_cases.references, two_cases.predictions, rules=rules, n_replicates=0))
     expected = {
-        "profile": "brats-mets",
+        "profile": "brats-mets-2023",
         "profile_changes": {"dice": "best"},
         "threshold": 0.5,
         "match": "overlap",
@@ -229,11 +230,14 @@ def test_2d_tables_leave_z_empty(folders, tmp_path):
 def test_existing_output_is_refused_or_replaced(result, tmp_path):
     out = tmp_path / "out"
     write_results(result, out)
-    (out / "curves.png").write_text("old")
+    (out / "curves.png").unlink()
     with pytest.raises(InputError, match="output folder exists"):
         write_results(result, out)
     write_results(result, out, overwrite=True)
-    assert (out / "curves.png").read_bytes() != b"old"
+    assert (out / "curves.png").is_file()
+    (out / "curves.png").write_text("drawn by hand")
+    with pytest.raises(InputError, match=r"curves\.png has been changed since this command wrote it"):
+        write_results(result, out, overwrite=True)
     other = tmp_path / "photos"
     other.mkdir()
     (other / "me.jpg").touch()

@@ -252,3 +252,48 @@ def test_names_of_dataset_look_below_every_path(raw, tmp_path, monkeypatch):
     assert preprocessed_folder(501) == tmp_path / "preprocessed" / "Dataset501_Older"
     with pytest.raises(InputError, match="run nnUNetv2_plan_and_preprocess first"):
         preprocessed_folder(7)
+
+
+@pytest.mark.parametrize(
+    ("remove", "add", "message"),
+    [
+        ("a_0000", None, r"case a: expected 2 channel images, found _0001: _0000 \(T1\) is missing"),
+        ("a_0001", "a_0002", r"case a: .* found _0000, _0002: _0001 \(T2\) is missing, _0002 is one too many"),
+        (None, "b_0002", r"case b: .* found _0000, _0001, _0002: _0002 is one too many"),
+        (None, "b", r"b\.nii\.gz: expected an image named CASE_0000\.nii\.gz by its channel"),
+        (None, ".c_0000", r"got '\.c': it begins with a dot"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["imagesTr", "imagesTs"])
+def test_images_go_by_the_number_in_their_name(raw, folder, remove, add, message):
+    if folder == "imagesTs":
+        for path in sorted((raw / "imagesTs").iterdir()):
+            path.unlink()
+        for path in sorted((raw / "imagesTr").iterdir()):
+            (raw / "imagesTs" / path.name).touch()
+    if remove:
+        (raw / folder / f"{remove}.nii.gz").unlink()
+    if add:
+        (raw / folder / f"{add}.nii.gz").touch()
+    with pytest.raises(InputError, match=message):
+        raw_dataset(501).training_cases() if folder == "imagesTr" else raw_dataset(501).test_cases()
+
+
+def test_what_macos_and_killed_runs_leave_is_no_case(raw):
+    for name in ("._a_0000.nii.gz", ".unfinished-x_0000.nii.gz", ".DS_Store"):
+        (raw / "imagesTr" / name).touch()
+    assert [case.name for case in raw_dataset(501).training_cases()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", [1, "", "nii.gz", "../x", None])
+def test_file_endings(raw, ending):
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "file_ending": ending}))
+    with pytest.raises(InputError, match=r"dataset\.json: file_ending: expected an ending such as \.nii\.gz, found "):
+        raw_dataset(501).training_cases()
+
+
+def test_a_folder_named_like_an_image_is_not_passed_over(tmp_path):
+    (tmp_path / "a.nii.gz").mkdir()
+    with pytest.raises(InputError, match=r"case a: expected a file, found a folder: .*a\.nii\.gz"):
+        label_maps(tmp_path)

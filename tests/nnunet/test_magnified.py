@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import locked
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet import magnified
 from nnunet_lopsided.nnunet.magnified import predict_magnified
 from nnunet_lopsided.nnunet.raw import Case

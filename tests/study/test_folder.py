@@ -14,7 +14,7 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.study.folder import StudyFolder, of_last_command
 from nnunet_lopsided.study.jobs import Job
 
-JOB = Job("train/one", ("nnUNetv2_train", "800", "2d", "0"), ("share/one",), gpus=1, fold_folder="results/fold_0")
+JOB = Job("train/one", ("nnUNetv2_train", "800", "2d", "0"), needs=("share/one",), gpus=1, fold_folder="results/fold_0")
 
 
 def test_jobs_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from threading import Timer
 
 import pytest
 
-from nnunet_lopsided.files.folders import locked
 from nnunet_lopsided.files.json import write_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE, has_checkpoint, held_slots, run_job
 from nnunet_lopsided.study.jobs import Job
@@ -66,7 +66,7 @@ def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
 def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import os; print('hello'); raise SystemExit(None if os.path.exists('mended') else 'too bad')"
     folder, job = StudyFolder(tmp_path), python(code)
-    after = Job("predict/one", ("true",), ("train/one",))
+    after = Job("predict/one", ("true",), needs=("train/one",))
     assert run_job(folder, job) == 1
     assert folder.record("train/one") is None
     assert folder.states([job, after]) == {"train/one": "failed", "predict/one": "blocked"}
@@ -84,6 +84,19 @@ def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFi
     assert record is not None
     assert record["attempts"] == 2
     assert folder.states([job, after]) == {"train/one": "done", "predict/one": "waiting"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_job_that_is_killed_is_told_by_its_signal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, job = StudyFolder(tmp_path), python("import os; print('Epoch 3', flush=True); os.kill(os.getpid(), 9)")
+    assert run_job(folder, job) == 1
+    why = (
+        "killed by signal 9 (SIGKILL), as the system does when memory runs out: give a job more memory_gb or fewer "
+        f"cpus (resources), or run fewer at a time (--cores); last line: Epoch 3 (see {folder.log('train/one')})"
+    )
+    assert folder.failure("train/one") == why
+    assert capsys.readouterr().err == f"train/one failed: {why}\n"
+    assert folder.states([job]) == {"train/one": "failed"}
 
 
 def test_the_time_of_another_command_does_not_count(tmp_path: Path) -> None:

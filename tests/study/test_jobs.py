@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.expansion import choose_ids, expand, runs_of, variants_of
-from nnunet_lopsided.study.jobs import job_of_json
+from nnunet_lopsided.study.expansion import expand
+from nnunet_lopsided.study.jobs import job_of_json, same_outcome
+from nnunet_lopsided.study.runs import choose_ids, runs_of, variants_of
 from nnunet_lopsided.study.schema import Study
 from nnunet_lopsided.study.study_file import study_of_text
 
@@ -361,3 +362,21 @@ def test_arms_with_fewer_repetitions() -> None:
     ]
     names = [job.name for job in expand(found, choose_ids(found, {}))]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "option", ["-f", "-c", "-d", "-tr", "-p", "-pl", "-o", "--seed", "--rate", "--folds", "--threshold"]
+)
+def test_an_option_that_changes_the_result_changes_the_outcome(option: str) -> None:
+    command = ["nnUNetv2_predict", "-i", "images", option, "1", "-npp", "1", "-device", "cpu"]
+    other = [word if word != "1" else "2" for word in command]
+    other[-3:] = command[-3:]
+    assert not same_outcome(command, other)
+    assert same_outcome(command, [*command[:5], "-npp", "8", "-device", "cuda"])
+
+
+def test_an_option_more_or_less_changes_the_outcome() -> None:
+    command = ["nnUNetv2_train", "800", "2d", "0", "-tr", "A", "-device", "cpu"]
+    assert not same_outcome(command, [*command, "--npz"])
+    assert not same_outcome([*command, "-f", "0"], [*command, "-f", "0", "1"])
+    assert same_outcome([*command, "-np", "2", "4"], command)

@@ -14,10 +14,11 @@ from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import read_table
 from nnunet_lopsided.images import Geometry, Image, write_image
-from nnunet_lopsided.study.expansion import choose_ids, expand
+from nnunet_lopsided.study.expansion import expand
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.report import write_report
 from nnunet_lopsided.study.results import Results
+from nnunet_lopsided.study.runs import choose_ids
 from nnunet_lopsided.study.study_file import read_study
 from tests.evaluation.report.conftest import assert_self_contained
 

@@ -106,7 +106,7 @@ baseline: two
 folds: [0, 1]
 repetitions: 2
 budget: {epochs: 5, iterations: 50}
-evaluation: {cases: [validation], profile: brats-mets, label: lesion, patients_regex: '(.+)_'}
+evaluation: {cases: [validation], profile: brats-mets-2023, label: lesion, patients_regex: '(.+)_'}
 mirroring: false
 device: cpu
 resources: {cpus: 4, gpus: 2, memory_gb: 16, hours: 1.5, seconds_per_iteration: 0.1}

@@ -67,7 +67,7 @@ def files_of(folder: Path) -> list[str]:
 
 def assert_same(shared: Path, stock: Path) -> None:
     """Arrays and properties are equal; of other files there are only those that nnU-Net has from elsewhere."""
-    extra = {"sharing.json", "splits_final.json", "dataset_fingerprint.json"}
+    extra = {".lopsided.json", "sharing.json", "splits_final.json", "dataset_fingerprint.json"}
     names = [name for name in files_of(stock) if name not in extra]
     assert [name for name in files_of(shared) if name not in extra] == names
     for name in names:

@@ -19,6 +19,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folder_record import RECORD_FILE
 from nnunet_lopsided.files.json import file_digest
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER, BeliefFolder
@@ -74,7 +75,11 @@ def test_beliefs_lie_where_the_labels_do(
     made = soften(701, configuration, source)
     data = dataset.preprocessed / ("nnUNetPlans_2d" if configuration == "2d" else "nnUNetPlans_3d_fullres")
     assert (made.folder, made.n_cases, made.without) == (data / FOLDER, 5, tuple(CASES[2:]))
-    assert sorted(path.name for path in made.folder.iterdir()) == [BELIEFS_FILE, *(f"{c}.b2nd" for c in CASES[:2])]
+    assert sorted(path.name for path in made.folder.iterdir()) == [
+        RECORD_FILE,
+        BELIEFS_FILE,
+        *(f"{c}.b2nd" for c in CASES[:2]),
+    ]
     folder = BeliefFolder(data)
     assert [case for case in CASES if folder.has(case, ("lesion",))] == CASES[:2]
     for case in CASES[:2]:  # the phantoms are not resampled
@@ -125,10 +130,10 @@ def test_overwriting(copy_of: Callable[[str], TinyDataset], tmp_path: Path) -> N
         InputError, match=r"case phantom_000: expected finite probabilities within \[0, 1\], found 0.0 to"
     ):
         soften(701, "2d", bad, overwrite=True)
-    assert sorted(p.name for p in first.folder.iterdir())[1:] == [f"{c}.b2nd" for c in CASES[:2]], "still whole"
+    assert sorted(p.name for p in first.folder.iterdir())[2:] == [f"{c}.b2nd" for c in CASES[:2]], "still whole"
     assert not list(first.folder.parent.glob(".*"))
     soften(701, "2d", other, overwrite=True)
-    assert sorted(p.name for p in first.folder.iterdir())[1:] == [f"{CASES[3]}.b2nd"]
+    assert sorted(p.name for p in first.folder.iterdir())[2:] == [f"{CASES[3]}.b2nd"]
 
 
 def test_several_classes_and_arrays(copy_of: Callable[[str], TinyDataset], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.locks import locked_beside
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.lesion_labels import censor_label, label_lesions, sparse_label
@@ -375,19 +376,13 @@ def test_overwriting_replaces_only_a_variant_of_the_same_name(phantom: Path, raw
 
 
 def test_two_at_once_do_not_disturb_each_other(phantom: Path, raw: Path) -> None:
-    import fcntl
-
-    unfinished = raw / ".unfinished-Dataset511_PhantomCensored"
-    unfinished.mkdir()
-    (unfinished / "half.json").touch()
-    handle = os.open(unfinished, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another process is writing"):
+    with (
+        locked_beside(raw / "Dataset511_PhantomCensored"),
+        pytest.raises(InputError, match="another process is writing"),
+    ):
         write_censored_variant(501, 511, "size", 0.5)
-    assert (unfinished / "half.json").exists()
-    os.close(handle)
     assert write_censored_variant(501, 511, "size", 0.5).n_censored
-    assert not unfinished.exists()
+    assert sorted(p.name for p in raw.iterdir()) == ["Dataset501_Phantom", "Dataset511_PhantomCensored"]
 
 
 def run_hooked(hook: str, *arguments: str, send: signal.Signals | None = None) -> subprocess.CompletedProcess[str]:
@@ -425,9 +420,10 @@ KILLED_BETWEEN_THE_RENAMES = """
 from pathlib import Path
 rename = Path.rename
 def kill_after_moving_the_old_one_away(self, target):
-    rename(self, target)
+    renamed = rename(self, target)
     if Path(target).name.startswith(".replaced"):
         os.kill(os.getpid(), signal.SIGKILL)
+    return renamed
 Path.rename = kill_after_moving_the_old_one_away
 """
 
@@ -435,7 +431,9 @@ Path.rename = kill_after_moving_the_old_one_away
 def test_the_same_command_works_after_a_kill(phantom: Path, raw: Path) -> None:
     killed = run_hooked(KILLED_WHILE_WRITING, *ARGUMENTS)
     assert killed.returncode == -signal.SIGKILL
-    assert sorted(p.name for p in raw.iterdir()) == [".unfinished-Dataset511_PhantomCensored", "Dataset501_Phantom"]
+    lock, unfinished, _ = sorted(p.name for p in raw.iterdir())
+    assert lock == ".Dataset511_PhantomCensored.lopsided-lock"
+    assert unfinished.startswith(".unfinished-Dataset511_PhantomCensored-")
     assert run_hooked("", *ARGUMENTS).returncode == 0
     assert sorted(p.name for p in raw.iterdir()) == ["Dataset501_Phantom", "Dataset511_PhantomCensored"]
     found = content_of(raw / "Dataset511_PhantomCensored")
@@ -808,3 +806,33 @@ def test_what_is_ignored_must_be_chosen(raw: Path) -> None:
     write_dataset(raw / "Dataset001_Two", TWO_CASES)
     with pytest.raises(InputError, match=r"^lesions to ignore need a mode that chooses them$"):
         write_censored_variant(1, 2, None, n_patients=1, ignored=True)
+
+
+@pytest.mark.parametrize("name", ["../../Dataset009_Victim/labelsTr/a", "/abs", ".hidden", "a.nii.gz"])
+def test_a_case_name_is_no_path(raw: Path, name: str) -> None:
+    victim = write_dataset(raw / "Dataset009_Victim", TWO_CASES) / "labelsTr" / "a.nii.gz"
+    before = victim.read_bytes()
+    source = write_dataset(raw / "Dataset001_Downloaded", TWO_CASES)
+    content = json.loads((source / "dataset.json").read_text())
+    content["dataset"] = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    (source / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a case name must be a plain file name"):
+        write_censored_variant(1, 2, "size", 1.0)
+    assert victim.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        ({"train": ["a", "b"], "val": ["b"]}, "fold 0 trains on case b and validates on it"),
+        ({"train": ["a"], "val": ["b.nii.gz"]}, "fold 0 names b.nii.gz, which is none of the training cases"),
+        ({"train": ["a"]}, "expected the key val"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"n_patients": 1}])
+def test_splits_that_leak_are_neither_copied_nor_replaced(raw: Path, fold: dict, message: str, options: dict) -> None:
+    source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
+    (source / "splits_final.json").write_text(json.dumps([fold]))
+    with pytest.raises(InputError, match=message):
+        write_censored_variant(1, 2, "size", 1.0, **options)
+    assert not (raw / "Dataset002_TwoCensored").exists()

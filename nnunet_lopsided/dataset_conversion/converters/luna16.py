@@ -272,7 +272,7 @@ def _write_variants(
     )
     notes = []
     for slot, variant in enumerate(variants):
-        own_final = final.parent / variant.name.removeprefix(".unfinished-")
+        own_final = final.parent / new_dataset_name(options.dataset_id + slot + 1, f"{options.name}Reader{slot + 1}")
         read = [name for name in training if len(release.readings[name].slots) > slot]
         if len(read) < len(training):
             notes.append(

@@ -4,101 +4,139 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
-from nnunet_lopsided.evaluation.report.findings import candidate_table, case_table, lesion_table
+from nnunet_lopsided.evaluation.report.content import ShareContent, SummaryContent
+from nnunet_lopsided.evaluation.report.covered import mostly_covered
+from nnunet_lopsided.evaluation.report.findings import candidate_table, case_table, lesion_table, shown_names
 from nnunet_lopsided.evaluation.report.numbers import (
     confidence_table,
     count_table,
     intervals_of,
-    metric_table,
+    matching_rule,
+    metric_rows,
     title_of,
 )
-from nnunet_lopsided.pages.charts import (
-    diameter_range,
-    figures,
-    operating_curves,
-    probability_histogram,
-    sensitivity_by_diameter,
-)
-from nnunet_lopsided.pages.html import code, interval, number, page, table
+from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
+from nnunet_lopsided.pages.charts import diameter_range
+from nnunet_lopsided.pages.html import Table, TableCell, code, interval_or_reason, number, number_or_empty, page
 from nnunet_lopsided.pages.pictures import Kind, Picture
 from nnunet_lopsided.pages.versions import library_versions
 
 _CARDS = ("map", "max_sensitivity", "precision_at_max_sensitivity", "false_positives_per_case", "tp_dice")
-_OUTLINE = '<path class="outline casing" d="M0 5h40"/><path class="outline {0}" d="M0 5h40"/>'
-_KEY = "".join(
-    f'<span class="key"><svg viewBox="0 0 40 10" aria-hidden="true">{_OUTLINE.format(kind)}</svg></span>{name}'
-    for kind, name in (("reference", "reference (solid)"), ("candidate", "prediction (dashed)"))
+_GALLERY: tuple[tuple[Kind, str], ...] = (
+    ("missed", "Largest missed lesions"),
+    ("false positive", "Most confident false positives"),
+)
+# Settings that hold paths or names of cases; the pattern may tell how patients are named.
+NAMING_SETTINGS = (
+    "references",
+    "censored_references",
+    "predictions",
+    "dataset_json",
+    "confidence_model",
+    "confidence_model_has_seen",
+    "patients_regex",
 )
 
 
-def report_html(result: FolderResult, summary: Mapping[str, Any], gallery: Sequence[Picture] = ()) -> str:
+class Card(NamedTuple):
+    """A number at the top of the page: its value, its name, and what stands small below."""
+
+    value: str
+    name: str
+    below: str
+
+
+def report_html(
+    result: FolderResult, summary: SummaryContent, gallery: Sequence[Picture] = (), anonymous: bool = False
+) -> str:
     """The page of an evaluation.
 
     Args:
         result: of ``evaluate_folder``.
         summary: the content of summary.json.
         gallery: pictures of misses and false positives.
+        anonymous: without paths, and with numbers in place of the names of cases, which count them by name from 1.
 
     Returns:
         HTML, the same for the same arguments. It asks for no other file.
     """
+    settings = summary["settings"]
+    names = shown_names([case.case for case in result.cases], anonymous)
+    shown = [replace(picture, title=names[picture.title]) for picture in gallery]
+    return page(
+        "evaluation/report/evaluation_page.html",
+        "Lesion-wise evaluation",
+        subtitle=_subtitle(result, summary),
+        folders=None if anonymous else (settings["references"], settings["predictions"]),
+        version=settings["version"],
+        notices=_notices(summary, names, anonymous),
+        cards=_cards(result, summary),
+        curves=operating_curves(summary),
+        confidence=settings["confidence"],
+        at_rates=_at_rates(summary),
+        size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
+        by_diameter=_by_diameter(summary),
+        rule=matching_rule(settings),
+        metrics=metric_rows(summary),
+        by_confidence=confidence_table(summary),
+        counts=count_table(summary),
+        by_threshold=_by_threshold(summary),
+        by_annotation=_by_annotation(summary),
+        galleries=[(title, [p for p in shown if p.kind == kind]) for kind, title in _GALLERY] if shown else [],
+        lesions=lesion_table(result.cases, names),
+        candidates=candidate_table(result.cases, names),
+        cases=case_table(result.cases, names),
+        settings=settings_table(settings, anonymous),
+        versions=Table(("library", "version"), [(code(k), code(v)) for k, v in library_versions().items()]),
+    )
+
+
+def _subtitle(result: FolderResult, summary: SummaryContent) -> str:
     counts, settings = summary["counts"], summary["settings"]
     hard = settings["hard_labels"] or any(case.kind == "labels" for case in result.cases)
     cut = "hard labels" if hard else f"p of at least {settings['threshold']:g}"
-    subtitle = (
+    return (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"confidence: {TITLES[settings['confidence']]}, {cut})"
+        f"{matching_rule(settings)}, confidence: {TITLES[settings['confidence']]}, {cut})"
     )
-    sections = [
-        ("Curves", operating_curves(summary) + _at_rates(summary)),
-        ("Size and certainty", _size_and_certainty(summary)),
-        ("Numbers", metric_table(summary) + confidence_table(summary) + count_table(summary)),
-        ("Thresholds", _by_threshold(summary)),
-        ("Kept and censored lesions", _by_annotation(summary)),
-        ("Misses and false positives", _gallery(gallery)),
-        ("Lesions", lesion_table(result.cases)),
-        ("Candidates that detect nothing", candidate_table(result.cases)),
-        ("Cases", case_table(result.cases)),
-        ("Settings", _settings(settings)),
-    ]
-    shown = [(title, content) for title, content in sections if content]
-    body = [
-        "<h1>Lesion-wise evaluation</h1>",
-        f'<p class="sub">{escape(subtitle)}; references {code(settings["references"])}, '
-        f"predictions {code(settings['predictions'])}; nnunet-lopsided {escape(str(settings['version']))}</p>",
-        _notices(summary),
-        _cards(summary),
-        "<nav>" + "".join(f'<a href="#s{i}">{title}</a>' for i, (title, _) in enumerate(shown)) + "</nav>",
-        *(f'<section><h2 id="s{i}">{title}</h2>\n{content}</section>' for i, (title, content) in enumerate(shown)),
-    ]
-    return page("Lesion-wise evaluation", body)
 
 
-def _cards(summary: Mapping[str, Any]) -> str:
+def _cards(result: FolderResult, summary: SummaryContent) -> list[Card]:
     counts = summary["counts"]
-    found = counts["reference_lesions"] - counts["missed_lesions"]
-    cards = [(f"{found} / {counts['reference_lesions']}", "lesions detected", "")]
+    n_found = counts["reference_lesions"] - counts["missed_lesions"]
+    n_covered = sum(int(mostly_covered(case).sum()) for case in result.cases)
+    covered = f"{n_covered} of the missed lie at least half under one candidate" if n_covered else ""
+    cards = [Card(f"{n_found} / {counts['reference_lesions']}", "lesions detected", covered)]
     for name in _CARDS:
-        ends = next((ends for _, ends, _ in intervals_of(summary, name) if ends is not None), None)
-        between = "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
-        cards.append((number(summary["metrics"][name]), title_of(name), between))
-    inner = "".join(
-        f'<div class="card"><b>{value}</b><span>{name}</span><small>{between}</small></div>'
-        for value, name, between in cards
-    )
-    return f'<div class="cards">{inner}</div>'
+        value = summary["metrics"][name]
+        cards.append(Card(number(value), title_of(name), "" if value is None else _interval_below(summary, name)))
+    return cards
 
 
-def _notices(summary: Mapping[str, Any]) -> str:
-    details, lines = summary["details"], []
-    skipped = [f"{entry['case']} ({entry['problem']})" for entry in details.get("skipped", ())]
-    for names, text in (
+def _interval_below(summary: SummaryContent, name: str) -> str:
+    """The first interval that there is, or why there is none."""
+    intervals = intervals_of(summary, name)
+    for shown in intervals:
+        if shown.ends is not None:
+            return f"{shown.ends[0]:.2f} to {shown.ends[1]:.2f}"
+    return f"no interval: {intervals[0].undefined}" if intervals else ""
+
+
+def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool) -> list[str]:
+    """What a reader must know before any number: cases that are in none, or in another way than expected.
+
+    Of cases that are not on an anonymous page it says how many there are; a problem may name a file.
+    """
+    details = summary["details"]
+    skipped = [entry["case"] if anonymous else f"{entry['case']} ({entry['problem']})" for entry in details["skipped"]]
+    lines = []
+    for cases, text in (
         (skipped, "Skipped, in none of the numbers: "),
         (
             summary["settings"]["confidence_model_has_seen"],
@@ -107,101 +145,97 @@ def _notices(summary: Mapping[str, Any]) -> str:
         (details["missing_predictions"], "References without prediction, their lesions counted as missed: "),
         (details["predictions_without_reference"], "Predictions without reference, not evaluated: "),
     ):
-        if names:
-            lines.append(text + ", ".join(names) + ".")
-    return "".join(f'<p class="notice">{escape(line)}</p>' for line in lines)
+        if cases:
+            known = [names[case] for case in cases if case in names]
+            others = [case for case in cases if case not in names]
+            if anonymous and others:
+                others = [f"{len(others)} cases that are not on this page" if len(others) > 1 else "1 further case"]
+            lines.append(text + ", ".join(known + others) + ".")
+    if details["probabilities_look_hard"]:
+        lines.append(
+            "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "
+            "probabilities here."
+        )
+    return lines
 
 
-def _gallery(pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    parts = [
-        f"<p>{_KEY}</p>",
-        '<p class="only-script"><label><input type="checkbox" data-bare checked> show outlines</label></p>',
-    ]
-    kinds: tuple[tuple[Kind, str], ...] = (
-        ("missed", "Largest missed lesions"),
-        ("false positive", "Most confident false positives"),
-    )
-    for kind, title in kinds:
-        shown = "".join(picture.figure() for picture in pictures if picture.kind == kind)
-        parts.append(f"<h3>{title}</h3>" + (f'<div class="gallery">{shown}</div>' if shown else "<p>none</p>"))
-    parts.append(
-        '<p class="why">The finding is in the middle of its picture; every lesion and candidate is outlined.</p>'
-    )
-    return "".join(parts)
-
-
-def _at_rates(summary: Mapping[str, Any]) -> str:
+def _at_rates(summary: SummaryContent) -> Table | None:
     """Sensitivity at fixed numbers of false positives per case: the FROC for paper, and for tables of others."""
-    if not summary["sensitivity_at_fp_per_case"]:
-        return ""
+    points = summary["sensitivity_at_fp_per_case"]
+    if not points:
+        return None
+    reason = summary["undefined"].get("sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap")
     rows = [
         (
-            f"{row['fp_per_case']:g}",
-            number(row["sensitivity"]),
-            interval(row["sensitivity_ci95_bootstrap"]),
-            "" if row["threshold"] is None else f"{row['threshold']:.3f}",
+            f"{point['fp_per_case']:g}",
+            number(point["sensitivity"]),
+            interval_or_reason(point["sensitivity_ci95_bootstrap"], reason),
+            "" if point["threshold"] is None else f"{point['threshold']:.3f}",
         )
-        for row in summary["sensitivity_at_fp_per_case"]
+        for point in points
     ]
     header = (
         "false positives per case, at most",
         "sensitivity",
         "95% interval (bootstrap)",
-        f"confidence ({escape(summary['settings']['confidence'])}) of at least",
+        f"confidence ({summary['settings']['confidence']}) of at least",
     )
-    return f'<div class="scroll">{table(header, rows, right=(0, 1, 3))}</div>'
+    return Table(header, rows, right=(0, 1, 3))
 
 
-def _by_threshold(summary: Mapping[str, Any]) -> str:
+def _by_threshold(summary: SummaryContent) -> Table | None:
     """The same evaluation at further thresholds; the rest of the page is of the first."""
-    rows = summary["by_threshold"]
-    if not rows:
-        return ""
+    if not summary["by_threshold"]:
+        return None
     names = (*_CARDS, "f1", "lesion_wise_dice")
-    cells = [
+    rows = [
         (
             f"{row['threshold']:g}",
             *(number(row["metrics"][name]) for name in names),
             str(row["counts"]["true_positives"]),
             str(row["counts"]["false_positives"]),
         )
-        for row in rows
+        for row in summary["by_threshold"]
     ]
     header = ("p of at least", *map(title_of, names), "true positives", "false positives")
-    note = '<p class="why">Everything else on this page is of the first threshold.</p>'
-    return f'<div class="scroll">{table(header, cells, right=range(len(header)))}</div>{note}'
+    return Table(header, rows, right=range(len(header)))
 
 
-def _size_and_certainty(summary: Mapping[str, Any]) -> str:
-    charts = figures([sensitivity_by_diameter({"": summary}), probability_histogram(summary)])
-    bins = [(diameter_range(b["lower_mm"], b["upper_mm"]), b) for b in summary["by_diameter"]]
-    return charts + _shares("diameter, mm", bins)
+def _by_diameter(summary: SummaryContent) -> Table:
+    reason = summary["undefined"].get("by_diameter.sensitivity_ci95_bootstrap")
+    rows = [(diameter_range(b["lower_mm"], b["upper_mm"]), *_share(b, reason)) for b in summary["by_diameter"]]
+    return _shares("diameter, mm", rows)
 
 
-def _by_annotation(summary: Mapping[str, Any]) -> str:
+def _by_annotation(summary: SummaryContent) -> Table | None:
     """Sensitivity on the lesions that an incomplete reference kept, and on those it lacks."""
-    groups = [(escape(group["annotation"]), group) for group in summary["by_annotation"] or ()]
-    return _shares("in the censored reference", groups) if groups else ""
+    groups = summary["by_annotation"]
+    if not groups:
+        return None
+    reason = summary["undefined"].get("by_annotation.sensitivity_ci95_bootstrap")
+    return _shares("in the censored reference", [(group["annotation"], *_share(group, reason)) for group in groups])
 
 
-def _shares(title: str, groups: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    rows = [
-        (
-            name,
-            f"{group['detected']} / {group['lesions']}",
-            "" if group["sensitivity"] is None else number(group["sensitivity"]),
-            interval(group["sensitivity_ci95_wilson"]),
-            interval(group["sensitivity_ci95_bootstrap"]),
-        )
-        for name, group in groups
-    ]
+def _shares(title: str, rows: Sequence[Sequence[TableCell]]) -> Table:
     header = (title, "detected", "sensitivity", "95% interval (Wilson)", "95% interval (bootstrap)")
-    return f'<div class="scroll">{table(header, rows, right=(1, 2))}</div>'
+    return Table(header, rows, right=(1, 2))
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    rows = [(code(name), code(json.dumps(value))) for name, value in settings.items()]
-    versions = [(code(name), code(version)) for name, version in library_versions().items()]
-    return table(("setting", "value"), rows) + "<h3>Versions</h3>" + table(("library", "version"), versions)
+def _share(group: ShareContent, reason: str | None) -> tuple[TableCell, ...]:
+    """Detected lesions of a group; where there is none, there is nothing to give a reason for."""
+    some = group["lesions"] > 0
+    return (
+        f"{group['detected']} / {group['lesions']}",
+        number_or_empty(group["sensitivity"]),
+        interval_or_reason(group["sensitivity_ci95_wilson"], None),
+        interval_or_reason(group["sensitivity_ci95_bootstrap"], reason if some else None),
+    )
+
+
+def settings_table(settings: Mapping[str, object], anonymous: bool) -> Table:
+    """Every rule and option; on an anonymous page without those that hold paths or names."""
+    rows = [
+        (code(name), "left out" if anonymous and name in NAMING_SETTINGS and value else code(json.dumps(value)))
+        for name, value in settings.items()
+    ]
+    return Table(("setting", "value"), rows)

@@ -15,6 +15,7 @@ from nnunet_lopsided.evaluation.case_result import CaseResult, Components
 from nnunet_lopsided.evaluation.folder import FolderResult, load_again
 from nnunet_lopsided.evaluation.loading import LoadedCase
 from nnunet_lopsided.evaluation.matching import Status
+from nnunet_lopsided.evaluation.report.covered import why_missed
 from nnunet_lopsided.images import Header, difference, read_header, read_image
 from nnunet_lopsided.nnunet.results import label_maps
 from nnunet_lopsided.pages.outline import outline
@@ -153,15 +154,15 @@ def _picture(
         reference, predicted = reference & valid, predicted & valid
     part = shown.around(image, image.min())
     return Picture(
-        finding.kind,
-        case.case,
-        _caption(finding, case, components, centre, image.shape),
-        grey_png(part, limits),
-        (part.shape[0], part.shape[1]),
-        shown.spacing_mm,
-        outline(shown.around_slice(reference, False)),
-        outline(shown.around_slice(predicted, False)),
-        shown.edges,
+        kind=finding.kind,
+        title=case.case,
+        caption=_caption(finding, case, components, centre, image.shape),
+        png=grey_png(part, limits),
+        shape=(part.shape[0], part.shape[1]),
+        spacing_mm=shown.spacing_mm,
+        reference=outline(shown.around_slice(reference, False)),
+        candidate=outline(shown.around_slice(predicted, False)),
+        edges=shown.edges,
     )
 
 
@@ -171,8 +172,8 @@ def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.bool_]:
     if prediction is None:
         return np.zeros(loaded.reference.shape, bool)
     if np.issubdtype(prediction.dtype, np.floating):
-        return prediction >= prediction.dtype.type(threshold)
-    return prediction != 0
+        return np.asarray(prediction >= prediction.dtype.type(threshold))
+    return np.asarray(prediction != 0)
 
 
 def _slice(mask: NDArray[np.bool_], box: NDArray[np.int64], centre: int) -> int:
@@ -192,6 +193,8 @@ def _caption(
         parts.append(f"slice {centre[0]} (0 to {shape[0] - 1})")
     if finding.kind == "missed" and not np.isnan(case.mean_probability[k]):
         parts.append(f"mean probability {case.mean_probability[k]:.2f}")
+    if finding.kind == "missed" and (reason := why_missed(case, k)):
+        parts.append(reason)
     if finding.kind != "missed" and case.ranked:
         parts.append(f"confidence {case.confidence[k]:.2f}")
     return ", ".join(parts)

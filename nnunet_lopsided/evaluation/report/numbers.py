@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.pages.html import interval, number, table
+from nnunet_lopsided.evaluation.report.content import SummaryContent
+from nnunet_lopsided.pages.html import Table, code, interval, number, why
 
 # Title, and what the number says to someone who has not read the reference.
 METRICS: dict[str, tuple[str, str]] = {
@@ -92,6 +92,7 @@ DETAILS: dict[str, str] = {
     "patients": "units of the bootstrap",
     "cases_with_lesions": "cases with at least one reference lesion",
     "false_positives_on_lesions": "false positives that share a voxel with a lesion, but lie too far off to match it",
+    "missed_but_covered": "missed lesions at least half under a candidate, which joins lesions or lies too far off",
     "merges": "candidates that share voxels with several lesions",
     "ignored_lesions": "lesions too small to count",
     "ignored_candidates": "candidates that match only such lesions",
@@ -106,62 +107,99 @@ def title_of(name: str) -> str:
     return METRICS[name][0] if name in METRICS else name.replace("_", " ")
 
 
-def intervals_of(summary: Mapping[str, Any], name: str) -> list[tuple[str, Sequence[float] | None, str | None]]:
-    """The intervals of a metric: how each was made, its ends (None: undefined) and why it is undefined."""
-    found = []
-    for kind, method in (("bootstrap", _bootstrap(summary)), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson")):
+class ShownInterval(NamedTuple):
+    """How a 95% interval was made, its ends (None: undefined) and why it is undefined."""
+
+    method: str
+    ends: Sequence[float] | None
+    undefined: str | None
+
+
+class MetricRow(NamedTuple):
+    """A metric as the table of numbers shows it.
+
+    Attributes:
+        title: its name for readers.
+        value: with three decimals, or ``undefined``.
+        intervals: ends or reason of each, and how it was made.
+        meaning: what it says.
+        undefined: why it has no value; empty: it has.
+    """
+
+    title: str
+    value: str
+    intervals: list[tuple[str, str]]
+    meaning: str
+    undefined: str
+
+
+def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
+    """The intervals of a metric."""
+    bootstrap = f"bootstrap over {content['settings']['bootstrap_unit']}s"
+    shown = []
+    for kind, method in (("bootstrap", bootstrap), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson")):
         for group, key in (
-            (summary["metrics"], f"{name}_ci95_{kind}"),
-            (summary["intervals"], f"{name}_{kind}_ci95"),
+            (content["metrics"], f"{name}_ci95_{kind}"),
+            (content["intervals"], f"{name}_{kind}_ci95"),
         ):
             if key in group:
-                found.append((method, group[key], summary["undefined"].get(key)))
-    return found
+                shown.append(ShownInterval(method, group[key], content["undefined"].get(key)))
+    return shown
 
 
-def _bootstrap(summary: Mapping[str, Any]) -> str:
-    return f"bootstrap over {summary['settings']['bootstrap_unit']}s"
-
-
-def metric_table(summary: Mapping[str, Any]) -> str:
+def metric_rows(content: SummaryContent) -> list[MetricRow]:
     """Every metric with its intervals and its definition."""
     rows = []
-    for name, value in summary["metrics"].items():
+    for name, value in content["metrics"].items():
         if "_ci95" in name or name == "map_by_confidence":
             continue
-        intervals = []
-        for method, ends, why in intervals_of(summary, name):
-            shown = escape(why or "") if ends is None else interval(ends)
-            # The reason of an undefined value is said once.
-            if ends is not None or value is not None:
-                intervals.append(f'{shown} <span class="why">{method}</span>')
-        meaning = escape(METRICS.get(name, ("", ""))[1])
-        if value is None:
-            meaning += f' <span class="why">Undefined: {escape(summary["undefined"].get(name, ""))}.</span>'
-        rows.append((escape(title_of(name)), number(value), "<br>".join(intervals), meaning))
-    return f'<div class="scroll wide">{table(("metric", "value", "95% interval", "meaning"), rows, right=(1,))}</div>'
+        # The reason of an undefined value is said once.
+        intervals = [
+            (interval(shown.ends) or shown.undefined or "", shown.method)
+            for shown in intervals_of(content, name)
+            if shown.ends is not None or value is not None
+        ]
+        undefined = content["undefined"].get(name, "") if value is None else ""
+        rows.append(MetricRow(title_of(name), number(value), intervals, METRICS.get(name, ("", ""))[1], undefined))
+    return rows
 
 
-def confidence_table(summary: Mapping[str, Any]) -> str:
+def confidence_table(content: SummaryContent) -> Table:
     """The average precision by every confidence side by side, the chosen one and the paper's named."""
-    chosen = summary["settings"]["confidence"]
+    chosen = content["settings"]["confidence"]
     rows = []
-    for name, value in summary["metrics"]["map_by_confidence"].items():
+    for name, value in content["metrics"]["map_by_confidence"].items():
         marks = [mark for mark, of in (("this page", chosen), ("the paper's", "mean")) if of == name]
-        why = summary["undefined"].get(f"map_by_confidence.{name}")
-        remark = f'<span class="why">{escape(why)}</span>' if why else ", ".join(marks)
-        rows.append((f"<code>{escape(name)}</code>", escape(TITLES[name]), number(value), remark))
-    note = "Candidates are matched to lesions anew by each; everything else on this page is of the one marked so."
-    header = ("confidence", "of a candidate", "average precision (mAP)", "")
-    return (
-        "<h3>Average precision by confidence</h3>"
-        f'<div class="scroll">{table(header, rows, right=(2,))}</div><p class="why">{note}</p>'
-    )
+        reason = content["undefined"].get(f"map_by_confidence.{name}")
+        rows.append((code(name), TITLES[name], number(value), why(reason) or ", ".join(marks)))
+    return Table(("confidence", "of a candidate", "average precision (mAP)", ""), rows, right=(2,))
 
 
-def count_table(summary: Mapping[str, Any]) -> str:
+def count_table(content: SummaryContent) -> Table:
     """Every count with what was counted."""
     meanings = COUNTS | DETAILS
-    counts = {**summary["counts"], **{name: summary["details"][name] for name in DETAILS}}
-    rows = [(name.replace("_", " "), str(n), escape(meanings.get(name, ""))) for name, n in counts.items()]
-    return "<h3>Counts</h3>" + table(("", "number", "of what"), rows, right=(1,))
+    counts = {**content["counts"], **{name: content["details"][name] for name in DETAILS}}
+    rows = [(name.replace("_", " "), str(n), meanings.get(name, "")) for name, n in counts.items()]
+    return Table(("", "number", "of what"), rows, right=(1,))
+
+
+_DISTANCES = {"box": "the nearest voxel's box", "center": "the nearest voxel's centre"}
+
+
+def matching_rule(settings: Mapping[str, object]) -> str:
+    """When a candidate detects a lesion, and from where to where the distance is measured.
+
+    Args:
+        settings: with the rules ``match``, ``distance``, ``tolerance_mm`` and ``dilation_voxels``.
+
+    Example:
+        >>> matching_rule({"match": "centroid", "distance": "box", "tolerance_mm": 1.0, "dilation_voxels": 0})
+        "matched by centroid within 1 mm of the nearest voxel's box"
+        >>> matching_rule({"match": "overlap", "distance": "box", "tolerance_mm": 1.0, "dilation_voxels": 1})
+        'matched by shared voxels, lesions grown by 1'
+    """
+    if settings["match"] == "centroid":
+        distance = _DISTANCES.get(str(settings["distance"]), str(settings["distance"]))
+        return f"matched by centroid within {settings['tolerance_mm']:g} mm of {distance}"
+    grown = settings["dilation_voxels"]
+    return f"matched by shared voxels{f', lesions grown by {grown}' if grown else ''}"

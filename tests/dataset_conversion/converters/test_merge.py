@@ -149,3 +149,49 @@ def test_refused(tree, raw, two, datasets, options, message) -> None:
     with pytest.raises(InputError, match=message):
         merge(datasets, Options(dataset_id=510, name="Both"), **options)
     assert sorted(raw.iterdir()) == before
+
+
+def colour_dataset(raw: Path, number: int, case: str, channels: int = 3) -> Path:
+    """A dataset of one colour image, of which nnU-Net reads three channels from one file."""
+    import PIL.Image
+
+    folder = raw / f"Dataset{number}_Cells"
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / kind).mkdir(parents=True)
+    colours = np.random.default_rng(number).integers(0, 255, (6, 8, 3)).astype(np.uint8)
+    PIL.Image.fromarray(colours).save(folder / "imagesTr" / f"{case}_0000.png")
+    label = np.zeros((6, 8), np.uint8)
+    label[2, 3] = 1
+    PIL.Image.fromarray(label).save(folder / "labelsTr" / f"{case}.png")
+    content = {
+        "channel_names": {str(i): "RGB"[i] for i in range(channels)},
+        "labels": {"background": 0, "nucleus": 1},
+        "numTraining": 1,
+        "file_ending": ".png",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_colour_images_stay_one_file(raw) -> None:
+    first, _ = colour_dataset(raw, 501, "a"), colour_dataset(raw, 502, "b")
+    merged = merge([501, 502], Options(dataset_id=510, name="Both")).folder
+    assert json.loads((merged / "dataset.json").read_text())["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+    assert sorted(path.name for path in (merged / "imagesTr").iterdir()) == ["a_0000.png", "b_0000.png"]
+    assert (merged / "imagesTr" / "a_0000.png").resolve() == first / "imagesTr" / "a_0000.png"
+
+
+def test_a_colour_image_has_as_many_channels_as_dataset_json(raw) -> None:
+    colour_dataset(raw, 501, "a")
+    colour_dataset(raw, 502, "b", channels=2)
+    message = r"Dataset502_Cells, case b: expected 2 channel images, found _0000: _0001 \(G\) is missing"
+    with pytest.raises(InputError, match=message):
+        merge([501, 502], Options(dataset_id=510, name="Both"))
+
+
+def test_a_case_that_lacks_a_channel_is_not_merged(tree, raw, two) -> None:
+    (two[0] / "imagesTr" / "a_0000.nii.gz").unlink()
+    with pytest.raises(
+        InputError, match=r"Dataset501_Mets, case a: expected 3 channel images, .*_0000 \(t1c\) is missing"
+    ):
+        merge([501, 502], Options(dataset_id=510, name="Both"), same_channels={"T1post": "t1c"})

@@ -100,7 +100,10 @@ def test_the_same_command_gives_the_same_bytes(tree, run) -> None:
     [
         ({"origin_mm": (-3.0, 4.0, 5.6)}, r"origin_mm \(-3, 4, 5.5\) versus \(-3, 4, 5.6\)"),
         ({"spacing_mm": (2.0, 1.0, 0.502)}, r"spacing_mm \(2, 1, 0.5\) versus \(2, 1, 0.502\)"),
-        ({"direction": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)}, "direction"),
+        (
+            {"direction": (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)},
+            r"direction \(1, 0, .* versus \(0\.8, -0\.6, 0",
+        ),
     ],
 )
 def test_a_label_of_another_geometry(tree, run, geometry, change, message) -> None:
@@ -120,6 +123,33 @@ def test_a_label_of_another_geometry(tree, run, geometry, change, message) -> No
     assert list(fixed.conversion["geometry_fixes"]) == ["p2"]
     assert "1 labels take the geometry of their images: p2" in fixed.converted.notes
     assert (fixed.folder / "labelsTr" / "p1.nii.gz").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [
+        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0),  # upside down
+        (0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0),  # x and y exchanged
+        (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0),  # turned by 90 degrees
+    ],
+)
+def test_fixing_does_not_flip_lesions(tree, run, geometry, direction) -> None:
+    add(tree, "p1", geometry=moved(geometry, direction=direction, origin_mm=(0.0, 0.0, 11.0)))
+    add(tree, "p2")
+    with pytest.raises(InputError, match=r"versus the label: origin_mm .* versus \(0, 0, 11\); direction \(1, 0, 0, "):
+        run("folder", **OPTIONS)
+    message = r"^case p1: label .*p1_seg\.nii\.gz: its axes point elsewhere .* would flip or turn its lesions"
+    with pytest.raises(InputError, match=message):
+        run("folder", fix_geometry=True, **OPTIONS)
+
+
+def test_files_that_match_no_pattern_are_noted(tree, run) -> None:
+    add(tree, "p1")
+    add(tree, "p2")
+    for name in ("p3_t1.NII.GZ", "p3_seg.nii"):
+        tree.text(name)
+    notes = run("folder", **OPTIONS).converted.notes
+    assert "2 image files match no pattern: p3_seg.nii, p3_t1.NII.GZ" in notes
 
 
 def test_what_fixing_the_label_does_not_fix(tree, run, geometry) -> None:

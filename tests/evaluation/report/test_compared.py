@@ -62,7 +62,7 @@ def test_lesions_on_which_models_differ_come_first(two_models, parse_self_contai
 
 def test_hostile_names_and_three_models(two_models, parse_self_contained):
     folders = [*two_models, two_models[0]]
-    _, text = html_of(folders, [HOSTILE, "b", "c&d"], n_replicates=10)
+    _, text = html_of(folders, [HOSTILE, "b", "c&d"], n_replicates=100)
     parsed = parse_self_contained(text)
     assert not parsed.all("img")
     assert HOSTILE in "".join(parsed.text)
@@ -82,8 +82,8 @@ def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_c
         page = (tmp_path / name / "report.html").read_text()
         assert ("hard labels)" in page, "p of at least 0.1)" in page) == (hard, not hard)
     with pytest.raises(InputError, match="predictions is 'hard labels' versus 'probabilities'"):
-        html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=50)
-    comparison, text = html_of([tmp_path / "hard"] * 2, ["one", "two"], n_replicates=50)
+        html_of([tmp_path / "hard", tmp_path / "soft"], ["hard", "soft"], n_replicates=100)
+    comparison, text = html_of([tmp_path / "hard"] * 2, ["one", "two"], n_replicates=100)
     difference = comparison.pairs[0].differences["map"]
     assert (difference.difference, difference.interval.undefined) == (None, "undefined for both")
     parsed = parse_self_contained(text)

@@ -24,7 +24,7 @@ def html_of(result, pictures=()):
 
 
 def evaluated(folders, **options):
-    return evaluate_folder(folders.references, folders.predictions, n_replicates=20, **options)
+    return evaluate_folder(folders.references, folders.predictions, n_replicates=100, **options)
 
 
 def write_images(folders, cases, shape=(8, 10, 12)):

@@ -58,8 +58,8 @@ def candidate_pictures(audit: Audit, n: int, n_workers: int = 2) -> tuple[Candid
             drawn[rank] = CandidatePictures(rank, candidate, channels)
         return drawn
 
-    found = {rank: one for of_case in for_each(draw, cases, n_workers, "pictures") for rank, one in of_case.items()}
-    return tuple(found[rank] for rank in sorted(found))
+    by_rank = {rank: one for of_case in for_each(draw, cases, n_workers, "pictures") for rank, one in of_case.items()}
+    return tuple(by_rank[rank] for rank in sorted(by_rank))
 
 
 def _named(names: list[str], channel: int) -> str:
@@ -82,18 +82,18 @@ def _planes(
         shown = Slice(geometry, centre, candidate.box, axis)
         part = shown.around(image, image.min())
         plane = _NAMES.get(frozenset(shown.edges), _PLANES[axis])
-        where = f"{plane}, slice {centre[axis]} (0 to {image.shape[axis] - 1})" if image.ndim == 3 else "slice"
+        where = f"{plane}, slice {centre[axis]} (0 to {image.shape[axis] - 1})" if image.ndim == 3 else ""
         pictures.append(
             Picture(
-                "candidate",
-                channel,
-                where if image.ndim == 3 else "",
-                grey_png(part, limits),
-                (part.shape[0], part.shape[1]),
-                shown.spacing_mm,
-                outline(shown.around(annotated, False)),
-                outline(shown.around(own, False)),
-                shown.edges,
+                kind="candidate",
+                title=channel,
+                caption=where,
+                png=grey_png(part, limits),
+                shape=(part.shape[0], part.shape[1]),
+                spacing_mm=shown.spacing_mm,
+                reference=outline(shown.around(annotated, False)),
+                candidate=outline(shown.around(own, False)),
+                edges=shown.edges,
             )
         )
     return tuple(pictures)
@@ -101,6 +101,7 @@ def _planes(
 
 def nearest_voxel(candidate: Candidate, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """The voxel of a candidate that is nearest to its centroid: a ring's centroid lies outside of it."""
-    places = np.stack(np.unravel_index(candidate.voxels, shape), axis=1)
+    places: NDArray[np.int64] = np.stack(np.unravel_index(candidate.voxels, shape), axis=1).astype(np.int64)
     nearest = np.square(places - np.asarray(candidate.centroid)).sum(axis=1).argmin()
-    return places[int(nearest)].astype(np.int64)
+    voxel: NDArray[np.int64] = places[int(nearest)]
+    return voxel

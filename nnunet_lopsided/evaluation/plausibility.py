@@ -1,0 +1,87 @@
+"""Whether probabilities can be what they are taken for: channels in their order, beside their label map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.errors import InputError
+
+# Softmax in float32, and sums of its channels, leave [0, 1] by rounding only; what exceeds this is not a probability.
+ROUNDING = 1e-3
+# Sums of float16 channels differ from 1 by less.
+SUM_TOLERANCE = 2e-2
+_SAMPLED_VOXELS = 4096
+
+
+class UnfitChannels(InputError):
+    """The channels are not those of the classes."""
+
+
+def require_probabilities(channel: NDArray[np.floating], number: int) -> None:
+    """Refuse a channel that holds NaN, infinity, or values beyond [0, 1] by more than rounding.
+
+    Raises:
+        UnfitChannels: it does.
+    """
+    low, high = channel.min(initial=1), channel.max(initial=0)  # both NaN if any value is
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise UnfitChannels(f"expected finite probabilities within [0, 1], found {low} to {high} in channel {number}")
+
+
+def sampled(channel: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Some thousand voxels of a channel, the same of each."""
+    return channel.reshape(-1)[:: max(1, channel.size // _SAMPLED_VOXELS)].astype(np.float32)
+
+
+def sums_to_one(sums: NDArray[np.float32]) -> bool:
+    """Whether the channels of a softmax were summed."""
+    return bool(np.allclose(sums, 1, atol=SUM_TOLERANCE))
+
+
+def check_not_swapped(path: Path, probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> None:
+    """Refuse the probability of the background in place of the lesion's.
+
+    Most voxels outside of the reference's lesions are then called lesion, and those inside have less of it. No model is
+    that wrong; where a reference has no lesion nothing can be told.
+
+    Args:
+        path: of the array, for the message.
+        probability: of lesion.
+        reference: where there is lesion, same shape.
+
+    Raises:
+        InputError: it is.
+    """
+    called = probability >= 0.5
+    n_lesion = int(np.count_nonzero(reference))
+    n_outside = reference.size - n_lesion
+    if np.count_nonzero(called) * 2 <= n_outside or not n_lesion:
+        return
+    share_inside = np.count_nonzero(called & reference) / n_lesion
+    share_outside = np.count_nonzero(called & ~reference) / max(n_outside, 1)
+    if share_outside > 0.5 and share_inside < share_outside:
+        raise InputError(
+            f"{path} gives lesion a probability of at least 0.5 in {share_outside:.0%} of the voxels outside of the "
+            f"reference's lesions and in {share_inside:.0%} inside: are its channels in another order than the classes?"
+        )
+
+
+def is_of_another_threshold(probability: NDArray[np.floating], segmentation: NDArray[np.bool_]) -> bool:
+    """Whether a label map holds the most probable voxels, so that it was made of these probabilities at some threshold.
+
+    Args:
+        probability: of lesion.
+        segmentation: the lesion voxels of the label map, same shape, at least one.
+
+    Returns:
+        Whether at least half of the labelled voxels are among the as many most probable ones. Of a flipped or foreign
+        array few are.
+    """
+    n_labelled = int(np.count_nonzero(segmentation))
+    flat = probability.reshape(-1)
+    least = np.partition(flat, flat.size - n_labelled)[flat.size - n_labelled]
+    # Where the n-th value is the background's own, being among them says nothing.
+    return bool(least > 0) and int((probability[segmentation] >= least).sum()) * 2 >= n_labelled

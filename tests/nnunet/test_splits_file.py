@@ -1,0 +1,51 @@
+"""splits_final.json is read in one place, strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.splitting import Fold, folds_of_part, read_splits
+
+
+def test_folds(tmp_path: Path) -> None:
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"], "more": 1}]))
+    assert read_splits(path, {"a", "b", "c", "d"}) == read_splits(path) == [Fold(("a", "b"), ("c",))]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "expected a list, found a mapping"),
+        ([{"train": "abc", "val": []}], r'\[0\]\.train: expected a list, found "abc"'),
+        ([{"train": ["a"]}], "expected the key val"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "fold 0 trains on case b and validates on it"),
+        ([{"train": ["a"], "val": ["b"]}, {"train": ["a", "b", "a"], "val": []}], "fold 1 trains on case a twice"),
+        ([{"train": ["a"], "val": ["b", "b"]}], "fold 0 validates on case b twice"),
+        ([{"train": ["a"], "val": ["b.nii.gz"]}], r"fold 0 names b\.nii\.gz, which is none of the training cases"),
+        ([{"train": ["a"], "val": ["../b"]}], "a case name must be a plain file name"),
+        ([{"train": ["a"], "val": [7]}], "expected text, found 7"),
+    ],
+)
+def test_refused(content: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"splits_final\.json: {message}"):
+        read_splits(path, {"a", "b"})
+
+
+def test_a_part_of_the_cases() -> None:
+    folds = [Fold(("a", "b"), ("c",)), Fold(("b", "c"), ("a",))]
+    assert folds_of_part(folds, {"a": "x", "c": "y"}, {}, 0)[0] == [
+        {"train": ["a"], "val": ["c"]},
+        {"train": ["c"], "val": ["a"]},
+    ]
+    assert folds_of_part(folds, {"b": "x"}, {}, 0) == (
+        [],
+        "only one patient to train on: no splits_final.json is written",
+    )
