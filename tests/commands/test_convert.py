@@ -99,6 +99,7 @@ def test_errors_are_one_line_and_exit_2(source: Path, raw: Path, capsys, argumen
     try:
         code = main(arguments)
     except SystemExit as error:
+        assert isinstance(error.code, int)
         code = error.code
     lines = [line for line in capsys.readouterr().err.splitlines() if "case" not in line or "error" in line]
     assert code == 2
