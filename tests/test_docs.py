@@ -102,7 +102,7 @@ def test_what_is_found_missing(tmp_path: Path) -> None:
     page.write_text("# A `b`, c\n[1](#a-b-c) [2](#b) [3](other.md) [4](page.md#a-b-c) [5](https://example.org)\n")
     assert broken_links(page) == ["#b", "other.md"]
     text = "nnunet_lopsided.losses nnunet_lopsided.pth `study.yaml` `files.no`\n"
-    text += ">>> from nnunet_lopsided.errors import refuse, no\n"
+    text += ">>> from nnunet_lopsided.errors import refuse, no"
     found = names_of(text)
     assert found == {f"nnunet_lopsided.{end}" for end in ("losses", "files.no", "errors.refuse", "errors", "errors.no")}
     assert sorted(name for name in found if not exists(name)) == [
