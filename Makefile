@@ -32,7 +32,7 @@ quick-tests: venv
 test: static
 	$(BIN)/python -m pytest --cov
 
-# Which mistakes (tests/mutations.toml) does no test notice? ONLY="bold speed": those whose name has one of the words.
+# Which mistakes (tests/mutations.toml) does no test notice? ONLY="curve Dice": those whose name has one of the words.
 mutate: venv
 	$(BIN)/python tests/mutate.py $(ONLY)
 

@@ -1,7 +1,7 @@
 """Put the mistakes of mutations.toml into a copy of the repository, one at a time: which ones does no test notice?
 
     python tests/mutate.py              # all of them
-    python tests/mutate.py bold speed   # those whose name contains one of the words
+    python tests/mutate.py curve Dice   # those whose name contains one of the words
 
 The working tree stays as it is. Exit code 0: every mistake was noticed; 1: at least one was not; 2: the list is wrong.
 """
