@@ -39,21 +39,19 @@ def test_channels_agree_with_nnunet():
     assert (mine.n_channels, list(mine.label_values)) == (theirs.num_segmentation_heads, theirs.all_labels)
 
 
-BROKEN_LABELS = [
-    {"labels": {"background": 0, **wrong}}
-    for wrong in (
-        {"lesion": 1.7},
-        {"lesion": True},
-        {"lesion": []},
-        {"lesion": [1, 2.5]},
-        {"lesion": -1},
-        {"lesion": None},
-        {"lesion": 1, "ignore": 1},
-        {"lesion": 1, "ignore": 0},
-        {"lesion": 1, "ignore": [2, 3]},
-        {"lesion": 1, "background": 2},
-    )
+WRONG_LABELS: list[dict[str, object]] = [
+    {"lesion": 1.7},
+    {"lesion": True},
+    {"lesion": []},
+    {"lesion": [1, 2.5]},
+    {"lesion": -1},
+    {"lesion": None},
+    {"lesion": 1, "ignore": 1},
+    {"lesion": 1, "ignore": 0},
+    {"lesion": 1, "ignore": [2, 3]},
+    {"lesion": 1, "background": 2},
 ]
+BROKEN_LABELS = [{"labels": {"background": 0, **wrong}} for wrong in WRONG_LABELS]
 
 
 @pytest.mark.parametrize(
