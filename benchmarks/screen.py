@@ -212,7 +212,7 @@ def patches(
     chosen = []
     for k in range(BATCH):
         case = rng.integers(n_cases)
-        slices = np.arange(depth)
+        slices: np.ndarray = np.arange(depth)
         if k >= round(BATCH * 0.67):
             lesion = np.flatnonzero((targets[case] == 1).flatten(1).any(1).numpy())
             slices = lesion if len(lesion) else slices
