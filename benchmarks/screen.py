@@ -357,7 +357,8 @@ def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = Non
     whole = np.stack([c.label for c in cases(phantom, seed)]).astype(np.int16)
     gone = np.stack(hidden)
     targets = torch.from_numpy(np.where(gone, IGNORE if arm.ignored else 0, whole))
-    beliefs, about = None, {}
+    beliefs: Tensor | None = None
+    about: dict[str, Any] = {}
     if arm.finder is not None:
         probability = out_of_fold(arm.finder, images, targets, seed, f"{labels}_{seed}_{phantom}", kept)
         beliefs, about = believed(arm.target, probability, targets, whole)

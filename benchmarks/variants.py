@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -110,7 +111,7 @@ def time_censoring(root: Path, n_labels: int) -> None:
 
     def copy_with_nibabel() -> None:
         for case, label in cases.items():
-            image = nibabel.Nifti1Image.load(label)
+            image: Any = nibabel.load(label)
             nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine), copies / f"{case}.nii.gz")
 
     def copy() -> None:
