@@ -96,6 +96,7 @@ def test_folder_and_merge(source: Path, raw: Path, capsys: pytest.CaptureFixture
 )
 def test_errors_are_one_line_and_exit_2(source: Path, raw: Path, capsys, arguments, message) -> None:
     arguments = [str(source) if a == "SRC" else a for a in arguments]
+    code: object
     try:
         code = main(arguments)
     except SystemExit as error:

@@ -152,7 +152,7 @@ def test_snakemake_is_optional(report, monkeypatch: pytest.MonkeyPatch) -> None:
             raise metadata.PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(doctor.metadata, "version", without_snakemake)
+    monkeypatch.setattr(metadata, "version", without_snakemake)
     code, lines = report()
     assert code == 0
     hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"

@@ -12,8 +12,12 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case import evaluate_case
 from nnunet_lopsided.evaluation.comparison import FoundBy, compare
 from nnunet_lopsided.evaluation.comparison_writing import comparison_dict, write_comparison
-from nnunet_lopsided.evaluation.intervals import expanded_percentiles, patient_weights
+from nnunet_lopsided.evaluation.folder import evaluate_folder
+from nnunet_lopsided.evaluation.intervals import LEAST_PATIENTS, expanded_percentiles, patient_weights
 from nnunet_lopsided.evaluation.saved import read_evaluation
+from nnunet_lopsided.evaluation.writing import write_results
+from nnunet_lopsided.images import Image, write_image
+from tests.evaluation.conftest import plain
 
 
 def rows(path):
@@ -178,9 +182,6 @@ def test_without_bootstrap_the_reason_is_said(two_models):
 
 
 def test_one_patient_has_no_bootstrap(two_cases, tmp_path):
-    from nnunet_lopsided.evaluation import evaluate_folder
-    from nnunet_lopsided.evaluation.writing import write_results
-
     result = evaluate_folder(two_cases.references, two_cases.predictions, patients_regex="^()")
     write_results(result, tmp_path / "out")
     (pair,) = compare(read([tmp_path / "out"] * 2, ["a", "b"])).pairs
@@ -300,3 +301,24 @@ def test_kept_and_censored_lesions_apart(two_models, tmp_path):
     write_comparison(comparison, tmp_path / "compared")
     assert "Sensitivity on censored lesions" in (tmp_path / "compared" / "compare.html").read_text()
     assert all(pair.by_annotation == () for pair in compare([marked[0], b], 0).pairs)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_patients_that_contribute_to_one_model_alone_are_too_few(swapped, tmp_path):
+    """One model detects a lesion in every patient, the other in one: of a Dice of detected lesions that one tells."""
+    (tmp_path / "references").mkdir()
+    for model in "ab":
+        (tmp_path / model).mkdir()
+    for i in range(LEAST_PATIENTS + 1):
+        reference = np.zeros((8, 8), np.uint8)
+        reference[2:4, 2:5] = 1
+        write_image(tmp_path / "references" / f"p{i}.png", Image(reference, plain(2)))
+        np.save(tmp_path / "a" / f"p{i}.npy", 0.9 * reference.astype(np.float32))
+        np.save(tmp_path / "b" / f"p{i}.npy", (0.9 * reference * (i == 0)).astype(np.float32))
+    for model in "ab":
+        result = evaluate_folder(tmp_path / "references", tmp_path / model, n_replicates=0)
+        write_results(result, tmp_path / f"out_{model}")
+    folders = [tmp_path / f"out_{model}" for model in ("ba" if swapped else "ab")]
+    (pair,) = compare(read(folders), n_replicates=200).pairs
+    assert pair.differences["max_sensitivity"].interval.undefined is None
+    assert "in the denominator there is 1" in pair.differences["tp_dice"].interval.undefined

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 
 def scheme(labels):
-    return label_scheme({"labels": labels}, "dataset.json")
+    return label_scheme({"labels": labels}, Path("dataset.json"))
 
 
 def reference_array(value=1):

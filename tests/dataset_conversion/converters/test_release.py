@@ -17,7 +17,8 @@ from nnunet_lopsided.errors import InputError
 
 def test_label_map() -> None:
     new = LabelMap({1: 0, 2: 5}).apply(np.array([[0, 1], [2, 2]], np.float32))
-    assert (new.tolist(), new.dtype) == ([[0, 0], [5, 5]], np.uint8)
+    assert new.tolist() == [[0, 0], [5, 5]]
+    assert new.dtype == np.uint8
     assert POSITIVE.apply(np.array([0, 3, 700])).tolist() == [0, 1, 1]
     assert BINARY.with_fix({6: 1, 7: 0}).apply(np.array([0, 1, 6, 7])).tolist() == [0, 1, 1, 0]
     assert POSITIVE.with_fix({6: 0, 7: 1}).apply(np.array([0, 1, 6, 7, 8])).tolist() == [0, 1, 0, 1, 1]
