@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.matching import Status
 
