@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.evaluation import EvaluationRules, checking, evaluate_case, evaluate_folder, folder, summarize
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
 from nnunet_lopsided.evaluation.folder import load_again
+from nnunet_lopsided.evaluation.loading import load_case
 from nnunet_lopsided.evaluation.ordered_threads import in_order
 
 
@@ -248,8 +249,10 @@ def test_numbers_out_of_range(two_cases, option, value, message):
 
 def test_several_thresholds_share_the_loaded_cases(two_cases, monkeypatch):
     loads = []
-    real = checking.load_case
-    monkeypatch.setattr(checking, "load_case", lambda name, *rest: loads.append(name) or real(name, *rest))
+    real = load_case
+    monkeypatch.setattr(
+        "nnunet_lopsided.evaluation.checking.load_case", lambda name, *rest: loads.append(name) or real(name, *rest)
+    )
     result = evaluate(two_cases, thresholds=(0.4, 0.1, 0.9))
     assert sorted(loads) == ["a", "b"]
     assert [threshold for threshold, _ in result.by_threshold] == [0.4, 0.1, 0.9]

@@ -31,7 +31,10 @@ def nifti2(path: Path) -> None:
 
 
 def tiff(compression: str | None) -> Callable[[Path], None]:
-    return lambda path: tifffile.imwrite(path, ARRAY, compression=compression, photometric="minisblack")
+    def write(path: Path) -> None:
+        tifffile.imwrite(path, ARRAY, compression=compression, photometric="minisblack")
+
+    return write
 
 
 def flat(path: Path) -> None:

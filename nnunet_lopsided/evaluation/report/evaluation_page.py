@@ -18,7 +18,8 @@ from nnunet_lopsided.evaluation.report.numbers import (
     title_of,
 )
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
-from nnunet_lopsided.evaluation.summary_json import ShareContent, SummaryContent, flat_metrics
+from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
+from nnunet_lopsided.evaluation.summary_json import flat_metrics
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import Table, TableCell, code, interval_or_reason, number, number_or_empty, page
 from nnunet_lopsided.pages.pictures import Kind, Picture

@@ -1,5 +1,7 @@
 """The page's and the file's charts show what summary.json and the summary say, and the same."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,7 @@ def test_a_long_curve_is_thinned_and_its_readings_with_it():
     recall = [i / n for i in range(n)]
     pr = {"threshold": recall[::-1], "recall": recall, "precision": recall, "false_positives": list(range(n))}
     froc = {"threshold": recall[::-1], "false_positives_per_case": recall, "sensitivity": recall}
-    shown = operating_curves({**CONTENT, "curves": {"pr": pr, "froc": froc}})
+    content: Any = {**CONTENT, "curves": {"pr": pr, "froc": froc}}
+    shown = operating_curves(content)
     assert len(shown.charts[0].places) == len(shown.charts[1].places) == MAX_POINTS
     assert f"({n - 1} in all)" in shown.data
