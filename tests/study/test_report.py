@@ -239,4 +239,8 @@ def test_no_difference_is_set_off(made: Made) -> None:
     (section,) = (part for part in text.split("<section>") if "Differences from the baseline</h2>" in part)
     assert "-0.625" in section
     assert not re.search(r"<(b|strong|em|i|mark)\b", section)
-    assert section.count("there are 4, and with fewer than 10 patients") == 9  # three rows of three metrics
+    reason = (
+        Results(read_study(made.folder.study_file), made.folder).differences[0].differences["map"].interval.undefined
+    )
+    assert reason is not None
+    assert section.count(f'<span class="why">{reason}</span>') == 9  # three rows of three metrics
