@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
 from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folder_record import is_nobodys_work
 from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
 from nnunet_lopsided.files.json import file_digest, write_json
 from nnunet_lopsided.files.parallel import for_each
@@ -27,6 +29,8 @@ from nnunet_lopsided.files.tables import read_table, write_table
 from nnunet_lopsided.images import Image, read_header, write_image
 from nnunet_lopsided.nnunet.raw import RawDataset
 
+# Names in the folder of an audit.
+_FILES = (RECORD, TABLE, PAGE, MAPS)
 COLUMNS = (
     "audit",
     "rank",
@@ -64,7 +68,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     if dataset.folder.resolve() in folder.resolve().parents:
         raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
-        sorted(p.name for p in folder.iterdir() if p.name not in (RECORD, TABLE, PAGE, MAPS) and p.name[0] != ".")
+        sorted(name for name in os.listdir(folder) if name not in _FILES and not is_nobodys_work(name))
         if folder.is_dir()
         else []
     )

@@ -20,8 +20,10 @@ from nnunet_lopsided.files.new_files import UNFINISHED
 RECORD_FILE = ".lopsided.json"
 _TOOL = "nnunet-lopsided"
 _SHAPE = {"schema_version": int, "tool": str, "files": {str: (int, type(None))}}
-# What systems and killed processes leave in folders: nobody's work.
-_NO_WORK = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs*", RECORD_FILE, LOCK_FILE, "*.lopsided-lock")
+# What file browsers, open tables (LibreOffice) and file systems leave in folders that somebody has looked at.
+_TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock.*#", ".nfs*", ".fuse_hidden*")
+# Nobody's work: these, and what this package itself leaves when it is killed.
+_NO_WORK = (*_TRACES, RECORD_FILE, LOCK_FILE, "*.lopsided-lock", f"{UNFINISHED}*")
 
 
 def begin_record(folder: Path) -> None:
@@ -62,7 +64,7 @@ def check_ours(folder: Path, marks: Sequence[str], holds: Collection[str] = (), 
         _check_recorded(folder, grows)
         return
     for name in sorted(os.listdir(folder)) if holds else ():
-        if not _matches(name, (*holds, *grows, *_NO_WORK)):
+        if not (_matches(name, (*holds, *grows)) or is_nobodys_work(name)):
             raise InputError(f"{folder} is not replaced: it holds {name}, which this command did not write")
 
 
@@ -84,11 +86,26 @@ def remove_ours(folder: Path) -> None:
         folder.rmdir()
 
 
+def is_trace(name: str) -> bool:
+    """Whether a file is there only because somebody has looked into its folder.
+
+    Example:
+        >>> [is_trace(name) for name in (".DS_Store", ".~lock.cases.csv#", "cases.csv", ".notes")]
+        [True, True, False, False]
+    """
+    return _matches(name, _TRACES)
+
+
+def is_nobodys_work(name: str) -> bool:
+    """Whether a file may be removed with its folder although no command wrote it there; see :func:`is_trace`."""
+    return _matches(name, _NO_WORK)
+
+
 def _check_recorded(folder: Path, grows: Collection[str]) -> None:
     recorded: dict[str, int | None] = read_json(folder / RECORD_FILE, _SHAPE)["files"]
     for name in sorted(_files(folder)):
         base = name.rpartition("/")[2]
-        if _matches(base, (*grows, *_NO_WORK)) or base.startswith(UNFINISHED):
+        if _matches(base, grows) or is_nobodys_work(base):
             continue
         if name not in recorded:
             raise InputError(f"{folder} is not replaced: it holds {name}, which this command did not write")

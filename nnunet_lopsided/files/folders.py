@@ -16,7 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folder_record import RECORD_FILE, begin_record, check_ours, finish_record, remove_ours
+from nnunet_lopsided.files.folder_record import (
+    RECORD_FILE,
+    begin_record,
+    check_ours,
+    finish_record,
+    is_trace,
+    remove_ours,
+)
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.locks import locked, locked_beside
 from nnunet_lopsided.files.new_files import UNFINISHED, sync
@@ -106,7 +113,7 @@ def _check_output(
         if target == path.resolve() or target in path.resolve().parents:
             raise InputError(f"output folder {folder} contains the input {path}")
     if folder.is_dir():
-        if not any(folder.iterdir()):
+        if all(is_trace(entry.name) for entry in folder.iterdir()):
             return
         if not overwrite:
             raise InputError(f"output folder exists: {folder}; --overwrite replaces it")

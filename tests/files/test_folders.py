@@ -135,6 +135,35 @@ def test_folders_inside_with_records_of_their_own(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == [RECORD_FILE, "deep", "mark.json"]
 
 
+TRACES = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "._cases.csv", ".~lock.cases.csv#")
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_a_folder_that_somebody_has_looked_into_is_replaced(tmp_path: Path, has_record: bool) -> None:
+    write_output(tmp_path / "out", "old")
+    if not has_record:
+        (tmp_path / "out" / RECORD_FILE).unlink()
+    for name in TRACES:
+        (tmp_path / "out" / name).write_text("trace")
+    write_output(tmp_path / "out", "new", overwrite=True)
+    assert not set(TRACES) & set(names(tmp_path / "out"))
+
+
+def test_a_folder_with_such_traces_alone_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.DS_Store").touch()
+    write_output(tmp_path / "out")
+    assert ".DS_Store" not in names(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_hidden_files_are_somebodys_work(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.notes").touch()
+    with pytest.raises(InputError, match="output folder exists"):
+        write_output(tmp_path / "out")
+
+
 def test_earlier_folders_without_a_record(tmp_path: Path) -> None:
     write_output(tmp_path / "out", "old")
     (tmp_path / "out" / RECORD_FILE).unlink()
