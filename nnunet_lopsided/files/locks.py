@@ -69,7 +69,7 @@ def _held(lock_file: Path, what: Path, seconds: float) -> Iterator[None]:
     try:
         lock = _acquired(lock_file, seconds)
     except Timeout:
-        raise InputError(f"another process is writing {what}") from None
+        raise InputError(f"another process is writing {what}{_holder(lock_file)}") from None
     except OSError as error:
         raise InputError(f"cannot write {what}: lock file {lock_file}: {error.strerror or error}") from error
     try:
@@ -82,6 +82,15 @@ def _held(lock_file: Path, what: Path, seconds: float) -> Iterator[None]:
         if sys.platform == "win32":  # an open file cannot be removed there
             with suppress(OSError):
                 lock_file.unlink()
+
+
+def _holder(lock_file: Path) -> str:
+    """Which process holds a lock that is the file itself: one that died on another host never takes it away."""
+    try:
+        process, host = lock_file.read_text(encoding="utf-8").split()[:2]
+    except (OSError, ValueError):  # a lock of the file system, which ends with its process
+        return ""
+    return f": {lock_file} is of process {process} on {host}; remove this file if that process is gone"
 
 
 def _acquired(lock_file: Path, seconds: float) -> BaseFileLock:

@@ -139,7 +139,8 @@ class _Record:
         if os.getppid() != self.parent:
             raise KeyboardInterrupt("the process that started this job is gone")
         if time.monotonic() - self.written > _SECONDS_BETWEEN_RECORDS:
-            self.write()
+            with suppress(OSError):  # a disk that is full for a moment ends no training
+                self.write()
 
     def write(self) -> None:
         self.written = time.monotonic()

@@ -16,7 +16,7 @@ from pydantic_core import ArgsKwargs
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.confidence import Confidence
-from nnunet_lopsided.evaluation.rules import Profile
+from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.fields import (
@@ -318,6 +318,14 @@ class Evaluation(_Mapping):
     """Its first group is the patient in a case's name."""
     confidence: Confidence | None = None
     """What ranks candidates; nothing: as the profile does."""
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _has_its_name_of_today(cls, profile: object) -> object:
+        # Else the name that is most alike would be proposed, which is that of another year's rules.
+        if isinstance(profile, str) and profile in RENAMED_PROFILES:
+            raise problem(f"{RENAMED_PROFILES[profile]}, as this profile is called now")
+        return profile
 
 
 @dataclass(frozen=True, kw_only=True)

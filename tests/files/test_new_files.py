@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from functools import partial
@@ -12,7 +13,7 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files import new_files
 from nnunet_lopsided.files.json import read_json, update_json, write_json
-from nnunet_lopsided.files.locks import is_locked, locked, locked_beside
+from nnunet_lopsided.files.locks import is_locked, lock_file_beside, locked, locked_beside
 from nnunet_lopsided.files.new_files import new_file
 from tests.files.forks import ended, started
 
@@ -158,3 +159,21 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch) -> None:
     ):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_lock_of_a_process_that_died_on_another_host_is_named(tmp_path: Path, monkeypatch) -> None:
+    import fcntl
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    lock = lock_file_beside(tmp_path / "a")
+    lock.write_text("12\nnode7\n")
+    with (
+        pytest.raises(InputError, match=r"of process 12 on node7; remove this file") as error,
+        locked_beside(tmp_path / "a"),
+    ):
+        pass
+    assert str(lock) in str(error.value)
+    assert names(tmp_path) == [lock.name]

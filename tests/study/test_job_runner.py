@@ -196,3 +196,24 @@ def test_slots_are_waited_for(tmp_path: Path) -> None:
         assert release.is_set()
         other.join(60)
         assert not other.is_alive()
+
+
+def test_a_note_that_cannot_be_written_meanwhile_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunet_lopsided.study import job_runner
+
+    n_notes = 0
+
+    def full_at_the_second(path: Path, content: object) -> None:
+        nonlocal n_notes
+        n_notes += path.name == "attempts.json"
+        if n_notes == 2:
+            raise OSError(28, "No space left on device")
+        write_json(path, content)
+
+    monkeypatch.setattr(job_runner, "write_json", full_at_the_second)
+    monkeypatch.setattr(job_runner, "_SECONDS_BETWEEN_RECORDS", 0)
+    assert run_job(StudyFolder(tmp_path), python("import time; time.sleep(2.5); print('done')")) == 0
+    assert n_notes > 2
+    assert StudyFolder(tmp_path).log("train/one").read_text() == "done\n"

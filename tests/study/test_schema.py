@@ -242,6 +242,13 @@ def test_arms_that_would_be_one_trainer_with_their_seeds() -> None:
     assert study(text + "repetitions: 2\nseeds: false\n").repetitions == 2
 
 
+def test_a_profile_that_has_another_name_now() -> None:
+    said = problem(SMALLEST + "evaluation: {profile: brats-mets}")
+    assert said == (
+        "my.yaml: evaluation.profile: expected brats-mets-2023, as this profile is called now, found 'brats-mets'"
+    )
+
+
 def test_an_empty_file() -> None:
     assert problem("").startswith("my.yaml: expected a mapping with the keys name, datasets,")
 
