@@ -58,6 +58,7 @@ def new_folder(
     """
 
     def refuse() -> None:
+        _check_can_be_renamed(final)
         check()
         if final.exists() and not overwrite:
             raise InputError(f"{final} exists; --overwrite replaces it if this command made it")
@@ -108,6 +109,7 @@ def _check_output(
     command: str,
     holds: Collection[str],
 ) -> None:
+    _check_can_be_renamed(folder)
     target = folder.resolve()
     for path in inputs:
         if target == path.resolve() or target in path.resolve().parents:
@@ -125,6 +127,12 @@ def _check_output(
         check_ours(folder, marks, holds)
     elif os.path.lexists(folder):
         raise InputError(f"output folder {folder} is a file")
+
+
+def _check_can_be_renamed(folder: Path) -> None:
+    """Else this would be said only when all the work is done."""
+    if os.path.ismount(folder):  # such as a volume of a container
+        raise InputError(f"{folder} is a mounted file system, which cannot be replaced; give a folder in it")
 
 
 def _is_earlier_output(folder: Path, marks: tuple[str, str]) -> bool:

@@ -157,6 +157,19 @@ def test_a_folder_with_such_traces_alone_is_empty(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("writes", [write, write_output])
+def test_a_mounted_file_system_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: Callable[..., None]
+) -> None:
+    volume = tmp_path / "out"
+    volume.mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == volume)
+    with pytest.raises(InputError, match="mounted file system, which cannot be replaced; give a folder in it"):
+        writes(volume, overwrite=True)
+    writes(volume / "results")
+    assert names(volume) == ["results"]
+
+
 def test_other_hidden_files_are_somebodys_work(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.notes").touch()
