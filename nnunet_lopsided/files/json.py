@@ -14,20 +14,22 @@ from nnunet_lopsided.files.new_files import locked_file, new_file
 from nnunet_lopsided.files.regular import check_regular
 
 
-def read_json(path: Path, shape: Any = None) -> Any:
+def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any:
     """Content of a JSON file, with or without a byte order mark.
 
     Args:
         path: the file.
         shape: what is expected, see :func:`check_shape`; None: anything.
+        any_number: NaN and infinity may stand in it, as in nnU-Net's files; for who needs no number of it.
 
     Raises:
         InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none) or has
             another shape.
     """
     check_regular(path)
+    number = float if any_number else _finite
     try:
-        content = json.loads(path.read_bytes(), parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+        content = json.loads(path.read_bytes(), parse_float=number, parse_int=_whole, parse_constant=number)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except RecursionError:

@@ -40,7 +40,7 @@ def reader_of(folders: Sequence[Path], dataset_json: Path | None = None) -> str:
     if dataset_json is not None:
         asked.append((dataset_json, "overwrite_image_reader_writer"))
     for path, key in asked:
-        content = read_json(path) if path.is_file() else None
+        content = read_json(path, any_number=True) if path.is_file() else None
         name = content.get(key) if isinstance(content, dict) else None
         if isinstance(name, str) and name != "None":
             return name

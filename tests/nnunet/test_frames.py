@@ -66,3 +66,8 @@ def test_which_reader(tmp_path: Path) -> None:
     assert predictions_by_case(folder, dataset_json=given)["a"].reader == "NibabelIOWithReorient"
     (folder / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
     assert predictions_by_case(folder)["a"].reader == "SimpleITKIO"
+
+
+def test_plans_of_nnunet_with_numbers_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO", "mean": NaN, "max": Infinity}')
+    assert reader_of([tmp_path]) == "SimpleITKIO"

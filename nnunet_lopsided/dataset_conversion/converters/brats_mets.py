@@ -14,15 +14,11 @@ from pathlib import Path
 from nnunet_lopsided.dataset_conversion.converters.release import (
     Gatherer,
     Release,
-    SourceCase,
-    Split,
     brats_labels,
     files_below,
     selected_channels,
-    split_by_folder,
-    volumes,
+    visits,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 
 CHANNELS = ("t1n", "t1c", "t2w", "t2f")
 # Values outside the table of labels that the organisers have not corrected; read as background.
@@ -48,27 +44,9 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         if match:
             names[match[1]] = (match[2], match[3])
             found.add(match[1], match[4].lower(), path)
-    cases = []
-    for name, (patient, time_point) in sorted(names.items()):
-        files, folder = found.files[name], found.folder_of(name, "seg")
-        label = VolumeFile(files["seg"]) if "seg" in files else None
-        split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
-        images = volumes(files, chosen)
-        cases.append(
-            SourceCase(
-                name=name,
-                patient=patient,
-                source=folder,
-                images=images,
-                label=label,
-                label_map=label_map,
-                time_point=time_point,
-                split=split,
-            )
-        )
     return Release(
         channels=chosen,
-        cases=tuple(cases),
+        cases=visits(found, names, chosen, "seg", label_map),
         label_fixes=LABEL_FIXES,
         problems=tuple(found.problems),
         notes=tuple(found.notes),

@@ -62,7 +62,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
             time_point=study,
         )
         for name, (patient, study) in sorted(names.items())
-        if LABEL in found.files[name]
+        if LABEL in found.files.get(name, {})
     ]
     left_out = len(names) - len(cases)
     notes = [NOTE, f"{left_out} studies without {LABEL} are left out"] if left_out else [NOTE]

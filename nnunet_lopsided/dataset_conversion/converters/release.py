@@ -222,6 +222,43 @@ class Gatherer:
         return self.shown(roles.get(role, next(iter(roles.values()))).parent)
 
 
+def visits(
+    found: Gatherer,
+    names: Mapping[str, tuple[str, str]],
+    channels: Iterable[str],
+    label_role: str,
+    label_map: LabelMap,
+) -> tuple[SourceCase, ...]:
+    """The cases of a release whose names tell patient and time point; one without label in a test folder is for test.
+
+    Args:
+        found: their files. A case none of whose files can be used is among its problems alone.
+        names: patient and time point by case.
+        channels: those wanted.
+        label_role: of the file that holds the label.
+        label_map: how it is read.
+    """
+    chosen, cases = tuple(channels), []
+    for name, (patient, time_point) in sorted(names.items()):
+        files = found.files.get(name)
+        if files is None:
+            continue
+        label, folder = files.get(label_role), found.folder_of(name, label_role)
+        cases.append(
+            SourceCase(
+                name=name,
+                patient=patient,
+                source=folder,
+                images=volumes(files, chosen),
+                label=None if label is None else VolumeFile(label),
+                label_map=label_map,
+                time_point=time_point,
+                split="test" if label is None and split_by_folder(folder) == "test" else "train",
+            )
+        )
+    return tuple(cases)
+
+
 def volumes(files: Mapping[str, Path], channels: Iterable[str]) -> dict[str, Volume]:
     """The files of these channels, as far as they are there."""
     return {channel: VolumeFile(files[channel]) for channel in channels if channel in files}

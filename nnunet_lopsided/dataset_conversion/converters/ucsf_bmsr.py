@@ -10,15 +10,11 @@ from nnunet_lopsided.dataset_conversion.converters.release import (
     POSITIVE,
     Gatherer,
     Release,
-    SourceCase,
-    Split,
     brats_labels,
     files_below,
     selected_channels,
-    split_by_folder,
-    volumes,
+    visits,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import VolumeFile
 
 ALL_CHANNELS = ("T1pre", "T1post", "FLAIR", "subtraction", "T2Synth")
 CHANNELS = ALL_CHANNELS[:3]  # subtraction is computed from T1pre and T1post, T2Synth by a network
@@ -47,22 +43,9 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
             name = match[1] + match[2].upper()
             names[name] = (match[1], match[2].upper())
             found.add(name, _ROLES[match[3].lower()], path)
-    cases = []
-    for name, (patient, time_point) in sorted(names.items()):
-        files, folder = found.files[name], found.folder_of(name, label_role)
-        label = VolumeFile(files[label_role]) if label_role in files else None
-        split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
-        images = volumes(files, chosen)
-        cases.append(
-            SourceCase(
-                name=name,
-                patient=patient,
-                source=folder,
-                images=images,
-                label=label,
-                label_map=label_map,
-                time_point=time_point,
-                split=split,
-            )
-        )
-    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=(*found.notes, NOTE))
+    return Release(
+        channels=chosen,
+        cases=visits(found, names, chosen, label_role, label_map),
+        problems=tuple(found.problems),
+        notes=(*found.notes, NOTE),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -152,3 +154,11 @@ def test_two_files_for_one_role(tree, run) -> None:
         error.value
     )
     assert "two files for t1n: x/BraTS-MET-00001-000-t1n.nii and x/BraTS-MET-00001-000-t1n.nii.gz" in str(error.value)
+
+
+def test_a_folder_whose_name_is_not_utf8(tree, run) -> None:
+    add(tree, "good", "BraTS-MET-00001-000", 1)
+    add(tree, "bad", "BraTS-MET-00002-000", 1)
+    os.rename(os.fsencode(tree.root / "bad"), os.fsencode(tree.root / "bad") + b"\xff")
+    with pytest.raises(InputError, match=r"BraTS-MET-00002-000.*is not UTF-8: rename the file"):
+        run("brats-mets")
