@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
@@ -347,3 +348,23 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
             raise InputError(f"case {case.name}: {path} holds values that are not finite")
         images.append(image)
     return images
+
+
+def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+    """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
+
+    Args:
+        case: for error messages.
+        files: the files.
+        read: the reader's method, called with their paths as text.
+
+    Raises:
+        InputError: a file is missing, damaged or unreadable.
+    """
+    for file in files:
+        check_complete(file)
+    try:
+        return read([str(file) for file in files])[0]
+    except Exception as error:  # each of nnU-Net's readers fails in its own ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise InputError(f"{case}: cannot read {files[0]}: {reason}") from error

@@ -86,7 +86,7 @@ def test_again_and_otherwise(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["-d", "505", "--batch-size", "0"], "batch size must be at least 1, got 0"),
         (["-d", "505", "--patch", "0", "32"], "patch must be two positive numbers, got (0, 32)"),
         (["-d", "505", "--gpu-memory", "0"], "GPU memory target must be above 0, got 0"),
-        (["-d", "505", "-np", "0"], "number of processes must be at least 1, got 0"),
+        (["-d", "505", "-np", "0"], "number of workers (-np) must be at least 1, got 0"),
         (["-d", "505", "--encoder", "nonsense"], "encoder must be one of segmentation_models_pytorch that can be "),
         (["-d", "505", "--encoder", "vgg11"], "encoder must be one of segmentation_models_pytorch that can be "),
         (

@@ -103,7 +103,7 @@ def find(
     lidc_xml: Path | None = None,
     paper_images: bool = False,
     reader_variants: bool = False,
-    n_processes: int = 2,
+    n_workers: int = 2,
 ) -> Luna16Release:
     """The scans of ``subset0`` to ``subset9`` below ``source``; their names are the series.
 
@@ -116,7 +116,7 @@ def find(
         lidc_xml: any folder above the XML files.
         paper_images: clip to -1000 to 300 HU, and set what is outside the masks of seg-lungs-LUNA16 to -1000.
         reader_variants: write a variant per reader slot as well.
-        n_processes: XML files read at the same time.
+        n_workers: XML files read at the same time.
 
     Raises:
         InputError: a folder does not exist, or an argument is not allowed.
@@ -132,7 +132,7 @@ def find(
         if match and path.suffix.lower() == ".mhd":
             subsets[path.stem] = int(match[1])
             found.add(path.stem, "CT", path)
-    readings = _readings(lidc_xml or source, set(subsets), found.problems, n_processes) if subsets else {}
+    readings = _readings(lidc_xml or source, set(subsets), found.problems, n_workers) if subsets else {}
     cases = []
     for series, files in sorted(found.files.items()):
         ct, reading = VolumeFile(files["CT"]), readings.get(series)
@@ -176,7 +176,7 @@ def find(
     )
 
 
-def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_processes: int) -> dict[str, Reading]:
+def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_workers: int) -> dict[str, Reading]:
     """The reading of every wanted series; files that differ on one series are a problem."""
     files = [path for path in files_below(folder) if path.suffix.lower() == ".xml"]
 
@@ -186,7 +186,7 @@ def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n
         except InputError as error:
             return error
 
-    results = for_each(read, files, n_processes, "XML files")
+    results = for_each(read, files, n_workers, "XML files")
     unreadable = [str(result) for result in results if isinstance(result, InputError)]
     if unreadable:
         raise InputError("; ".join(unreadable))
@@ -264,7 +264,7 @@ def _write_variants(
             for i in range(len(lesions))
         ]
 
-    rows = [row for found in for_each(work, training, options.n_processes, "readers") for row in found]
+    rows = [row for found in for_each(work, training, options.n_workers, "readers") for row in found]
     write_table(
         folder / READERS_FILE,
         ["case", "id", "volume_mm3", "diameter_mm", *(f"reader{slot}" for slot in range(1, N_READERS + 1))],
