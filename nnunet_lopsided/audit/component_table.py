@@ -148,11 +148,11 @@ class ComponentTable:
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
         annotated, unexplained = self.annotated & self.sure, self.unexplained & self.sure
-        found = [m.components.lesion_of_component[annotated[self.case == i]] for i, m in enumerate(measured)]
+        detected = [m.components.lesion_of_component[annotated[self.case == i]] for i, m in enumerate(measured)]
         return Scored(
             annotated_mm=np.concatenate(lesions),
             annotated_patient=np.repeat([number[m.case.patient] for m in measured], [len(d) for d in lesions]),
-            found_mm=np.concatenate([diameters[which] for diameters, which in zip(lesions, found, strict=True)]),
+            found_mm=np.concatenate([diameters[which] for diameters, which in zip(lesions, detected, strict=True)]),
             found_score=score[annotated],
             found_patient=self.patient[annotated],
             candidate_mm=self.diameter_mm[unexplained],

@@ -260,8 +260,18 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
     if lacking:
         checkpoint = folder.parent / CHECKPOINT
         command = (
-            *("nnUNetv2_train", dataset, model.configuration, str(fold), "-tr", model.trainer, "-p", model.plans),
-            *("--val", "--npz", "-device", device or best_device()),
+            "nnUNetv2_train",
+            dataset,
+            model.configuration,
+            str(fold),
+            "-tr",
+            model.trainer,
+            "-p",
+            model.plans,
+            "--val",
+            "--npz",
+            "-device",
+            device or best_device(),
         )
         if not checkpoint.is_file():
             what = (

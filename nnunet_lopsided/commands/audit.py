@@ -139,7 +139,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.np,
     )
-    found = audit(
+    audited = audit(
         inputs,
         rules=rules,
         label=arguments.label,
@@ -149,8 +149,8 @@ def _audit(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         n_workers=arguments.np,
     )
-    name = write_audit(found, folder, arguments.overwrite, arguments.shown, arguments.np)
-    _report(found, name, folder)
+    name = write_audit(audited, folder, arguments.overwrite, arguments.shown, arguments.np)
+    _report(audited, name, folder)
     return 0
 
 

@@ -174,9 +174,9 @@ class RawDataset:
             cases.append(Case(name, tuple(by_channel.values()), label))
         return cases
 
-    def _unlike_channels(self, found: Iterable[int]) -> str:
+    def _unlike_channels(self, present: Iterable[int]) -> str:
         """In words, how the channels of a case differ from those of dataset.json."""
-        names, numbers = self.channel_names, sorted(found)
+        names, numbers = self.channel_names, sorted(present)
         missing = [f"_{i:04d} ({name}) is missing" for i, name in enumerate(names) if i not in numbers]
         surplus = [f"_{i:04d} is one too many" for i in numbers if i >= len(names)]
         there = ", ".join(f"_{i:04d}" for i in numbers)

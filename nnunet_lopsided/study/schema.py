@@ -256,8 +256,8 @@ class Arm(_Mapping):
         except InputError as error:
             raise InputError(f"{error}; found {name}") from None
         if not ours:
-            found = f"{name}{did_you_mean(name, known_trainers())}"
-            raise problem("a trainer of nnU-Net or of this package", found)
+            shown = f"{name}{did_you_mean(name, known_trainers())}"
+            raise problem("a trainer of nnU-Net or of this package", shown)
         return name
 
     @model_validator(mode="after")

@@ -138,7 +138,9 @@ def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:
     measures = ["volume_mm3", "diameter_mm", *(["contrast"] if with_contrast else [])]
     rows = (
         [
-            *(row.case, row.id, *(f"{getattr(row, name):.9g}" for name in measures)),
+            row.case,
+            row.id,
+            *(f"{getattr(row, name):.9g}" for name in measures),
             "censored" if row.key in plan.censored else "kept",
         ]
         for row in plan.table

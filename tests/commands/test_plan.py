@@ -38,8 +38,18 @@ def test_it_says_what_it_wrote_and_why(folder: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == f"2.5d added to {folder / 'nnUNetPlans.json'}"
     assert lines[-1] == "Train with: nnUNetv2_train 505 2.5d FOLD -tr nnUNetTrainerLopsided"
     assert [line[2:22].strip() for line in lines[1:-1]] == [
-        *("slices", "patch", "window", "depth", "decoder", "output stride", "encoder", "encoder weights", "batch size"),
-        *("iterations per epoch", "epochs", "memory"),
+        "slices",
+        "patch",
+        "window",
+        "depth",
+        "decoder",
+        "output stride",
+        "encoder",
+        "encoder weights",
+        "batch size",
+        "iterations per epoch",
+        "epochs",
+        "memory",
     ]
     assert (
         "  slices               5                a median lesion of 14.9 mm spans 5.0 slices of 3 mm (3 to 7)" in lines

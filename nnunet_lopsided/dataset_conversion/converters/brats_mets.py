@@ -42,15 +42,15 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen, label_map = selected_channels(channels, CHANNELS, CHANNELS), brats_labels(target)
-    found, names = Gatherer(source=source, is_override=_is_override), {}
+    gathered, names = Gatherer(source=source, is_override=_is_override), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
             names[match[1]] = (match[2], match[3])
-            found.add(match[1], match[4].lower(), path)
+            gathered.add(match[1], match[4].lower(), path)
     cases = []
     for name, (patient, time_point) in sorted(names.items()):
-        files, folder = found.files[name], found.folder_of(name, "seg")
+        files, folder = gathered.files[name], gathered.folder_of(name, "seg")
         label = VolumeFile(files["seg"]) if "seg" in files else None
         split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
         images = volumes(files, chosen)
@@ -70,8 +70,8 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         channels=chosen,
         cases=tuple(cases),
         label_fixes=LABEL_FIXES,
-        problems=tuple(found.problems),
-        notes=tuple(found.notes),
+        problems=tuple(gathered.problems),
+        notes=tuple(gathered.notes),
     )
 
 

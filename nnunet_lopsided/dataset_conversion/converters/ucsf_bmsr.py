@@ -40,16 +40,16 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
     label_role, label_map = ("seg", POSITIVE) if target is None else ("BraTS-seg", brats_labels(target))
-    found, names = Gatherer(source=source), {}
+    gathered, names = Gatherer(source=source), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
             name = match[1] + match[2].upper()
             names[name] = (match[1], match[2].upper())
-            found.add(name, _ROLES[match[3].lower()], path)
+            gathered.add(name, _ROLES[match[3].lower()], path)
     cases = []
     for name, (patient, time_point) in sorted(names.items()):
-        files, folder = found.files[name], found.folder_of(name, label_role)
+        files, folder = gathered.files[name], gathered.folder_of(name, label_role)
         label = VolumeFile(files[label_role]) if label_role in files else None
         split: Split = "test" if label is None and split_by_folder(folder) == "test" else "train"
         images = volumes(files, chosen)
@@ -65,4 +65,6 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
                 split=split,
             )
         )
-    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=(*found.notes, NOTE))
+    return Release(
+        channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=(*gathered.notes, NOTE)
+    )
