@@ -66,7 +66,7 @@ class ComponentTable:
     def sure(self) -> NDArray[np.bool_]:
         """Whether each component is annotated or a candidate, and not fainter than the threshold, (N,).
 
-        To the others nothing is fitted: of components at low enough levels there are as many as one likes.
+        Nothing is fitted to the others: their number depends on how low the lowest level is.
         """
         return np.asarray((self.kind >= 0) & (self.level >= self.threshold))
 
@@ -106,8 +106,8 @@ class ComponentTable:
     def confidence(self, name: str, learned: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """A confidence of every component, as in the evaluation, (N,).
 
-        Where size is part of it, components that are not ``sure`` have 0: a low enough level makes them as large as one
-        likes.
+        Where size is part of it, components that are not ``sure`` have 0: their size depends on how
+        low the lowest level is.
         """
         confidence = CandidateScores(self.mean_probability, self.max_probability, self.n_voxels, learned).by(name)
         return confidence if name in ("mean", "max") else np.where(self.sure, confidence, 0.0)
@@ -125,7 +125,7 @@ class ComponentTable:
         return confidence
 
     def features(self) -> NDArray[np.float64]:
-        """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
+        """The features of the model, 0 being neutral. Size is none of them: small lesions are overlooked more often."""
         at_threshold = _logit(np.array(self.threshold))
         columns = [_logit(p) - at_threshold for p in (self.mean_probability, self.max_probability)]
         if (self.agreement < 1).any():

@@ -267,8 +267,13 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
         "candidates": ranking.n_candidates,
         "on_missed_lesions": ranking.n_hits,
         "average_precision": ranking.average_precision,
-        "reviewed": [vars(ranking.after(n)) | {"asked": n} for n in reviewed_numbers(n_missed)],
+        "reviewed": [_reviewed(ranking, n) for n in reviewed_numbers(n_missed)],
     }
+
+
+def _reviewed(ranking: RankingScore, asked: int) -> dict[str, Any]:
+    after = ranking.after(asked)
+    return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 
 
 def score_table(scored: Sequence[ScoredAudit]) -> str:

@@ -57,7 +57,7 @@ class CaseFiles:
 
     Attributes:
         name: the case.
-        patient: whom it belongs to.
+        patient: the unit of the bootstrap; the case's own name where every case is a patient.
         reference: its label map.
         prediction: None: there is none.
         censored: its label map that lacks some of the lesions, if there is one.

@@ -88,7 +88,7 @@ class LesionClass:
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
-            if i not in chosen:  # what is chosen is checked when it is put together
+            if i not in chosen:  # the chosen ones are checked when they are combined
                 require_probabilities(channel, i)
             sums = sums + sampled(channel)
             if i in chosen:

@@ -20,7 +20,7 @@ from nnunet_lopsided.files.new_files import UNFINISHED
 RECORD_FILE = ".lopsided.json"
 _TOOL = "nnunet-lopsided"
 _SHAPE = {"schema_version": int, "tool": str, "files": {str: (int, type(None))}}
-# What systems and killed processes leave in folders: nobody's work.
+# What systems and killed processes leave in folders; no user wrote it.
 _NO_WORK = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs*", RECORD_FILE, LOCK_FILE, "*.lopsided-lock")
 
 

@@ -54,7 +54,7 @@ def problem(expected: str, given: str | None = None, key: str = "") -> PydanticC
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number within a range, the ends included; true is none."""
+    """A whole number within a range, the ends included; true and false are refused."""
 
     low: int = 0
     high: int | None = None
@@ -266,7 +266,7 @@ def _within(what: str, low: float, high: float | None) -> str:
 
 
 def _expecting(expected: str, schema: CoreSchema) -> CoreSchema:
-    """A value of the right type outside of its range or form is told what is expected; of a wrong type, as ever."""
+    """Say what is expected where a value has the right type but a wrong range or form; other errors stay the same."""
 
     def read(value: object, inner: Callable[[object], object]) -> object:
         try:

@@ -19,13 +19,13 @@ def test_by_hand():
     assert score.share_found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
     # The second hit on lesion 2 is left out: precisions 1 and 2/3 at the two rises.
     assert score.average_precision == pytest.approx((1 + 2 / 3) / 3)
-    assert vars(score.after(4)) == {"n": 4, "precision": 0.75, "found": pytest.approx(2 / 3)}
+    assert vars(score.after(4)) == {"n": 4, "precision": 0.75, "share_found": pytest.approx(2 / 3)}
     assert score.after(100).n == 5
 
 
 def test_without_candidates_or_lesions():
     nothing = score_ranking("x", np.zeros(0, int), np.zeros(0), n_missed=2)
-    assert vars(nothing.after(10)) == {"n": 0, "precision": None, "found": 0.0}
+    assert vars(nothing.after(10)) == {"n": 0, "precision": None, "share_found": 0.0}
     assert nothing.average_precision == 0
     no_lesions = score_ranking("x", np.zeros(3, int), np.array([3.0, 2, 1]), n_missed=0)
     assert no_lesions.average_precision is None
