@@ -32,7 +32,7 @@ LEAST_PART = 5
 
 
 class Kind(IntEnum):
-    """Whether a component is an annotated lesion, explained by none, or something else: a duplicate, part of a lesion."""
+    """Whether a component is an annotated lesion, explained by none, or something else (a duplicate, part of one)."""
 
     OTHER = -1
     UNEXPLAINED = 0
