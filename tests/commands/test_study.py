@@ -173,7 +173,12 @@ def test_jobs_get_gpus_that_the_user_has_left_visible(
 ) -> None:
     dealt: list[list[str]] = []
     monkeypatch.setattr(engine, "check_engine", lambda profile: None)
-    monkeypatch.setattr(engine, "run_engine", lambda folder, command, cores, gpus: dealt.append(gpus) or 0)
+
+    def run_engine(folder: object, command: object, cores: object, gpus: list[str]) -> int:
+        dealt.append(gpus)
+        return 0
+
+    monkeypatch.setattr(engine, "run_engine", run_engine)
     study_file.write_text(STUDY.replace("device: cpu", "device: cuda"))
     run = ("run", str(study_file), "-o", str(tmp_path / "out"), "--gpus", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
