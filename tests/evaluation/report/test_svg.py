@@ -3,9 +3,9 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+from nnunet_lopsided.pages.svg import Plot, say, steps, ticks
 
 from nnunet_lopsided.pages.charts import MAX_POINTS, lines_over, sensitivity_by_diameter, thinned
-from nnunet_lopsided.pages.svg import Plot, say, steps, ticks
 
 
 @pytest.mark.parametrize(
