@@ -21,13 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import Prediction, cases_of, label_array, variant
+from arms import Prediction, cases_of, label_array, label_of, variant
 
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
-from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
-from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.variants.softening import soften
 
 N_PARTS = 4
@@ -38,7 +37,7 @@ def find(dataset: int, labels: str, seed: int, finder: str, configuration: str, 
     from nnunetv2.run.run_training import get_trainer_from_args
 
     train = json.loads((preprocessed_folder(variant(dataset, labels)) / "splits_final.json").read_text())[seed]["train"]
-    images = {name: files for name, files, _ in cases_of(dataset, "Tr")}
+    cases = cases_of(dataset, "Tr")
     folder = out / labels
     folder.mkdir(parents=True, exist_ok=True)
     for part in range(N_PARTS):
@@ -57,7 +56,7 @@ def find(dataset: int, labels: str, seed: int, finder: str, configuration: str, 
             trainer.run_training()
             predict = Prediction(trainer)
             for name in held:
-                np.save(folder / f"{name}.npy", np.squeeze(predict(images[name])).astype(np.float32))
+                np.save(folder / f"{name}.npy", np.squeeze(predict(cases[name])).astype(np.float32))
         print(labels, seed, part, round(time.process_time() - begin, 1), flush=True)
 
 
@@ -70,13 +69,13 @@ def believe(dataset: int, labels: str, rule: str, configuration: str, out: Path)
     scores: dict[bool, list[float]] = {True: [], False: []}
     places: list[tuple[str, Any, bool]] = []
     probabilities, references = {}, {}
-    folder = raw_dataset(variant(dataset, labels)).folder / "labelsTr"
-    for name, _, label in cases_of(dataset, "Tr"):
+    variant_cases = cases_of(variant(dataset, labels), "Tr")
+    for name, case in cases_of(dataset, "Tr").items():
         file = out / labels / f"{name}.npy"
         if not file.is_file():
             continue
-        image, p = read_image(label), np.load(file)
-        annotated = label_array(folder / label.name) == 1
+        image, p = label_of(case), np.load(file)
+        annotated = label_array(variant_cases[name]) == 1
         probabilities[name], references[name] = p, image
         components = find_lesions(p >= 0.1, image.geometry.spacing_mm)
         for k in range(1, len(components) + 1):

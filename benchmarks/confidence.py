@@ -89,7 +89,8 @@ def readings(folder: Path, min_voxels: Sequence[int] = MIN_VOXELS) -> Iterator[l
                 true.append(confidence[(status == Status.TRUE_POSITIVE) | (duplicate & (duplicates == "tp"))])
                 false.append(confidence[(status == Status.FALSE_POSITIVE) | (duplicate & (duplicates == "fp"))])
                 n += len(confidence)
-            points = operating_points(*map(np.concatenate, (detected, true, false)), n_lesions, len(cases))
+            of_all = [np.concatenate(confidences) for confidences in (detected, true, false)]
+            points = operating_points(of_all[0], of_all[1], of_all[2], n_lesions, len(cases))
             area, at = average_precision(points), sensitivity_at(points, FP_PER_CASE)
             share = sum(map(len, detected)) / n_lesions if n_lesions else None
             yield [

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cc3d
@@ -36,6 +37,14 @@ SHAPE, SPACING_MM = (150, 256, 256), (1.0, 1.0, 1.0)
 GEOMETRY = Geometry(SPACING_MM, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
+def label_above(p: np.ndarray) -> np.ndarray:
+    return cc3d.connected_components(p >= 0.1, connectivity=26)
+
+
+def voxels_above(p: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(p >= 0.1)
+
+
 def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A reference mask with 21 balls, and a probability map that finds most of them and 28 things more."""
     reference = np.zeros(SHAPE, bool)
@@ -45,7 +54,7 @@ def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.
         center = rng.uniform(10, np.array(SHAPE) - 10)
         low = np.maximum(np.floor(center - radius - 2), 0).astype(int)
         box = tuple(slice(lo, int(hi)) for lo, hi in zip(low, center + radius + 3, strict=True))
-        grid = np.stack(np.mgrid[box], axis=-1)
+        grid = np.moveaxis(np.mgrid[box], 0, -1)
         distance = np.linalg.norm(grid - center, axis=-1)
         if i < 21:
             reference[box] |= distance <= radius
@@ -97,12 +106,12 @@ def time_computing(rng: np.random.Generator, n_cases: int, n_specks: int) -> flo
         result = evaluate_case(reference, p, SPACING_MM)
         counts.append((len(result.lesions), len(result.candidates)))
         works: dict[str, Callable[[], object]] = {
-            "bare cc3d over the thresholded volume": lambda p=p: cc3d.connected_components(p >= 0.1, connectivity=26),
-            "find the voxels p >= t, nothing else": lambda p=p: np.flatnonzero(p >= 0.1),
-            "evaluate_case": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM),
-            "evaluate_case, brats-mets-2023": lambda r=reference, p=p: evaluate_case(r, p, SPACING_MM, brats),
-            "three thresholds at once": lambda r=reference, p=p: evaluate_thresholds(
-                r, p, SPACING_MM, EvaluationRules(), (0.1, 0.3, 0.5)
+            "bare cc3d over the thresholded volume": partial(label_above, p),
+            "find the voxels p >= t, nothing else": partial(voxels_above, p),
+            "evaluate_case": partial(evaluate_case, reference, p, SPACING_MM),
+            "evaluate_case, brats-mets-2023": partial(evaluate_case, reference, p, SPACING_MM, brats),
+            "three thresholds at once": partial(
+                evaluate_thresholds, reference, p, SPACING_MM, EvaluationRules(), (0.1, 0.3, 0.5)
             ),
         }
         for name, work in works.items():

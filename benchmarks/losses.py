@@ -14,6 +14,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler's own messages
 
@@ -67,7 +68,7 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
         "bootstrap (eq. 2)": lambda: bootstrap(logits, target),
         "lopsided + masked Dice": lambda: dice(logits, target),
         "region-specific + CE": lambda: regions(logits, target),
-        **{f"inverse weighting, {k}": (lambda loss=v: loss(logits, target, weight)) for k, v in weighted.items()},
+        **{f"inverse weighting, {k}": partial(v, logits, target, weight) for k, v in weighted.items()},
     }
 
 

@@ -35,6 +35,7 @@ from nnunet_lopsided.evaluation.curves import average_precision, operating_point
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
+from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
@@ -111,7 +112,7 @@ class Arm:
         target: what a candidate that touches no label gets as soft target, see :func:`believed`; a number or a rule.
     """
 
-    dice: str = "full"
+    dice: DiceTerm = "full"
     alpha: float = 1.0
     beta: Callable[[float], float] = lambda done: 1.0
     judge: Callable[[Tensor, Tensor | None], Tensor] | None = None
@@ -211,7 +212,7 @@ def patches(
     chosen = []
     for k in range(BATCH):
         case = rng.integers(n_cases)
-        slices = np.arange(depth)
+        slices: np.ndarray = np.arange(depth)
         if k >= round(BATCH * 0.67):
             lesion = np.flatnonzero((targets[case] == 1).flatten(1).any(1).numpy())
             slices = lesion if len(lesion) else slices
@@ -345,7 +346,7 @@ def believed(
         lesion.append(bool(true.any()))
         t = {"q": value, "p": probability[i].ravel()[voxels], "truth": true.astype(np.float32)}
         beliefs[i].ravel()[voxels] = t[target] if isinstance(target, str) else target
-    about = {"rho": rho, "candidates": len(q), "lesions_among": sum(lesion), "believed": float(q.sum())}
+    about: dict[str, Any] = {"rho": rho, "candidates": len(q), "lesions_among": sum(lesion), "believed": float(q.sum())}
     return torch.from_numpy(beliefs), about
 
 
@@ -356,7 +357,8 @@ def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = Non
     whole = np.stack([c.label for c in cases(phantom, seed)]).astype(np.int16)
     gone = np.stack(hidden)
     targets = torch.from_numpy(np.where(gone, IGNORE if arm.ignored else 0, whole))
-    beliefs, about = None, {}
+    beliefs: Tensor | None = None
+    about: dict[str, Any] = {}
     if arm.finder is not None:
         probability = out_of_fold(arm.finder, images, targets, seed, f"{labels}_{seed}_{phantom}", kept)
         beliefs, about = believed(arm.target, probability, targets, whole)

@@ -19,13 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 
 from nnunet_lopsided.files.json import read_json, write_json
-from nnunet_lopsided.images import Geometry, Image, import_readers, read_image, write_image
+from nnunet_lopsided.files.parallel import import_readers
+from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.variants.writing import write_censored_variant
 
 GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -108,7 +111,7 @@ def time_censoring(root: Path, n_labels: int) -> None:
 
     def copy_with_nibabel() -> None:
         for case, label in cases.items():
-            image = nibabel.load(label)
+            image: Any = nibabel.load(label)
             nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine), copies / f"{case}.nii.gz")
 
     def copy() -> None:
@@ -155,11 +158,9 @@ def time_sharing(root: Path, n_cases: int) -> None:
             "nnUNetv2_move_plans_between_datasets", "-s", "501", "-t", str(number), "-sp", "nnUNetPlans", **environment
         )
         runs: dict[str, Callable[[], None]] = {
-            "lopsided-share": lambda number=number: command(
-                "lopsided-share", "-d", "501", "-o", str(number), "-np", "2"
-            ),
-            "nnUNetv2_preprocess": lambda number=number, environment=environment: command(
-                "nnUNetv2_preprocess", "-d", str(number), "-c", *MEASURED, "-np", "2", **environment
+            "lopsided-share": partial(command, "lopsided-share", "-d", "501", "-o", str(number), "-np", "2"),
+            "nnUNetv2_preprocess": partial(
+                command, "nnUNetv2_preprocess", "-d", str(number), "-c", *MEASURED, "-np", "2", **environment
             ),
         }
         for tool, run in runs.items():

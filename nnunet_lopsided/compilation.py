@@ -17,3 +17,9 @@ def uncompiled(function: Function) -> Function:
     """
     disable: Callable[..., Function] = torch.compiler.disable
     return disable(function, recursive=False)
+
+
+def never_compiled(function: Function) -> Function:
+    """A decorator: neither the function nor what it calls is compiled."""
+    disable: Callable[..., Function] = torch.compiler.disable
+    return disable(function)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+import math
 import struct
 import zlib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.natural import NATURAL_ENDINGS, read_natural
 from nnunet_lopsided.files.new_files import new_file
+from nnunet_lopsided.files.nifti import NIFTI_DATA, nifti_voxels
+from nnunet_lopsided.files.regular import check_regular
+from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spacing
 
-_TIFF = (".tif", ".tiff")
-_NIFTI_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _EMPTY_GZ = 18  # bytes of an empty .gz file at least
 _HEADER_MAX = 1 << 16  # of a NIfTI file with extensions, that we look at
-_NIFTI_DATA = 352  # where the voxels begin in a NIfTI-1 file without extensions
 
 
 @dataclass(frozen=True)
@@ -83,40 +84,59 @@ def difference(mine: Image | Header, theirs: Image | Header, tolerance: float = 
 
 
 def read_image(path: str | Path, colour: bool = False) -> Image:
-    """Read one 2D or 3D image with one value per voxel.
+    """Read one 2D or 3D image with one value per voxel, as nnU-Net's readers do.
 
-    TIFF carries no geometry: as in nnU-Net, ``NAME.json`` beside it may hold ``{"spacing": [z, y, x]}``; otherwise the
-    spacing is 1, as it is for PNG and BMP.
+    TIFF carries no geometry: as in nnU-Net, a JSON file beside it may hold ``{"spacing": [z, y, x]}`` (CASE.json for
+    an image CASE_0000.tif, NAME.json for any other; for nnU-Net's gt_segmentations it is looked for in the raw
+    dataset); otherwise the spacing is 1, and a warning says so. It is 1 for PNG and BMP.
 
     Args:
-        path: a file SimpleITK can read (.nii.gz, .nii, .mha, .nrrd, .png, .bmp) or a TIFF.
+        path: a file SimpleITK can read (.nii.gz, .nii, .mha, .nrrd), a PNG, BMP or TIFF.
         colour: accept several values per voxel (but in TIFF) and take their mean.
 
     Returns:
-        The image, in array order (z, y, x) or (y, x).
+        The image, in array order (z, y, x) or (y, x). Spacings are positive: where the file has a negative one, the
+        direction is turned, as SimpleITK does.
 
     Raises:
         InputError: the file is missing, unreadable, damaged, or not 2D or 3D with one value per voxel.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"image not found: {path}")
-    if path.suffix.lower() in _TIFF:
-        return _read_tiff(path)
+    check_regular(path, "image")
     try:
-        array, itk = _read_nifti_gz(path) or _read_with_itk(path)
+        array, geometry = _read(path)
+    except MemoryError:
+        raise InputError(_no_memory(path)) from None
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"cannot read image {path}: {reason}") from error
-    if colour and array.ndim == itk.GetDimension() + 1:
+        raise InputError(_reason(path, error)) from error
+    except OSError as error:
+        raise InputError(f"cannot read image {path}: {error.strerror or error}") from error
+    if colour and array.ndim == len(geometry.spacing_mm) + 1:
         array = array.mean(axis=-1, dtype=np.float32)
-    if array.ndim != itk.GetDimension() or array.ndim not in (2, 3):
+    if array.ndim == len(geometry.spacing_mm) + 1:
+        raise InputError(_several_values(path, array.shape[-1]))
+    if array.ndim != len(geometry.spacing_mm) or array.ndim not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
-    return Image(array, Geometry(tuple(itk.GetSpacing()[::-1]), tuple(itk.GetOrigin()), tuple(itk.GetDirection())))
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: expected real numbers, found complex ones")
+    _check_geometry(geometry, path)
+    return Image(array, geometry)
+
+
+def _read(path: Path) -> tuple[NDArray[np.generic], Geometry]:
+    ending = path.suffix.lower()
+    if ending in TIFF_ENDINGS:
+        array, spacing = read_tiff(path)
+        return array, _plain_geometry(spacing)
+    if ending in NATURAL_ENDINGS:
+        return read_natural(path), _plain_geometry((1.0, 1.0))
+    array, itk = _read_nifti_gz(path) or _read_with_itk(path)
+    return array, _geometry(itk)
 
 
 def read_header(path: str | Path, colour: bool = False) -> Header:
-    """Shape and geometry as :func:`read_image` would find them, without reading the values (TIFF: reading them).
+    """Shape and geometry as :func:`read_image` would find them, without reading the values (TIFF, PNG and BMP: reading
+    them).
 
     Args:
         path: a file :func:`read_image` can read.
@@ -125,25 +145,37 @@ def read_header(path: str | Path, colour: bool = False) -> Header:
     Raises:
         InputError: the file is missing, its header unreadable, or it is not 2D or 3D with one value per voxel.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"image not found: {path}")
-    if path.suffix.lower() in _TIFF:
-        image = _read_tiff(path)
+    if path.suffix.lower() in (*TIFF_ENDINGS, *NATURAL_ENDINGS):
+        image = read_image(path, colour)
         return Header(image.array.shape, image.geometry)
+    check_regular(path, "image")
+    sitk = _simpleitk()
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
+        reader.SetFileName(str(path))
         reader.ReadImageInformation()
+    except MemoryError:
+        raise InputError(_no_memory(path)) from None
     except RuntimeError as error:
-        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
+        raise InputError(_reason(path, error)) from error
+    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{path}: expected real numbers, found complex ones")
     shape = tuple(int(n) for n in reader.GetSize()[::-1])
-    if (reader.GetNumberOfComponents() != 1 and not colour) or len(shape) not in (2, 3):
+    if reader.GetNumberOfComponents() != 1 and not colour:
+        raise InputError(_several_values(path, reader.GetNumberOfComponents()))
+    if len(shape) not in (2, 3):
         raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {shape}")
-    geometry = Geometry(tuple(reader.GetSpacing()[::-1]), tuple(reader.GetOrigin()), tuple(reader.GetDirection()))
+    geometry = _geometry(reader)
+    _check_geometry(geometry, path)
     return Header(shape, geometry)
+
+
+def _several_values(path: Path, n: int) -> str:
+    return (
+        f"{path}: expected a 2D or 3D image with one value per voxel, found {n} values per voxel: colours, or layers "
+        "of overlapping segments"
+    )
 
 
 def write_image(path: str | Path, image: Image) -> None:
@@ -156,29 +188,37 @@ def write_image(path: str | Path, image: Image) -> None:
         image: what to write.
 
     Raises:
+        InputError: the format has no images of so many axes.
         OSError: it could not be written, for example because the disk is full.
     """
-    import SimpleITK as sitk
-
-    path = Path(path)
+    path, ending = Path(path), Path(path).suffix.lower()
+    if ending in NATURAL_ENDINGS and image.array.ndim != 2:
+        raise InputError(f"cannot write {path}: expected a 2D image for {ending}, found shape {image.array.shape}")
+    if ending in TIFF_ENDINGS and image.array.ndim == 3:
+        write_tiff_spacing(path, image.geometry.spacing_mm)  # first: no image is ever without it
     with new_file(path) as unfinished:
-        if path.suffix.lower() in _TIFF:
+        if ending in TIFF_ENDINGS:
             import tifffile
 
             tifffile.imwrite(unfinished, image.array, compression="zlib", photometric="minisblack")
-        else:
-            itk = sitk.GetImageFromArray(image.array)
-            itk.SetSpacing(image.geometry.spacing_mm[::-1])
-            itk.SetOrigin(image.geometry.origin_mm)
-            itk.SetDirection(image.geometry.direction)
-            try:
-                sitk.WriteImage(itk, str(unfinished), useCompression=True)
-            except RuntimeError as error:
-                raise OSError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
-            _check_written(unfinished, path, image.array.nbytes)
-    if path.suffix.lower() in _TIFF and image.array.ndim == 3:
-        with new_file(_spacing_file(path)) as unfinished:
-            unfinished.write_text(json.dumps({"spacing": list(image.geometry.spacing_mm)}))
+            return
+        sitk = _simpleitk()
+        itk = sitk.GetImageFromArray(image.array)
+        itk.SetSpacing(image.geometry.spacing_mm[::-1])
+        itk.SetOrigin(image.geometry.origin_mm)
+        itk.SetDirection(image.geometry.direction)
+        try:
+            sitk.WriteImage(itk, str(unfinished), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(f"cannot write {path}: {str(error).strip().splitlines()[-1]}") from error
+        _check_written(unfinished, path, image.array.nbytes)
+
+
+def _simpleitk() -> ModuleType:
+    """SimpleITK without its warnings, which fill screens; what matters raises, or is checked here."""
+    sitk = import_module("SimpleITK")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    return sitk
 
 
 def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
@@ -187,13 +227,12 @@ def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
     SimpleITK decompresses twice as fast as Python, but reads what is missing as zeros and NaN as 0, without a word. The
     checksum at the end of the file tells.
     """
-    import SimpleITK as sitk
-
     if not path.name.lower().endswith(".nii.gz") or path.stat().st_size < _EMPTY_GZ:
         return None
+    sitk = _simpleitk()
     try:
         itk = sitk.ReadImage(str(path))
-    except RuntimeError:
+    except (RuntimeError, MemoryError):  # a damaged header may announce anything; the slow way checks it first
         return None
     array = sitk.GetArrayFromImage(itk)
     with path.open("rb") as file:
@@ -201,7 +240,7 @@ def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
         file.seek(-8, 2)
         checksum, size = struct.unpack("<2I", file.read(8))
     n_header = (size - array.nbytes) % 2**32
-    if not _NIFTI_DATA <= n_header <= _HEADER_MAX:
+    if not NIFTI_DATA <= n_header <= _HEADER_MAX:
         return None
     try:
         header = zlib.decompressobj(31).decompress(start, n_header)
@@ -213,9 +252,8 @@ def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
 
 def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
     """Voxels and header; those of NIfTI files are checked."""
-    import SimpleITK as sitk
-
-    stored = _nifti_voxels(path)
+    sitk = _simpleitk()
+    stored = nifti_voxels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
     if stored is None:
         itk = sitk.ReadImage(str(path))
         return sitk.GetArrayFromImage(itk), itk
@@ -225,38 +263,37 @@ def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
     return stored, reader
 
 
-def _decompressed(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read image {path}: the compressed file is damaged: {error}") from error
+def _geometry(itk: Any) -> Geometry:
+    """Of an image or a reader of SimpleITK; the reader has negative spacings as they stand in the file."""
+    spacing, direction = np.array(itk.GetSpacing()), np.array(itk.GetDirection())
+    signs = np.where(spacing < 0, -1.0, 1.0)
+    turned = direction.reshape(len(spacing), -1) * signs if np.any(signs < 0) else direction
+    return Geometry(
+        tuple((spacing * signs)[::-1].tolist()), tuple(map(float, itk.GetOrigin())), tuple(turned.ravel().tolist())
+    )
 
 
-def _nifti_voxels(path: Path) -> NDArray[np.generic] | None:
-    """The voxels of a NIfTI-1 file, checked by its checksum and length; None where SimpleITK has to interpret them."""
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return None
-    content = _decompressed(path) if name.endswith(".gz") else path.read_bytes()
-    if len(content) < _NIFTI_DATA:
-        raise InputError(f"cannot read image {path}: expected a NIfTI file, found {len(content)} bytes")
-    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", content)[0] == 348), None)
-    if order is None or content[344:348] != b"n+1\0":
-        return None
-    n_axes, *sizes = struct.unpack_from(f"{order}8h", content, 40)
-    (kind,) = struct.unpack_from(f"{order}h", content, 70)
-    begin, slope, intercept = struct.unpack_from(f"{order}3f", content, 108)
-    scaled = slope not in (0, 1) or (slope and intercept)
-    if kind not in _NIFTI_TYPES or scaled or n_axes not in (2, 3) or min(sizes[:n_axes]) < 1:
-        return None
-    voxel_type, shape = np.dtype(order + _NIFTI_TYPES[kind]), tuple(sizes[:n_axes])[::-1]
-    n_bytes = int(np.prod(shape)) * voxel_type.itemsize
-    if len(content) < int(begin) + n_bytes:
-        raise InputError(
-            f"cannot read image {path}: expected {int(begin) + n_bytes} bytes for shape {shape}, found {len(content)}"
-        )
-    array = np.frombuffer(content, voxel_type, int(np.prod(shape)), int(begin)).reshape(shape)
-    return array.astype(voxel_type.newbyteorder("="))  # a copy that may be written to
+def _plain_geometry(spacing: tuple[float, ...]) -> Geometry:
+    n = len(spacing)
+    return Geometry(spacing, (0.0,) * n, tuple(np.eye(n).ravel().tolist()))
+
+
+def _check_geometry(geometry: Geometry, path: Path) -> None:
+    if not all(math.isfinite(size) and size > 0 for size in geometry.spacing_mm):
+        raise InputError(f"{path}: expected positive voxel sizes, found {_short(geometry.spacing_mm)}")
+    if not all(map(math.isfinite, (*geometry.origin_mm, *geometry.direction))):
+        raise InputError(f"{path}: expected a finite origin and direction, found {_short(geometry.origin_mm)}")
+
+
+def _no_memory(path: Path) -> str:
+    return f"cannot read image {path}: not enough memory; work on fewer cases at the same time (-np)"
+
+
+def _reason(path: Path, error: RuntimeError) -> str:
+    text = str(error).strip()
+    if "bad_alloc" in text or "allocate memory" in text or "Failed to allocate" in text:
+        return _no_memory(path)
+    return f"cannot read image {path}: {text.splitlines()[-1] if text else type(error).__name__}"
 
 
 def _check_written(unfinished: Path, path: Path, n_bytes: int) -> None:
@@ -267,34 +304,8 @@ def _check_written(unfinished: Path, path: Path, n_bytes: int) -> None:
             if path.suffix.lower() == ".gz" and size > 4:
                 file.seek(-4, 2)
                 (size,) = struct.unpack("<I", file.read())
-        if size != (_NIFTI_DATA + n_bytes) % 2**32:
+        if size != (NIFTI_DATA + n_bytes) % 2**32:
             raise OSError(f"cannot write {path}: the file is not complete; is the disk full?")
-
-
-def _read_tiff(path: Path) -> Image:
-    import tifffile
-
-    try:
-        array = tifffile.imread(path)
-    except (tifffile.TiffFileError, ValueError, OSError) as error:
-        raise InputError(f"cannot read image {path}: {error}") from error
-    if array.ndim not in (2, 3):
-        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found shape {array.shape}")
-    spacing = (1.0,) * array.ndim
-    if array.ndim == 3 and _spacing_file(path).is_file():
-        spacing = _read_spacing(_spacing_file(path))
-    return Image(array, Geometry(spacing, (0.0,) * array.ndim, tuple(np.eye(array.ndim).ravel().tolist())))
-
-
-def _read_spacing(path: Path) -> tuple[float, ...]:
-    spacing = read_json(path, {"spacing": [float]})["spacing"]
-    if len(spacing) != 3:
-        raise InputError(f"{path}: spacing: expected 3 numbers, found {len(spacing)}")
-    return tuple(map(float, spacing))
-
-
-def _spacing_file(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def _short(values: tuple[float, ...]) -> str:

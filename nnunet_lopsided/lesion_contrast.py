@@ -89,7 +89,8 @@ def _shell(inside: NDArray[np.int64], lesions: Lesions, i: int, labelled: NDArra
     mask[tuple(c - a for c, a in zip(np.unravel_index(inside, lesions.shape), low, strict=True))] = True
     near = ndimage.distance_transform_edt(~mask, sampling=spacing) <= radius + 1e-6
     at = np.nonzero(near & ~labelled[box])
-    return np.ravel_multi_index(tuple(c + a for c, a in zip(at, low, strict=True)), lesions.shape)
+    shell: NDArray[np.int64] = np.ravel_multi_index(tuple(c + a for c, a in zip(at, low, strict=True)), lesions.shape)
+    return shell
 
 
 def _mean(channel: NDArray[np.generic], flat: NDArray[np.int64]) -> float:

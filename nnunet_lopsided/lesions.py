@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
-# Along how many axes at once neighbours may differ.
-_LARGEST_STEP = {4: 1, 8: 2, 6: 1, 18: 2, 26: 3}
-# Runs per voxel of the bounding box below which joining runs is the faster way.
-_FEW_RUNS = 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lesions:
     """The connected components of one mask, stored sparsely: its foreground voxels and the component of each.
 
@@ -49,7 +41,8 @@ class Lesions:
     @property
     def volume_mm3(self) -> NDArray[np.float64]:
         """Volume per component in mm3 (area in mm2 for 2D masks), shape (K,)."""
-        return self.n_voxels * np.float64(np.prod(self.spacing_mm))
+        volumes: NDArray[np.float64] = self.n_voxels * np.float64(np.prod(self.spacing_mm))
+        return volumes
 
     @property
     def diameter_mm(self) -> NDArray[np.float64]:
@@ -59,11 +52,13 @@ class Lesions:
     @property
     def centroids_mm(self) -> NDArray[np.float64]:
         """Centroids in mm along the array axes, measured from the centre of voxel 0; shape (K, ndim)."""
-        return self.centroids * np.asarray(self.spacing_mm)
+        in_mm: NDArray[np.float64] = self.centroids * np.asarray(self.spacing_mm)
+        return in_mm
 
     def voxel_coordinates(self) -> NDArray[np.int64]:
         """Array index of every foreground voxel, shape (n, ndim)."""
-        return np.stack(np.unravel_index(self.voxels, self.shape), axis=1).astype(np.int64, copy=False)
+        coordinates: tuple[NDArray[np.int64], ...] = np.unravel_index(self.voxels, self.shape)
+        return np.stack(coordinates, axis=1).astype(np.int64, copy=False)
 
     def instances(self) -> NDArray[np.int32]:
         """Dense instance map: 0 is background, 1..K the components; shape ``shape``."""
@@ -75,67 +70,36 @@ class Lesions:
         """Flat voxel indices of the components with these ids (1..K)."""
         wanted = np.zeros(len(self) + 1, bool)
         wanted[np.asarray(ids, np.int64)] = True
-        return self.voxels[wanted[self.voxel_ids]]
+        selected: NDArray[np.int64] = self.voxels[wanted[self.voxel_ids]]
+        return selected
 
 
 def equivalent_diameter_mm(volume_mm3: NDArray[np.floating], ndim: int) -> NDArray[np.float64]:
     """Diameter in mm of spheres of these volumes (``ndim`` 2: of circles of these areas)."""
-    return 2.0 * np.sqrt(volume_mm3 / np.pi) if ndim == 2 else np.cbrt(6.0 * volume_mm3 / np.pi)
+    volumes = volume_mm3.astype(np.float64, copy=False)
+    diameters: NDArray[np.float64] = 2.0 * np.sqrt(volumes / np.pi) if ndim == 2 else np.cbrt(6.0 * volumes / np.pi)
+    return diameters
 
 
-def _component_of_voxels(
-    coordinates: tuple[NDArray[np.int64], ...], shape: tuple[int, ...], connectivity: int
-) -> NDArray[np.integer]:
+def _component_of_voxels(coordinates: tuple[NDArray[np.int64], ...], connectivity: int) -> NDArray[np.integer]:
     """A component number for each foreground voxel, given in C order; the numbers are in no particular order.
 
-    Voxels that follow each other along the last axis form a run. Where runs are few, they are joined as a graph, which
-    is ten times as fast as labelling the volume around a patient's lesions; cc3d labels masks that are full of them.
+    Only the bounding box of the foreground is labelled, so that a volume of mostly background costs little memory.
     """
-    # A border of background everywhere: an index shifted by one neighbour never wraps around into another row.
-    padded = [size + 2 for size in shape]
-    steps = [int(np.prod(padded[axis + 1 :])) for axis in range(len(shape))]
-    at = np.zeros(len(coordinates[0]), np.int64)
-    for axis, step in enumerate(steps):
-        at += (coordinates[axis] + 1) * step
-    begins = np.flatnonzero(np.diff(at, prepend=-2) != 1)
-    n_voxels = np.diff(begins, append=len(at))
     low = [int(c.min()) for c in coordinates]
-    box = [int(c.max()) + 1 - lo for c, lo in zip(coordinates, low, strict=True)]
-    if len(begins) > _FEW_RUNS * np.prod(box):
-        # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill one of odd sides.
-        cropped = np.zeros([side + 1 for side in box], bool)
-        inside = tuple(c - lo for c, lo in zip(coordinates, low, strict=True))
-        cropped[inside] = True
-        return cc3d.connected_components(cropped, connectivity=connectivity)[inside]
-    edges = _touching_runs(at[begins], at[begins] + n_voxels - 1, steps, connectivity)
-    return np.repeat(connected_components(edges, directed=False)[1], n_voxels)
-
-
-def _touching_runs(
-    first: NDArray[np.int64], last: NDArray[np.int64], steps: Sequence[int], connectivity: int
-) -> coo_array:
-    """Which runs (their first and last flat index, ascending) touch runs of neighbouring rows, as a graph."""
-    n, one, other = len(first), [np.arange(0)], [np.arange(0)]
-    for offset in itertools.product((-1, 0, 1), repeat=len(steps) - 1):
-        n_axes = np.count_nonzero(offset)
-        if offset <= (0,) * len(offset) or n_axes > _LARGEST_STEP[connectivity]:
-            continue  # rows that do not touch, or the same two rows the other way round
-        shift = sum(o * step for o, step in zip(offset, steps[:-1], strict=True))
-        reach = int(n_axes < _LARGEST_STEP[connectivity])  # whether a step along the last axis may come on top
-        begin = np.searchsorted(last, first + shift - reach)
-        n_touching = np.maximum(np.searchsorted(first, last + shift + reach, side="right") - begin, 0)
-        one.append(np.repeat(np.arange(n), n_touching))
-        within = np.arange(n_touching.sum()) - np.repeat(np.cumsum(n_touching) - n_touching, n_touching)
-        other.append(np.repeat(begin, n_touching) + within)
-    pairs = np.concatenate(one), np.concatenate(other)
-    return coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(n, n))
+    # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill one of odd sides.
+    box = np.zeros([int(c.max()) + 2 - start for c, start in zip(coordinates, low, strict=True)], bool)
+    inside = tuple(c - start for c, start in zip(coordinates, low, strict=True))
+    box[inside] = True
+    labelled: NDArray[np.integer] = cc3d.connected_components(box, connectivity=connectivity)
+    return labelled[inside]
 
 
 def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connectivity: int | None = None) -> Lesions:
     """Connected components of the nonzero voxels of a 2D or 3D mask.
 
-    The cost is one pass over the mask to find its foreground plus work in proportion to the foreground. An empty mask
-    gives zero lesions.
+    The cost is one pass over the mask to find its foreground, and cc3d's over the foreground's bounding box. An empty
+    mask gives zero lesions.
 
     Args:
         label: mask or label map, shape (z, y, x) or (y, x); every nonzero (or True) voxel is foreground.
@@ -172,16 +136,16 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
     voxels = np.flatnonzero(label if label.dtype == bool else label != 0)  # bool is several times as fast
     if len(voxels) == 0:
         return Lesions(
-            label.shape,
-            spacing,
-            voxels,
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int64),
-            np.zeros((0, label.ndim)),
-            np.zeros((0, label.ndim, 2), np.int64),
+            shape=label.shape,
+            spacing_mm=spacing,
+            voxels=voxels,
+            voxel_ids=np.zeros(0, np.int32),
+            n_voxels=np.zeros(0, np.int64),
+            centroids=np.zeros((0, label.ndim)),
+            boxes=np.zeros((0, label.ndim, 2), np.int64),
         )
     coordinates = np.unravel_index(voxels, label.shape)
-    raw_ids = _component_of_voxels(coordinates, label.shape, connectivity)
+    raw_ids = _component_of_voxels(coordinates, connectivity)
 
     # Whatever the numbering so far: number components by their first voxel.
     _, first, compact = np.unique(raw_ids, return_index=True, return_inverse=True)
@@ -274,4 +238,12 @@ def _described(
         np.minimum.at(lows, voxel_ids, c)
         np.maximum.at(highs, voxel_ids, c + 1)
         boxes[:, axis, 0], boxes[:, axis, 1] = lows[1:], highs[1:]
-    return Lesions(shape, spacing_mm, voxels, voxel_ids, n_voxels, centroids, boxes)
+    return Lesions(
+        shape=shape,
+        spacing_mm=spacing_mm,
+        voxels=voxels,
+        voxel_ids=voxel_ids,
+        n_voxels=n_voxels,
+        centroids=centroids,
+        boxes=boxes,
+    )

@@ -41,7 +41,8 @@ class Browser:
         )
         os.close(to_browser)
         os.close(from_browser)
-        self._numbers, self._pending, self._events, self._session = itertools.count(1), b"", [], None
+        self._numbers, self._pending, self._session = itertools.count(1), b"", None
+        self._events: list[dict[str, Any]] = []
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]

@@ -1,7 +1,7 @@
 """Put the mistakes of mutations.toml into a copy of the repository, one at a time: which ones does no test notice?
 
     python tests/mutate.py              # all of them
-    python tests/mutate.py bold speed   # those whose name contains one of the words
+    python tests/mutate.py curve Dice   # those whose name contains one of the words
 
 The working tree stays as it is. Exit code 0: every mistake was noticed; 1: at least one was not; 2: the list is wrong.
 """
@@ -70,7 +70,7 @@ def read_mutations(path: Path = LIST) -> list[Mutation]:
     Raises:
         BadList: an entry lacks a key or has one too many, two have one name, or a test does not exist.
     """
-    mutations = []
+    mutations: list[Mutation] = []
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["mutation"]:
         if entry.keys() != {"name", "file", "old", "new", "tests"}:
             raise BadList(f"{entry.get('name', entry)}: must have name, file, old, new, tests, has {', '.join(entry)}")

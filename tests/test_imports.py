@@ -84,3 +84,15 @@ def test_what_the_layout_of_nnunet_costs() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
+
+
+def test_tests_lie_where_their_modules_lie() -> None:
+    """A test with the name of a module is in the folder of one; a name of its own is for what tests several."""
+    package, tests = REPOSITORY / "nnunet_lopsided", REPOSITORY / "tests"
+    modules = {path.relative_to(package).with_suffix("").as_posix() for path in package.rglob("*.py")}
+    names = {module.rpartition("/")[2] for module in modules}
+    tested = [
+        path.relative_to(tests).with_name(path.stem.removeprefix("test_")).as_posix()
+        for path in tests.rglob("test_*.py")
+    ]
+    assert [test for test in tested if test.rpartition("/")[2] in names and test not in modules] == []

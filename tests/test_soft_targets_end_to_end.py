@@ -80,7 +80,7 @@ def write_beliefs(root: Path) -> None:
     n_hidden = {}
     for path in sorted(whole.glob("*.nii.gz")):
         label, censored = read_image(path), read_image(raw / "Dataset711_PhantomCensored" / "labelsTr" / path.name)
-        hidden = ((label.array > 0) & (censored.array == 0)).astype(np.float32)
+        hidden = (np.not_equal(label.array, 0) & np.equal(censored.array, 0)).astype(np.float32)
         n_hidden[path.name] = np.count_nonzero(hidden)
         write_image(root / "beliefs711" / path.name, Image(hidden, label.geometry))
     assert all(n_hidden[f"phantom_00{i}.nii.gz"] for i in (0, 1)), "lesions of the training cases"

@@ -7,12 +7,14 @@ import logging
 import math
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nnunet_lopsided.compilation import uncompiled
 from nnunet_lopsided.errors import InputError, refuse
 
 with warnings.catch_warnings():
@@ -20,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
     from segmentation_models_pytorch import DeepLabV3, DeepLabV3Plus
     from segmentation_models_pytorch.encoders import get_encoder
-    from timm.layers import BatchNormAct2d, GroupNormAct
+    from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 
 NETWORK_CLASS_NAME = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
@@ -135,7 +137,8 @@ class DeepLabV3For25D(nn.Module):
         network.segmentation_head = nn.Sequential(OrderedDict(head))
         self.network = _with_group_norm(network)
         # Weights from elsewhere, as of nnU-Net's -pretrained_weights, are not to be replaced by the encoder's.
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "encoder_weights", None))
+        after_loading: Callable[[Callable[..., None]], object] = self.register_load_state_dict_post_hook
+        after_loading(lambda module, _: setattr(module, "encoder_weights", None))
 
     def forward(self, volume: Tensor) -> Tensor:
         """Logits (B, K, D, H, W) of a volume (B, C, D, H, W); (B, K, 1, H, W) if ``centre_slice_only``."""
@@ -151,7 +154,7 @@ class DeepLabV3For25D(nn.Module):
 
     # Chunks and empty stacks depend on data and device; the 2D network itself is compiled all the same. Each function
     # on the way to it must say so: what a function left out calls is compiled.
-    @torch.compiler.disable(recursive=False)
+    @uncompiled
     def _predict_volume(self, padded: Tensor) -> Tensor:
         """Logits of a volume that has n_slices // 2 slices of zeros at either end."""
         left, right, top, bottom = self._in_plane_padding(padded)
@@ -166,7 +169,7 @@ class DeepLabV3For25D(nn.Module):
         logits[inner] = computed
         return logits
 
-    @torch.compiler.disable(recursive=False)
+    @uncompiled
     def _in_plane_padding(self, padded: Tensor) -> tuple[int, int, int, int]:
         """Columns left and right, rows above and below that are not computed, as ``functional.pad`` takes them."""
         if self.training or self.padding_beyond is None:
@@ -182,7 +185,7 @@ class DeepLabV3For25D(nn.Module):
             return (0, 0, 0, 0)
         return left, right, top, bottom
 
-    @torch.compiler.disable(recursive=False)
+    @uncompiled
     def _predict_slices(self, padded: Tensor, empty_too: bool) -> tuple[Tensor, Tensor]:
         """:meth:`_predict_volume` of all that it is given, and the logits of the last stack computed, (B, K, H, W): an
         empty one if ``empty_too``.
@@ -214,7 +217,7 @@ class DeepLabV3For25D(nn.Module):
                     raise
                 size = -(-size // 2)
                 continue
-            chunks.append(logits.unflatten(0, (len(chosen), -1)))
+            chunks.append(logits.reshape(len(chosen), -1, *logits.shape[1:]))
             start += size
         logits = torch.cat(chunks)
         last = logits[-1]
@@ -222,7 +225,7 @@ class DeepLabV3For25D(nn.Module):
             logits = logits[torch.tensor(source, device=logits.device)]
         return logits.permute(1, 2, 0, 3, 4), last
 
-    @torch.compiler.disable(recursive=False)
+    @uncompiled
     def _empty_stacks(self, filled: list[bool]) -> list[bool]:
         """For every slice whether it gets the logits of an empty stack.
 
@@ -244,7 +247,8 @@ class DeepLabV3For25D(nn.Module):
             stack = functional.pad(stack, (0, extra[1], 0, extra[0]))
         if stack.device.type == "cpu":  # about half the time there
             stack = stack.contiguous(memory_format=torch.channels_last)
-        return self.network(stack)[..., :height, :width]
+        logits: Tensor = self.network(stack)
+        return logits[..., :height, :width]
 
     def _slices_that_fit(self, volume: Tensor) -> int:
         budget = _CPU_BUDGET
@@ -254,7 +258,7 @@ class DeepLabV3For25D(nn.Module):
             budget = (free + unused) // 2
         per_slice = volume.shape[0] * volume.shape[-2] * volume.shape[-1] * _BYTES_PER_VOXEL
         fitting = int(min(max(budget // per_slice, 1), _LARGEST_PASS))
-        return 2 ** int(math.log2(fitting))  # the same for every window, though free memory varies a little
+        return 1 << int(math.log2(fitting))  # the same for every window, though free memory varies a little
 
     def load_pretrained_encoder(self) -> None:
         """Replace the encoder's random weights by those that ``encoder_weights`` names; without a name do nothing.

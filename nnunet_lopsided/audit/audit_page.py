@@ -70,6 +70,7 @@ def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[Candi
         miss_rates=_miss_rates(record),
         in_any=_in_any(record),
         outside=_outside(record),
+        detector=None if record["detector"]["sensitivity"] is None else record["detector"],
         ranked_by=_RANKED_BY[record["ranked_by"]],
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
         likeness=_likeness(record),

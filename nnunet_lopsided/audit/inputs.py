@@ -23,7 +23,7 @@ from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case
 from nnunet_lopsided.nnunet.splitting import read_splits
-from nnunet_lopsided.running import last_line, run_logged
+from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 CHECKPOINT = "checkpoint_final.pth"
 # How many times images are magnified for further predictions of every model.
@@ -289,9 +289,11 @@ def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
         tqdm(total=1, desc=f"fold {fold}: {' '.join(command)}", bar_format="{desc} {elapsed}", disable=None) as bar,
     ):
         log = Path(logs) / "validation.log"
-        if run_logged(command, log, {}, bar.refresh) != 0:
+        code = run_logged(command, log, {}, bar.refresh)
+        if code != 0:
+            why = why_it_failed(code, last_line(log), "set nnUNet_n_proc_DA and nnUNet_def_n_proc to fewer processes")
             raise InputError(
-                f"fold {fold}: {' '.join(command)} failed, so there are no probabilities in {folder}: {last_line(log)}"
+                f"fold {fold}: {' '.join(command)} failed, so there are no probabilities in {folder}: {why}"
             )
 
 

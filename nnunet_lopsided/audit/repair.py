@@ -107,7 +107,8 @@ def write_repaired_variant(
             dataset, training, folder, final, labels=labels if ignore is None else {**labels, "ignore": ignore}
         )
         _write_changes(folder / LESIONS_FILE, changes)
-        write_json(folder / REPAIR_FILE, _record(dataset, audit, decisions, changes, unsure, ignore))
+        record = _record(dataset, audit, decisions, changes, unsure, ignore)
+        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps else {}))
     empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
     notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
     return RepairedVariant(

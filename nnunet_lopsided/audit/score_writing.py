@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class ScoredAudit:
         name: by which tables call it.
         lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
         n_not_in_truth: annotated lesions of which no voxel is lesion in the truth.
+        n_in_truth: lesions of the truth in the audited cases, missed or annotated.
         rankings: its own, those by mean and by highest probability, and the random order.
     """
 
@@ -54,7 +55,29 @@ class ScoredAudit:
     name: str
     lesion: NDArray[np.int64]
     n_not_in_truth: int
+    n_in_truth: int
     rankings: tuple[RankingScore, ...]
+
+    @property
+    def n_missed(self) -> int:
+        """Lesions of the truth that are not annotated."""
+        return self.rankings[0].n_missed
+
+    @property
+    def true_miss_rate(self) -> float | None:
+        """Missed share of the lesions of the truth, within [0, 1]; None without any."""
+        return self.n_missed / self.n_in_truth if self.n_in_truth else None
+
+
+class _Matched(NamedTuple):
+    """A case: its lesions in the truth, missed and disputed ones, and the missed lesion of each of its candidates, by
+    number from 1; 0: none.
+    """
+
+    n_in_truth: int
+    n_missed: int
+    n_disputed: int
+    lesion_of_candidate: NDArray[np.int64]
 
 
 def score_audits(
@@ -114,8 +137,7 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
     for place, candidate in enumerate(audit.candidates):
         by_case.setdefault(candidate.case, []).append(place)
 
-    def matched(case: str) -> tuple[int, int, NDArray[np.int64]]:
-        """Missed and disputed lesions of a case, and that of each of its candidates, by number (from 1; 0: none)."""
+    def matched(case: str) -> _Matched:
         if case not in whole:
             raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
         path, label = _label(whole[case]), _label(annotated[case])
@@ -129,9 +151,10 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         missed, disputed = (
             _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
         )
+        n_in_truth = len(find_lesions(lesion_masks[0], full.geometry.spacing_mm, rules.connectivity))
         places = by_case.get(case, [])
         if not places:
-            return len(missed), len(disputed), np.zeros(0, np.int64)
+            return _Matched(n_in_truth, len(missed), len(disputed), np.zeros(0, np.int64))
         numbers = audit.read_map(case, label, part, dataset.file_ending)
         flat = numbers.array.reshape(-1)
         voxels = np.flatnonzero(flat)
@@ -145,16 +168,17 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         own = voxels[table[flat[voxels]] > 0]
         candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
         rank = np.array([audit.candidates[place].rank for place in places], np.float64)
-        return len(missed), len(disputed), match(missed, candidates, -rank, rules).lesion_of_candidate
+        of_candidate = match(missed, candidates, -rank, rules).lesion_of_candidate
+        return _Matched(n_in_truth, len(missed), len(disputed), of_candidate)
 
     lesion = np.zeros(len(audit.candidates), np.int64)
-    n_missed = n_disputed = 0
+    n_missed = 0
     cases = sorted(audit.record.label_digests)
-    for case, (n, n_other, found) in zip(cases, for_each(matched, cases, n_workers, f"scoring {name}"), strict=True):
-        places = by_case.get(case, [])
-        lesion[places] = np.where(found > 0, found + n_missed, 0)
-        n_missed += n
-        n_disputed += n_other
+    of_cases = for_each(matched, cases, n_workers, f"scoring {name}")
+    for case, of_case in zip(cases, of_cases, strict=True):
+        of_candidate = of_case.lesion_of_candidate
+        lesion[by_case.get(case, [])] = np.where(of_candidate > 0, of_candidate + n_missed, 0)
+        n_missed += of_case.n_missed
     # By rank, not by score: equal scores have an order too, and a score may be cut off at 1.
     descending = -np.arange(len(lesion), dtype=np.float64)
     rankings = [score_ranking(f"{name}, its ranking", lesion, descending, n_missed)]
@@ -166,7 +190,8 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         audit=audit,
         name=name,
         lesion=lesion,
-        n_not_in_truth=n_disputed,
+        n_not_in_truth=sum(of_case.n_disputed for of_case in of_cases),
+        n_in_truth=sum(of_case.n_in_truth for of_case in of_cases),
         rankings=(*rankings, random_order(lesion, n_missed)),
     )
 
@@ -211,6 +236,15 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         "missed_lesions": n_missed,
         "annotated_lesions_not_in_truth": scored[0].n_not_in_truth,
         "estimated_miss_rate": scored[0].audit.record.miss_rate,
+        "miss_rates": [
+            {
+                "name": s.name,
+                "estimated": s.audit.record.estimate,
+                "withheld": s.audit.record.withheld or None,
+                "true": s.true_miss_rate,
+            }
+            for s in scored
+        ],
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
     files = (SCORE_FILE, SCORE_TABLE, SCORE_PICTURE)
@@ -250,7 +284,15 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
         for n in reviewed_numbers(n_missed):
             after = ranking.after(n)
             lines.append(f"  first {n:>5}: precision {number(after.precision)}, found {number(after.found)}")
+    lines += [_rates(s) for s in scored if s.true_miss_rate is not None]
     return "\n".join(lines)
+
+
+def _rates(scored: ScoredAudit) -> str:
+    record = scored.audit.record
+    without = "withheld" if record.withheld else "undefined"
+    estimate = without if record.estimate is None else number(record.estimate)
+    return f"{scored.name}: miss rate estimated {estimate}, true {number(scored.true_miss_rate)}"
 
 
 def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None = None) -> Decisions:

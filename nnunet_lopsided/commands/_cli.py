@@ -35,6 +35,9 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     except OSError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
+    except MemoryError:
+        print(f"{parser.prog}: error: not enough memory; work on less at the same time", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
         return 130

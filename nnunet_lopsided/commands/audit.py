@@ -183,15 +183,9 @@ def _report(audit: Audit, name: str, folder: Path) -> None:
         f"{len(audit.candidates) - audit.n_fainter} candidates{fainter} in {len(audit.inputs.cases)} cases, which have "
         f"{audit.n_annotated} annotated lesions"
     )
-    detector = audit.detector
-    if detector.sensitivity is not None and detector.average_precision is not None:
-        print(
-            f"on annotated lesions out of fold: sensitivity {detector.sensitivity:.2f}, average precision "
-            f"{detector.average_precision:.2f}, {detector.false_positives_per_case:.1f} candidates per case"
-        )
     rate = audit.miss_rates[0]
     if audit.withheld:
-        print(f"lopsided-audit: warning: miss rate and scores are withheld: {audit.withheld}", file=sys.stderr)
+        print(f"miss rate and scores by likeness are withheld: {audit.withheld}")
     elif rate.rate is None:
         print(f"miss rate undefined: {rate.undefined}")
     else:

@@ -107,18 +107,28 @@ def _trainer(name: str) -> Finding:
         from nnunet_lopsided import trainers
 
         with contextlib.redirect_stdout(io.StringIO()):
-            found = recursive_find_trainer_class_by_name(name)
-        if found is not getattr(trainers, name):
-            return Finding("missing", name, f"another class of that name is found first: {found}")
+            class_of_nnunet = recursive_find_trainer_class_by_name(name)
+        if class_of_nnunet is not getattr(trainers, name):
+            return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")
     except Exception as error:  # whatever breaks the look-up is what the user needs to read
         return Finding("missing", name, f"nnU-Net does not find it: {error}")
     return Finding("ok", name, "found by nnU-Net")
 
 
 def _gpu() -> Finding:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Finding("note", "GPU", "none; train and predict with -device cpu, slowly")
-    properties = torch.cuda.get_device_properties(0)
+    """What PyTorch sees; a PyTorch that does not even load, or a broken driver, is what this command is asked about."""
+    try:
+        import torch
+    except Exception as error:  # a library that is missing or of another version: ImportError, OSError and others
+        return Finding("missing", "torch", f"cannot be imported ({_one_line(error)}): install it anew")
+    try:
+        if not torch.cuda.is_available():
+            return Finding("note", "GPU", "none; train and predict with -device cpu, slowly")
+        properties = torch.cuda.get_device_properties(0)
+    except Exception as error:  # drivers fail in many ways
+        return Finding("missing", "GPU", f"PyTorch cannot use it ({_one_line(error)})")
     return Finding("ok", "GPU", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

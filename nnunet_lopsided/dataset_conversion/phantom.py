@@ -32,6 +32,7 @@ __all__ = [
     "write_phantom_dataset",
 ]
 
+_Job = tuple[Path, str, int, tuple[int, ...], tuple[float, ...], int, PhantomSettings]
 LABELS = {"background": 0, "lesion": 1}
 
 
@@ -115,7 +116,7 @@ def write_phantom_dataset(
     return final
 
 
-def _write_all(jobs: list[tuple], n_processes: int) -> Iterator[str]:
+def _write_all(jobs: list[_Job], n_processes: int) -> Iterator[str]:
     if n_processes == 1:
         yield from map(_write_case, jobs)
     else:
@@ -123,7 +124,7 @@ def _write_all(jobs: list[tuple], n_processes: int) -> Iterator[str]:
             yield from pool.map(_write_case, jobs)
 
 
-def _write_case(job: tuple) -> str:
+def _write_case(job: _Job) -> str:
     folder, split, index, shape, spacing_mm, seed, settings = job
     phantom = make_phantom(shape, spacing_mm, case_seed(seed, split, index), settings)
     geometry = Geometry(phantom.spacing_mm, (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()))

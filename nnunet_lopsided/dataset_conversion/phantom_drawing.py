@@ -31,6 +31,7 @@ _GAIN = 1000.0
 _BRAIN_MM = (65.0, 86.0, 68.0)
 
 Float32 = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 
 def make_phantom(
@@ -149,14 +150,15 @@ class _Painter:
         side = np.abs(self.x + 0.05 * self.y)
 
         def ellipsoid(
-            off_midline: NDArray, centre_yz: tuple[float, float], half_xyz: tuple[float, float, float]
-        ) -> NDArray:
+            off_midline: Floats, centre_yz: tuple[float, float], half_xyz: tuple[float, float, float]
+        ) -> Floats:
             (y, z), half = centre_yz, half_xyz
-            return 1 - np.sqrt(
+            distance: Floats = np.sqrt(
                 ((side - off_midline) / (half[0] * s)) ** 2
                 + ((self.y - y * s) / (half[1] * s)) ** 2
                 + ((self.z - z * s) / (half[2] * s)) ** 2
             )
+            return np.asarray(1 - distance)
 
         horns = ellipsoid(9 * s + 0.0024 / s * self.y**2, (0, 8), (5 * size, 36, 11))
         third = ellipsoid(np.zeros(1), (0, -8), (2.5, 13, 10))
@@ -179,7 +181,7 @@ class _Painter:
         images[_SPIN_ECHO] += 0.12 * rim
         return images
 
-    def _box(self, centre_mm: NDArray, reach_mm: float) -> tuple[tuple[slice, ...], list[NDArray]]:
+    def _box(self, centre_mm: Floats, reach_mm: float) -> tuple[tuple[slice, ...], list[Floats]]:
         """The voxels within ``reach_mm`` of a point: their slices, and their offsets from it along each axis."""
         slices, offsets = [], []
         for axis, c in zip(self.axes, centre_mm, strict=True):
@@ -199,7 +201,7 @@ class _Painter:
         candidates = np.flatnonzero(self.brain & (self.csf < 0.3) & (self.depth > 2 * self.pitch))
         planted: list[PlantedLesion] = []
         centres: list[tuple[int, ...]] = []
-        taken: list[tuple[NDArray, float]] = []
+        taken: list[tuple[Floats, float]] = []
         for diameter in diameters.tolist():
             voxel = self._free_place(candidates, taken, diameter)
             if voxel is None:
@@ -211,7 +213,7 @@ class _Painter:
         return planted, centres
 
     def _free_place(
-        self, candidates: NDArray[np.int64], taken: list[tuple[NDArray, float]], diameter: float
+        self, candidates: NDArray[np.int64], taken: list[tuple[Floats, float]], diameter: float
     ) -> tuple[int, ...] | None:
         """A voxel at least two voxels clear of the other lesions, at the grey-white border more often than not."""
         if len(candidates) == 0:
@@ -229,7 +231,7 @@ class _Painter:
         return None
 
     def _draw_lesion(
-        self, images: list[Float32], centre: NDArray, voxel: tuple[int, ...], diameter: float
+        self, images: list[Float32], centre: Floats, voxel: tuple[int, ...], diameter: float
     ) -> PlantedLesion:
         rng, radius = self.rng, diameter / 2
         is_large = min(diameter / 14, 1.0)
@@ -267,7 +269,7 @@ class _Painter:
         instances = find_lesions(mask, self.spacing_mm).instances()
         self.label[box][instances == instances[centre]] = 1
 
-    def _lesion_shape(self, offsets: list[NDArray], radius: float, roughness: float) -> Float32:
+    def _lesion_shape(self, offsets: list[Floats], radius: float, roughness: float) -> Float32:
         """Approximate signed distance in mm to the surface of a rough, rotated ellipsoid; positive inside."""
         rng = self.rng
         rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
@@ -279,9 +281,10 @@ class _Painter:
             np.cos(sum(k * c for k, c in zip(3.5 * rng.standard_normal(3), u, strict=True)) + rng.uniform(0, 2 * np.pi))
             for _ in range(3)
         )
-        return ((1 + roughness * waves - rho) * radius).astype(np.float32)
+        distance: Float32 = ((1 + roughness * waves - rho) * radius).astype(np.float32)
+        return distance
 
-    def _draw_oedema(self, images: list[Float32], centre: NDArray, radius: float) -> None:
+    def _draw_oedema(self, images: list[Float32], centre: Floats, radius: float) -> None:
         width = self.rng.uniform(2.5, 4.0 + 0.6 * radius)
         box, offsets = self._box(centre, radius + 2 * width + 4)
         distance = np.sqrt(sum(o**2 for o in offsets))
@@ -325,7 +328,7 @@ class _Painter:
         for channel, added in weight.items():
             images[channel] += added.reshape(self.shape)
 
-    def _walk(self, start: NDArray, length_mm: float) -> NDArray:
+    def _walk(self, start: Floats, length_mm: float) -> Floats:
         """Points of a smooth random curve; every third curve begins across the slices, round in each of them."""
         rng, step = self.rng, 0.7 * float(self.spacing.min())
         n = max(2, int(length_mm / step))
@@ -336,7 +339,7 @@ class _Painter:
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return start + np.cumsum(directions * step, axis=0)
 
-    def _stamp(self, weight: dict[int, Float32], points: NDArray, radii: NDArray, brightness: dict[int, float]) -> None:
+    def _stamp(self, weight: dict[int, Float32], points: Floats, radii: Floats, brightness: dict[int, float]) -> None:
         """Raise each canvas to ``brightness`` times the membership in balls around the points."""
         reach = np.ceil((radii.max() + 0.5 * self.pitch) / self.spacing).astype(int)
         steps = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), -1).reshape(-1, 3)

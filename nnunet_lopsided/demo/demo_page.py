@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.demo.slices import slice_figure
-from nnunet_lopsided.evaluation.report.content import SummaryContent
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.summary_json import SummaryContent
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.pages.html import Table, code, number, page

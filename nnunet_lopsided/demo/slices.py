@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.loading import LoadedCase, lesion_class, load_case
+from nnunet_lopsided.files.tables import read_table
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.nnunet.results import find_dataset_json, predictions_by_case
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _N_ROWS = 4
@@ -31,6 +33,23 @@ class _Arm(Protocol):
     def title(self) -> str: ...
 
 
+@dataclass
+class _Lesion:
+    """One lesion of the test cases.
+
+    Attributes:
+        case: name of its case.
+        diameter_mm: of the sphere of equal volume.
+        z: the slice that its centre is nearest to; None in 2D.
+        is_found: by name of the arm.
+    """
+
+    case: str
+    diameter_mm: float
+    z: int | None
+    is_found: dict[str, bool] = field(default_factory=dict)
+
+
 def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Figure:
     """One row per chosen lesion: its slice alone, then with the contours of every arm."""
     from matplotlib.figure import Figure
@@ -42,15 +61,13 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
         panel.set_axis_off()
     if not rows:
         axes[0, 0].text(0, 0.5, "no test lesion")
-    for line, (case, lesion) in zip(axes, rows, strict=False):
-        loaded = [_load(folder / "predictions" / arm.name, dataset, case) for arm in arms]
+    for line, lesion in zip(axes, rows, strict=False):
+        loaded = [_load(folder / "predictions" / arm.name, dataset, lesion.case) for arm in arms]
         reference = loaded[0].reference
-        centre = np.round([float(lesion[f"centroid_{axis}"]) for axis in "zyx" if lesion.get(f"centroid_{axis}")])
-        at: tuple[Any, ...] = () if reference.ndim == 2 else (int(centre[0]),)
-        image = _most_contrast(dataset, case, reference)[at]
-        found = [lesion["found"][arm.name] for arm in arms]
-        titles = [f"{case}, {float(lesion['diameter_mm']):.1f} mm"]
-        titles += [f"{arm.title}: {'found' if hit else 'missed'}" for arm, hit in zip(arms, found, strict=True)]
+        at = () if lesion.z is None else (lesion.z,)
+        image = _most_contrast(dataset, lesion.case, reference)[at]
+        titles = [f"{lesion.case}, {lesion.diameter_mm:.1f} mm"]
+        titles += [f"{arm.title}: {'found' if lesion.is_found[arm.name] else 'missed'}" for arm in arms]
         for i, (panel, title) in enumerate(zip(line, titles, strict=True)):
             panel.set_title(title, fontsize=6.5)
             low, high = np.percentile(image, (0.5, 99.8))
@@ -62,21 +79,27 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
     return figure
 
 
-def _choose(arms: Sequence[_Arm], folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def _choose(arms: Sequence[_Arm], folder: Path) -> list[_Lesion]:
     """Lesions that some arms find and others miss, then the largest; one per case."""
-    lesions: dict[tuple[str, str], dict[str, Any]] = {}
+    lesions: dict[tuple[str, str], _Lesion] = {}
     for arm in arms:
-        with (folder / "evaluation" / arm.name / "lesions.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                known = lesions.setdefault((row["case"], row["lesion"]), {**row, "found": {}})
-                known["found"][arm.name] = row["detected"] == "1"
-    ranked = sorted(
-        lesions.items(), key=lambda item: (len(set(item[1]["found"].values())) == 1, -float(item[1]["diameter_mm"]))
-    )
-    chosen: dict[str, dict[str, Any]] = {}
-    for (case, _), lesion in ranked:
-        chosen.setdefault(case, lesion)
-    return list(chosen.items())[:_N_ROWS]
+        for row in read_table(folder / "evaluation" / arm.name / "lesions.csv"):
+            lesion = lesions.setdefault((row["case"], row["lesion"]), _lesion(row))
+            lesion.is_found[arm.name] = row["detected"] == "1"
+    ranked = sorted(lesions.values(), key=lambda lesion: (_all_agree(lesion), -lesion.diameter_mm))
+    chosen: dict[str, _Lesion] = {}
+    for lesion in ranked:
+        chosen.setdefault(lesion.case, lesion)
+    return list(chosen.values())[:_N_ROWS]
+
+
+def _lesion(row: Mapping[str, str]) -> _Lesion:
+    centre = row.get("centroid_z")
+    return _Lesion(row["case"], float(row["diameter_mm"]), round(float(centre)) if centre else None)
+
+
+def _all_agree(lesion: _Lesion) -> bool:
+    return len(set(lesion.is_found.values())) == 1
 
 
 def _load(predictions: Path, dataset: RawDataset, case: str) -> LoadedCase:
@@ -97,6 +120,6 @@ def _most_contrast(dataset: RawDataset, case: str, lesions: NDArray[np.bool_]) -
     return max(channels, key=contrast)
 
 
-def _contour(panel: Any, mask: NDArray[np.bool_], colour: str) -> None:
+def _contour(panel: Axes, mask: NDArray[np.bool_], colour: str) -> None:
     if mask.any() and not mask.all():
         panel.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)

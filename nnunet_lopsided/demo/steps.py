@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
-from nnunet_lopsided.running import last_line, run_logged
+from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 _EPOCH = re.compile(rb"Epoch (\d+)")
 
@@ -65,11 +66,13 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
     return seconds
 
 
-def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm) -> None:
+def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm[NoReturn]) -> None:
     def show_epoch() -> None:
         epochs = _EPOCH.findall(log.read_bytes())
         bar.set_postfix_str(f"epoch {int(epochs[-1]) + 1}" if epochs else "")
 
     code = run_logged(step.command, log, {**environment, **dict(step.environment)}, show_epoch)
     if code != 0:
-        raise InputError(f"step {step.name} failed with exit code {code}: {last_line(log)} (see {log})")
+        why = why_it_failed(code, last_line(log), "end other programs, or use a machine with more of it")
+        ended = f"failed with exit code {code}" if code > 0 else "failed"
+        raise InputError(f"step {step.name} {ended}: {why} (see {log})")

@@ -12,8 +12,9 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.demo.demo_page import Arm, write_comparison
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import check_holds_only
+from nnunet_lopsided.files.folder_record import RECORD_FILE, check_ours, finish_record
 from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.locks import is_locked, locked
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
@@ -26,9 +27,11 @@ SETTINGS_FILE = "demo.json"
 _N_VALIDATION = 2
 # Names in the folder of a demo.
 _FILES = (SETTINGS_FILE, *PATH_VARIABLES, "predictions", "evaluation", "logs", "table.csv", "table.md", "index.html")
+# What nnU-Net writes in the middle of a step; a run that was killed there could not note it.
+_OF_A_KILLED_STEP = ("checkpoint_*.pth", "training_log_*.txt", "progress.png", "debug.json", "*.b2nd", "*.pkl", "*.npz")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoSettings:
     """What the demo does; written to ``demo.json``.
 
@@ -68,13 +71,14 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         settings: what to run.
         folder: gets ``nnUNet_raw``, ``nnUNet_preprocessed``, ``nnUNet_results``, predictions, evaluations, logs,
             ``table.csv``, ``table.md`` and ``index.html``.
-        overwrite: empty a folder that holds a demo with other settings.
+        overwrite: empty a folder that holds a demo, and nothing else.
 
     Returns:
         The page, ``index.html``.
 
     Raises:
-        InputError: the folder holds something else, the data cannot be used, or a step failed.
+        InputError: the folder holds something else, another process runs a demo in it, the data cannot be used, or a
+            step failed.
     """
     check_rate(settings.rate)
     if settings.device == "cuda" and not _has_gpu():
@@ -85,6 +89,14 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
     _claim(folder, settings, overwrite)
+    with locked(folder):
+        try:
+            return _run(settings, folder, source)
+        finally:
+            finish_record(folder)
+
+
+def _run(settings: DemoSettings, folder: Path, source: RawDataset | None) -> Path:
     for variable in PATH_VARIABLES:
         (folder / variable).mkdir(exist_ok=True)
     environment = {variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES}
@@ -101,10 +113,14 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
 
 
 def _steps(settings: DemoSettings, arms: list[Arm], configuration: str, folder: Path) -> Iterator[Step]:
-    yield from _data_steps(settings)
-    yield from _planning_steps(configuration == "2d")
+    """All steps; after each, its files are noted as ours."""
+    for step in (*_data_steps(settings), *_planning_steps(configuration == "2d")):
+        yield step
+        finish_record(folder)
     _share_split()
-    yield from _arm_steps(arms, configuration, settings.device, folder)
+    for step in _arm_steps(arms, configuration, settings.device, folder):
+        yield step
+        finish_record(folder)
 
 
 def _arms(settings: DemoSettings) -> list[Arm]:
@@ -121,22 +137,14 @@ def _arms(settings: DemoSettings) -> list[Arm]:
 
 
 def _data_steps(settings: DemoSettings) -> list[Step]:
-    make = Step(
-        "phantom",
-        (
-            *("python", "-m", "nnunet_lopsided.commands.phantom", "-d", str(FULL), "--overwrite", "-np", "2"),
-            *("--train", str(settings.n_train), "--test", str(settings.n_test), "--seed", str(settings.seed)),
-            *("--shape", "32", "80", "80", "--spacing", "2", "1.6", "1.6"),
-        ),
-    )
-    censor = Step(
-        "censor",
-        (
-            *("lopsided-censor", "-d", str(FULL), "-o", str(CENSORED), "--mode", settings.mode),
-            *("--rate", str(settings.rate), "--seed", str(settings.seed), "--overwrite"),
-        ),
-    )
-    return [censor] if settings.data is not None else [make, censor]
+    seed = str(settings.seed)
+    phantom = ["python", "-m", "nnunet_lopsided.commands.phantom", "-d", str(FULL), "--overwrite", "-np", "2"]
+    phantom += ["--train", str(settings.n_train), "--test", str(settings.n_test), "--seed", seed]
+    phantom += ["--shape", "32", "80", "80", "--spacing", "2", "1.6", "1.6"]
+    censor = ["lopsided-censor", "-d", str(FULL), "-o", str(CENSORED), "--mode", settings.mode]
+    censor += ["--rate", str(settings.rate), "--seed", seed, "--overwrite"]
+    made = [] if settings.data is not None else [Step("phantom", tuple(phantom))]
+    return [*made, Step("censor", tuple(censor))]
 
 
 def _planning_steps(flat: bool) -> list[Step]:
@@ -155,29 +163,15 @@ def _planning_steps(flat: bool) -> list[Step]:
 def _arm_steps(arms: list[Arm], configuration: str, device: str, folder: Path) -> list[Step]:
     steps = []
     for arm in arms:
-        model = ("-d", str(arm.dataset), "-c", configuration, "-tr", arm.trainer, "-f", "0", "-device", device)
-        predictions = str(folder / "predictions" / arm.name)
-        raw = raw_dataset(FULL).folder
-        steps += [
-            Step(
-                f"train-{arm.name}",
-                ("nnUNetv2_train", str(arm.dataset), configuration, "0", "-tr", arm.trainer, "-device", device, "--c"),
-            ),
-            Step(
-                f"predict-{arm.name}",
-                (
-                    *("nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", predictions, *model),
-                    *("--save_probabilities", "--disable_tta", "-npp", "1", "-nps", "1"),
-                ),
-            ),
-            Step(
-                f"evaluate-{arm.name}",
-                (
-                    *("lopsided-eval", "-g", str(raw / "labelsTs"), "-p", predictions),
-                    *("-o", str(folder / "evaluation" / arm.name), "--overwrite"),
-                ),
-            ),
-        ]
+        predictions, raw = str(folder / "predictions" / arm.name), raw_dataset(FULL).folder
+        train = ["nnUNetv2_train", str(arm.dataset), configuration, "0", "-tr", arm.trainer, "-device", device, "--c"]
+        predict = ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", predictions, "-d", str(arm.dataset)]
+        predict += ["-c", configuration, "-tr", arm.trainer, "-f", "0", "-device", device]
+        predict += ["--save_probabilities", "--disable_tta", "-npp", "1", "-nps", "1"]
+        evaluate = ["lopsided-eval", "-g", str(raw / "labelsTs"), "-p", predictions]
+        evaluate += ["-o", str(folder / "evaluation" / arm.name), "--overwrite"]
+        for name, command in (("train", train), ("predict", predict), ("evaluate", evaluate)):
+            steps.append(Step(f"{name}-{arm.name}", tuple(command)))
     return steps
 
 
@@ -188,18 +182,33 @@ def _claim(folder: Path, settings: DemoSettings, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     if settings_file.is_file():
-        earlier = read_json(settings_file)
+        if is_locked(folder):
+            raise InputError(f"another lopsided-demo is at work in {folder}")
         if overwrite:
-            if not isinstance(earlier, dict) or not wanted.keys() <= earlier.keys():
-                raise InputError(f"{folder} is not replaced: its {SETTINGS_FILE} was not written by lopsided-demo")
-            check_holds_only(folder, _FILES)
+            _check_own(folder)
             shutil.rmtree(folder)
-        elif earlier != wanted:
+        elif read_json(settings_file) != wanted:
             raise InputError(f"{folder} holds a demo with other settings; --overwrite starts anew")
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no {SETTINGS_FILE}; choose another folder with -o")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(settings_file, wanted)
+    if not (folder / RECORD_FILE).is_file():
+        finish_record(folder)
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse to remove a folder that holds anything but what a demo wrote: its list of files is the proof."""
+    if folder.is_symlink():
+        raise InputError(f"{folder} is a link, which is not followed; give the folder that it leads to")
+    # A file that was put there while a demo ran is in its list.
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES and path.name[0] != ".")
+    if others:
+        raise InputError(f"{folder} is not replaced: it holds {others[0]}, which lopsided-demo did not write")
+    try:
+        check_ours(folder, [SETTINGS_FILE, RECORD_FILE], grows=_OF_A_KILLED_STEP)
+    except InputError as error:
+        raise InputError(f"{error}; if it is of a demo that was killed, remove {folder} yourself") from None
 
 
 def _share_split() -> None:

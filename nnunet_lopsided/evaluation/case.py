@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, spacing_of
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
 from nnunet_lopsided.evaluation.confidence import (
     BY_SIZE,
@@ -39,15 +40,15 @@ class EvaluatedCase:
 
 
 def evaluate_case(
-    reference: NDArray[Any],
-    prediction: NDArray[Any] | None,
-    spacing_mm: Sequence[float],
+    reference: ImageLike,
+    prediction: ImageLike | None,
+    spacing_mm: Sequence[float] | None = None,
     rules: EvaluationRules | None = None,
     valid: NDArray[np.bool_] | None = None,
     case: str = "",
     patient: str | None = None,
-    segmentation: NDArray[Any] | None = None,
-    censored_reference: NDArray[Any] | None = None,
+    segmentation: ImageLike | None = None,
+    censored_reference: ImageLike | None = None,
     learned: LearnedConfidence | None = None,
 ) -> CaseResult:
     """Find lesions and candidates of one case and match them.
@@ -56,10 +57,11 @@ def evaluate_case(
     float16 or float32 map that says exactly 0.10 in its own precision is included at 0.10.
 
     Args:
-        reference: nonzero where there is lesion, shape (z, y, x) or (y, x).
+        reference: nonzero where there is lesion, shape (z, y, x) or (y, x); like all images a numpy array, a torch
+            tensor, or an image of SimpleITK. How the latter lie in space is not compared.
         prediction: lesion probability (floating point, within [0, 1]) or a hard mask (bool or integer, nonzero is
             lesion), same shape; None: there is no prediction, and every lesion counts as missed.
-        spacing_mm: voxel size along each axis.
+        spacing_mm: voxel size along each axis; None: that of ``reference``, an image of SimpleITK.
         rules: default :class:`EvaluationRules`.
         valid: voxels with annotation, same shape; elsewhere neither lesions nor candidates exist. None: all.
         case: name, for the tables.
@@ -86,16 +88,16 @@ def evaluate_case(
     """
     rules = rules or EvaluationRules()
     (evaluated,) = evaluate_thresholds(
-        reference,
-        prediction,
-        spacing_mm,
+        as_array(reference),
+        None if prediction is None else as_array(prediction),
+        spacing_of(reference, spacing_mm),
         rules,
         (rules.threshold,),
         valid=valid,
         case=case,
         patient=patient,
-        segmentation=segmentation,
-        censored_reference=censored_reference,
+        segmentation=None if segmentation is None else as_array(segmentation),
+        censored_reference=None if censored_reference is None else as_array(censored_reference),
         learned=learned,
     )
     return evaluated.result
@@ -193,7 +195,8 @@ def _candidates(
 ) -> tuple[Lesions, str]:
     """The predicted components of any size, and the kind of the prediction."""
     if prediction is None:
-        return Lesions(lesions.shape, lesions.spacing_mm, *(a[:0] for a in _arrays(lesions))), "missing"
+        none = lesions.voxels[:0]
+        return lesions_of_voxels(lesions.shape, lesions.spacing_mm, none, none), "missing"
     if not np.issubdtype(prediction.dtype, np.floating):
         return find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity), "labels"
     cast = prediction.dtype.type(threshold)
@@ -295,7 +298,3 @@ def check_connectivity(ndim: int, connectivity: int | None, case: str) -> None:
 def _within(mask: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
     mask = np.asarray(mask)
     return mask if valid is None else (mask != 0) & valid
-
-
-def _arrays(lesions: Lesions) -> tuple[NDArray[Any], ...]:
-    return lesions.voxels, lesions.voxel_ids, lesions.n_voxels, lesions.centroids, lesions.boxes

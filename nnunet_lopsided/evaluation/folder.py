@@ -95,6 +95,7 @@ def evaluate_folder(
     cross_validation: bool = False,
     folds: Sequence[int] | None = None,
     confidence_model: str | Path | None = None,
+    cases: Sequence[str] | None = None,
     n_replicates: int = 2000,
     seed: int = 0,
     n_workers: int = 2,
@@ -128,7 +129,8 @@ def evaluate_folder(
         confidence_model: file or result folder with the model of the confidence ``learned``, which is then told beside
             the others, too. None: with ``learned`` that of the result folder the predictions lie in. Cases of
             ``fold_X/validation`` are judged by the model fitted without their fold, where there is one.
-        n_replicates: bootstrap replicates; 0: none.
+        cases: names of the only ones to evaluate; None: all.
+        n_replicates: bootstrap replicates, at least 100; 0: none.
         seed: of the bootstrap.
         n_workers: threads.
         progress: called with (cases done, cases) after every case.
@@ -181,6 +183,7 @@ def evaluate_folder(
         skip_bad=skip_bad,
         censored_references=None if censored_references is None else Path(censored_references),
         folds=chosen_folds,
+        cases=None if cases is None else tuple(cases),
     )
     pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)

@@ -35,6 +35,7 @@ class Inputs:
         skip_bad: leave out cases that cannot be evaluated, and list them, instead of refusing them all.
         censored_references: folder of label maps that lack some of the lesions; None: there is none.
         folds: the folds whose ``fold_X/validation`` are evaluated together; None: ``predictions`` is one folder.
+        cases: names of the only cases to evaluate, each with a reference; None: all.
     """
 
     references: Path
@@ -47,6 +48,7 @@ class Inputs:
     skip_bad: bool = False
     censored_references: Path | None = None
     folds: tuple[int, ...] | None = None
+    cases: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,25 @@ def find_inputs_dataset_json(references: Path, predictions: Path, folds: Sequenc
     return find_dataset_json(predictions, references)
 
 
+def read_case_list(path: Path) -> tuple[str, ...]:
+    """The names of cases in a text file, one a line; empty lines and those that begin with # are left out.
+
+    Raises:
+        InputError: the file cannot be read, names no case, or names one twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of cases {path}: {error}") from error
+    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not names:
+        raise InputError(f"{path} names no case")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path} names cases twice: {', '.join(twice)}")
+    return tuple(names)
+
+
 def pair(inputs: Inputs) -> Pairing:
     """Pair references and predictions by case name.
 
@@ -137,6 +158,13 @@ def pair(inputs: Inputs) -> Pairing:
         )
     if expected is not None:
         references = {name: path for name, path in references.items() if name in expected or name in predicted}
+    if inputs.cases is not None:
+        unknown = sorted(set(inputs.cases) - set(references))
+        if unknown:
+            raise InputError(f"cases of the list without a reference in {inputs.references}: {', '.join(unknown)}")
+        listed = set(inputs.cases)
+        references = {name: path for name, path in references.items() if name in listed}
+        predicted = {name: files for name, files in predicted.items() if name in listed}
     patients = _patients(tuple(references), inputs.patients_regex)
     censored = {} if inputs.censored_references is None else label_maps(inputs.censored_references, problems)
     if inputs.censored_references is not None:

@@ -21,11 +21,13 @@ from nnunet_lopsided.evaluation.plausibility import (
     require_probabilities,
     sampled,
     sums_to_one,
+    wide,
 )
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
 from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
+from nnunet_lopsided.nnunet.label_values import unknown_label_values
 from nnunet_lopsided.nnunet.results import Prediction
 
 
@@ -82,7 +84,7 @@ class LesionClass:
             raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
         chosen, combine = self._combination(n)
         combined: NDArray[np.floating] | None = None
-        sums = np.zeros(1, np.float32)
+        sums: NDArray[np.float32] = np.zeros(1, np.float32)
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
@@ -97,7 +99,7 @@ class LesionClass:
             hint = "the classes must be known; give --dataset-json" if self.scheme is None else "they are no softmax"
             raise UnfitChannels(f"{n} channels that do not sum to 1: {hint}")
         assert combined is not None
-        return 1 - _wide(combined) if chosen == (0,) and self._is_background(n) else combined
+        return 1 - wide(combined) if chosen == (0,) and self._is_background(n) else combined
 
     def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
         """The channels that make the probability, and how two of them are taken together."""
@@ -108,7 +110,7 @@ class LesionClass:
         if self.name is None and len(self.scheme.foreground) > 1:
             return tuple(range(n)), np.maximum
         chosen = self.scheme.channels_of(self.name or next(iter(self.scheme.foreground)))
-        return chosen, lambda a, b: _wide(a) + _wide(b)
+        return chosen, lambda a, b: wide(a) + wide(b)
 
     def _is_background(self, n: int) -> bool:
         """Whether the probability is 1 minus the first of ``n`` channels."""
@@ -269,12 +271,9 @@ def _labelled(
     ):
         raise InputError(f"expected {expected}, found fractional values in {path}")
     if target.scheme is not None:
-        numbers = labelled.astype(np.int64)
-        small = not len(numbers) or (numbers.min() >= 0 and numbers.max() < 1 << 16)
-        values = np.flatnonzero(np.bincount(numbers)) if small else np.unique(numbers)
-        unknown = sorted({int(v) for v in values} - {*target.scheme.label_values, target.scheme.ignore})
-        if unknown:
-            raise InputError(f"{path} holds label values {unknown[:8]} that dataset.json does not declare")
+        problem = unknown_label_values(labelled, target.scheme.declared_values)
+        if problem:
+            raise InputError(f"{path}: {problem} (dataset.json)")
     return mask
 
 
@@ -396,7 +395,3 @@ def _check_agreement(
             "have the probability for it, and no other threshold fits; were they written by different models "
             "or in different orientations?"
         )
-
-
-def _wide(channel: NDArray[np.floating]) -> NDArray[np.floating]:
-    return channel.astype(np.float32) if channel.dtype == np.float16 else channel

@@ -200,19 +200,27 @@ def _allowed(touching: Shared, lesions: Lesions, candidates: Lesions, rules: Eva
     """The pairs that overlap enough, and with ``one_to_one`` those among them that are taken."""
     sizes = lesions.n_voxels[touching.lesion_ids - 1] + candidates.n_voxels[touching.candidate_ids - 1]
     dice = 2 * touching.n_voxels / np.maximum(sizes, 1)
-    kept = np.ones(len(dice), bool)
+    kept: NDArray[np.bool_] = np.ones(len(dice), bool)
     if rules.min_iou:
         kept = touching.n_voxels >= rules.min_iou * (sizes - touching.n_voxels) * (1 - 1e-12)
     if rules.one_to_one:
-        taken_candidates: set[int] = set()
-        taken_lesions: set[int] = set()
-        for row in np.argsort(-dice, kind="stable").tolist():
-            candidate, lesion = int(touching.candidate_ids[row]), int(touching.lesion_ids[row])
-            kept[row] &= candidate not in taken_candidates and lesion not in taken_lesions
-            if kept[row]:
-                taken_candidates.add(candidate)
-                taken_lesions.add(lesion)
+        kept &= _one_to_one(touching, np.where(kept, dice, 0.0))
     return Shared(touching.candidate_ids[kept], touching.lesion_ids[kept], touching.n_voxels[kept])
+
+
+def _one_to_one(touching: Shared, dice: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which pairs are taken so that no component is in two of them, and the sum of their Dice is the highest."""
+    from scipy.optimize import linear_sum_assignment
+
+    candidates, row = np.unique(touching.candidate_ids, return_inverse=True)
+    lesions, column = np.unique(touching.lesion_ids, return_inverse=True)
+    table = np.zeros((len(candidates), len(lesions)))
+    # Of equal sums the one of more pairs, as the challenge's package takes them.
+    table[row, column] = np.where(dice > 0, dice + 1e-6, 0.0)
+    taken = np.zeros(table.shape, bool)
+    taken[linear_sum_assignment(table, maximize=True)] = True
+    chosen: NDArray[np.bool_] = taken[row, column] & (dice > 0)
+    return chosen
 
 
 def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bool_] | None = None) -> Assignment:

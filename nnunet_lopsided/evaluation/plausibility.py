@@ -36,6 +36,11 @@ def sampled(channel: NDArray[np.floating]) -> NDArray[np.float32]:
     return channel.reshape(-1)[:: max(1, channel.size // _SAMPLED_VOXELS)].astype(np.float32)
 
 
+def wide(channel: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A channel in which can be calculated: float16 as float32."""
+    return channel.astype(np.float32) if channel.dtype == np.float16 else channel
+
+
 def sums_to_one(sums: NDArray[np.float32]) -> bool:
     """Whether the channels of a softmax were summed."""
     return bool(np.allclose(sums, 1, atol=SUM_TOLERANCE))

@@ -53,8 +53,10 @@ class EvaluationRules:
             told apart; the threshold is then the least peak. Hard labels have components alone.
         min_iou: with ``overlap``: a candidate matches a lesion only where their intersection is at least this share of
             their union, within [0, 1]; 0: one shared voxel is enough.
-        one_to_one: with ``overlap``: every candidate detects at most one lesion; pairs are taken by their Dice, the
-            highest first, and whatever is left matches nothing.
+        one_to_one: with ``overlap``: a candidate detects at most one lesion; the pairs are taken whose Dice have the
+            highest sum, and whatever is left matches nothing.
+        small_below_mm3: lesions below this volume (2D: area in mm2) and the others are also scored apart; 0: they are
+            not.
 
     Raises:
         InputError: a value is outside its range.
@@ -79,6 +81,7 @@ class EvaluationRules:
     candidates: CandidateRule = "threshold"
     min_iou: float = 0.0
     one_to_one: bool = False
+    small_below_mm3: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -94,7 +97,7 @@ class EvaluationRules:
         ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}")
-        for name in ("tolerance_mm", "min_lesion_mm3"):
+        for name in ("tolerance_mm", "min_lesion_mm3", "small_below_mm3"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not (isinstance(self.dilation_voxels, int) and 0 <= self.dilation_voxels <= MAX_DILATION):
@@ -157,6 +160,8 @@ def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
     - ``brats-mets-2023``: the lesion-wise scores of the BraTS 2023 metastases challenge: segmentations (p >= 0.5), a
       lesion is found by whatever overlaps it when grown by one voxel, lesions that then meet are one, those of at most
       2 mm3 do not count, Dice with all that overlaps.
+    - ``brats-mets-2025``: the same challenge since 2025: one candidate to one lesion by overlap, lesions below 20 mm3
+      apart.
     - ``lesions``: as ``paper``, with candidates ranked by a confidence in which specks of high probability do not come
       first.
 
@@ -190,6 +195,8 @@ PROFILES = {
         min_lesion_mm3=2.0,
         profile="brats-mets-2023",
     ),
-    "brats-mets-2025": EvaluationRules(threshold=0.5, match="overlap", one_to_one=True, profile="brats-mets-2025"),
+    "brats-mets-2025": EvaluationRules(
+        threshold=0.5, match="overlap", one_to_one=True, small_below_mm3=20.0, profile="brats-mets-2025"
+    ),
     "lesions": EvaluationRules(confidence="sqrt", profile="lesions"),
 }

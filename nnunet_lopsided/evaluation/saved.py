@@ -18,7 +18,8 @@ from nnunet_lopsided.evaluation.metrics import resampled_metrics
 from nnunet_lopsided.evaluation.pooling import pool
 from nnunet_lopsided.evaluation.rows import STATUS_NAMES
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, EvaluationRules
-from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, SummaryContent, flat_metrics
+from nnunet_lopsided.evaluation.summary_content import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, flat_metrics
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.tables import read_table
 
@@ -104,7 +105,14 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, with the rules that older versions had no choice of."""
-    known = {"min_candidate_voxels": 1, "candidates": "threshold", "min_iou": 0.0, "one_to_one": False, **settings}
+    unchosen: dict[str, Any] = {
+        "min_candidate_voxels": 1,
+        "candidates": "threshold",
+        "min_iou": 0.0,
+        "one_to_one": False,
+        "small_below_mm3": 0.0,
+    }
+    known = {**unchosen, **settings}
     known["profile"] = RENAMED_PROFILES.get(known["profile"], known["profile"])
     return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.evaluation.by_volume import VolumeGroup, small_and_large
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, PLAIN
 from nnunet_lopsided.evaluation.curves import (
@@ -119,6 +120,7 @@ class Summary:
             (``TABLE.NAME`` for what is None in any row of a table).
         intervals: further 95% intervals by name.
         by_diameter: sensitivity by diameter, smallest first.
+        by_volume: small and large lesions scored apart; empty unless ``rules.small_below_mm3`` asks for it.
         by_annotation: sensitivity on lesions that an incomplete reference kept and lacks; empty without one.
         points: the curves at every distinct confidence; None for hard labels without a confidence that ranks.
         sensitivity_at_fp: the FROC read at ``rules.fp_per_case``, each with its bootstrap interval; empty where
@@ -143,6 +145,7 @@ class Summary:
     undefined: dict[str, str]
     intervals: dict[str, Interval]
     by_diameter: tuple[DiameterBin, ...]
+    by_volume: tuple[VolumeGroup, ...]
     by_annotation: tuple[AnnotationGroup, ...]
     points: OperatingPoints | None
     sensitivity_at_fp: tuple[tuple[MatchedSensitivity, Interval], ...]
@@ -244,6 +247,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         undefined=undefined,
         intervals=intervals,
         by_diameter=by_diameter,
+        by_volume=small_and_large(cases, rules.small_below_mm3) if rules.small_below_mm3 else (),
         by_annotation=by_annotation,
         points=points,
         sensitivity_at_fp=at_fp,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, TypeAlias, TypedDict
+from typing import Any
 
 import nnunet_lopsided
+from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
 from nnunet_lopsided.evaluation.curves import OperatingPoints
@@ -13,175 +14,22 @@ from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
+from nnunet_lopsided.evaluation.summary_content import (
+    CountsContent,
+    CurvesContent,
+    DiameterBinContent,
+    Ends,
+    HistogramContent,
+    MetricsContent,
+    ShareContent,
+    SpreadContent,
+    VolumeGroupContent,
+)
+from nnunet_lopsided.evaluation.summary_content import (
+    SummaryContent as SummaryContent,
+)
 
 SCHEMA_VERSION = 1
-
-
-# Both ends of a 95% interval; None: undefined.
-Ends: TypeAlias = list[float] | None
-
-
-class MetricsContent(TypedDict):
-    """``metrics``: see :class:`~nnunet_lopsided.evaluation.summary.Metrics`; None: undefined."""
-
-    map: float | None
-    map_ci95_hanley_mcneil: Ends
-    map_ci95_bootstrap: Ends
-    max_sensitivity: float | None
-    precision_at_max_sensitivity: float | None
-    false_positives_per_case: float | None
-    tp_dice: float | None
-    lesion_entropy_bits: float | None
-    f1: float | None
-    lesion_wise_dice: float | None
-    lesion_wise_dice_case_mean: float | None
-    average_recall: float | None
-    false_positives_per_lesion_free_case: float | None
-    false_positive_volume_mm3_per_case: float | None
-    false_positive_volume_mm3_per_lesion_free_case: float | None
-    smallest_detected_diameter_mm: float | None
-    voxel_dice: float | None
-    voxel_dice_pooled: float | None
-    voxel_dice_at_threshold: float | None
-    map_by_confidence: dict[str, float | None]
-
-
-class CountsContent(TypedDict):
-    """``counts``: see :class:`~nnunet_lopsided.evaluation.summary.Counts`."""
-
-    cases: int
-    reference_lesions: int
-    candidates: int
-    true_positives: int
-    false_positives: int
-    duplicates: int
-    missed_lesions: int
-
-
-class ShareContent(TypedDict):
-    """Lesions of a group, and how many of them were detected."""
-
-    lesions: int
-    detected: int
-    sensitivity: float | None
-    sensitivity_ci95_wilson: Ends
-    sensitivity_ci95_bootstrap: Ends
-
-
-class DiameterBinContent(ShareContent):
-    """A row of ``by_diameter``; ``upper_mm`` None: no upper edge."""
-
-    lower_mm: float
-    upper_mm: float | None
-
-
-class AnnotationGroupContent(ShareContent):
-    """A row of ``by_annotation``: ``kept`` or ``censored``."""
-
-    annotation: str
-
-
-class ThresholdContent(TypedDict):
-    """A row of ``by_threshold``."""
-
-    threshold: float
-    metrics: MetricsContent
-    counts: CountsContent
-
-
-class FrocPointContent(TypedDict):
-    """A row of ``sensitivity_at_fp_per_case``."""
-
-    fp_per_case: float
-    sensitivity: float
-    threshold: float | None
-    sensitivity_ci95_bootstrap: Ends
-
-
-class SpreadContent(TypedDict):
-    """``average_recall_80_percent``."""
-
-    mean: float
-    standard_deviation: float
-
-
-class HistogramContent(TypedDict):
-    """``lesion_histogram``: one edge more than counts."""
-
-    edges: list[float]
-    counts: list[int]
-
-
-class PrCurveContent(TypedDict):
-    """``curves.pr``: lists of one length, from the strictest threshold; ``recall`` None without lesions."""
-
-    threshold: list[float]
-    true_positives: list[int]
-    false_positives: list[int]
-    recall: list[float | None]
-    precision: list[float]
-
-
-class FrocCurveContent(TypedDict):
-    """``curves.froc``: lists of one length, from the strictest threshold; ``sensitivity`` None without lesions."""
-
-    threshold: list[float]
-    false_positives_per_case: list[float]
-    sensitivity: list[float | None]
-
-
-class CurvesContent(TypedDict):
-    """``curves``; None without a ranking."""
-
-    pr: PrCurveContent | None
-    froc: FrocCurveContent | None
-
-
-class SkippedContent(TypedDict):
-    """A case that could not be evaluated, and why."""
-
-    case: str
-    problem: str
-
-
-class DetailsContent(TypedDict):
-    """``details``: see :class:`~nnunet_lopsided.evaluation.summary.Summary`."""
-
-    patients: int
-    cases_with_lesions: int
-    false_positives_on_lesions: int
-    missed_but_covered: int
-    merges: int
-    ignored_lesions: int
-    ignored_candidates: int
-    dropped_candidates: int
-    probabilities_look_hard: bool
-    defined_bootstrap_replicates: int
-    missing_predictions: list[str]
-    predictions_without_reference: list[str]
-    skipped: list[SkippedContent]
-
-
-class SummaryContent(TypedDict):
-    """What summary.json holds.
-
-    Files of older versions may lack keys that were added since, without a new ``schema_version``.
-    """
-
-    schema_version: int
-    metrics: MetricsContent
-    undefined: dict[str, str]
-    counts: CountsContent
-    intervals: dict[str, Ends]
-    by_diameter: list[DiameterBinContent]
-    by_annotation: list[AnnotationGroupContent] | None
-    by_threshold: list[ThresholdContent]
-    sensitivity_at_fp_per_case: list[FrocPointContent]
-    average_recall_80_percent: SpreadContent | None
-    lesion_histogram: HistogramContent | None
-    curves: CurvesContent
-    details: DetailsContent
-    settings: dict[str, Any]
 
 
 def summary_dict(result: FolderResult) -> SummaryContent:
@@ -195,6 +43,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         "intervals": {f"{name}_ci95": value.ends for name, value in summary.intervals.items()},
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
+        "by_volume": [_volume_group(group) for group in summary.by_volume] or None,
         "by_threshold": [
             {"threshold": threshold, "metrics": _metrics(s), "counts": _counts(s)}
             for threshold, s in result.by_threshold
@@ -312,6 +161,18 @@ def _diameter_bin(b: DiameterBin) -> DiameterBinContent:
     return {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_share(b)}
 
 
+def _volume_group(group: VolumeGroup) -> VolumeGroupContent:
+    return {
+        "name": group.name,
+        "lesions": group.lesions,
+        "detected": group.detected,
+        "f1_case_mean": group.f1_case_mean,
+        "sensitivity_case_mean": group.sensitivity_case_mean,
+        "precision_case_mean": group.precision_case_mean,
+        "lesion_wise_dice_case_mean": group.lesion_wise_dice_case_mean,
+    }
+
+
 def _share(group: DiameterBin | AnnotationGroup) -> ShareContent:
     return {
         "lesions": group.n_lesions,
@@ -359,6 +220,7 @@ def _settings(result: FolderResult) -> dict[str, Any]:
         "allow_missing": inputs.allow_missing,
         "skip_bad": inputs.skip_bad,
         "patients_regex": inputs.patients_regex,
+        "cases": None if inputs.cases is None else list(inputs.cases),
         **by_name,
         "profile_changes": {name: _plain(value) for name, value in rules.changes.items()},
         "connectivity": rules.connectivity if rules.connectivity is not None else {"3d": 26, "2d": 8},

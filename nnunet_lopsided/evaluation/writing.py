@@ -23,7 +23,8 @@ from nnunet_lopsided.evaluation.rows import (
     rows_of_cases,
     skipped_rows,
 )
-from nnunet_lopsided.evaluation.summary_json import ThresholdContent, flat_metrics, metric_intervals, summary_dict
+from nnunet_lopsided.evaluation.summary_content import CountsContent, MetricsContent, ThresholdContent
+from nnunet_lopsided.evaluation.summary_json import flat_metrics, metric_intervals, summary_dict
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.pages.pictures import Picture
@@ -83,18 +84,20 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
 
 def _threshold_table(rows: Sequence[ThresholdContent]) -> tuple[tuple[str, ...], list[Row]]:
     """Header and rows of thresholds.csv: every metric that is a number, both ends of the intervals, the counts."""
-    flat = []
-    for row in rows:
-        cells: dict[str, Cell] = {"threshold": row["threshold"]}
-        numbers, intervals = flat_metrics(row["metrics"]), metric_intervals(row["metrics"])
-        for name in [*row["metrics"], *numbers]:  # in the order of summary.json, those by confidence last
-            if name in intervals:
-                cells[f"{name}_low"], cells[f"{name}_high"] = intervals[name] or (None, None)
-            elif name in numbers:
-                cells[name] = numbers[name]
-        cells |= {name: count for name, count in row["counts"].items() if isinstance(count, int)}
-        flat.append(cells)
+    flat = [{"threshold": row["threshold"], **metric_cells(row["metrics"], row["counts"])} for row in rows]
     return tuple(flat[0]), [tuple(cells.values()) for cells in flat]
+
+
+def metric_cells(metrics: MetricsContent, counts: CountsContent) -> dict[str, Cell]:
+    """A row of a table: every metric that is a number, both ends of the intervals, the counts."""
+    cells: dict[str, Cell] = {}
+    numbers, intervals = flat_metrics(metrics), metric_intervals(metrics)
+    for name in [*metrics, *numbers]:  # in the order of summary.json, those by confidence last
+        if name in intervals:
+            cells[f"{name}_low"], cells[f"{name}_high"] = intervals[name] or (None, None)
+        elif name in numbers:
+            cells[name] = numbers[name]
+    return cells | {name: count for name, count in counts.items() if isinstance(count, int)}
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

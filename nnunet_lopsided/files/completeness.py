@@ -6,9 +6,9 @@ import math
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.nifti import announced_size, nifti_header
+from nnunet_lopsided.files.regular import check_regular
 
 _CHUNK = 1 << 20
 
@@ -23,6 +23,7 @@ def check_complete(path: Path) -> None:
         InputError: the file is missing, unreadable, damaged or too short.
     """
     name = path.name.lower()
+    check_regular(path, "image")
     try:
         if name.endswith(".nii.gz"):
             start, size = _gunzipped(path)
@@ -34,13 +35,14 @@ def check_complete(path: Path) -> None:
             return
         else:
             return
-    except FileNotFoundError:
-        raise InputError(f"image not found: {path}") from None
     except OSError as error:
         raise InputError(f"cannot read image {path}: {error.strerror or error}") from error
-    expected = _announced_size(start)
-    if expected is None:
+    header = nifti_header(start)
+    if header is None:
         raise InputError(f"cannot read image {path}: not a NIfTI file")
+    expected = announced_size(header)
+    if expected is None:
+        raise InputError(f"cannot read image {path}: its NIfTI header is damaged")
     if size < expected:
         raise InputError(f"cannot read image {path}: incomplete, expected {expected} bytes of NIfTI, found {size}")
 
@@ -69,25 +71,6 @@ def _gunzipped(path: Path) -> tuple[bytes, int]:
     return start, size
 
 
-def _announced_size(start: bytes) -> int | None:
-    """Bytes that a NIfTI-1 or NIfTI-2 single file must have according to its header; None if it is none."""
-    for order in ("<", ">"):
-        size = np.frombuffer(start, f"{order}i4", 1)[0] if len(start) >= 4 else 0
-        if size == 348 and len(start) >= 348 and start[344:347] == b"n+1":
-            dim = np.frombuffer(start, f"{order}i2", 8, 40).astype(np.int64)
-            bits = int(np.frombuffer(start, f"{order}i2", 1, 72)[0])
-            offset = int(np.frombuffer(start, f"{order}f4", 1, 108)[0])
-        elif size == 540 and len(start) >= 540 and start[4:7] == b"n+2":
-            dim = np.frombuffer(start, f"{order}i8", 8, 16)
-            bits = int(np.frombuffer(start, f"{order}i2", 1, 14)[0])
-            offset = int(np.frombuffer(start, f"{order}i8", 1, 168)[0])
-        else:
-            continue
-        n = int(dim[0])
-        return offset + math.prod(dim[1 : n + 1].tolist()) * bits // 8 if 1 <= n <= 7 else None
-    return None
-
-
 def _check_raw(path: Path) -> None:
     lines = [line.partition("=") for line in path.read_text("latin-1").splitlines()]
     fields = {key.strip(): value.strip() for key, equals, value in lines if equals}
@@ -97,7 +80,10 @@ def _check_raw(path: Path) -> None:
     if not data.is_file():
         raise InputError(f"cannot read image {path}: its data file {data.name} is missing")
     if kind in width and fields.get("CompressedData", "False").lower() != "true":
-        expected = width[kind] * math.prod(int(n) for n in fields.get("DimSize", "0").split())
+        sizes = fields.get("DimSize", "0").split()
+        if not all(size.isdecimal() for size in sizes):
+            raise InputError(f"cannot read image {path}: expected whole numbers as DimSize, found {' '.join(sizes)}")
+        expected = width[kind] * math.prod(map(int, sizes))
         if data.stat().st_size < expected:
             found = data.stat().st_size
             raise InputError(f"cannot read image {path}: {data.name} is incomplete, {found} of {expected} bytes")

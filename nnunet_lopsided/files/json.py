@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.new_files import locked_file, new_file
+from nnunet_lopsided.files.regular import check_regular
 
 
 def read_json(path: Path, shape: Any = None) -> Any:
@@ -24,10 +25,11 @@ def read_json(path: Path, shape: Any = None) -> Any:
         InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none) or has
             another shape.
     """
+    check_regular(path)
     try:
-        content = json.loads(path.read_bytes(), parse_float=_finite, parse_constant=_finite)
-    except FileNotFoundError:
-        raise InputError(f"file not found: {path}") from None
+        content = json.loads(path.read_bytes(), parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except RecursionError:
         raise InputError(f"{path}: not valid JSON: nested too deeply") from None
     except ValueError as error:
@@ -41,6 +43,13 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"expected finite numbers, found {text[:20]}")
+    return value
+
+
+def _whole(text: str) -> int:
+    """Whole numbers of 64 bits: nothing that this package reads is larger, and floats and arrays take no more."""
+    if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(f"expected whole numbers of at most 64 bits, found {text[:20]}")
     return value
 
 

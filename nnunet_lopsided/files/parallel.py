@@ -35,11 +35,27 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
     if n_workers < 1:
         raise InputError(f"number of processes must be at least 1, got {n_workers}")
     import_readers()
+
+    def naming_memory(item: _T) -> _R:
+        try:
+            return function(item)
+        except MemoryError:
+            raise InputError(
+                f"{title}: not enough memory for {_name(item)}; work on fewer at the same time (-np)"
+            ) from None
+
     pool = ThreadPoolExecutor(n_workers)
     try:
-        return list(tqdm(pool.map(function, items), total=len(items), desc=title, unit="case", disable=None))
+        return list(tqdm(pool.map(naming_memory, items), total=len(items), desc=title, unit="case", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _name(item: object) -> str:
+    """What a person calls an item: a case's name, a file, or the first of several."""
+    parts = item if isinstance(item, tuple) else (item,)
+    named = [str(part.name) for part in parts if hasattr(part, "name")]
+    return (named or [part for part in parts if isinstance(part, str)] or [type(item).__name__])[0]
 
 
 def import_readers() -> None:

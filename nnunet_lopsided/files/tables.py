@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.regular import check_regular
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -30,19 +32,22 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
     Raises:
         InputError: the file is missing, is not UTF-8 or no CSV, or lacks a column.
     """
+    check_regular(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"file not found: {path}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected CSV in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
         raise InputError(f"{path}: expected CSV, found a NUL character")
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     try:
+        found = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
         # Cells beyond the header's come as one list.
-        rows = [(reader.line_num, row) for row in reader if any(map(any, row.values()))]
-        found = reader.fieldnames or ()
+        rows = [
+            (reader.line_num, {name: _plain(cell) for name, cell in row.items()})
+            for row in reader
+            if any(map(any, row.values()))
+        ]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
     if any(column not in found for column in columns):
@@ -54,9 +59,32 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
     return rows
 
 
+# What spreadsheets take for the beginning of a formula, behind any number of our marks.
+_FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
+
+
+def _guarded(cell: Any) -> Any:
+    """A text that spreadsheets would run is written with an apostrophe before it, which :func:`_plain` takes away."""
+    if not isinstance(cell, str) or not _FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _plain(cell: Any) -> Any:
+    return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _FORMULA.match(cell) else cell
+
+
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file with a header, in UTF-8 and with one newline character per row on every system."""
+    """Write a CSV file with a header, in UTF-8 and with one newline character per row on every system.
+
+    Texts that a spreadsheet would run as a formula, such as a case called ``=cmd``, get an apostrophe before them;
+    :func:`read_table` takes it away.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerow(map(_guarded, columns))
+        writer.writerows(map(_guarded, row) for row in rows)

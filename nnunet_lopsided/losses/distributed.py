@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from nnunet_lopsided.compilation import uncompiled
+from nnunet_lopsided.compilation import never_compiled
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -26,7 +26,7 @@ class _SumOverRanks(torch.autograd.Function):
         return grad_output
 
 
-@uncompiled
+@never_compiled
 def sum_over_ranks(values: Tensor) -> Tensor:
     """``values`` summed over all ranks; unchanged outside torch.distributed or with one rank.
 

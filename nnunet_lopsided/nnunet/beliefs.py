@@ -94,7 +94,8 @@ def to_levels(belief: NDArray[np.floating], exclusive: bool) -> NDArray[np.uint8
         [[128], [127]]
     """
     if not exclusive:
-        return np.rint(LEVELS * belief).astype(np.uint8)
+        apart: NDArray[np.uint8] = np.rint(LEVELS * belief).astype(np.uint8)
+        return apart
     below = np.rint(LEVELS * np.minimum(np.cumsum(belief, axis=0, dtype=np.float64), 1))
     levels: NDArray[np.uint8] = np.diff(below, axis=0, prepend=0).astype(np.uint8)
     return levels

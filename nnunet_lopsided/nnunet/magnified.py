@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -134,7 +136,16 @@ class _Network:
                 allow_tqdm=False,
             )
             fold = fold_folder.name.removeprefix("fold_")
-            self._predictor.initialize_from_trained_model_folder(str(fold_folder.parent), (fold,), checkpoint)
+            load = self._predictor.initialize_from_trained_model_folder
+            try:
+                try:
+                    with _tensors_and_numbers_only():
+                        load(str(fold_folder.parent), (fold,), checkpoint)
+                except UnpicklingError:
+                    # It holds objects of other kinds, which a trainer may keep: unpickled as nnU-Net itself would.
+                    load(str(fold_folder.parent), (fold,), checkpoint)
+            except Exception as error:  # of any kind: what a damaged file makes of pickle
+                raise InputError(f"{fold_folder / checkpoint}: {_cannot(error)}") from error
         self._one_at_a_time = Lock()
         self._n_threads = torch.get_num_threads()
 
@@ -151,6 +162,7 @@ class _Network:
             np.savez_compressed(unfinished, probabilities=probabilities)
 
     def _probabilities(self, case: Case, factor: float) -> NDArray[np.floating]:
+        import numpy as np
         import torch
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
@@ -172,7 +184,32 @@ class _Network:
             return_probabilities=True,
             num_threads_torch=self._n_threads,
         )
-        return probabilities
+        return np.asarray(probabilities)
+
+
+@contextlib.contextmanager
+def _tensors_and_numbers_only() -> Iterator[None]:
+    """Let torch.load build tensors, numbers and plain containers alone, though nnU-Net asks it to unpickle anything.
+
+    What nnU-Net's own trainers write is of these kinds; the losses of the log are numbers of numpy.
+    """
+    import numpy as np
+    import torch
+
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    # What pickle makes numbers with; its module was renamed in numpy 2.
+    scalar = cast("Callable[..., object]", np.float64(0).__reduce__()[0])
+    os.environ[variable] = "1"
+    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
+    try:
+        with torch.serialization.safe_globals([scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]):
+            yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def is_whole(array: Path) -> bool:

@@ -92,7 +92,7 @@ def check_plans(content: Mapping[str, Any], path: Path) -> None:
 
 def _check_known(content: Mapping[str, Any], shapes: Mapping[str, Any], path: Path, where: str) -> None:
     for key, shape in shapes.items():
-        if content.get(key) is not None:
+        if key in content:
             check_shape(content[key], shape, path, f"{where}.{key}" if where else key)
 
 

@@ -196,7 +196,8 @@ class RawDataset:
                 raise InputError(f"{self.name}, case {case.name}: image not found: {image}")
         n_channels = len(self.channel_names)
         # A colour image holds several channels in one file; as in nnU-Net, those of all files count.
-        if len(case.images) != n_channels and sum(map(n_components, case.images)) != n_channels:
+        surplus = len(case.images) > n_channels
+        if surplus or (len(case.images) < n_channels and sum(map(n_components, case.images)) != n_channels):
             raise InputError(f"{self.name}, case {case.name}: {self._unlike_channels(range(len(case.images)))}")
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of a chart of a page in points, and of the box between its axes: left, bottom, width, height.
-CHART_SIZE = (520, 370)
-AXES_BOX = (60, 52, 448, 284)
+CHART_SIZE = (430, 300)
+AXES_BOX = (50, 40, 370, 236)
 
 # hashsalt: without it every SVG gets random element ids. DejaVu Sans comes with matplotlib, so every machine has it.
 # parse_math: names of models and datasets may hold dollar signs, and are not formulas.

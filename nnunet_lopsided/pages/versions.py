@@ -12,10 +12,10 @@ _LIBRARIES = ("numpy", "scipy", "connected-components-3d", "SimpleITK")
 
 def library_versions() -> dict[str, str]:
     """Version of this package, of Python and of the libraries whose arithmetic or file reading matters."""
-    found = {"nnunet-lopsided": nnunet_lopsided.__version__, "Python": platform.python_version()}
+    versions = {"nnunet-lopsided": nnunet_lopsided.__version__, "Python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed by a package manager"
-    return found
+            versions[name] = "not installed by a package manager"
+    return versions

@@ -53,7 +53,7 @@ def configuration_25d(
     try:
         spacing = resolved_configuration(plans, _PARENT)["spacing"]
         shapes = _resampled_shapes(fingerprint, plans["transpose_forward"], spacing)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         reason = f"{type(error).__name__}: {error}"

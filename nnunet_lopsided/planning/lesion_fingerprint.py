@@ -15,6 +15,7 @@ from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.lesion_labels import label_lesions
+from nnunet_lopsided.nnunet.paths import names_of_dataset
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.nnunet.results import label_maps
 
@@ -67,17 +68,14 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
 
     Args:
         folder: the dataset's folder below ``nnUNet_preprocessed``. Labels are taken from its ``gt_segmentations``, or
-            where that is missing from the raw dataset of the same name.
+            from the raw dataset of the same name where that is missing or holds TIFF, which have no voxel size there.
         n_processes: labels read at the same time.
 
     Raises:
         InputError: there are no labels, one is unreadable, or holds a value that dataset.json does not declare.
     """
     scheme = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json")
-    ground_truth = folder / "gt_segmentations"
-    labels = label_maps(ground_truth) if ground_truth.is_dir() else {}
-    if not labels:
-        labels = {case.name: case.label for case in raw_dataset(folder.name).training_cases() if case.label is not None}
+    labels = _labels_of(folder)
 
     def measure(item: tuple[str, Path]) -> tuple[list[float], int, int]:
         case, path = item
@@ -92,3 +90,14 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
 
     rows = for_each(measure, list(labels.items()), n_processes, "lesions")
     return lesion_fingerprint([row[0] for row in rows], sum(row[1] for row in rows), sum(row[2] for row in rows))
+
+
+def _labels_of(folder: Path) -> dict[str, Path]:
+    """The label map of every training case of a preprocessed dataset."""
+    ground_truth = folder / "gt_segmentations"
+    labels = label_maps(ground_truth) if ground_truth.is_dir() else {}
+    # nnU-Net copies CASE.tif there without the CASE.json that says how large a voxel is.
+    lack_spacing = any(path.suffix.lower() in (".tif", ".tiff") for path in labels.values())
+    if labels and not (lack_spacing and names_of_dataset(folder.name, ("nnUNet_raw",))):
+        return labels
+    return {case.name: case.label for case in raw_dataset(folder.name).training_cases() if case.label is not None}

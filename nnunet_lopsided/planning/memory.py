@@ -59,7 +59,8 @@ def _peak(network: dict[str, Any], in_channels: int, n_classes: int, patch: tupl
             logits = model(images)
         functional.cross_entropy(logits.float(), target).backward()
         del momentum
-        return memory.peak
+        peak: int = memory.peak
+        return peak
 
 
 class _MixedPrecision(TorchFunctionMode):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset, new_dataset_name
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
@@ -87,7 +88,8 @@ def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -
     sources = {d.name: (d, _source(d)) for d in study.datasets}
     for variable in PATH_VARIABLES:
         (folder.path / variable).mkdir(parents=True, exist_ok=True)
-    folder.study_file.write_text(text, encoding="utf-8")
+    with new_file(folder.study_file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     described = {name: _described(dataset) for name, (dataset, _) in sources.items()}
     write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
     with nnunet_paths(folder.path):
@@ -237,6 +239,9 @@ def _source(dataset: Dataset) -> RawDataset | None:
         return raw_dataset(dataset.source)
     if not Path(dataset.source).is_dir():
         raise InputError(f"dataset {dataset.name}: folder not found: {dataset.source}")
+    description = Path(dataset.source) / "dataset.json"
+    if description.exists() and not description.is_file():  # a pipe would be waited for
+        raise InputError(f"dataset {dataset.name}: expected a file, found something else: {description}")
     return RawDataset(Path(dataset.source))
 
 
@@ -313,14 +318,10 @@ def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[
     from nnunet_lopsided.nnunet.splitting import folds_by_patient
 
     names, _ = _case_names(dataset, raw)
-    known = set(names)
-    if raw is not None and (path := raw.folder / "splits_final.json").is_file():
-        folds = [{"train": list(train), "val": list(val)} for train, val in read_splits(path)]
-        for fold in folds:
-            for case in (*fold["train"], *fold["val"]):
-                if case not in known:
-                    raise InputError(f"{path}: case {case} is none of the training cases of {raw.folder}")
-        return folds
+    if raw is not None and os.path.lexists(path := raw.folder / "splits_final.json"):
+        if not path.is_file():  # a link to nothing, or a pipe, which would be waited for
+            raise InputError(f"{path}: expected a file")
+        return [{"train": list(fold.train), "val": list(fold.val)} for fold in read_splits(path, set(names))]
     cases: dict[str, list[str]] = {}
     for case, patient in _patients(names, raw, study.evaluation.patients_regex).items():
         cases.setdefault(patient, []).append(case)

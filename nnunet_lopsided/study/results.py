@@ -51,7 +51,9 @@ class Evaluated:
         """Its 95% bootstrap interval over patients."""
         summary = self.evaluation.summary
         ends = summary["metrics"].get(f"{name}_ci95_bootstrap") or summary["intervals"].get(f"{name}_bootstrap_ci95")
-        return None if ends is None else (float(ends[0]), float(ends[1]))
+        if not isinstance(ends, (list, tuple)):  # none with few patients
+            return None
+        return float(ends[0]), float(ends[1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -375,7 +375,7 @@ class Study(_Mapping):
     device: Literal["cpu", "cuda", "mps"] = "cuda"
     """Where trainings run."""
     resources: Resources = Resources()
-    """What one training may take."""
+    """Of one training."""
     dataset_ids: Annotated[tuple[Annotated[int, Whole(1)], Annotated[int, Whole(1)]], Listed()] = (800, 999)
     """The first and the last id that the study may use in its own folder."""
 

@@ -66,7 +66,19 @@ def json_schema() -> dict[str, object]:
     What keys mean together, and which trainers there are, is for :func:`read_study` to check.
     """
     schema = _model().json_schema()
+    for key, default in _defaults().items():
+        if default == "":  # a baseline, which has none of its own
+            del schema["properties"][key]["default"]
+        elif "default" in schema["properties"][key]:
+            schema["properties"][key]["default"] = default
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "study.yaml"}
+
+
+def _defaults() -> dict[str, object]:
+    """The keys of a study that sets none but the required ones, as they would stand in a file."""
+    datasets, arms = (Dataset("a", id=1),), (Arm(name="a", trainer="nnUNetTrainer"),)
+    as_written = _model().dump_python(Study(name="a", datasets=datasets, arms=arms), mode="json")
+    return dict(as_written)
 
 
 @cache

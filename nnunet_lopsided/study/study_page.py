@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from markupsafe import Markup
 
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.evaluation.report.numbers import matching_rule, title_of
+from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, sensitivity_chart
 from nnunet_lopsided.evaluation.rules import profile_rules
 from nnunet_lopsided.nnunet.paths import new_dataset_name
@@ -88,7 +88,7 @@ def report_page(results: Results) -> str:
             for key in dict.fromkeys((cell.dataset, cell.configuration) for cell in cells)
         ],
         confidence=TITLES[study.evaluation.confidence or rules.confidence],
-        rule=matching_rule(asdict(rules)),
+        rule=rules.match_in_words,
         differences=differences,
         kept_and_censored=_kept_and_censored(results),
         cost=cost,

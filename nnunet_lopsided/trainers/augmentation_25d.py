@@ -55,7 +55,8 @@ class SpatialOfStack(SpatialTransform):
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
         if params["grid"] is None or len(segmentation) == 1:
-            return super()._apply_to_segmentation(segmentation, **params)
+            as_nnunet: torch.Tensor = super()._apply_to_segmentation(segmentation, **params)
+            return as_nnunet
         inside = (segmentation >= 0).float()[None]
         inside = grid_sample(inside, params["grid"][None], "nearest", "zeros", align_corners=self.align_corners)[0]
         resampled = inside.to(segmentation.dtype) - 1  # 0 inside, -1 outside

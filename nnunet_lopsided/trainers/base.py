@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-import math
 import os
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
-from unittest.mock import patch
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
-from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as nnunet_trainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from torch._dynamo import OptimizedModule
-from tqdm import tqdm
 
 import nnunet_lopsided
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
 from nnunet_lopsided.errors import InputError, refuse
+from nnunet_lopsided.losses.base import TargetFormat
+from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
+from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
+from nnunet_lopsided.trainers.deep_supervision import PerResolution, weights_of_resolutions
+from nnunet_lopsided.trainers.foreground_prior import bias_of_priors, foreground_priors, set_bias
 from nnunet_lopsided.trainers.names import NameFlag, NameOption, Option
+from nnunet_lopsided.trainers.output_statistics import describe_output, means
+from nnunet_lopsided.trainers.seeds import Purpose, seed_everything, seeded_workers
+from nnunet_lopsided.trainers.slice_patches import (
+    arch_kwargs_of_the_user,
+    slice_loaders,
+    training_patch,
+    with_training_patch,
+)
+from nnunet_lopsided.trainers.training_labels import count_labels
 
 PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
-EPOCHS = NameOption("epochs", "Nepochs", "training epochs", 1, integer=True)
+EPOCHS = NameOption(attribute="epochs", form="Nepochs", meaning="training epochs", low=1, integer=True)
+ITERATIONS = NameOption(
+    attribute="iterations_per_epoch", form="Niters", meaning="iterations per epoch", low=1, integer=True
+)
+SEED = NameOption(
+    attribute="seed", form="seedN", meaning="seed of initialisation, sampling and augmentation", low=0, integer=True
+)
 _LARGEST_GRADIENT_NORM = 12  # nnU-Net's
 _STEPS_BETWEEN_STATISTICS = 10
 
-ITERATIONS = NameOption("iterations_per_epoch", "Niters", "iterations per epoch", 1, integer=True)
-SEED = NameOption("seed", "seedN", "seed of initialisation, sampling and augmentation", 0, integer=True)
-# What is drawn from a seed, each a stream of its own.
-_INITIALISATION, _EPOCH, _TRAINING_WORKERS, _VALIDATION_WORKERS = range(4)
+_Tensors = TypeVar("_Tensors", torch.Tensor, "list[torch.Tensor]")
 
 
 class LesionTrainer(nnUNetTrainer):
@@ -55,7 +65,8 @@ class LesionTrainer(nnUNetTrainer):
         iterations_per_epoch: training iterations per epoch, a fifth as many for the online validation; None: as planned
             for 2.5d, otherwise nnU-Net's 250.
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
-        before_there_was: what trainings of earlier versions, whose checkpoints lack a hyper-parameter, were like.
+        before_there_was: by hyper-parameter that this class added later: what trainings of versions without it, whose
+            checkpoints lack it, were like. A subclass adds its own to those of its base.
         seed: fixes initialisation, sampling of patches and augmentation as far as the workers' order of batches does
             not decide; None: every training differs, as nnU-Net's.
     """
@@ -66,7 +77,7 @@ class LesionTrainer(nnUNetTrainer):
     iterations_per_epoch: int | None = None
     foreground_prior_bias: bool = False
     seed: int | None = None
-    before_there_was: ClassVar[dict[str, Any]] = {"seed": None, "gamma": 0.0, "soft_targets": False}
+    before_there_was: ClassVar[dict[str, Any]] = {"seed": None}
     configuration_manager: ConfigurationManager
 
     def __init__(
@@ -98,23 +109,22 @@ class LesionTrainer(nnUNetTrainer):
         raise NotImplementedError
 
     def _build_loss(self) -> nn.Module:
-        self.criterion: Any = self._build_criterion()
+        criterion = self._build_criterion()
+        self.criterion: Any = criterion  # whose weights a warm-up changes
         scales = self._get_deep_supervision_scales()
         if scales is None:
-            return self.criterion
-        # nnU-Net's weights: halved at each coarser output, the coarsest unused.
-        weights = np.array([0.5**i for i in range(len(scales))])
-        if len(weights) > 1:
-            # DDP without compile complains about parameters without a gradient.
-            weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
-        return PerResolution([self._criterion_at(scale) for scale in scales], (weights / weights.sum()).tolist())
+            return criterion
+        every_output_counts = self.is_ddp and not self._do_i_compile()
+        weights = weights_of_resolutions(len(scales), every_output_counts=every_output_counts)
+        return PerResolution([self._criterion_at(scale) for scale in scales], weights)
 
     def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
         """The criterion of an output whose voxels are 1 / ``scale`` as large, per axis."""
-        return self.criterion
+        criterion: nn.Module = self.criterion
+        return criterion
 
     @property
-    def _target_format(self) -> dict[str, Any]:
+    def _target_format(self) -> TargetFormat:
         """How nnU-Net presents targets, as our losses take it."""
         return {
             "sigmoid": self.label_manager.has_regions,
@@ -135,17 +145,19 @@ class LesionTrainer(nnUNetTrainer):
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
         _keep_to_omp_num_threads()
         arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        network: Any
         if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
-            return nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
-        with _arch_kwargs_of_the_user():
+            network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+            return cast(nn.Module, network)
+        with arch_kwargs_of_the_user():
             network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
         network.skip_padding = True
         network.padding_beyond = training_patch(configuration_manager)
-        return network
+        return cast(nn.Module, network)
 
     def initialize(self) -> None:
         if self.seed is not None:
-            seed_everything(self.seed, _INITIALISATION)  # the same on every GPU
+            seed_everything(self.seed, Purpose.INITIALISATION)  # the same on every GPU
         super().initialize()
         described = self._describe_hyperparameters()
         self.print_to_log_file("nnunet-lopsided:", ", ".join(f"{k}={v}" for k, v in described.items()))
@@ -154,17 +166,31 @@ class LesionTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
+        counts = self._checked_label_counts()
         if self._is_25d and not self._resumed:
-            with _arch_kwargs_of_the_user():
+            with arch_kwargs_of_the_user():
                 self._bare_network.load_pretrained_encoder()
         super().on_train_start()
         if self.foreground_prior_bias and not self._resumed:
-            self._start_at_foreground_prior()
+            self._start_at_foreground_prior(counts)
         if self._is_25d:
             self._bare_network.centre_slice_only = True
 
+    def _checked_label_counts(self) -> dict[str, Counter[int]]:
+        """Voxels per label value of the cases to train and to validate on; a value that dataset.json does not declare
+        ends the training."""
+        scheme = label_scheme(self.dataset_json, Path(self.preprocessed_dataset_folder_base) / "dataset.json")
+        training_cases, validation_cases = self.do_split()
+        cases = sorted({*training_cases, *validation_cases})
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
+        try:
+            return count_labels(dataset, scheme, progress=self.local_rank == 0)
+        except InputError as error:
+            refuse(error)
+
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        super().load_checkpoint(filename_or_checkpoint)
+        with named_if_damaged(filename_or_checkpoint):
+            super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
         stored = self.my_init_kwargs.get("lopsided")
         if stored is not None:  # prediction and nnU-Net's own trainers' checkpoints have none
@@ -173,11 +199,7 @@ class LesionTrainer(nnUNetTrainer):
     def _warn_of_other_defaults(self, stored: dict[str, Any]) -> None:
         """A name stands for the defaults of the version that reads it: a training begun by another one says so."""
         now = self._describe_hyperparameters()
-        # What the other version did not know, it did not do.
-        before = {name: stored.get(name, self.before_there_was.get(name)) for name in self.hyperparameters}
-        changed = [
-            f"{name} was {before[name]}, is {now[name]}" for name in self.hyperparameters if before[name] != now[name]
-        ]
+        changed = changed_values(stored, now, self.hyperparameters, self.before_there_was)
         self.my_init_kwargs["lopsided"] = {**stored, **now}  # what later checkpoints say is what was trained with
         if changed:
             self.print_to_log_file(
@@ -185,41 +207,25 @@ class LesionTrainer(nnUNetTrainer):
                 f"{type(self).__name__} meant something else ({'; '.join(changed)}); it goes on with the new values"
             )
 
-    def _start_at_foreground_prior(self) -> None:
+    def _start_at_foreground_prior(self, counts: dict[str, Counter[int]]) -> None:
+        """Set the bias of the last layers by the voxels per label value of each training case."""
         training_cases, _ = self.do_split()
-        counts, total = self._count_labels(training_cases)
+        voxels: Counter[int] = Counter()
+        for case in training_cases:
+            voxels.update(counts[case])
+        voxels.pop(self.label_manager.ignore_label, None)
         if self.label_manager.has_regions:
-            groups = [r if isinstance(r, (tuple, list)) else (r,) for r in self.label_manager.foreground_regions]
+            classes = [r if isinstance(r, (tuple, list)) else (r,) for r in self.label_manager.foreground_regions]
         else:
-            groups = [(label,) for label in self.label_manager.foreground_labels]
-        # Half a voxel where a class has none, so that the bias stays finite.
-        voxels = [max(sum(counts.get(int(v), 0) for v in group), 0.5) for group in groups]
-        priors = [n / max(total, 1.0) for n in voxels]
-        if self.label_manager.has_regions:
-            bias = [math.log(p / max(1 - p, 1e-6)) for p in priors]
-        else:
-            rest = math.log(max(1 - sum(priors), 1e-6))
-            bias = [0.0] + [math.log(p) - rest for p in priors]
-        for layer in last_layers(self._bare_network):
-            with torch.no_grad():
-                layer.bias.copy_(torch.tensor(bias))
+            classes = [(label,) for label in self.label_manager.foreground_labels]
+        priors = foreground_priors(voxels, classes)
+        bias = bias_of_priors(priors, regions=self.label_manager.has_regions)
+        set_bias(self._bare_network, bias)
         self.my_init_kwargs["lopsided"]["foreground_prior"] = priors
         self.print_to_log_file(
             f"last-layer bias set to {np.round(bias, 3).tolist()}: foreground prior "
             f"{', '.join(f'{p:.3g}' for p in priors)} of {len(training_cases)} training labels"
         )
-
-    def _count_labels(self, cases: list[str]) -> tuple[dict[int, int], float]:
-        """Voxels per label value over the preprocessed labels of ``cases``, and all annotated voxels."""
-        dataset = self.dataset_class(self.preprocessed_dataset_folder, list(cases))
-        counts: dict[int, int] = {}
-        for case in tqdm(dataset.identifiers, desc="foreground prior", disable=self.local_rank != 0):
-            # -1 marks voxels outside the nonzero mask: nnU-Net trains on them as background.
-            labels = np.maximum(dataset.load_case(case)[1][0], 0)
-            for value, count in enumerate(np.bincount(labels.ravel()).tolist()):
-                counts[value] = counts.get(value, 0) + count
-        counts.pop(self.label_manager.ignore_label, None)
-        return counts, float(sum(counts.values()))
 
     def _describe_hyperparameters(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.hyperparameters}
@@ -229,7 +235,7 @@ class LesionTrainer(nnUNetTrainer):
 
     @property
     def _is_25d(self) -> bool:
-        return self.configuration_manager.network_arch_class_name == NETWORK_CLASS_NAME
+        return bool(self.configuration_manager.network_arch_class_name == NETWORK_CLASS_NAME)
 
     @property
     def _bare_network(self) -> Any:
@@ -245,23 +251,16 @@ class LesionTrainer(nnUNetTrainer):
             super().set_deep_supervision_enabled(enabled)
 
     def get_dataloaders(self) -> Any:
-        with self._seeded_workers():
+        with seeded_workers(self.seed, self.current_epoch, self.local_rank):
             if not self._is_25d:
                 return super().get_dataloaders()
-            with self._training_patch(), patch.object(nnunet_trainer, "nnUNetDataLoader", _SliceLoader):
-                return super().get_dataloaders()
-
-    @contextmanager
-    def _training_patch(self) -> Iterator[None]:
-        """Patches of exactly the slices one 2.5d prediction sees; the plans' patch is the predictor's."""
-        planned = self.configuration_manager
-        training = deepcopy(planned.configuration)
-        training["patch_size"] = [self._bare_network.n_slices, *training_patch(planned)]
-        self.configuration_manager = ConfigurationManager(training)
-        try:
-            yield
-        finally:
-            self.configuration_manager = planned
+            planned = self.configuration_manager
+            self.configuration_manager = with_training_patch(planned, self._bare_network.n_slices)
+            try:
+                with slice_loaders():
+                    return super().get_dataloaders()
+            finally:
+                self.configuration_manager = planned
 
     def get_training_transforms(
         self,
@@ -287,27 +286,6 @@ class LesionTrainer(nnUNetTrainer):
             initial_patch_size[0] = self.configuration_manager.patch_size[0]
             self.inference_allowed_mirroring_axes = mirror_axes
         return rotation, in_plane_only, initial_patch_size, mirror_axes
-
-    # ---- the seed
-
-    @contextmanager
-    def _seeded_workers(self) -> Iterator[None]:
-        """The processes that nnU-Net makes batches in, training before validation, each with a stream of its own.
-
-        Streams begin anew with ``--c``, so they depend on the epoch: the patches of the first one do not come again.
-        """
-        if self.seed is None:
-            yield
-            return
-        purposes = iter((_TRAINING_WORKERS, _VALIDATION_WORKERS))
-        seed, where, make = self.seed, (self.current_epoch, self.local_rank), NonDetMultiThreadedAugmenter
-
-        def with_seeds(*args: Any, **kwargs: Any) -> NonDetMultiThreadedAugmenter:
-            purpose, n = next(purposes), kwargs["num_processes"]
-            return make(*args, **{**kwargs, "seeds": [derived_seed(seed, purpose, *where, i) for i in range(n)]})
-
-        with patch.object(nnunet_trainer, "NonDetMultiThreadedAugmenter", with_seeds):
-            yield
 
     # ---- one training step
 
@@ -338,7 +316,8 @@ class LesionTrainer(nnUNetTrainer):
         return {"loss": loss.detach().cpu().numpy()}
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return super().validation_step(self._supervised(batch))
+        outcome: dict[str, Any] = super().validation_step(self._supervised(batch))
+        return outcome
 
     def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
         """A training target as the criterion's target and what else it gets by name from the loader."""
@@ -355,7 +334,7 @@ class LesionTrainer(nnUNetTrainer):
         """The batch with the part of the target that the network predicts: in 2.5d the centre slice."""
         return {**batch, "target": centre_slice(batch["target"])} if self._is_25d else batch
 
-    def _to_device(self, tensors: Any) -> Any:
+    def _to_device(self, tensors: _Tensors) -> _Tensors:
         if isinstance(tensors, list):
             return [self._to_device(tensor) for tensor in tensors]
         return tensors.to(self.device, non_blocking=True)
@@ -364,7 +343,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         if self.seed is not None:  # from the epoch alone, so that --c goes on as if it had not stopped
-            seed_everything(self.seed, _EPOCH, self.current_epoch, self.local_rank)
+            seed_everything(self.seed, Purpose.EPOCH, self.current_epoch, self.local_rank)
         super().on_train_epoch_start()
         self._statistics: list[dict[str, torch.Tensor]] = []
         self._n_steps = 0
@@ -375,55 +354,29 @@ class LesionTrainer(nnUNetTrainer):
         if self.local_rank != 0:
             return
         values: dict[str, float | None] = {"train_loss": float(self.logger.get_value("train_losses", step=-1))}
-        for name in self._statistics[0] if self._statistics else ():
-            numbers = torch.stack([row[name].float() for row in self._statistics])
-            mean = float(numbers.nanmean())
-            values[name] = None if math.isnan(mean) else mean
-        rows = curves.append_row(Path(self.output_folder), epoch, {**values, **self._describe_epoch(epoch)})
-        curves.draw(Path(self.output_folder), rows)
+        values |= means(self._statistics)
+        values |= self._describe_epoch(epoch)
+        try:
+            rows = curves.append_row(Path(self.output_folder), epoch, values, self.print_to_log_file)
+            curves.draw(Path(self.output_folder), rows)
+        except OSError as error:  # a full disk will end the training where a checkpoint is written, not here
+            self.print_to_log_file(f"WARNING: the curves of this epoch could not be written: {error}")
 
     def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
         """Further columns of the curves."""
         return {}
 
-    @torch.no_grad()
     def _describe_output(self, output: Any, target: Any) -> dict[str, torch.Tensor]:
-        """Fraction of background voxels called lesion and mean probability of labelled lesion voxels; NaN if none.
-
-        At the finest resolution, over all classes but background; ignored voxels count in neither.
-        """
+        """:func:`describe_output` at the finest resolution."""
         logits, labels = (output[0], target[0]) if isinstance(output, (list, tuple)) else (output, target)
-        logits = logits.float()
-        ignore = self.label_manager.ignore_label
-        if self.label_manager.has_regions:
-            probability = torch.sigmoid(logits)
-            called = logits > 0
-            lesion = labels[:, : logits.shape[1]] > 0
-            valid = torch.ones_like(lesion) if ignore is None else (labels[:, -1:] == 0).expand_as(lesion)
-        else:
-            probability = 1 - torch.softmax(logits, 1)[:, 0]
-            called = logits.argmax(1) > 0
-            lesion = labels[:, 0] > 0
-            valid = torch.ones_like(lesion) if ignore is None else labels[:, 0] != ignore
-        background, lesion = valid & ~lesion, valid & lesion
-        return {
-            "flipped_background": (called & background).sum() / background.sum(),
-            "lesion_probability": (probability * lesion).sum() / lesion.sum(),
-        }
+        return describe_output(
+            logits, labels, regions=self.label_manager.has_regions, ignore_label=self.label_manager.ignore_label
+        )
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if self._is_25d:
             self._bare_network.centre_slice_only = False
         super().perform_actual_validation(save_probabilities)
-
-
-@contextmanager
-def _arch_kwargs_of_the_user() -> Iterator[None]:
-    """Turns what a 2.5d network refuses into bad input of ours."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        refuse(InputError(f"arch_kwargs of the 2.5d configuration in the plans: {error}"))
 
 
 def _keep_to_omp_num_threads() -> None:
@@ -434,93 +387,3 @@ def _keep_to_omp_num_threads() -> None:
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted):
         torch.set_num_threads(int(wanted))
-
-
-def derived_seed(seed: int, *purpose: int) -> int:
-    """A seed below 2**32 for one purpose, independent of those for others.
-
-    Example:
-        >>> derived_seed(1, 0) == derived_seed(1, 0), derived_seed(1, 0) == derived_seed(1, 1)
-        (True, False)
-    """
-    return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1)[0])
-
-
-def seed_everything(seed: int, *purpose: int) -> None:
-    """Seed the generators of PyTorch (all devices), NumPy and Python, which nnU-Net and batchgenerators draw from."""
-    number = derived_seed(seed, *purpose)
-    torch.manual_seed(number)
-    np.random.seed(number)  # noqa: NPY002 - what nnU-Net's data loader draws from
-    random.seed(number)
-
-
-def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:
-    """Height and width of the patches a 2.5d configuration is trained with; the predictor's have margins around.
-
-    Raises:
-        InputError: the plans hold something else as ``training_patch``; nnU-Net's commands end.
-    """
-    height, width = configuration.patch_size[1:]
-    planned = configuration.configuration.get("lopsided", {}).get("training_patch", (height, width))
-    sides = planned if isinstance(planned, (list, tuple)) else ()
-    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
-        refuse(
-            InputError(
-                "lopsided.training_patch of the 2.5d configuration in the plans: expected two whole numbers of at "
-                f"least 1, found {planned!r}"
-            )
-        )
-    return min(sides[0], height), min(sides[1], width)
-
-
-class _SliceLoader(nnUNetDataLoader):
-    """nnU-Net's loader for patches whose centre slice is supervised: every slice of a case can be the centre.
-
-    nnU-Net lets patches reach beyond the volume only as far as augmentation may turn them; here half a patch of slices
-    may, so that the first and the last slice are seen with the zeros beside them that prediction gives them.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        n_slices = int(args[2][0])
-        super().__init__(*args, **{**kwargs, "pad_sides": (n_slices - 1, 0, 0)})
-
-
-class PerResolution(nn.Module):
-    """Criteria for the resolutions of a network with deep supervision, as a weighted sum.
-
-    Args:
-        criteria: one per output, finest first, maybe the same; (logits, target, further inputs by name) -> scalar.
-        weights: one per output; outputs of weight 0 are not looked at.
-    """
-
-    def __init__(self, criteria: Sequence[nn.Module], weights: Sequence[float]) -> None:
-        super().__init__()
-        self.criteria = nn.ModuleList(criteria)
-        self.weights = tuple(weights)
-
-    def forward(self, outputs: Sequence[Any], targets: Sequence[Any], **inputs: Sequence[Any]) -> torch.Tensor:
-        """Weighted sum; every argument holds one tensor per resolution."""
-        return sum(
-            weight * self.criteria[i](outputs[i], targets[i], **{name: value[i] for name, value in inputs.items()})
-            for i, weight in enumerate(self.weights)
-            if weight
-        )
-
-
-def last_layers(network: Any) -> list[Any]:
-    """The layers whose outputs are logits: one, or one per resolution with deep supervision.
-
-    Raises:
-        ValueError: the network is of a kind whose last layer we do not know, or has no bias there.
-    """
-    if hasattr(network, "last_layers"):
-        layers = list(network.last_layers())
-    elif hasattr(network, "decoder") and hasattr(network.decoder, "seg_layers"):
-        layers = list(network.decoder.seg_layers)
-    else:
-        raise ValueError(
-            f"foreground_prior_bias needs a network with decoder.seg_layers or last_layers(), got {type(network)}"
-        )
-    if any(layer.bias is None for layer in layers):
-        raise ValueError(f"foreground_prior_bias needs a bias in the last layer of {type(network)}")
-    return layers

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunet_lopsided.files.new_files import new_file
@@ -16,22 +20,33 @@ COLUMNS = {
 }
 
 
-def append_row(folder: Path, epoch: int, values: dict[str, float | None]) -> list[dict[str, str]]:
+def append_row(
+    folder: Path, epoch: int, values: dict[str, float | None], report: Callable[[str], object] = print
+) -> list[dict[str, str]]:
     """Write the row of ``epoch``, dropping rows of it and of later epochs that an interrupted run left.
+
+    A file that holds something else than such rows, as a spreadsheet may leave it, is set aside under another name, and
+    what can be read of it goes on: a picture of the training must not end it.
 
     Args:
         folder: the fold folder.
         epoch: from 0.
         values: by column; None is written as an empty cell.
+        report: told in one line what was set aside.
 
     Returns:
         All rows, as text.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
     path = folder / FILE
-    rows: list[dict[str, str]] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+    rows, problem = _earlier_rows(path)
+    if problem:
+        aside = _free_name(path)
+        path.rename(aside)
+        report(f"WARNING: {path} {problem}: renamed to {aside.name}; the rows that could be read go on in a new file")
+    rows = [row for row in rows if int(row["epoch"]) < epoch]
     row = {"epoch": str(epoch)}
     row |= {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
     rows.append(row)
@@ -40,6 +55,40 @@ def append_row(folder: Path, epoch: int, values: dict[str, float | None]) -> lis
         writer.writeheader()
         writer.writerows(rows)
     return rows
+
+
+def _earlier_rows(path: Path) -> tuple[list[dict[str, str]], str]:
+    """The rows of a file that are as :func:`append_row` writes them, and what is wrong with the others, if any is."""
+    if not path.exists():
+        return [], ""
+    try:
+        # As the project's other tables: with a byte order mark and rows of empty cells, as spreadsheets leave them.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = [cells for cells in csv.reader(file) if any(cells)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return [], f"cannot be read ({error})"
+    if not table or table[0][:1] != ["epoch"]:
+        return [], "does not begin with a column 'epoch'"
+    columns = table[0]
+    rows = [dict(zip(columns, cells, strict=True)) for cells in table[1:] if _is_row(cells, len(columns))]
+    n_others = len(table) - 1 - len(rows)
+    return rows, f"holds {n_others} rows that no training has written" if n_others else ""
+
+
+def _is_row(cells: Sequence[str], n_columns: int) -> bool:
+    """Whether a row is an epoch and numbers or empty cells."""
+    if len(cells) != n_columns or not (cells[0].isascii() and cells[0].isdigit()):
+        return False
+    try:
+        return all(not math.isnan(float(cell)) for cell in cells if cell)
+    except ValueError:
+        return False
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside ``path`` that no file has."""
+    names = (path.with_name(f"{path.stem}.edited{n}{path.suffix}") for n in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def draw(folder: Path, rows: list[dict[str, str]]) -> None:

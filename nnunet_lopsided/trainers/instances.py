@@ -19,6 +19,7 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 from numpy.typing import NDArray
 
 from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.losses.inverse_weighting import lesion_weights
 
@@ -108,10 +109,20 @@ class WithInstances(DatasetAround):
         self._known: dict[str, LesionCodes] = {}
 
     def load_case(self, identifier: str) -> tuple[Any, LabelWithIds, Any, dict[str, Any]]:
-        """Image, labels with lesion ids, labels of a cascade's previous stage, properties."""
+        """Image, labels with lesion ids, labels of a cascade's previous stage, properties.
+
+        Raises:
+            InputError: a label is larger than ``n_labels`` allows.
+        """
         data, label, previous, properties = self._dataset.load_case(identifier)
         if identifier not in self._known:
             whole = label[0] if isinstance(label, np.ndarray) else label[:][0]
+            if whole.max(initial=0) >= self._n_labels:
+                # A code of label and id would be read as another label.
+                raise InputError(
+                    f"case {identifier}: its preprocessed labels hold {int(whole.max())}, expected at most "
+                    f"{self._n_labels - 1}, the largest value that dataset.json declares"
+                )
             foreground = whole > 0  # -1 marks voxels outside the nonzero mask
             if self._ignore_label is not None:
                 foreground &= whole != self._ignore_label
@@ -145,14 +156,18 @@ class SpatialWithInstances(BasicTransform):
         self._cascaded = cascaded
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        return self._spatial.get_parameters(**data_dict)
+        parameters: dict[str, Any] = self._spatial.get_parameters(**data_dict)
+        return parameters
 
     def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
-        return self._spatial._apply_to_image(img, **params)
+        image: torch.Tensor = self._spatial._apply_to_image(img, **params)
+        return image
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+        resampled: torch.Tensor
         if params["grid"] is None:  # a crop
-            return self._spatial._apply_to_segmentation(segmentation, **params)
+            resampled = self._spatial._apply_to_segmentation(segmentation, **params)
+            return resampled
         # A 3D patch augmented in the plane has its slices as channels: those of the labels, then of the previous stage.
         segmentation = segmentation.contiguous()
         coded = segmentation[: len(segmentation) // 2] if self._cascaded else segmentation
@@ -165,8 +180,8 @@ class SpatialWithInstances(BasicTransform):
         if self._ignore_label is not None:
             lesion &= own != self._ignore_label
         voxels = _nonzero(lesion)
-        found = _largest_around(voxels, coded, params["grid"])
-        own.view(-1)[voxels] += found - found % self._n_labels
+        nearest_codes = _largest_around(voxels, coded, params["grid"])
+        own.view(-1)[voxels] += nearest_codes - nearest_codes % self._n_labels
         return resampled
 
 
@@ -199,10 +214,10 @@ def _largest_around(voxels: torch.Tensor, values: torch.Tensor, grid: torch.Tens
         lower = np.floor(((position[:, axis] + 1) * size - 1) / 2).astype(np.int64)
         step = values.stride(axis + 1)
         corners.append(tuple(np.clip(lower + i, 0, size - 1) * step for i in (0, 1)))
-    flat, found = values.view(-1).numpy(), np.zeros(len(index), np.int16)
+    flat, largest = values.view(-1).numpy(), np.zeros(len(index), np.int16)
     for corner in product(*corners):
-        np.maximum(found, flat[sum(corner, start=index)], out=found)
-    return torch.from_numpy(found)
+        np.maximum(largest, flat[sum(corner, start=index)], out=largest)
+    return torch.from_numpy(largest)
 
 
 class WeightedTarget(SegOnlyTransform):

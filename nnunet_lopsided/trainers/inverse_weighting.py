@@ -32,7 +32,7 @@ class InverseWeightingData(LesionTrainer):
     @property
     def _n_labels(self) -> int:
         """One more than the largest label value, the ignore label included."""
-        return 1 + max([*self.label_manager.all_labels, self.label_manager.ignore_label or 0])
+        return 1 + int(max([*self.label_manager.all_labels, self.label_manager.ignore_label or 0]))
 
     def get_training_transforms(
         self,

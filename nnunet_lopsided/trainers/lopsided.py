@@ -15,20 +15,32 @@ from nnunet_lopsided.trainers.names import NameFlag, NameOption
 from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 
-ALPHA = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
-BETA = NameOption("beta", "bN", "weight of the label on background voxels", 0, 1)
-BETA_EVERYWHERE = NameOption("beta", "bN", "weight of the label", 0, 1)
+ALPHA = NameOption(attribute="alpha", form="aN", meaning="weight of lesion voxels", low=0, excludes_low=True)
+BETA = NameOption(attribute="beta", form="bN", meaning="weight of the label on background voxels", low=0, high=1)
+BETA_EVERYWHERE = NameOption(attribute="beta", form="bN", meaning="weight of the label", low=0, high=1)
 DICE = (
     NameFlag("dice", "dicefull", "Dice over all voxels", "full"),
     NameFlag("dice", "dicemixed", "Dice against eq. 3's own target", "mixed"),
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
 )
-GAMMA = NameOption("gamma", "gN", "how fast trust in a background label fades where lesion is seen", 0)
-WARM_UP = NameOption(
-    "warm_up_epochs", "wN", "epochs over which beta falls from 1 and gamma grows from 0", 0, integer=True
+GAMMA = NameOption(
+    attribute="gamma", form="gN", meaning="how fast trust in a background label fades where lesion is seen", low=0
 )
-TEACHER = NameOption("teacher_decay", "emaN", "decay of the average network whose argmax is the target", 0, 0.999999)
+WARM_UP = NameOption(
+    attribute="warm_up_epochs",
+    form="wN",
+    meaning="epochs over which beta falls from 1 and gamma grows from 0",
+    low=0,
+    integer=True,
+)
+TEACHER = NameOption(
+    attribute="teacher_decay",
+    form="emaN",
+    meaning="decay of the average network whose argmax is the target",
+    low=0,
+    high=0.999999,
+)
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
 
@@ -63,10 +75,7 @@ class BootstrapTrainer(LesionTrainer):
     """
 
     name_options: ClassVar = (WARM_UP, TEACHER, SOFT, *LesionTrainer.name_options)
-    hyperparameters: ClassVar = (
-        *("beta", "warm_up_epochs", "soft", "teacher_decay"),
-        *LesionTrainer.hyperparameters,
-    )
+    hyperparameters: ClassVar = ("beta", "warm_up_epochs", "soft", "teacher_decay", *LesionTrainer.hyperparameters)
     beta: float = 0.1
     warm_up_epochs: int | None = None
     soft: bool = False
@@ -123,7 +132,8 @@ class BootstrapTrainer(LesionTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         if self._teacher is None:
-            return super().save_checkpoint(filename)
+            super().save_checkpoint(filename)
+            return
         # One file, so that network and teacher are always of the same step.
         self.my_init_kwargs["lopsided"]["teacher_weights"] = self._teacher.network.state_dict()
         super().save_checkpoint(filename)
@@ -161,6 +171,7 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
 
     name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
     hyperparameters: ClassVar = ("dice", "gamma", "soft_targets", "alpha", *BootstrapTrainer.hyperparameters)
+    before_there_was: ClassVar = {**SoftTargetData.before_there_was, "gamma": 0.0}
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0

@@ -15,7 +15,7 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NameOption:
     """One option a trainer's name may carry.
 
@@ -109,7 +109,7 @@ def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> 
         InputError: the rest of the name cannot be read; the message shows the grammar.
 
     Example:
-        >>> alpha = NameOption("alpha", "aN", "weight of lesion voxels", 0, excludes_low=True)
+        >>> alpha = NameOption(attribute="alpha", form="aN", meaning="weight", low=0, excludes_low=True)
         >>> parse_trainer_name("T_a2p5", {"T": (alpha,)})
         ('T', {'alpha': 2.5})
     """
@@ -150,8 +150,8 @@ def likely_meant(name: str, bases: Sequence[str]) -> str | None:
     ending = name.partition("_")[0].lower().removeprefix(prefix)
     begun = [known for known in by_ending if ending.startswith(known)]
     close = difflib.get_close_matches(ending, by_ending, 1, cutoff=0.8)
-    found = [*close, *sorted(begun, key=len, reverse=True)]
-    return by_ending[found[0]] if found else None
+    likely = [*close, *sorted(begun, key=len, reverse=True)]
+    return by_ending[likely[0]] if likely else None
 
 
 def _read(token: str, options: tuple[Option, ...]) -> tuple[str, Any]:

@@ -29,7 +29,7 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
     """
 
     name_options: ClassVar = (
-        NameOption("region_size", "rN", "edge of a region in voxels", 1, integer=True),
+        NameOption(attribute="region_size", form="rN", meaning="edge of a region in voxels", low=1, integer=True),
         NameFlag("reduction", "sum", "sum over regions instead of their mean", "sum"),
         NameFlag("detach_weights", "detach", "no gradient through the adaptive weights"),
         NameFlag("empty_regions", "skipempty", "leave regions without reference out", "skip"),
@@ -39,7 +39,12 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
         *LesionTrainer.name_options,
     )
     hyperparameters: ClassVar = (
-        *("region_size", "reduction", "detach_weights", "empty_regions", "bootstrap", "include_background"),
+        "region_size",
+        "reduction",
+        "detach_weights",
+        "empty_regions",
+        "bootstrap",
+        "include_background",
         "ce_weight",
         *LesionTrainer.hyperparameters,
     )

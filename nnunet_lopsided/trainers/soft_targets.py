@@ -9,7 +9,7 @@ they are appended to the target.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -137,6 +137,7 @@ class SoftTargetData(LesionTrainer):
         soft_targets: train on the beliefs that lopsided-soften left beside the preprocessed cases.
     """
 
+    before_there_was: ClassVar = {**LesionTrainer.before_there_was, "soft_targets": False}
     soft_targets: bool = False
 
     @property

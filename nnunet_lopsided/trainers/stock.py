@@ -18,7 +18,8 @@ class nnUNetTrainer25D(LesionTrainer):
     """
 
     def _build_loss(self) -> nn.Module:
-        return nnUNetTrainer._build_loss(self)
+        loss: nn.Module = nnUNetTrainer._build_loss(self)
+        return loss
 
 
 class nnUNetTrainerTopk10(LesionTrainer):
@@ -32,4 +33,5 @@ class nnUNetTrainerTopk10(LesionTrainer):
             refuse(
                 InputError("nnUNetTrainerTopk10: nnU-Net's top-k loss takes no regions, found regions in dataset.json")
             )
-        return nnUNetTrainerTopk10Loss._build_loss(self)
+        loss: nn.Module = nnUNetTrainerTopk10Loss._build_loss(self)
+        return loss

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation.loading import (
-    ROUNDING,
     LesionClass,
     checked_probability,
     finite_on_disk,
     probability_of_array,
 )
+from nnunet_lopsided.evaluation.plausibility import ROUNDING
 from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import file_digest, read_json, write_json
 from nnunet_lopsided.files.parallel import for_each

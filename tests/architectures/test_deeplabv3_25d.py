@@ -11,7 +11,7 @@ from torch import nn
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.trainers.base import last_layers
+from nnunet_lopsided.trainers.foreground_prior import last_layers
 
 
 def build(channels: int = 2, classes: int = 3, **options: Any) -> DeepLabV3For25D:
@@ -28,7 +28,7 @@ def shallow(n_slices: int) -> DeepLabV3For25D:
     """With two convolutions in the place of the 2D network: what goes in and out is what is tested."""
     network = build(n_slices=n_slices)
     inner = nn.Sequential(nn.Conv2d(2 * n_slices, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 5, padding=2))
-    network.network = inner  # type: ignore[assignment]
+    network.network = inner
     return network
 
 
@@ -39,7 +39,7 @@ def volume(depth: int, size: tuple[int, int] = (16, 16), batch: int = 1, channel
 
 def stack_around(image: torch.Tensor, z: int, n_slices: int) -> torch.Tensor:
     """Slices z - r to z + r in one row of channels, all channels of a slice side by side; zero beyond the volume."""
-    rows = []
+    rows: list[torch.Tensor] = []
     for k in range(z - n_slices // 2, z + n_slices // 2 + 1):
         inside = 0 <= k < image.shape[2]
         rows.extend(image[:, c, k] if inside else torch.zeros_like(image[:, c, 0]) for c in range(image.shape[1]))
@@ -212,7 +212,7 @@ def test_too_many_slices_at_once_are_halved_until_they_fit(monkeypatch: pytest.M
 def test_pretrained_weights_are_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
     from segmentation_models_pytorch.encoders import get_encoder
 
-    pretrained = get_encoder("resnet18", in_channels=3)
+    pretrained: Any = get_encoder("resnet18", in_channels=3)
     for weight in pretrained.state_dict().values():
         if weight.is_floating_point():
             weight.uniform_(0.5, 1.5)
@@ -226,7 +226,8 @@ def test_pretrained_weights_are_adapted(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("nnunet_lopsided.architectures.deeplabv3_25d.get_encoder", stored)
     network = build(n_slices=3, encoder_weights="imagenet")
-    before = network.network.encoder.conv1.weight.clone()
+    encoder: Any = network.network.encoder
+    before = encoder.conv1.weight.clone()
     network.load_pretrained_encoder()
     encoder = network.network.encoder
     assert encoder.conv1.weight.shape == before.shape == (64, 6, 7, 7)
@@ -288,7 +289,8 @@ def test_nnunet_builds_it_from_plans() -> None:
     network = get_network_from_plans(NETWORK_CLASS_NAME, arguments, [], 4, 2, deep_supervision=False)
     assert isinstance(network, DeepLabV3For25D)
     assert (network.n_slices, network.output_stride) == (3, 16)
-    assert network.network.encoder.conv1.in_channels == 12
+    encoder: Any = network.network.encoder
+    assert encoder.conv1.in_channels == 12
 
 
 def test_the_last_layer_gives_the_logits() -> None:

@@ -147,6 +147,20 @@ def test_fainter_candidates_change_nothing_else(audited, found, tmp_path):
     assert "Neither the model nor the miss rate is fitted to candidates of which no voxel reaches 0.1." in page
 
 
+def test_arrays_in_the_frame_of_a_reader_that_turns_images(audited, found):
+    """nnU-Net's NibabelIOWithReorient saves them in RAS, and the files are in LPS: x and y are the other way round."""
+    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
+        np.savez_compressed(path, probabilities=np.load(path)["probabilities"][..., ::-1, ::-1])
+    path = audited.raw / "dataset.json"
+    content = json.loads(path.read_text()) | {"overwrite_image_reader_writer": "NibabelIOWithReorient"}
+    path.write_text(json.dumps(content))
+    turned = audit(find_inputs(511, [MODEL]), n_replicates=0)
+    assert (turned.n_annotated, turned.n_found) == (30, 30)
+    assert [(c.case, c.voxels.tolist(), c.score) for c in turned.candidates] == [
+        (c.case, c.voxels.tolist(), c.score) for c in found.candidates
+    ]
+
+
 def test_two_models_are_averaged_and_their_agreement_counts(audited):
     other = Model("nnUNetTrainer25D", "nnUNetPlans", "2.5d")
     shutil.copytree(audited.results, other.folder("Dataset511_Cut"))

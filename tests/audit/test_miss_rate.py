@@ -103,6 +103,29 @@ def test_undefined_is_said():
     assert empty.undefined == "the models find 0 annotated lesions of these diameters; at least 10 are needed"
 
 
+def test_ends_of_few_replicates_are_not_printed():
+    data, _ = scored()
+    interval = estimate_miss_rates(data, (), n_replicates=99)[0].interval
+    assert interval.undefined == "of 99 replicates the ends are chance; at least 100 are needed"
+
+
+def test_few_patients_have_no_interval():
+    data, _ = scored()
+    of_patients = ("annotated_patient", "found_patient", "candidate_patient")
+    few = replace(data, **{name: getattr(data, name) % 5 for name in of_patients})
+    interval = estimate_miss_rates(replace(few, n_patients=5), (), n_replicates=100)[0].interval
+    assert interval.low is None
+    assert interval.undefined.startswith("a bootstrap needs at least 8 patients, and there are 5")
+
+
+def test_a_withheld_rate_keeps_its_counts():
+    data, _ = scored()
+    rate = estimate_miss_rates(data, (), n_replicates=0)[0]
+    withheld = rate.withheld("weak")
+    assert (withheld.rate, withheld.missed_share, withheld.n_missed, withheld.undefined) == (None, None, None, "weak")
+    assert (withheld.n_found, withheld.n_candidates) == (rate.n_found, rate.n_candidates)
+
+
 def test_what_the_estimate_leaves_out():
     """No lesion below 5 mm is annotated: the small candidates, half of all, are told apart by nothing."""
     data, _ = scored()
@@ -119,5 +142,5 @@ def test_what_the_estimate_leaves_out():
 
 def test_the_seed_decides_the_interval():
     data, _ = scored()
-    first, again, other = (estimate_miss_rates(data, (), 50, seed)[0].interval for seed in (0, 0, 1))
+    first, again, other = (estimate_miss_rates(data, (), 100, seed)[0].interval for seed in (0, 0, 1))
     assert first == again != other

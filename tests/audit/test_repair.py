@@ -13,6 +13,7 @@ from nnunet_lopsided.audit.repair import write_repaired_variant
 from nnunet_lopsided.audit.stored import read_audit
 from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from tests.audit.conftest import GEOMETRY
@@ -132,7 +133,9 @@ def test_a_candidate_redrawn_in_a_viewer_is_added_as_drawn_but_never_over_annota
     write_image(chart, Image(drawn, GEOMETRY))
     with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit .* wrote: .*-maps$"):
         repaired(path, 521)
-    after = labels(repaired(path, 521, edited_maps=True).folder)[f"{one.case}.nii.gz"]
+    made = repaired(path, 521, edited_maps=True)
+    assert json.loads((made.folder / "repair.json").read_text())["edited_maps"]
+    after = labels(made.folder)[f"{one.case}.nii.gz"]
     assert np.array_equal(after, np.where(drawn == one.number, 1, before))
 
 
@@ -249,13 +252,10 @@ def test_a_score_to_accept_from_is_a_probability(written, score):
 def test_maps_of_another_audit_are_refused(written, tmp_path):
     """Two audits into one folder once mixed their maps, and apply wrote those of the other into labels."""
     other = tmp_path / "other"
-    assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--threshold", "0.2", "-o", str(other)]) == 0
-    path, (one,) = decide(written, {1: "accept"})
-    name = f"{one.case}.nii.gz"
-    numbers = read_image(other / "maps" / name).array
-    theirs = np.argwhere(numbers == one.number)
-    assert len(theirs)
-    shutil.copy(other / "maps" / name, written.audit / "maps" / name)
+    assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--confidence", "sqrt", "-o", str(other)]) == 0
+    rank = next(c.rank for c in read_audit(written.audit).candidates if c.case == "p00")  # numbered otherwise by sqrt
+    path, (one,) = decide(written, {rank: "accept"})
+    shutil.copy(other / "maps" / "p00.nii.gz", written.audit / "maps" / "p00.nii.gz")
     with pytest.raises(InputError, match=rf"^case {one.case}: .* is not the map that audit"):
         repaired(path, 521)
 
@@ -293,5 +293,9 @@ def test_without_scores_none_can_be_accepted_by(written):
     record = written.audit / "audit.json"
     content = json.loads(record.read_text()) | {"withheld": "the models find 2 of 30 annotated lesions"}
     record.write_text(json.dumps(content))
+    table = written.audit / "audit.csv"
+    columns, *rows = csv.reader(table.open())
+    at = columns.index("score")
+    write_table(table, columns, [[*row[:at], "", *row[at + 1 :]] for row in rows])
     with pytest.raises(InputError, match=r"has no scores to accept by: the models find 2 of 30 annotated lesions$"):
         decisions_above(read_audit(written.audit), 0.5)

@@ -13,7 +13,7 @@ from nnunet_lopsided.audit.scoring import random_order, reviewed_numbers, score_
 
 def test_by_hand():
     # Of three missed lesions, the second is hit twice and the third never.
-    score = score_ranking("x", np.array([2, 0, 2, 1, 0]), np.arange(5, 0, -1.0), n_missed=3)
+    score = score_ranking("x", np.array([2, 0, 2, 1, 0]), np.array([5.0, 4, 3, 2, 1]), n_missed=3)
     assert score.n_hits == 3
     assert score.precision == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4, 3 / 5])
     assert score.found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
@@ -27,7 +27,7 @@ def test_without_candidates_or_lesions():
     nothing = score_ranking("x", np.zeros(0, int), np.zeros(0), n_missed=2)
     assert vars(nothing.after(10)) == {"n": 0, "precision": None, "found": 0.0}
     assert nothing.average_precision == 0
-    no_lesions = score_ranking("x", np.zeros(3, int), np.arange(3, 0, -1.0), n_missed=0)
+    no_lesions = score_ranking("x", np.zeros(3, int), np.array([3.0, 2, 1]), n_missed=0)
     assert no_lesions.average_precision is None
     assert no_lesions.after(2).found is None
     assert random_order(np.zeros(0, int), 0).after(5).n == 0
@@ -37,7 +37,7 @@ def test_without_candidates_or_lesions():
 @given(st.lists(st.booleans(), min_size=1, max_size=30).filter(any))
 def test_area_as_scikit_learn_has_it_where_every_lesion_is_hit_once(hits):
     lesion = np.cumsum(hits) * np.array(hits)
-    score = np.arange(len(hits), 0, -1.0)
+    score = np.arange(len(hits), 0, -1, dtype=np.float64)
     found = score_ranking("x", lesion, score, n_missed=sum(hits))
     assert found.average_precision == pytest.approx(average_precision_score(hits, score))
 
@@ -46,7 +46,9 @@ def test_area_as_scikit_learn_has_it_where_every_lesion_is_hit_once(hits):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5))
 def test_random_order_is_the_mean_over_all_orders(lesion):
     orders = list(permutations(lesion))
-    scores = [score_ranking("x", np.array(order), np.arange(len(lesion), 0, -1.0), 4) for order in orders]
+    scores = [
+        score_ranking("x", np.array(order), np.arange(len(lesion), 0, -1, dtype=np.float64), 4) for order in orders
+    ]
     expected = random_order(np.array(lesion), 4)
     assert expected.found == pytest.approx(np.mean([s.found for s in scores], axis=0))
     assert expected.precision == pytest.approx(np.mean([s.precision for s in scores], axis=0))

@@ -114,7 +114,7 @@ def test_a_record_with_a_number_beyond_all_bounds(folder):
         ("other,1,p00,1,0.5,0.5,0.5,1", "line 2: expected a candidate of audit abc, found other"),
         ("abc,1,p01,1,0.5,0.5,0.5,1", "line 2: expected a case of audit abc, found p01"),
         ("abc,1,p00,one,0.5,0.5,0.5,1", "line 2: candidate: expected a whole number, found 'one'"),
-        ("abc,1,p00,1,0.5,1e999,0.5,1", "line 2: score: expected a number from 0 to 1, found '1e999'"),
+        ("abc,1,p00,1,1e999,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found '1e999'"),
         ("abc,1,p00,1,5,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found '5'"),
         ("abc,1,p00,1,nan,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found 'nan'"),
         ("abc,1,p00,1,,0.5,0.5,1", "line 2: score: expected a number from 0 to 1, found ''"),

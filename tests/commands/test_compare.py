@@ -85,6 +85,7 @@ def test_second_run_needs_overwrite_and_gives_the_same_bytes(evaluations, tmp_pa
     ],
 )
 def test_wrong_options(evaluations, tmp_path, options, message, capsys):
+    code: object
     try:
         code = main([*evaluations, "-o", str(tmp_path / "comparison"), *options])
     except SystemExit as error:  # argparse's own

@@ -96,6 +96,7 @@ def test_folder_and_merge(source: Path, raw: Path, capsys: pytest.CaptureFixture
 )
 def test_errors_are_one_line_and_exit_2(source: Path, raw: Path, capsys, arguments, message) -> None:
     arguments = [str(source) if a == "SRC" else a for a in arguments]
+    code: object
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -108,14 +109,14 @@ def test_errors_are_one_line_and_exit_2(source: Path, raw: Path, capsys, argumen
 
 
 def test_a_full_disk(source: Path, raw: Path, capsys, monkeypatch) -> None:
-    from nnunet_lopsided.dataset_conversion.converters import writing
+    from nnunet_lopsided.dataset_conversion.converters import case_files
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing, "write_image", full)
+    monkeypatch.setattr(case_files, "write_image", full)
     assert main(["brats-mets", str(source), "-d", "501"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("error: [Errno 28] No space left on device")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("[Errno 28] No space left on device")
     assert not list(raw.iterdir())
 
 
@@ -135,7 +136,7 @@ def test_a_really_full_disk(source: Path, raw: Path) -> None:
 KILLED = """
 import os, signal, sys
 from nnunet_lopsided.commands.convert import main
-from nnunet_lopsided.dataset_conversion.converters import writing
+from nnunet_lopsided.dataset_conversion.converters import case_files, writing
 from pathlib import Path
 left = int(sys.argv[1])
 def count(function):
@@ -146,8 +147,9 @@ def count(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*arguments, **named)
     return counted
-for name in ("write_image", "write_json", "link_file", "check_complete"):
-    setattr(writing, name, count(getattr(writing, name)))
+for name in ("write_image", "link_file", "check_complete"):
+    setattr(case_files, name, count(getattr(case_files, name)))
+writing.write_json = count(writing.write_json)
 writing.shutil.copyfileobj = count(writing.shutil.copyfileobj)
 Path.rename = count(Path.rename)
 Path.mkdir = count(Path.mkdir)

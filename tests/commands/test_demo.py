@@ -4,7 +4,9 @@ from dataclasses import asdict
 import pytest
 
 from nnunet_lopsided.commands.demo import main
-from nnunet_lopsided.demo.workflow import DemoSettings
+from nnunet_lopsided.demo.workflow import DemoSettings, _claim
+from nnunet_lopsided.files.folder_record import finish_record
+from nnunet_lopsided.files.locks import locked
 
 
 def fails(capsys, *arguments):
@@ -42,6 +44,50 @@ def test_only_a_demo_is_ever_removed(tmp_path, capsys, content):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "is not replaced: it" in fails(capsys, "-o", str(tmp_path), "--overwrite")
     assert (tmp_path / "thesis.tex").is_file()
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """A folder as a demo leaves it, with a link to the data of a user."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "scan.nii.gz").write_text("years of scans")
+    folder = tmp_path / "demo"
+    _claim(folder, DemoSettings(seed=7), overwrite=False)
+    (folder / "predictions" / "full").mkdir(parents=True)
+    (folder / "predictions" / "full" / "a.nii.gz").write_text("a")
+    (folder / "predictions" / "scan.nii.gz").symlink_to(tmp_path / "data" / "scan.nii.gz")
+    (folder / "predictions" / "data").symlink_to(tmp_path / "data")
+    finish_record(folder)
+    return folder
+
+
+def test_a_demo_is_overwritten(demo, tmp_path):
+    (demo / "nnUNet_results").mkdir()
+    (demo / "nnUNet_results" / "checkpoint_latest.pth").write_text("of a step that was killed")
+    _claim(demo, DemoSettings(seed=8), overwrite=True)
+    assert sorted(path.name for path in demo.iterdir()) == [".lopsided.json", "demo.json"]
+    assert (tmp_path / "data" / "scan.nii.gz").read_text() == "years of scans"
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "predictions/full/notes.txt", "logs/x/mine.nii.gz"])
+def test_what_the_demo_did_not_write_is_never_removed(demo, capsys, name):
+    mine = demo / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("years of work")
+    assert f"it holds {name}" in fails(capsys, "-o", str(demo), "--overwrite")
+    assert mine.read_text() == "years of work"
+    assert (demo / "predictions" / "full" / "a.nii.gz").is_file()
+
+
+def test_what_a_user_changed_is_never_removed(demo, capsys):
+    (demo / "predictions" / "full" / "a.nii.gz").write_text("corrected by hand")
+    assert "has been changed" in fails(capsys, "-o", str(demo), "--overwrite")
+
+
+def test_two_demos_in_one_folder(demo, capsys):
+    with locked(demo):
+        assert "another lopsided-demo is at work" in fails(capsys, "-o", str(demo), "--overwrite")
+        assert "another lopsided-demo is at work" in fails(capsys, "-o", str(demo))
 
 
 @pytest.mark.parametrize("content", [None, "{}"])

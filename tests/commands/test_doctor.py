@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -108,6 +110,40 @@ def test_a_missing_package(report, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[missing] no-such-package: not installed: pip install no-such-package" in lines
 
 
+@pytest.mark.parametrize("error", [None, ImportError("no libcudart"), OSError("libc10.so: cannot open")])
+def test_a_torch_that_does_not_load(report, monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+    monkeypatch.setattr(doctor, "_trainers", list)  # which need it, and say so themselves
+    with monkeypatch.context() as patch:
+        if error is None:
+            patch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]
+        else:
+            imported = builtins.__import__
+
+            def breaks(name: str, *args: object, **kwargs: object) -> object:
+                if name == "torch":
+                    raise error
+                return imported(name, *args, **kwargs)  # type: ignore[arg-type]
+
+            patch.setattr(builtins, "__import__", breaks)
+        code, lines = report()
+    assert code == 1
+    (line,) = [line for line in lines if line.startswith("[missing] torch: cannot be imported (")]
+    assert str(error or "") in line
+    assert any(line.startswith("[  ok   ] Python") for line in lines)
+    assert lines[-1] == "1 thing(s) missing"
+
+
+def test_a_gpu_whose_driver_is_broken(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: int) -> None:
+        raise RuntimeError("CUDA driver version is\n insufficient")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", broken)
+    code, lines = report()
+    assert code == 1
+    assert "[missing] GPU: PyTorch cannot use it (RuntimeError: CUDA driver version is insufficient)" in lines
+
+
 def test_snakemake_is_optional(report, monkeypatch: pytest.MonkeyPatch) -> None:
     version = metadata.version
 
@@ -116,7 +152,7 @@ def test_snakemake_is_optional(report, monkeypatch: pytest.MonkeyPatch) -> None:
             raise metadata.PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(doctor.metadata, "version", without_snakemake)
+    monkeypatch.setattr(metadata, "version", without_snakemake)
     code, lines = report()
     assert code == 0
     hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"

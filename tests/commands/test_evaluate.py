@@ -32,6 +32,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
     assert main([*arguments, "--bootstrap", "0"]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
+        "rules                         paper: centroid within 1 mm of a voxel's box",
         "map                               1.0000",
         "                                          1.0000 to 1.0000 (Hanley-McNeil)",
         "map by confidence             mean 1.0000  max 1.0000  sum 1.0000  sqrt 1.0000  (here: mean)",
@@ -54,7 +55,7 @@ def test_table_and_files(arguments, tmp_path, capsys):
         f"results in {tmp_path / 'out'}: see report.html",
     ]
     assert printed.err == ""
-    assert len(list((tmp_path / "out").iterdir())) == 7
+    assert len(list((tmp_path / "out").iterdir())) == 8
 
 
 def test_options_reach_the_settings(arguments, tmp_path):
@@ -252,3 +253,63 @@ def test_an_empty_output_folder_may_exist(arguments, tmp_path):
     (tmp_path / "out").mkdir()
     assert main(arguments) == 0
     assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_several_classes_in_one_run(arguments, tmp_path, capsys):
+    for case in "ab":
+        core = np.zeros((5, 6, 7), np.uint8)
+        core[1:3, 1:3, 1:3] = 1
+        core[4, 4, 4] = 2
+        write_image(tmp_path / "references" / f"{case}.nii.gz", Image(core, PLAIN))
+        p = np.where(core == 1, 0.75, 0.0).astype(np.float32)
+        channels = np.stack([1 - p, p, np.zeros_like(p)])
+        np.savez_compressed(tmp_path / "predictions" / f"{case}.npz", probabilities=channels)
+    content = {"labels": {"background": 0, "core": 1, "rim": 2}, "channel_names": {"0": "T1"}, "file_ending": ".nii.gz"}
+    (tmp_path / "predictions" / "dataset.json").write_text(json.dumps(content))
+    assert main([*arguments, "--bootstrap", "0", "--label", "core", "rim"]) == 0
+    out = tmp_path / "out"
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lopsided.json",
+        "classes.csv",
+        "classes.json",
+        "core",
+        "rim",
+    ]
+    rows = json.loads((out / "classes.json").read_text())["classes"]
+    assert [(row["class"], row["max_sensitivity"], row["reference_lesions"]) for row in rows] == [
+        ("core", 1.0, 2),
+        ("rim", 0.0, 2),
+    ]
+    assert json.loads((out / "rim" / "summary.json").read_text())["settings"]["label"] == "rim"
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("class ")] == [
+        f"{'class':<30}core",
+        f"{'class':<30}rim",
+    ]
+    assert main([*arguments, "--bootstrap", "0", "--label", "core", "core"]) == 2
+    assert "--label must name every class once, got core, core" in capsys.readouterr().err
+
+
+def test_a_list_of_cases(arguments, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("# of the second centre\nb\n\n")
+    assert main([*arguments, "--bootstrap", "0", "--cases", str(tmp_path / "list.txt")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["counts"]["cases"], summary["settings"]["cases"]) == (1, ["b"])
+    for text, message in (("c\n", "without a reference"), ("", "names no case"), ("b\nb\n", "names cases twice: b")):
+        (tmp_path / "list.txt").write_text(text)
+        assert main([*arguments, "--overwrite", "--cases", str(tmp_path / "list.txt")]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--profile", "brats-mets"], "profile brats-mets is now called brats-mets-2023"),
+        (["--bootstrap", "99"], "--bootstrap must be 0 (no intervals) or at least 100, got 99"),
+        (["--one-to-one"], "min_iou and one_to_one need match overlap"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(arguments, tmp_path, capsys, options, message):
+    assert main([*arguments, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out").exists()

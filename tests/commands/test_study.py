@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,7 +115,8 @@ def test_report_of_an_unfinished_study(prepared: StudyFolder, capsys: pytest.Cap
     assert main(["report", str(prepared.path)]) == 0
     assert capsys.readouterr().out == f"{prepared.path}/report/index.html\n"
     names = {p.name for p in (prepared.path / "report").iterdir()}
-    assert names == {"index.html", "arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    tables = {"arms.csv", "arms.tex", "differences.csv", "jobs.csv", "runs.csv"}
+    assert names == {".lopsided.json", "index.html", *tables}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,12 @@ def test_jobs_get_gpus_that_the_user_has_left_visible(
 ) -> None:
     dealt: list[list[str]] = []
     monkeypatch.setattr(engine, "check_engine", lambda profile: None)
-    monkeypatch.setattr(engine, "run_engine", lambda folder, command, cores, gpus: dealt.append(gpus) or 0)
+
+    def run_engine(folder: object, command: object, cores: object, gpus: list[str]) -> int:
+        dealt.append(gpus)
+        return 0
+
+    monkeypatch.setattr(engine, "run_engine", run_engine)
     study_file.write_text(STUDY.replace("device: cpu", "device: cuda"))
     run = ("run", str(study_file), "-o", str(tmp_path / "out"), "--gpus", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
@@ -209,6 +216,13 @@ def test_help_says_what_a_command_does_and_what_the_folder_is(
     out = capsys.readouterr().out
     assert does in out
     assert "of the study: what 'run' had as -o, or else study-NAME where it was called" in out
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["required"] == ["name", "datasets", "arms"]
+    assert printed.err == ""
 
 
 def test_presets(capsys: pytest.CaptureFixture[str]) -> None:

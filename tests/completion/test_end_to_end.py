@@ -1,4 +1,4 @@
-"""lopsided-complete through the console: trained where it is missing, gone on with after an interrupt, refused in a line."""
+"""lopsided-complete through the console: trained where it is missing, resumed after an interrupt, refused in a line."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.raw import RawDataset
 
 BRAVO, SPIN_ECHO = 1, 2
-SMALL = {"shape": (12, 40, 40), "spacing_mm": (4.0, 3.0, 3.0)}
+SMALL: dict[str, Any] = {"shape": (12, 40, 40), "spacing_mm": (4.0, 3.0, 3.0)}
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def metrics(cases):
 
 
 def entropy(values):
-    counts = {}
+    counts: dict[int, int] = {}
     for value in values:
         index = min(int(value * 100), 99)
         counts[index] = counts.get(index, 0) + 1

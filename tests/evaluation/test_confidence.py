@@ -22,7 +22,7 @@ from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.files.tables import read_table
 
 
-def speck_and_lesion():
+def speck_and_lesion() -> tuple[np.ndarray, np.ndarray]:
     """A false speck of one voxel with p = .99, and a lesion of 27 voxels found with p = .6."""
     reference, p = np.zeros((5, 12, 12), bool), np.zeros((5, 12, 12))
     reference[1:4, 1:4, 1:4] = True

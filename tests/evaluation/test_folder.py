@@ -11,6 +11,7 @@ import pytest
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
 from nnunet_lopsided.evaluation.folder import load_again
+from nnunet_lopsided.evaluation.loading import load_case
 from nnunet_lopsided.evaluation.ordered_threads import in_order
 
 
@@ -233,16 +234,25 @@ def test_connectivity_of_the_other_dimension_names_the_case(two_cases):
         evaluate(two_cases, rules=EvaluationRules(connectivity=8))
 
 
-@pytest.mark.parametrize(("option", "value"), [("n_workers", 0), ("n_replicates", -1)])
-def test_numbers_out_of_range(two_cases, option, value):
-    with pytest.raises(InputError, match=option):
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("n_workers", 0, "n_workers must be"),
+        ("n_replicates", -1, "--bootstrap must be"),
+        ("n_replicates", 99, "got 99"),
+    ],
+)
+def test_numbers_out_of_range(two_cases, option, value, message):
+    with pytest.raises(InputError, match=message):
         evaluate(two_cases, **{option: value})
 
 
 def test_several_thresholds_share_the_loaded_cases(two_cases, monkeypatch):
     loads = []
-    real = folder.load_case
-    monkeypatch.setattr(folder, "load_case", lambda name, *rest: loads.append(name) or real(name, *rest))
+    real = load_case
+    monkeypatch.setattr(
+        "nnunet_lopsided.evaluation.checking.load_case", lambda name, *rest: loads.append(name) or real(name, *rest)
+    )
     result = evaluate(two_cases, thresholds=(0.4, 0.1, 0.9))
     assert sorted(loads) == ["a", "b"]
     assert [threshold for threshold, _ in result.by_threshold] == [0.4, 0.1, 0.9]

@@ -76,7 +76,7 @@ def test_percentiles_leave_out_undefined_replicates():
 
 def test_few_patients_have_wider_percentiles_and_below_eight_none():
     """Student's t (9 degrees of freedom) is 2.2622, times the root of 10 / 9 2.3846: a normal tail of .00855."""
-    replicates = np.linspace(0, 1, 10001)
+    replicates = np.linspace(0, 1, 10001, dtype=np.float64)
     interval = percentile_interval(replicates, 10)
     assert (interval.low, interval.high) == (pytest.approx(0.00855, abs=1e-5), pytest.approx(0.99145, abs=1e-5))
     assert percentile_interval(replicates, 8).low is not None

@@ -58,7 +58,7 @@ def test_what_makes_a_lesion_less_likely_is_left_out():
 
 def test_half_a_belief_is_two_half_rows():
     _, volume, mean, highest = candidates(3, 40)
-    twice = [np.concatenate([x, x]) for x in (volume, mean, highest)]
+    twice = np.concatenate([volume, volume]), np.concatenate([mean, mean]), np.concatenate([highest, highest])
     halves = fit_coefficients(volume, mean, highest, np.full(40, 0.5))
     rows = fit_coefficients(*twice, np.repeat([1.0, 0.0], 40))
     assert halves.weights == pytest.approx([0] * 5, abs=1e-6)

@@ -3,12 +3,19 @@
 panoptica: matches by overlap, counts and Dice, when no component touches two of the other side.
 picai_eval: average precision over candidates that overlap a lesion, likewise, when every lesion is detected (it leaves
 missed lesions out of its sums in another way).
+picai_eval, dynamic: the candidates of its detection maps, where neither number nor size is limited.
+brats_evaluation: the official scores of the metastasis challenge since 2025.
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
-from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, summarize
+from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, profile_rules, summarize
+from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 from nnunet_lopsided.evaluation.matching import Status
 
 SHAPE = (12, 48, 48)
@@ -79,3 +86,62 @@ def test_picai_eval_average_precision(seed):
     assert ours.metrics.max_sensitivity == 1.0
     assert ours.counts.true_positives == theirs.num_lesions
     assert ours.metrics.map == pytest.approx(theirs.AP, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_dynamic_candidates_of_picai_eval(seed):
+    pytest.importorskip("picai_eval")
+    from report_guided_annotation import extract_lesion_candidates
+
+    rng = np.random.default_rng(seed)
+    p = gaussian_filter(rng.random(rng.integers(4, 18, 3)) ** 4, rng.choice([0.6, 1.0, 1.5]))
+    p = (p / p.max() * rng.choice([0.3, 0.7, 1])).astype(rng.choice([np.float32, np.float64]))
+    if seed % 3 == 0:
+        p = np.round(p, 1)
+    _, confidences, numbers = extract_lesion_candidates(
+        p.copy(), threshold="dynamic-v2", min_voxels_detection=0, num_lesions_to_extract=10**6
+    )
+    # They stop at a peak of .01, we at the threshold.
+    theirs = {tuple(np.flatnonzero(numbers == i)) for i, peak in confidences if peak >= p.dtype.type(0.1)}
+    ours = dynamic_candidates(p, 0.1, (1, 1, 1))
+    assert {tuple(ours.select([k + 1])) for k in range(len(ours))} == theirs
+
+
+def entangled(seed):
+    """Lesions and candidates that touch several of the other side."""
+    rng = np.random.default_rng(seed)
+    field = gaussian_filter(rng.random((10, 30, 30)), 1.2)
+    other = field + rng.choice([0.3, 0.7]) * (gaussian_filter(rng.random(field.shape), 1.2) - 0.5)
+    return field > np.quantile(field, 0.93), np.where(other > np.quantile(other, 0.92), 0.8, 0.2).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_the_metastasis_challenge_since_2025(seed, tmp_path):
+    package = pytest.importorskip("brats_evaluation")
+    import pandas
+    from brats_evaluation.metrics_parser import parse_mets_results
+    from panoptica import Panoptica_Evaluator
+
+    config = Path(package.__file__).parent / "configs" / "config_mets.yaml"
+    evaluator, rules = Panoptica_Evaluator.load_from_config(str(config)), profile_rules("brats-mets-2025")
+    cases, records = [], []
+    for i in range(3):
+        reference, p = entangled(10 * seed + i)
+        theirs = evaluator.evaluate(3 * (p >= 0.5).astype(np.uint8), 3 * reference.astype(np.uint8))["et"]
+        case = evaluate_case(reference, p, (1, 1, 1), rules, case=str(i))
+        counts = (case.count(Status.TRUE_POSITIVE), case.count(Status.FALSE_POSITIVE), int(case.missed.sum()))
+        assert counts == (theirs.tp, theirs.fp, theirs.fn)
+        assert summarize([case], rules, 0).metrics.f1 == pytest.approx(theirs.rq)
+        assert np.nanmean(case.matches.dice) == pytest.approx(theirs.sq_dsc)
+        cases.append(case)
+        records.append({"et": theirs.to_dict(True), "subject_name": str(i)})
+    (tmp_path / "scores.json").write_text(json.dumps({"metrics": records, "missings": []}, default=float))
+    parse_mets_results(str(tmp_path / "scores.json"), rules.small_below_mm3, 0.1, str(tmp_path / "scores.csv"))
+    mean = pandas.read_csv(tmp_path / "scores.csv", index_col="subject_id").loc["mean"]
+    small, large = summarize(cases, rules, 0).by_volume
+    for group in (small, large):
+        prefix = f"{group.name}_instance"
+        assert group.f1_case_mean == pytest.approx(mean[f"{prefix}_f1_et"])
+        assert group.sensitivity_case_mean == pytest.approx(mean[f"{prefix}_rec_et"])
+        assert group.precision_case_mean == pytest.approx(mean[f"{prefix}_prec_et"])
+    assert large.lesion_wise_dice_case_mean == pytest.approx(mean["lesionwise_dsc_mean_et"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.commands.evaluate import _parser
+from nnunet_lopsided.commands.evaluate_options import evaluate_parser
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.rows import CANDIDATE_COLUMNS, CASE_COLUMNS, LESION_COLUMNS, PATIENT_COLUMNS
 from nnunet_lopsided.evaluation.summary_json import summary_dict
@@ -36,6 +36,6 @@ def test_every_column_is_described(text):
 
 
 def test_every_rule_of_the_command_is_described(text):
-    rules = next(group for group in _parser()._action_groups if group.title and group.title.startswith("rules"))
+    rules = next(group for group in evaluate_parser()._action_groups if group.title and group.title.startswith("rules"))
     options = [option for action in rules._group_actions for option in action.option_strings]
     assert [option for option in options if f"`{option}`" not in text] == []

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import xml.etree.ElementTree as ET
 from dataclasses import fields
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
-from nnunet_lopsided.evaluation.report import curve_figure, figure_png, figure_svg
+from nnunet_lopsided.evaluation.report import curve_figure, figure_png
 from nnunet_lopsided.evaluation.rules import profile_rules
 from nnunet_lopsided.evaluation.summary_json import summary_dict
 from nnunet_lopsided.evaluation.writing import write_results
@@ -304,8 +303,8 @@ def test_figure_panels():
     summary = summarize([evaluate_case(reference, reference * 0.5, (1, 1, 1), case="a")], rules, 0)
     pr, froc, diameter = curve_figure(summary).axes
     assert pr.get_title(loc="left") == "Precision and recall   AP 1.000"
-    assert pr.lines[0].get_xdata().tolist() == [0.0, 1.0]
-    assert froc.lines[0].get_ydata().tolist() == [0.0, 1.0]
+    assert np.asarray(pr.lines[0].get_xdata()).tolist() == [0.0, 1.0]
+    assert np.asarray(froc.lines[0].get_ydata()).tolist() == [0.0, 1.0]
     assert diameter.texts[0].get_text() == "2/2"
     empty = summarize([evaluate_case(reference * 0, reference * 0.0, (1, 1, 1), case="a")], rules, 0)
     assert [t.get_text() for t in curve_figure(empty).axes[0].texts] == ["there are no reference lesions"]
@@ -315,7 +314,6 @@ def test_figure_panels():
 
 def test_figure_files(result):
     assert figure_png(result.summary).startswith(b"\x89PNG")
-    assert ET.fromstring(figure_svg(result.summary)).tag.endswith("svg")
 
 
 @pytest.mark.parametrize(("policy", "precision"), [("ignore", "0.5"), ("fp", "0.333333333"), ("tp", "0.666666667")])

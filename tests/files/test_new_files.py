@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,16 +102,20 @@ def test_the_former_file_stays_until_the_new_one_is_on_the_disk(tmp_path: Path, 
     assert names(tmp_path) == ["a.json"]
 
 
+def with_one_more(name: str, plans: dict[str, int]) -> dict[str, int]:
+    return {**plans, name: 1}
+
+
 def test_changes_at_once_are_all_kept(tmp_path: Path) -> None:
     """Two ``lopsided-plan`` at once lost a configuration."""
     write_json(tmp_path / "plans.json", {})
 
     def plan(me: int) -> int:
         for i in range(10):
-            update_json(tmp_path / "plans.json", lambda plans, i=i: {**plans, f"{me}-{i}": i}, dict)
+            update_json(tmp_path / "plans.json", partial(with_one_more, f"{me}-{i}"), dict)
         return 0
 
-    assert ended([started(lambda me=me: plan(me)) for me in range(4)]) == [0] * 4
+    assert ended([started(partial(plan, me)) for me in range(4)]) == [0] * 4
     assert set(read_json(tmp_path / "plans.json")) == {f"{i}-{j}" for i in range(4) for j in range(10)}
     assert names(tmp_path) == ["plans.json"]
 

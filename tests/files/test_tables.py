@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.tables import numbered_rows, read_table, write_table
@@ -48,3 +51,28 @@ def test_a_written_table_is_read_back(tmp_path: Path) -> None:
     write_table(path, ["case", "n"], [["a,b", 1], ["ü", None]])
     assert path.read_bytes() == 'case,n\n"a,b",1\nü,\n'.encode()
     assert read_table(path) == [{"case": "a,b", "n": "1"}, {"case": "ü", "n": ""}]
+
+
+FORMULAS = ["=cmd|' /C calc'!A0", "+a", "-a", "@SUM(A1)", "'=a", "''-a", "\t=a", "=\n"]
+
+
+def test_spreadsheets_run_no_cell_and_it_is_read_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = [[cell, "-1.5"] for cell in FORMULAS]
+    write_table(path, ["=name", "value"], rows)
+    with path.open(newline="") as file:
+        written = [row[0] for row in csv.reader(file)]
+    assert written == [f"'{cell}" for cell in ["=name", *FORMULAS]]
+    assert [[row["=name"], row["value"]] for row in read_table(path)] == rows
+
+
+@given(st.text(st.characters(blacklist_characters="\0\r", blacklist_categories=["Cs"])))
+def test_any_text_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, cell: str) -> None:
+    path = tmp_path_factory.mktemp("table") / "a.csv"
+    write_table(path, ["a", "b"], [[cell, "x"]])
+    assert read_table(path) == [{"a": cell, "b": "x"}]
+
+
+def test_numbers_and_signs_are_written_as_they_are(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", ["a", "b", "c", "d"], [["-", "-1e-5", "+0.5", -3]])
+    assert (tmp_path / "a.csv").read_bytes() == b"a,b,c,d\n-,-1e-5,+0.5,-3\n"

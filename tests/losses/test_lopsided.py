@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ GRADIENT = [
 ]
 
 
-def vector_logits(kind: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, bool]]:
+def vector_logits(kind: str) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """The golden vector as two classes, as two of three classes, and as one sigmoid channel."""
     background = torch.tensor(BACKGROUND, dtype=torch.float64)
     lesion = torch.tensor(LESION, dtype=torch.float64)
@@ -405,7 +407,7 @@ class HalfPrecisionResults(TorchDispatchMode):
         super().__init__()
         self.names: set[str] = set()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         if any(isinstance(r, torch.Tensor) and r.dtype == torch.bfloat16 for r in tree_leaves(result)):
             self.names.add(function.overloadpacket.__name__)

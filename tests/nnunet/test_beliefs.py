@@ -45,7 +45,7 @@ def preprocessed(
     """A label map (z, y, x) as nnU-Net's DefaultPreprocessor handles it, of images that are nonzero in the box."""
     axes = config.plans.transpose_forward
     images = np.zeros((1, *label.shape), np.float32)
-    images[(0, *box)] = 1
+    images[0][box] = 1
     order = [0, *(axis + 1 for axis in axes)]
     images, segmentation = images.transpose(order), label[None].transpose(order).astype(np.int16)
     cropped, segmentation, used = crop_to_nonzero(images, segmentation)

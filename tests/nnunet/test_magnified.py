@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import pytest
@@ -158,5 +159,20 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     (folder / "checkpoint.pth").write_bytes(b"weights")
     for name in ("dataset.json", "plans.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match=f"^{re.escape(str(folder))}.*: cannot predict magnified images: "):
+    message = f"^{re.escape(str(folder / 'checkpoint.pth'))}: cannot predict magnified images: "
+    with pytest.raises(InputError, match=message):
         predict(folder, 2)
+
+
+def test_a_checkpoint_as_nnunet_writes_it_needs_no_pickle_of_objects(tmp_path):
+    import torch
+
+    path, numbers = tmp_path / "c.pth", {"loss": [np.float64(0.5), np.float32(2)], "best": np.float64(1)}
+    torch.save({"network_weights": {"w": torch.ones(2)}, "init_args": {"device": torch.device("cpu")}, **numbers}, path)
+    with magnified._tensors_and_numbers_only():
+        loaded = torch.load(path, weights_only=False)
+    assert (loaded["loss"], loaded["best"]) == ([0.5, 2], 1)
+    torch.save({"where": Path("x")}, path)
+    with magnified._tensors_and_numbers_only(), pytest.raises(UnpicklingError):
+        torch.load(path, weights_only=False)
+    assert torch.load(path, weights_only=False) == {"where": Path("x")}

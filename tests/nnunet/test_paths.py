@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.paths import check_case_name, dataset_id, names_of_dataset
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 
 
 @pytest.mark.parametrize("name", ["case_01", "a.b", "Jürgen", "1.2.840.113", "=cmd", "sub-01 v2"])
@@ -20,8 +21,8 @@ def test_names_of_cases(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "it is empty"),
-        (" ", "it is empty"),
+        ("", "is empty"),
+        (" ", "is empty"),
         (".", "begins with a dot"),
         ("..", "begins with a dot"),
         (".a", "begins with a dot"),
@@ -60,3 +61,12 @@ def test_ids_are_ascii_digits(nnunet_paths: Path) -> None:
     (nnunet_paths / "nnUNet_raw" / "Dataset005_A").mkdir()
     assert names_of_dataset("²") == []
     assert names_of_dataset("5") == names_of_dataset("Dataset005_A") == ["Dataset005_A"]
+
+
+def test_names_of_dataset_look_below_every_path(raw, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    (tmp_path / "preprocessed" / "Dataset501_Older").mkdir(parents=True)
+    assert names_of_dataset(501) == ["Dataset501_Older", "Dataset501_Toy"]
+    assert preprocessed_folder(501) == tmp_path / "preprocessed" / "Dataset501_Older"
+    with pytest.raises(InputError, match="run nnUNetv2_plan_and_preprocess first"):
+        preprocessed_folder(7)

@@ -23,13 +23,13 @@ def test_folds(tmp_path: Path) -> None:
     [
         ({}, "expected a list, found a mapping"),
         ([{"train": "abc", "val": []}], r'\[0\]\.train: expected a list, found "abc"'),
-        ([{"train": ["a"]}], "expected the key val"),
+        ([{"train": ["a"]}], r"\[0\]: expected the key val"),
         ([{"train": ["a", "b"], "val": ["b"]}], "fold 0 trains on case b and validates on it"),
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a", "b", "a"], "val": []}], "fold 1 trains on case a twice"),
         ([{"train": ["a"], "val": ["b", "b"]}], "fold 0 validates on case b twice"),
         ([{"train": ["a"], "val": ["b.nii.gz"]}], r"fold 0 names b\.nii\.gz, which is none of the training cases"),
         ([{"train": ["a"], "val": ["../b"]}], "a case name must be a plain file name"),
-        ([{"train": ["a"], "val": [7]}], "expected text, found 7"),
+        ([{"train": ["a"], "val": [7]}], r"\[0\]\.val\[0\]: expected text, found 7"),
     ],
 )
 def test_refused(content: Any, message: str, tmp_path: Path) -> None:

@@ -105,11 +105,6 @@ def test_a_broken_fingerprint(missing: str) -> None:
         configuration(PLANS, {"shapes_after_crop": [], "spacings": []})
 
 
-def test_no_plans_at_all() -> None:
-    with pytest.raises(InputError, match="expected nnU-Net plans"):
-        configuration({"a": 1})
-
-
 def test_the_name_of_the_network_is_where_the_network_is() -> None:
     # Written here as text, so that planning needs no torch.
     assert planning._NETWORK == NETWORK_CLASS_NAME
@@ -151,6 +146,25 @@ def test_another_one_needs_overwrite(folder: Path) -> None:
     add_configuration(505, overrides=Overrides(n_slices=3), overwrite=True)
     stored = json.loads((folder / "nnUNetPlans.json").read_text())["configurations"]["2.5d"]
     assert stored["architecture"]["arch_kwargs"]["n_slices"] == 3
+
+
+def test_no_plans_at_all(folder: Path) -> None:
+    (folder / "nnUNetPlans.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"nnUNetPlans\.json: expected the key plans_name, found a"):
+        add_configuration(505)
+
+
+def test_spacing_that_is_inherited() -> None:
+    inheriting = plans()
+    inheriting["configurations"]["base"] = inheriting["configurations"]["3d_fullres"]
+    inheriting["configurations"]["3d_fullres"] = {"inherits_from": "base", "batch_size": 3}
+    assert configuration(inheriting) == configuration()
+
+
+@pytest.mark.parametrize("broken", [{"spacings": [[3.0, 0.0, 1.0]] * 2}, {"shapes_after_crop": [[20, 0, 50]] * 2}])
+def test_a_fingerprint_that_cannot_be(broken: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="dataset fingerprint: expected shapes and spacings above 0, found"):
+        configuration(PLANS, FINGERPRINT | broken)
 
 
 def test_other_plans(folder: Path) -> None:

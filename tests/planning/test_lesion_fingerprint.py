@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry, Image, write_image
+from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.planning.lesion_fingerprint import lesion_fingerprint, measure_lesions
 
 
@@ -57,5 +58,35 @@ def test_from_label_files(folder: Path) -> None:
 
 def test_a_broken_label_is_named(folder: Path) -> None:
     (folder / "gt_segmentations" / "two.nii.gz").write_bytes(b"no")
-    with pytest.raises(InputError, match=r"case two\.nii\.gz: .*two\.nii\.gz"):
+    with pytest.raises(InputError, match=r"case two: .*two\.nii\.gz"):
         measure_lesions(folder)
+
+
+def test_a_value_that_dataset_json_does_not_declare(folder: Path) -> None:
+    path = folder / "gt_segmentations" / "two.nii.gz"
+    label = read_image(path)
+    array = label.array.copy()
+    array[0, 0, 1:3] = 255
+    write_image(path, Image(array, label.geometry))
+    message = r"^case two: .*two\.nii\.gz: unknown label value 255 in 2 voxels, expected 0, 1, 2, 3 \(dataset\.json\)$"
+    with pytest.raises(InputError, match=message):
+        measure_lesions(folder)
+
+
+def test_voxels_of_tiff_have_the_size_of_the_raw_dataset(nnunet_paths: Path) -> None:
+    raw, folder = (nnunet_paths / kind / "Dataset501_Mets" for kind in ("nnUNet_raw", "nnUNet_preprocessed"))
+    label = np.zeros((16, 40, 40), np.uint8)
+    label[2:5, 7:10, 7:10] = 1
+    geometry = Geometry((4.0, 0.25, 0.25), (0.0,) * 3, (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    for kind, name in (("imagesTr", "a_0000"), ("labelsTr", "a")):
+        (raw / kind).mkdir(parents=True)
+        write_image(raw / kind / f"{name}.tif", Image(label, geometry))
+    (folder / "gt_segmentations").mkdir(parents=True)
+    shutil.copy(raw / "labelsTr" / "a.tif", folder / "gt_segmentations")
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".tif"}
+    for place in (raw, folder):
+        (place / "dataset.json").write_text(json.dumps(content))
+    volume_mm3 = 27 * 4 * 0.25 * 0.25
+    assert measure_lesions(folder)["diameter_mm_percentiles"]["50"] == pytest.approx(
+        np.cbrt(6 * volume_mm3 / np.pi), abs=1e-4
+    )

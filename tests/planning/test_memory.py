@@ -11,7 +11,7 @@ from torch.nn import functional
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.planning.memory import _LiveBytes, _MixedPrecision, training_memory
 
-SMALL = {"encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
+SMALL: dict[str, Any] = {"encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
 
 
 def test_live_bytes_by_hand() -> None:

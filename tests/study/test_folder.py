@@ -73,7 +73,7 @@ def test_damaged_files(
 
 def test_attempts_at_the_last_command() -> None:
     train = ["nnUNetv2_train", "800", "2d", "0", "-tr", "A"]
-    attempts = [
+    attempts: list[Any] = [
         {"seconds": 1, "command": [*train[:-1], "B"]},
         {"seconds": 2, "command": train},
         {"seconds": 4, "command": [*train, "-device", "cuda"]},
@@ -82,6 +82,6 @@ def test_attempts_at_the_last_command() -> None:
     assert [a["seconds"] for a in of_last_command(attempts)] == [2, 4, 8]
     assert [a["seconds"] for a in of_last_command(attempts[:1])] == [1]
     assert of_last_command([]) == []
-    unnoted = [{"seconds": 1}, {"seconds": 2}]
+    unnoted: list[Any] = [{"seconds": 1}, {"seconds": 2}]
     assert of_last_command(unnoted) == unnoted
     assert [a["seconds"] for a in of_last_command([*unnoted, *attempts[:2]])] == [1, 2, 2]

@@ -17,6 +17,7 @@ from nnunet_lopsided.study.preparation import plan_jobs, prepare
 from nnunet_lopsided.study.schema import Study
 from nnunet_lopsided.study.study_file import study_of_text
 
+FILES = ("dataset.json", "splits_final.json", "imagesTr/tr0_0000.nii.gz", "labelsTs/ts0.nii.gz")
 TEXT = """
 name: small
 datasets:
@@ -285,9 +286,36 @@ def test_folds_of_other_cases(text: str, folder: StudyFolder, tmp_path: Path) ->
     source = next((tmp_path / "data").iterdir())
     splits = source / "splits_final.json"
     write_json(splits, [{"train": ["tr0", "tr9"], "val": ["tr1"]}])
-    refused(text, folder, f"datasets[0].folder: {splits}: case tr9 is none of the training cases of {source}")
+    refused(text, folder, f"datasets[0].folder: {splits}: fold 0 names tr9, which is none of the training cases")
     write_json(splits, {"train": []})
     refused(text, folder, f"datasets[0].folder: {splits}: expected a list, found a mapping")
+
+
+def test_folds_that_leak(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    splits = next((tmp_path / "data").iterdir()) / "splits_final.json"
+    write_json(splits, [{"train": ["tr0", "tr1"], "val": ["tr2"]}, {"train": ["tr0", "tr1"], "val": ["tr1"]}])
+    refused(text, folder, f"datasets[0].folder: {splits}: fold 1 trains on case tr1 and validates on it")
+
+
+def test_case_names_that_lead_elsewhere(text: str, folder: StudyFolder, tmp_path: Path) -> None:
+    source = next((tmp_path / "data").iterdir())
+    content = json.loads((source / "dataset.json").read_text())
+    for name in ("../../Dataset501_Whole/labelsTr/a", "/tmp/a", "a/b", ".."):
+        images = {"images": ["imagesTr/tr0_0000.nii.gz"], "label": "labelsTr/tr0.nii.gz"}
+        (source / "dataset.json").write_text(json.dumps({**content, "dataset": {name: images}}))
+        with pytest.raises(InputError, match=r"^study: datasets\[0\].folder: .*dataset\.json"):
+            plan_jobs(study(text), folder)
+        assert not folder.path.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+@pytest.mark.parametrize("name", FILES)
+def test_pipes_are_not_waited_for(text: str, folder: StudyFolder, tmp_path: Path, name: str) -> None:
+    path = next((tmp_path / "data").iterdir()) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(InputError):
+        plan_jobs(study(text), folder)
 
 
 def test_more_patients_than_there_are(text: str, folder: StudyFolder, tmp_path: Path) -> None:

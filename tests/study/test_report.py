@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nnunet_lopsided.study.report import write_report
 from nnunet_lopsided.study.results import Results
 from nnunet_lopsided.study.runs import choose_ids
 from nnunet_lopsided.study.study_file import read_study
+from nnunet_lopsided.study.study_page import line_points
 from tests.evaluation.report.conftest import assert_self_contained
 
 STUDY = """
@@ -188,7 +190,7 @@ def test_the_page(made: Made) -> None:
     assert "jobs not yet run" in text
     assert "size: share of lesions missing in the labels" in text
     assert "Lesion voxels by probability" in text
-    assert "Sensitivity by diameter" in text
+    assert "By diameter, 95% CI (Wilson)" in text
     cells = [row for table in parsed.tables.values() for row in table]
     assert ["mets", "size50", "2d", "the_other", "validation", "4 / 4 (1.00)", "1 / 4 (0.25)"] in cells
     (row,) = (row for row in cells if row[:3] == ["size50", "plain", "1 / 2"])
@@ -220,3 +222,25 @@ def test_an_evaluation_that_cannot_be_read_is_named(made: Made) -> None:
     assert len(results.unreadable) == 1
     assert name in results.unreadable[0]
     assert f"cannot be read: {results.unreadable[0]}" in write_report(made.folder).read_text()
+
+
+def test_lines_over_the_rate_are_of_their_arm(made: Made) -> None:
+    results = Results(read_study(made.folder.study_file), made.folder)
+    cells = results.cells("test")
+    lines = line_points(cells, ["the_other", "plain"], {"full": 0.0, "size25": 0.25, "size50": 0.5}, "max_sensitivity")
+    assert list(lines) == ["the_other", "plain"]
+    assert [(p.x, p.value) for p in lines["the_other"]] == [(0.5, 0.625)]
+    assert [(p.x, p.value) for p in lines["plain"]] == [(0.0, 0.9375), (0.5, 0.375)]
+    assert lines["plain"][0].interval == (0.875, 1.0)  # smallest and largest of two runs
+
+
+def test_no_difference_is_set_off(made: Made) -> None:
+    text = write_report(made.folder).read_text()
+    (section,) = (part for part in text.split("<section>") if "Differences from the baseline</h2>" in part)
+    assert "-0.625" in section
+    assert not re.search(r"<(b|strong|em|i|mark)\b", section)
+    reason = (
+        Results(read_study(made.folder.study_file), made.folder).differences[0].differences["map"].interval.undefined
+    )
+    assert reason is not None
+    assert section.count(f'<span class="why">{reason}</span>') == 9  # three rows of three metrics

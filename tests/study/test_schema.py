@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.study.presets import preset_names, preset_text
 from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled
-from nnunet_lopsided.study.study_file import study_of_text
+from nnunet_lopsided.study.study_file import json_schema, study_of_text
 
 SMALLEST = """
 name: small
@@ -252,6 +255,53 @@ def test_fold_all_has_no_validation_cases() -> None:
 def test_yaml_that_the_parser_chokes_on(text: str) -> None:
     with pytest.raises(InputError, match="not valid YAML"):
         study(text)
+
+
+def test_nothing_behind_a_key_is_its_default() -> None:
+    assert study(SMALLEST + "folds:\nseeds: ~\nresources: {cpus: }\n") == study(SMALLEST)
+    assert "my.yaml: patients[0]: expected a whole number, found nothing" in problem(SMALLEST + "patients: [~]\n")
+    assert "censoring[0].mode: expected one of stochastic, " in problem(SMALLEST + "censoring: [{mode: }]\n")
+
+
+def test_studies_are_frozen_and_checked_in_python_too() -> None:
+    read = study(SMALLEST + "patients: [3, all]\n")
+    assert replace(read, seeds=False).patients == (3, None)
+    with pytest.raises(FrozenInstanceError):
+        read.repetitions = 2  # type: ignore[misc]
+    with pytest.raises(ValueError, match="expected a number from 0 to 1"):
+        Censoring("size", 50)
+
+
+def test_the_json_schema_for_editors() -> None:
+    schema = json_schema()
+    validator = Draft202012Validator(schema)
+    validator.check_schema(schema)
+    for name in preset_names():
+        validator.validate(yaml.safe_load(preset_text(name)))
+    smallest = yaml.safe_load(SMALLEST)
+    for wrong in (
+        {"fold": [0]},
+        {"folds": []},
+        {"folds": [0, 0]},
+        {"folds": ["some"]},
+        {"patients": [0]},
+        {"censoring": [{"rate": 0.5}]},
+        {"censoring": [{"mode": "size", "rate": 50}]},
+        {"datasets": [{"name": "a", "id": 1, "folder": "b"}]},
+        {"device": "gpu"},
+        {"seeds": 1},
+        {"dataset_ids": [1]},
+        {"name": "a b"},
+        {"configurations": ["2.5"]},
+    ):
+        assert not validator.is_valid({**smallest, **wrong}), wrong
+    keys = schema["properties"]
+    assert isinstance(keys, dict)
+    assert (keys["censoring"]["default"], keys["patients"]["default"]) == (["none"], ["all"])
+    for key, content in keys.items():
+        assert content["description"], key
+        if "default" in content:
+            assert validator.is_valid({**smallest, key: content["default"]}), key
 
 
 def test_a_function_is_no_trainer() -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from nnunet_lopsided.trainers import curves
 
 
@@ -17,3 +19,40 @@ def test_rows_are_added_and_those_of_an_interrupted_run_replaced(tmp_path: Path)
     curves.draw(tmp_path, rows)
     assert (tmp_path / curves.PICTURE).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == [curves.FILE, curves.PICTURE]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"epoch;train_loss\n0;0,5\n1;0,4\n", []),
+        (b"epoch,train_loss\n0,0.5\n1,four\n", ["0,0.5"]),
+        (b"epoch,train_loss\n0,0.5\n1,0.4,spilled\n", ["0,0.5"]),
+        (b"epoch,train_loss\n0.0,0.5\n", []),
+        (b"epoch,train_loss\n0,nan\n", []),
+        (b"\xff\xfee\x00p\x00o\x00c\x00h\x00", []),
+        (b"", []),
+        ("epoch,train_loss\n\u00b2,1\n".encode(), []),
+    ],
+)
+def test_a_file_edited_in_a_spreadsheet_does_not_end_a_training(
+    tmp_path: Path, content: bytes, kept: list[str]
+) -> None:
+    (tmp_path / curves.FILE).write_bytes(content)
+    (tmp_path / "lopsided_curves.edited1.csv").write_text("an earlier one stays")
+    told: list[str] = []
+    rows = curves.append_row(tmp_path, 2, {"train_loss": 0.3}, told.append)
+    curves.draw(tmp_path, rows)
+    assert (tmp_path / curves.FILE).read_text().splitlines() == ["epoch,train_loss", *kept, "2,0.3"]
+    assert (tmp_path / "lopsided_curves.edited2.csv").read_bytes() == content
+    assert (tmp_path / "lopsided_curves.edited1.csv").read_text() == "an earlier one stays"
+    (line,) = told
+    assert curves.FILE in line
+    assert "renamed to lopsided_curves.edited2.csv" in line
+
+
+def test_a_byte_order_mark_and_empty_rows_are_read(tmp_path: Path) -> None:
+    (tmp_path / curves.FILE).write_bytes(b"\xef\xbb\xbfepoch,train_loss\r\n0,0.5\r\n,\r\n\r\n")
+    told: list[str] = []
+    curves.append_row(tmp_path, 1, {"train_loss": 0.3}, told.append)
+    assert (tmp_path / curves.FILE).read_text().splitlines() == ["epoch,train_loss", "0,0.5", "1,0.3"]
+    assert not told

@@ -278,7 +278,8 @@ def test_the_hook_costs_less_than_a_millisecond() -> None:
         "start = time.perf_counter(); exec(line); print(time.perf_counter() - start)\n"
         "assert 'nnunet_lopsided' not in sys.modules"
     )
-    start, seconds = time.monotonic(), []
+    start = time.monotonic()
+    seconds: list[float] = []
     while len(seconds) < 5 or (min(seconds) >= 1e-3 and time.monotonic() - start < 20):
         seconds.append(float(python(program).stdout))
     assert min(seconds) < 1e-3, seconds

@@ -16,10 +16,10 @@ from nnunet_lopsided.trainers.names import NameOption, grammar, parse_trainer_na
 
 OPTIONS = {
     "T": (
-        NameOption("alpha", "aN", "weight", 0, excludes_low=True),
-        NameOption("beta", "bN", "share", 0, 1),
-        NameOption("warm_up", "wN", "epochs of warm-up", 0, integer=True),
-        NameOption("epochs", "Nepochs", "epochs", 1, integer=True),
+        NameOption(attribute="alpha", form="aN", meaning="weight", low=0, excludes_low=True),
+        NameOption(attribute="beta", form="bN", meaning="share", low=0, high=1),
+        NameOption(attribute="warm_up", form="wN", meaning="epochs of warm-up", low=0, integer=True),
+        NameOption(attribute="epochs", form="Nepochs", meaning="epochs", low=1, integer=True),
     ),
     "Plain": (),
 }

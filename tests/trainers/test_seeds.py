@@ -13,7 +13,7 @@ import torch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_lopsided import trainers
-from nnunet_lopsided.trainers.base import derived_seed, seed_everything
+from nnunet_lopsided.trainers.seeds import derived_seed, seed_everything
 
 
 @pytest.fixture(autouse=True)

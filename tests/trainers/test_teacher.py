@@ -10,7 +10,7 @@ def test_it_follows_slowly() -> None:
     network = nn.Conv2d(1, 1, 1)
     with torch.no_grad():
         network.weight.fill_(1.0)
-        network.bias.fill_(0.0)
+        network.get_parameter("bias").fill_(0.0)
     teacher = EmaTeacher(network, decay=0.75)
     with torch.no_grad():
         network.weight.fill_(3.0)
@@ -18,7 +18,7 @@ def test_it_follows_slowly() -> None:
     for _ in range(3):
         teacher.follow(network)
         expected = 0.75 * expected + 0.25 * 3.0
-        assert teacher.network.weight.item() == expected
+        assert teacher.network.get_parameter("weight").item() == expected
     assert network.weight.item() == 3.0
     output = teacher(torch.ones(1, 1, 1, 1))
     assert output.item() == expected
@@ -30,5 +30,5 @@ def test_buffers_are_copied() -> None:
     teacher = EmaTeacher(network, decay=0.9)
     network(torch.randn(4, 2, 3, 3))
     teacher.follow(network)
-    assert torch.equal(teacher.network.running_mean, network.running_mean)
-    assert teacher.network.num_batches_tracked == 1
+    assert torch.equal(teacher.network.get_buffer("running_mean"), network.get_buffer("running_mean"))
+    assert teacher.network.get_buffer("num_batches_tracked") == 1

@@ -25,7 +25,9 @@ from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.losses import LopsidedDiceLoss, lopsided_bootstrap_loss
-from nnunet_lopsided.trainers.base import PerResolution, last_layers, training_patch
+from nnunet_lopsided.trainers.deep_supervision import PerResolution
+from nnunet_lopsided.trainers.foreground_prior import last_layers
+from nnunet_lopsided.trainers.slice_patches import training_patch
 
 WITHOUT_REGIONS = ("nnUNetTrainerTopk10", "nnUNetTrainerRegionSpecific_background_noce")
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"

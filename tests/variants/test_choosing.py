@@ -267,7 +267,7 @@ def test_golden_patients() -> None:
     # Written down once, as the draws: SHA-256 of '[0, "patient", "p1"]' and so on.
     names = [f"p{i}" for i in range(1, 9)]
     draws = {n: hashlib.sha256(f'[0, "patient", "{n}"]'.encode()).hexdigest() for n in names}
-    assert choose_patients(names, 3, 0) == set(sorted(names, key=draws.get)[:3])
+    assert choose_patients(names, 3, 0) == set(sorted(names, key=draws.__getitem__)[:3])
     assert choose_patients(names, 3, 0) != choose_patients(names, 3, 1)
 
 

@@ -506,6 +506,21 @@ def test_what_it_did_not_make_is_not_replaced(small: Path) -> None:
         share_preprocessed(730, "Dataset730_Small")
 
 
+def test_two_datasets_of_one_id_are_not_mixed(small: Path) -> None:
+    (small / "nnUNet_preprocessed" / "Dataset730_Small").rename(small / "nnUNet_preprocessed" / "Dataset730_Other")
+    with pytest.raises(InputError, match=r"dataset 730: expected one dataset of this id, found .*Small and .*Other;"):
+        share_preprocessed(730, 731)
+
+
+@pytest.mark.parametrize("fold", [{"train": ["c1", "c2"], "val": ["c2"]}, {"train": ["c1"], "val": ["c2.nii.gz"]}])
+def test_splits_of_the_source_that_leak(small: Path, fold: dict[str, list[str]]) -> None:
+    splits = small / "nnUNet_preprocessed" / "Dataset730_Small" / "splits_final.json"
+    splits.write_text(json.dumps([fold]))
+    with pytest.raises(InputError, match=r"splits_final\.json: fold 0 (trains on case c2 and|names c2\.nii\.gz)"):
+        share_preprocessed(730, 731)
+    assert not (small / "nnUNet_preprocessed" / "Dataset731_SmallCensored").exists()
+
+
 def test_a_full_disk_leaves_nothing_and_the_next_run_works(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Path.write_bytes
 

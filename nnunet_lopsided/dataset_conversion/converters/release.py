@@ -53,7 +53,7 @@ class LabelMap:
             raise InputError(problem)
         new = np.zeros(array.shape, np.uint8)
         if self.values is None:
-            new[array > 0] = 1
+            new[np.greater(array, 0)] = 1
             meanings = {stray: int(meant != 0) for stray, meant in self.fixes.items()}
         else:
             meanings = {**self.values, **{stray: self.values.get(meant, 0) for stray, meant in self.fixes.items()}}

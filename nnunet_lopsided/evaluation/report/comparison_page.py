@@ -10,7 +10,7 @@ import numpy as np
 from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundBy, Pair
 from nnunet_lopsided.evaluation.report.evaluation_page import settings_table
 from nnunet_lopsided.evaluation.report.findings import MAX_ROWS, left_out, shown_names
-from nnunet_lopsided.evaluation.report.numbers import matching_rule, title_of
+from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
 from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, interval, number, page, why
 
@@ -48,7 +48,7 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, object], anon
         f"{counts['reference_lesions']} reference lesions, the same rules for all",
         models=list(contents),
         charts=[*compared_curves(contents), sensitivity_chart(contents)],
-        pairs=[_pair(comparison, pair, matching_rule(settings)) for pair in comparison.pairs],
+        pairs=[_pair(comparison, pair) for pair in comparison.pairs],
         bootstrap=f"Paired bootstrap of {comparison.n_replicates} replicates over {unit}s, seed {comparison.seed}: "
         f"every replicate gives both models the same {unit}s.",
         lesions=_lesions(comparison, shown_names([case.case for case in models[0].cases], anonymous)),
@@ -57,12 +57,12 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, object], anon
     )
 
 
-def _pair(comparison: Comparison, pair: Pair, rule: str) -> ShownPair:
+def _pair(comparison: Comparison, pair: Pair) -> ShownPair:
     first, second = (comparison.models[i].name for i in (pair.first, pair.second))
     rows = [_row(title_of(name), difference) for name, difference in pair.differences.items()]
     rows += [_row(f"Sensitivity on {g.name} lesions", g.sensitivity) for g in pair.by_annotation]
     header = ("metric", first, second, "difference", "95% interval")
-    caption = f"Candidates and lesions are {rule}."
+    caption = f"Candidates match lesions by {comparison.models[0].rules.match_in_words}."
     differences = Table(header, rows, right=(1, 2, 3), caption=caption)
     return ShownPair(first, second, differences, _lesion_by_lesion(pair, first, second))
 

@@ -9,18 +9,17 @@ from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
-from nnunet_lopsided.evaluation.report.content import ShareContent, SummaryContent
-from nnunet_lopsided.evaluation.report.covered import mostly_covered
 from nnunet_lopsided.evaluation.report.findings import candidate_table, case_table, lesion_table, shown_names
 from nnunet_lopsided.evaluation.report.numbers import (
     confidence_table,
     count_table,
     intervals_of,
-    matching_rule,
     metric_rows,
     title_of,
 )
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
+from nnunet_lopsided.evaluation.summary_json import flat_metrics
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import Table, TableCell, code, interval_or_reason, number, number_or_empty, page
 from nnunet_lopsided.pages.pictures import Kind, Picture
@@ -75,13 +74,13 @@ def report_html(
         folders=None if anonymous else (settings["references"], settings["predictions"]),
         version=settings["version"],
         notices=_notices(summary, names, anonymous),
-        cards=_cards(result, summary),
+        cards=_cards(summary),
         curves=operating_curves(summary),
         confidence=settings["confidence"],
         at_rates=_at_rates(summary),
         size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
         by_diameter=_by_diameter(summary),
-        rule=matching_rule(settings),
+        rule=result.rules.match_in_words,
         metrics=metric_rows(summary),
         by_confidence=confidence_table(summary),
         counts=count_table(summary),
@@ -103,18 +102,18 @@ def _subtitle(result: FolderResult, summary: SummaryContent) -> str:
     return (
         f"{counts['cases']} cases, {counts['reference_lesions']} reference lesions, {counts['candidates']} candidates "
         f"(rules: {settings['profile']}{', changed' if settings['profile_changes'] else ''}, "
-        f"{matching_rule(settings)}, confidence: {TITLES[settings['confidence']]}, {cut})"
+        f"matched by {result.rules.match_in_words}, confidence: {TITLES[settings['confidence']]}, {cut})"
     )
 
 
-def _cards(result: FolderResult, summary: SummaryContent) -> list[Card]:
+def _cards(summary: SummaryContent) -> list[Card]:
     counts = summary["counts"]
     n_found = counts["reference_lesions"] - counts["missed_lesions"]
-    n_covered = sum(int(mostly_covered(case).sum()) for case in result.cases)
-    covered = f"{n_covered} of the missed lie at least half under one candidate" if n_covered else ""
+    n_covered = summary["details"]["missed_but_covered"]
+    covered = f"{n_covered} of the missed lie at least half under a candidate" if n_covered else ""
     cards = [Card(f"{n_found} / {counts['reference_lesions']}", "lesions detected", covered)]
     for name in _CARDS:
-        value = summary["metrics"][name]
+        value = flat_metrics(summary["metrics"])[name]
         cards.append(Card(number(value), title_of(name), "" if value is None else _interval_below(summary, name)))
     return cards
 
@@ -191,7 +190,7 @@ def _by_threshold(summary: SummaryContent) -> Table | None:
     rows = [
         (
             f"{row['threshold']:g}",
-            *(number(row["metrics"][name]) for name in names),
+            *(number(flat_metrics(row["metrics"])[name]) for name in names),
             str(row["counts"]["true_positives"]),
             str(row["counts"]["false_positives"]),
         )

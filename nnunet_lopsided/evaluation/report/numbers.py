@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.evaluation.report.content import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
 from nnunet_lopsided.pages.html import Table, code, interval, number, why
 
 # Title, and what the number says to someone who has not read the reference.
@@ -136,22 +136,20 @@ class MetricRow(NamedTuple):
 def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
     """The intervals of a metric."""
     bootstrap = f"bootstrap over {content['settings']['bootstrap_unit']}s"
-    shown = []
-    for kind, method in (("bootstrap", bootstrap), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson")):
-        for group, key in (
-            (content["metrics"], f"{name}_ci95_{kind}"),
-            (content["intervals"], f"{name}_{kind}_ci95"),
-        ):
-            if key in group:
-                shown.append(ShownInterval(method, group[key], content["undefined"].get(key)))
-    return shown
+    intervals = metric_intervals(content["metrics"]) | content["intervals"]
+    return [
+        ShownInterval(method, intervals[key], content["undefined"].get(key))
+        for kind, method in (("bootstrap", bootstrap), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson"))
+        for key in (f"{name}_ci95_{kind}", f"{name}_{kind}_ci95")
+        if key in intervals
+    ]
 
 
 def metric_rows(content: SummaryContent) -> list[MetricRow]:
     """Every metric with its intervals and its definition."""
     rows = []
-    for name, value in content["metrics"].items():
-        if "_ci95" in name or name == "map_by_confidence":
+    for name, value in flat_metrics(content["metrics"]).items():
+        if name.startswith("map_by_"):  # they have a table of their own
             continue
         # The reason of an undefined value is said once.
         intervals = [
@@ -178,28 +176,7 @@ def confidence_table(content: SummaryContent) -> Table:
 def count_table(content: SummaryContent) -> Table:
     """Every count with what was counted."""
     meanings = COUNTS | DETAILS
-    counts = {**content["counts"], **{name: content["details"][name] for name in DETAILS}}
+    details: Mapping[str, object] = content["details"]
+    counts: dict[str, object] = {**content["counts"], **{name: details[name] for name in DETAILS}}
     rows = [(name.replace("_", " "), str(n), meanings.get(name, "")) for name, n in counts.items()]
     return Table(("", "number", "of what"), rows, right=(1,))
-
-
-_DISTANCES = {"box": "the nearest voxel's box", "center": "the nearest voxel's centre"}
-
-
-def matching_rule(settings: Mapping[str, object]) -> str:
-    """When a candidate detects a lesion, and from where to where the distance is measured.
-
-    Args:
-        settings: with the rules ``match``, ``distance``, ``tolerance_mm`` and ``dilation_voxels``.
-
-    Example:
-        >>> matching_rule({"match": "centroid", "distance": "box", "tolerance_mm": 1.0, "dilation_voxels": 0})
-        "matched by centroid within 1 mm of the nearest voxel's box"
-        >>> matching_rule({"match": "overlap", "distance": "box", "tolerance_mm": 1.0, "dilation_voxels": 1})
-        'matched by shared voxels, lesions grown by 1'
-    """
-    if settings["match"] == "centroid":
-        distance = _DISTANCES.get(str(settings["distance"]), str(settings["distance"]))
-        return f"matched by centroid within {settings['tolerance_mm']:g} mm of {distance}"
-    grown = settings["dilation_voxels"]
-    return f"matched by shared voxels{f', lesions grown by {grown}' if grown else ''}"

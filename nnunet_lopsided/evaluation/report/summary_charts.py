@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nnunet_lopsided.evaluation.report.content import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SummaryContent
 from nnunet_lopsided.pages.charts import (
     Curve,
     SizeBin,
@@ -57,22 +57,22 @@ def operating_curves(content: SummaryContent) -> OperatingCurves:
         curve="froc",
     )
     data = {
-        "readings": [_reading(content, i) for i in keep],
+        "readings": _readings(content, curve, keep),
         "places": {"pr": precision_recall.places, "froc": froc.places},
     }
     return OperatingCurves((precision_recall, froc), data_block("curve-data", data))
 
 
-def _reading(content: SummaryContent, i: int) -> str:
-    """What the ``i``-th operating point means."""
-    pr, froc = content["curves"]["pr"], content["curves"]["froc"]
-    n_lesions = content["counts"]["reference_lesions"]
-    n_found = round(pr["recall"][i] * n_lesions)
-    return (
-        f"{pr['threshold'][i]:.3f} or more: sensitivity {pr['recall'][i]:.3f} ({n_found} of {n_lesions} lesions), "
-        f"precision {pr['precision'][i]:.3f}, {froc['false_positives_per_case'][i]:.2f} false positives per case "
-        f"({pr['false_positives'][i]} in all)"
-    )
+def _readings(content: SummaryContent, curve: Curve, keep: Sequence[int]) -> list[str]:
+    """What every shown operating point means."""
+    pr, n_lesions = content["curves"]["pr"], content["counts"]["reference_lesions"]
+    assert pr is not None, "there is a curve"
+    return [
+        f"{pr['threshold'][i]:.3f} or more: sensitivity {curve.recall[i]:.3f} "
+        f"({round(curve.recall[i] * n_lesions)} of {n_lesions} lesions), precision {curve.precision[i]:.3f}, "
+        f"{curve.false_positives_per_case[i]:.2f} false positives per case ({pr['false_positives'][i]} in all)"
+        for i in keep
+    ]
 
 
 def compared_curves(contents: Mapping[str, SummaryContent]) -> tuple[Chart, Chart]:
@@ -107,9 +107,12 @@ def histogram_chart(content: SummaryContent) -> Chart:
 def curve_in(content: SummaryContent) -> Curve | None:
     """The curve of an evaluation; None for one without probabilities or lesions."""
     pr, froc = content["curves"]["pr"], content["curves"]["froc"]
-    if pr is None or froc is None or not content["counts"]["reference_lesions"]:
+    if pr is None or froc is None:
         return None
-    return Curve(pr["recall"], pr["precision"], froc["false_positives_per_case"])
+    recall = [value for value in pr["recall"] if value is not None]
+    if len(recall) < len(pr["recall"]):  # without lesions there is no recall
+        return None
+    return Curve(recall, pr["precision"], froc["false_positives_per_case"])
 
 
 def bins_in(content: SummaryContent) -> list[SizeBin]:

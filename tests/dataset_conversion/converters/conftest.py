@@ -53,7 +53,7 @@ class Tree:
 
 
 def label_array(*values: int, dtype: type = np.uint8) -> np.ndarray:
-    array = np.zeros(SHAPE, dtype)
+    array: np.ndarray = np.zeros(SHAPE, dtype)
     places = [(z, y, x) for z in (0, 2) for y in (0, 2, 4) for x in (0, 2, 4, 6)]
     for place, value in zip(places, values, strict=False):
         array[place] = value

@@ -35,7 +35,7 @@ def test_label_values(tree, run, a_label) -> None:
     tree.image("a_x.nii.gz")
     tree.label("a_y.nii.gz", 1, 2, 3)
     options = {"channels": {"X": "*_x.nii.gz"}, "label": "*_y.nii.gz"}
-    with pytest.raises(InputError, match="unknown label value 2, 3 in 1 voxels, expected 0, 1"):
+    with pytest.raises(InputError, match="unknown label value 2, 3 in 2 voxels, expected 0, 1"):
         run("folder", **options)
     some = run("folder", lesion_values=[1, 3], other_values=[2], **options)
     np.testing.assert_array_equal(some.label("a"), a_label(1, 0, 1))

@@ -25,9 +25,8 @@ from nnunet_lopsided.dataset_conversion.converters.lidc import (
     reader_masks,
     slice_index,
 )
-from nnunet_lopsided.dataset_conversion.converters.volumes import Header
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry
+from nnunet_lopsided.images import Geometry, Header
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 HEADER = Header((5, 12, 14), Geometry((2.5, 0.7, 0.7), (-100.0, -90.0, -50.0), IDENTITY))

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from nnunet_lopsided.dataset_conversion.converters import luna16
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.raw import RawDataset
 
@@ -168,8 +169,12 @@ def test_a_reader_without_the_scans_to_validate_on_gets_new_folds(run, scans, ra
 @pytest.mark.parametrize("n", [1, 3])
 def test_as_many_processes_read_xml_as_asked(run, scans, monkeypatch, n) -> None:
     asked = []
-    real = luna16.for_each
-    monkeypatch.setattr(luna16, "for_each", lambda *given: asked.append(given[2:]) or real(*given))
+
+    def counted(*given):
+        asked.append(given[2:])
+        return for_each(*given)
+
+    monkeypatch.setattr(luna16, "for_each", counted)
     written = run("luna16", n_processes=n)
     assert asked == [(n, "XML files")]
     assert "n_processes" not in written.conversion["options"]

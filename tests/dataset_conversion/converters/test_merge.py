@@ -13,7 +13,7 @@ from nnunet_lopsided.dataset_conversion.converters.options import Options
 from nnunet_lopsided.errors import InputError
 
 
-def add(tree, raw: Path, number: int, name: str, channels: list[str], labels: dict[str, int], cases: dict) -> Path:
+def add(tree, raw: Path, number: int, name: str, channels: list[str], labels: dict, cases: dict) -> Path:
     """A dataset of cases with label values; a name that starts with t is a test case."""
     folder = raw / f"Dataset{number}_{name}"
     tree = type(tree)(folder)

@@ -17,7 +17,8 @@ from nnunet_lopsided.errors import InputError
 
 def test_label_map() -> None:
     new = LabelMap({1: 0, 2: 5}).apply(np.array([[0, 1], [2, 2]], np.float32))
-    assert (new.tolist(), new.dtype) == ([[0, 0], [5, 5]], np.uint8)
+    assert new.tolist() == [[0, 0], [5, 5]]
+    assert new.dtype == np.uint8
     assert POSITIVE.apply(np.array([0, 3, 700])).tolist() == [0, 1, 1]
     assert BINARY.with_fix({6: 1, 7: 0}).apply(np.array([0, 1, 6, 7])).tolist() == [0, 1, 1, 0]
     assert POSITIVE.with_fix({6: 0, 7: 1}).apply(np.array([0, 1, 6, 7, 8])).tolist() == [0, 1, 0, 1, 1]
@@ -31,8 +32,8 @@ def test_a_fix_must_mean_a_known_value() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        ([0, 1, 6, 6, 9], "unknown label value 6, 9 in 2 voxels, expected 0, 1"),
-        ([0.5, 1.0], "unknown label value 0.5 in 1 voxels"),
+        ([0, 1, 6, 6, 9], "unknown label value 6, 9 in 3 voxels, expected 0, 1"),
+        ([0.5, 1.0], r"unknown label value 0\.5 \(a fraction\) in 1 voxels"),
         ([-1, 1], "unknown label value -1 in 1 voxels"),
         ([np.nan, 1.0], "unknown label value nan in 1 voxels"),
     ],

@@ -13,7 +13,8 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.text, self.tables = [], [], [], {}
+        self.open: list[str] = []
+        self.elements, self.text, self.tables = [], [], {}
         self.feed(text)
         self.close()
         assert self.open == []

@@ -23,19 +23,17 @@ def test_structure_and_values(two_models, parse_self_contained):
     (pair,) = comparison.pairs
     tables = list(parsed.tables.values())
     (differences,) = [t for t in tables if t[0][0] == "metric"]
-    assert differences[0] == ["metric", "a", "b", "difference", "95% interval", ""]
+    assert differences[0] == ["metric", "a", "b", "difference", "95% interval"]
     of_map = pair.differences["map"]
     row = next(row for row in differences if row[0] == "average precision (mAP)")
     assert row[1:4] == [f"{of_map.first:.3f}", f"{of_map.second:.3f}", f"{of_map.difference:+.3f}"]
     assert row[4] == f"{of_map.interval.low:+.3f} to {of_map.interval.high:+.3f}"
+    rows = dict(zip(pair.differences, differences[1:], strict=False))
     for name, d in pair.differences.items():
-        if d.interval.low is not None:
-            assert any(
-                r[4] == f"{d.interval.low:+.3f} to {d.interval.high:+.3f}"
-                and (r[5] == "without 0")
-                == (d.interval.low < d.interval.high and not d.interval.low <= 0 <= d.interval.high)
-                for r in differences
-            ), name
+        ends = d.interval.ends
+        assert rows[name][4] == (f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else d.interval.undefined), name
+    assert any(d.interval.undefined for d in pair.differences.values())
+    assert "centroid within 1 mm of a voxel's box" in "".join(parsed.text)
     (found,) = [t for t in tables if t[0][0] == "diameter"]
     lesions = pair.lesions
     counts = [lesions.both, lesions.only_first, lesions.only_second, lesions.neither]
@@ -43,10 +41,14 @@ def test_structure_and_values(two_models, parse_self_contained):
     assert [row[0] for row in found[2:]] == ["0 to 3 mm", "3 to 6 mm", "6 to 10 mm", "10 to 20 mm", "20 or more mm"]
 
 
-def test_an_interval_without_width_is_no_finding():
-    row = _row("map", Difference(0.2, 0.7, 0.5, Interval(0.5, 0.5)))
-    assert row[4:] == ("+0.500 to +0.500", "")
-    assert _row("map", Difference(0.2, 0.7, 0.5, Interval(0.4, 0.5)))[5] == "<b>without 0</b>"
+def test_nothing_sets_off_an_interval_that_leaves_out_0():
+    """One interval holds 0 and one does not: the rows are plain text, and alike."""
+    for low, high, text in ((0.4, 0.5, "+0.400 to +0.500"), (-0.4, 0.5, "-0.400 to +0.500")):
+        row = _row("map", Difference(0.2, 0.7, 0.5, Interval(low, high)))
+        assert row == ("map", "0.200", "0.700", "+0.500", text)
+        assert {type(cell) for cell in row} == {str}
+    undefined = _row("map", Difference(0.2, 0.7, 0.5, Interval.without("of <one> patient")))
+    assert undefined[4] == '<span class="why">of &lt;one&gt; patient</span>'
 
 
 def test_lesions_on_which_models_differ_come_first(two_models, parse_self_contained):
@@ -68,8 +70,9 @@ def test_hostile_names_and_three_models(two_models, parse_self_contained):
     assert HOSTILE in "".join(parsed.text)
     titles = [title for title in parsed.text if " minus " in title]
     assert titles == [f"b minus {HOSTILE}", f"c&d minus {HOSTILE}", "c&d minus b"]
-    curves = [attributes["class"] for attributes in parsed.all("path") if "curve" in attributes.get("class", "")]
-    assert curves == ["curve k0", "curve k1", "curve k2"] * 3
+    curves = [attributes["class"] for attributes in parsed.all("g") if "curve" in attributes.get("class", "")]
+    assert curves == ["curve k0", "curve k1", "curve k2"] * 2
+    assert [a["stroke"] for a in parsed.all("path") if a.get("d") == "M1 5h32"] == ["#2563a8", "#d55e00", "#007a5a"]
 
 
 def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_cases, tmp_path, parse_self_contained):
@@ -87,5 +90,13 @@ def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_c
     difference = comparison.pairs[0].differences["map"]
     assert (difference.difference, difference.interval.undefined) == (None, "undefined for both")
     parsed = parse_self_contained(text)
-    curves = [a["class"] for a in parsed.all("path") if "curve" in a.get("class", "")]
-    assert curves == ["curve k0", "curve k1"]
+    assert not [a for a in parsed.all("g") if "curve" in a.get("class", "")]
+    assert "no curve without probabilities and lesions" in " ".join(" ".join(parsed.text).split())
+
+
+def test_an_anonymous_page_has_neither_paths_nor_case_names(two_models, parse_self_contained):
+    comparison = compare([read_evaluation(f, n) for f, n in zip(two_models, "ab", strict=True)], n_replicates=0)
+    text = comparison_html(comparison, comparison_dict(comparison)["settings"], anonymous=True)
+    assert str(two_models[0].parent) not in text
+    assert not [case.case for case in comparison.models[0].cases if case.case in text]
+    assert parse_self_contained(text).tables["lesions"][1][0].startswith("case ")

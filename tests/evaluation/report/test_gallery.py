@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_case, evaluate_folder
 from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, choose, gallery
 from nnunet_lopsided.images import Geometry, Image, write_image
-from nnunet_lopsided.pages.pictures import Picture, Slice, orientation
+from nnunet_lopsided.pages import html
+from nnunet_lopsided.pages.html import part
+from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, orientation, window
 
 
 def geometry(spacing_mm, origin=0.0):
@@ -88,15 +91,47 @@ def test_what_a_picture_shows(volume):
 def test_voxels_that_are_not_square_keep_their_shape(volume):
     result, images = volume
     missed, _ = gallery(result, images, n=1)
-    assert 'viewBox="0 0 45 23"' in missed.figure()
-    assert "aspect-ratio:45/46" in missed.figure()
+    shown = part("picture", missed)
+    assert 'viewBox="0 0 45 23"' in shown
+    assert "aspect-ratio:45/46" in shown  # 45 columns of 1 mm, 23 rows of 2 mm
+    assert '<image width="45" height="23"' in shown
 
 
 def test_outlines_lie_on_black_and_the_reference_shows_through_the_dashes():
-    picture = Picture("missed", "a", "", b"", (2, 2), (1.0, 1.0), "M0 0h1v1h-1z", "M0 0h2v2h-2z")
-    drawn = re.findall(r'class="outline (\w+)" d="(.*?)"', picture.figure())
-    assert [kind for kind, _ in drawn] == ["casing", "casing", "reference", "candidate"]
-    assert drawn[2][1] == drawn[0][1] == "M0 0h1v1h-1z"
+    picture = Picture(
+        kind="missed",
+        title="a",
+        caption="",
+        png=b"",
+        shape=(2, 2),
+        spacing_mm=(1.0, 1.0),
+        reference="M0 0h1v1h-1z",
+        candidate="M0 0h2v2h-2z",
+        edges=("R", "L", "A", ""),
+    )
+    shown = part("picture", picture)
+    drawn = re.findall(r'class="outline (\w+)" d="(.*?)"', shown)
+    assert drawn == [
+        ("casing", "M0 0h1v1h-1z"),
+        ("casing", "M0 0h2v2h-2z"),
+        ("reference", "M0 0h1v1h-1z"),
+        ("candidate", "M0 0h2v2h-2z"),
+    ]
+    assert re.findall(r'class="edge (\w+)">(\w)<', shown) == [("left", "R"), ("right", "L"), ("top", "A")]
+
+
+def test_the_colours_of_reference_and_prediction():
+    style = Path(html.__file__).with_name("page.css").read_text(encoding="utf-8")
+    assert ".reference { stroke: #56b4e9;" in style
+    assert ".candidate { stroke: #ffb000;" in style
+
+
+def test_grey_values_grow_from_black_to_white():
+    image = np.array([[0.0, 10.0], [20.0, 40.0]])
+    shown = np.array(Pillow.open(io.BytesIO(grey_png(image, (10.0, 30.0)))))
+    assert shown.tolist() == [[0, 0], [127, 255]]
+    low, high = window(np.arange(1001.0))
+    assert (low, high) == (pytest.approx(5), pytest.approx(998))
 
 
 def test_n_is_per_kind(volume):
@@ -207,7 +242,7 @@ def test_pictures_are_turned_with_their_outlines_and_nan_is_dark(folders):
     assert a.reference == b.reference
     np.testing.assert_array_equal(pixels(a), pixels(b))
     assert pixels(a).std() > 10
-    assert '<span class="edge left">R</span>' in a.figure()
+    assert '<span class="edge left">R</span>' in part("picture", a)
 
 
 @pytest.mark.parametrize(

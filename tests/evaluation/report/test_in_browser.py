@@ -12,6 +12,7 @@ from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.report import report_html
 from nnunet_lopsided.evaluation.summary_json import summary_dict
 from tests.browser import BROWSER, FLAGS
+from tests.pages.chart_reading import BOTTOM, LEFT, RIGHT, TOP
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 
@@ -101,9 +102,11 @@ def test_curves_and_tables_answer(report, tmp_path):
         "0.300 or more: sensitivity 0.667 (2 of 3 lesions), precision 0.500, 1.00 false positives per case (2 in all)"
     )
     assert seen["start"][0] == last
-    assert seen["start"][1] == [pytest.approx(56 + 448 * 2 / 3, abs=0.1), 172]
+    # At recall 2/3 and precision 1/2; at no false positive and sensitivity 1/3.
+    across, up = (RIGHT - LEFT) / 1.02, (BOTTOM - TOP) / 1.04
+    assert seen["start"][1] == pytest.approx([LEFT + across * 2 / 3, BOTTOM - up / 2], abs=0.1)
     assert seen["home"][0] == seen["before_first"] == strict
-    assert seen["home"][2] == [56, pytest.approx(310 - 276 / 3, abs=0.1)]
+    assert seen["home"][2] == pytest.approx([LEFT, BOTTOM - up / 3], abs=0.1)
     assert seen["right"] == second
     assert seen["slider"] == [strict, strict, "2"]
     assert seen["roles"] == ["slider", "0", strict]

@@ -49,7 +49,8 @@ def test_structure_and_values(two_cases, parse_self_contained):
     ]
     assert parsed.tables["cases"][1:] == [["a", "2", "1", "1", "1", "0"], ["b", "0", "0", "0", "1", "0"]]
     text = "".join(parsed.text)
-    assert "Precision and recall, mAP 0.500" in text
+    assert "Precision and recall   AP 0.500" in text
+    assert "centroid within 1 mm of a voxel's box" in text
     assert "1 / 2" in text
     (sizes,) = [table for table in parsed.tables.values() if table[0][0] == "diameter, mm"]
     assert [row[:4] for row in sizes[1:4]] == [
@@ -63,7 +64,7 @@ def test_structure_and_values(two_cases, parse_self_contained):
 
 
 def test_policy_admits_our_script_alone(parse):
-    text = page("title", ["<p>body</p>"])
+    text = page("pages/templates/page.html", "title")
     policy = next(m["content"] for m in parse(text).all("meta") if "http-equiv" in m)
     script = text[text.index("<script>") + 8 : text.rindex("</script>")]
     digest = b64encode(sha256(script.encode()).digest()).decode()
@@ -190,3 +191,51 @@ def test_large_evaluations_make_no_huge_pages(folders, parse):
     assert len(text) < 1_500_000
     beyond = [attributes for attributes in parsed.all("tr") if attributes.get("class") == "beyond-paper"]
     assert len(beyond) == MAX_ROWS - 40
+
+
+def test_a_missed_lesion_under_a_candidate_is_counted_and_explained(folders, parse_self_contained):
+    """One candidate joins three lesions in a row; its centroid lies in the middle one."""
+    reference, lesion = np.zeros((3, 9, 15), np.uint8), np.zeros((3, 9, 15), np.float32)
+    reference[1, 4, 1:4] = reference[1, 4, 6:9] = reference[1, 4, 11:14] = 1
+    lesion[1, 4, 3:12] = 0.75
+    lesion[1, 4, 1:3] = 0.75
+    lesion[1, 4, 12] = 0.75
+    folders.write_reference("a.nii.gz", reference)
+    folders.write_npz("a", lesion)
+    result = evaluated(folders)
+    pictures = gallery(result, write_images(folders, ["a"], reference.shape))
+    assert [p.caption.split(", mean")[1] for p in pictures if p.kind == "missed"] == [
+        " probability 0.75, covered to 100%; candidate 1 merges 3 lesions and counts for another lesion",
+        " probability 0.50, covered to 67%; candidate 1 merges 3 lesions and counts for another lesion",
+    ]
+    text = "".join(parse_self_contained(html_of(result, pictures)).text)
+    assert "2 of the missed lie at least half under a candidate" in text
+
+
+def test_an_anonymous_page_has_neither_paths_nor_case_names(two_cases, parse_self_contained):
+    cases = ["NAME_1", "NAME_2"]
+    for old, new in zip("ab", cases, strict=True):
+        for folder in (two_cases.references, two_cases.predictions):
+            for path in folder.glob(f"{old}.*"):
+                path.rename(path.with_name(path.name.replace(old, new, 1)))
+    (two_cases.references.parent / "references" / "NAME_3.nii.gz").write_bytes(
+        (two_cases.references / "NAME_1.nii.gz").read_bytes()
+    )
+    images = write_images(two_cases, cases)
+    result = evaluated(two_cases, allow_missing=True)
+    two_cases.write_reference("../images/NAME_3_0000.nii.gz", np.zeros((8, 10, 12), np.float32))
+    text = report_html(result, summary_dict(result), gallery(result, images), anonymous=True)
+    assert "NAME" not in text
+    assert str(two_cases.references.parent) not in text
+    parsed = parse_self_contained(text)
+    assert [row[0] for row in parsed.tables["cases"][1:]] == ["case 1", "case 2", "case 3"]
+    assert "their lesions counted as missed: case 3." in "".join(parsed.text)
+
+
+def test_where_there_is_no_interval_the_reason_stands(two_cases, parse_self_contained):
+    result = evaluated(two_cases)
+    parsed = parse_self_contained(html_of(result))
+    reason = result.summary.undefined["map_ci95_bootstrap"]
+    assert "".join(parsed.text).count(reason) > 3
+    (sizes,) = [table for table in parsed.tables.values() if table[0][0] == "diameter, mm"]
+    assert [bool(row[4]) for row in sizes[1:]] == [True, True, False, False, False]

@@ -1,0 +1,243 @@
+"""The options of ``lopsided-eval``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from nnunet_lopsided.commands._cli import Parser
+
+# Of nnunet_lopsided.evaluation.rules, which takes long to import.
+PROFILE_NAMES = ("paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025")
+
+# Options that are fields of EvaluationRules; without them the profile decides.
+RULES = (
+    "match",
+    "distance",
+    "tolerance_mm",
+    "dilation_voxels",
+    "join_dilated",
+    "duplicates",
+    "dice",
+    "min_lesion_mm3",
+    "connectivity",
+    "confidence",
+    "min_candidate_voxels",
+    "candidates",
+    "min_iou",
+    "one_to_one",
+    "small_below_mm3",
+    "diameter_edges_mm",
+    "fp_per_case",
+)
+
+
+def evaluate_parser() -> Parser:
+    """All of them."""
+    parser = Parser(
+        prog="lopsided-eval",
+        description="Evaluate predictions lesion by lesion: average precision, sensitivity, false positives, FROC, "
+        "sensitivity by size. Writes report.html, summary.json, cases.csv, patients.csv, lesions.csv, candidates.csv, "
+        "curves.png. 'lopsided-eval compare A B' compares such outputs.",
+    )
+    parser.add_argument(
+        "-g",
+        "--references",
+        "--reference-full",
+        type=Path,
+        metavar="FOLDER",
+        help="reference label maps (default, for predictions in nnU-Net's result folders: gt_segmentations of their "
+        "dataset)",
+    )
+    predictions = parser.add_mutually_exclusive_group(required=True)
+    predictions.add_argument(
+        "-p",
+        "--predictions",
+        type=Path,
+        metavar="FOLDER",
+        help="CASE.npz of nnUNetv2_predict --save_probabilities, CASE.npy, probability images or label maps",
+    )
+    predictions.add_argument(
+        "--cv",
+        type=Path,
+        metavar="RESULTS",
+        help="evaluate fold_X/validation of all folds of a trainer's result folder together",
+    )
+    parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="with --cv: these only (default: all)")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
+    parser.add_argument(
+        "--reference-censored",
+        type=Path,
+        metavar="FOLDER",
+        help="label maps that lack some lesions of the references: tells sensitivity on kept and censored lesions",
+    )
+    parser.add_argument(
+        "--label",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="class or region of dataset.json (default: all foreground); several: each in a folder of its own, and one "
+        "table of all",
+    )
+    parser.add_argument(
+        "--dataset-json",
+        type=Path,
+        metavar="FILE",
+        help="default: dataset.json of the predictions, of the references or of the folder above these",
+    )
+    _add_rules(parser.add_argument_group("rules (defaults: those of the profile; here of 'paper')"))
+    cases = parser.add_argument_group("cases")
+    cases.add_argument(
+        "--cases", type=Path, metavar="FILE", help="evaluate these only: a text file of case names, one a line"
+    )
+    cases.add_argument(
+        "--hard-labels", action="store_true", help="evaluate the label maps even where probabilities lie beside them"
+    )
+    cases.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count the lesions of references without prediction as missed instead of refusing them",
+    )
+    cases.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out cases that cannot be read or do not fit, and list them, instead of refusing them",
+    )
+    cases.add_argument(
+        "--patients-regex",
+        metavar="REGEX",
+        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: the case)",
+    )
+    bootstrap = parser.add_argument_group("bootstrap")
+    bootstrap.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
+    )
+    bootstrap.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument(
+        "--write-maps", action="store_true", help="write a label map of hits, misses and false positives per case"
+    )
+    pictures.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="images: the page shows the worst misses and false positives"
+    )
+    pictures.add_argument(
+        "--image-channel", type=int, default=0, metavar="N", help="of CASE_000N (default: %(default)s)"
+    )
+    pictures.add_argument(
+        "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
+    )
+    # --np is what it was called before; nnU-Net writes -np.
+    parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")
+    return parser
+
+
+def _add_rules(rules: argparse._ArgumentGroup) -> None:
+    rules.add_argument(
+        "--profile",
+        default="paper",
+        metavar="{" + ",".join(PROFILE_NAMES) + "}",
+        help="paper: Yi et al. 2020; paper-letter: the same with --distance center --duplicates tp; lesions: the same "
+        "with --confidence sqrt; brats-mets-2023: threshold 0.5, overlap with lesions grown by 1 voxel, lesions that "
+        "then meet are one, those of at most 2 mm3 do not count, Dice with all that overlaps; brats-mets-2025: "
+        "threshold 0.5, overlap, one to one (default: %(default)s)",
+    )
+    rules.add_argument(
+        "--threshold",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="P",
+        help="a voxel is predicted when p >= this; several: a table over all, details of the first (default: 0.1)",
+    )
+    rules.add_argument(
+        "--match",
+        choices=("centroid", "overlap"),
+        help="a candidate detects the lesion nearest its centroid, or every lesion it touches (default: centroid)",
+    )
+    rules.add_argument(
+        "--distance",
+        choices=("box", "center"),
+        help="from the centroid to a voxel's box or to its center (default: box)",
+    )
+    rules.add_argument("--tolerance-mm", type=float, metavar="MM", help="greatest such distance (default: 1)")
+    rules.add_argument(
+        "--dilation-voxels", type=int, metavar="N", help="with overlap: grow lesions by N voxels (default: 0)"
+    )
+    rules.add_argument(
+        "--join-dilated",
+        action=argparse.BooleanOptionalAction,
+        help="lesions that meet when so grown are one (default: no)",
+    )
+    rules.add_argument(
+        "--duplicates",
+        choices=("ignore", "fp", "tp"),
+        help="further candidates of a detected lesion: left out, false or true positives (default: ignore)",
+    )
+    rules.add_argument(
+        "--dice",
+        choices=("best", "union"),
+        help="of a lesion with the candidate that detects it, or with all that match it (default: best)",
+    )
+    rules.add_argument(
+        "--min-lesion-mm3", type=float, metavar="MM3", help="lesions of at most this volume do not count (default: 0)"
+    )
+    rules.add_argument(
+        "--connectivity", type=int, choices=(26, 18, 6, 8, 4), help="of components (default: 26 in 3D, 8 in 2D)"
+    )
+    rules.add_argument(
+        "--confidence",
+        choices=("mean", "max", "sum", "sqrt", "learned"),
+        help="what ranks candidates: mean, max or sum of the probability, mean times the root of the number of voxels, "
+        "or learned by lopsided-confidence (default: mean, the paper's)",
+    )
+    rules.add_argument(
+        "--confidence-model",
+        type=Path,
+        metavar="PATH",
+        help="of learned: a file of lopsided-confidence, or the trainer's result folder with it (default, for "
+        "validation cases: that of their folder)",
+    )
+    rules.add_argument(
+        "--min-candidate-voxels",
+        type=int,
+        metavar="N",
+        help="smaller candidates are dropped before matching (default: 1)",
+    )
+    rules.add_argument(
+        "--candidates",
+        choices=("threshold", "dynamic"),
+        help="connected voxels above the threshold, or those around each peak above the peak over 2.5, which tells "
+        "lesions apart that one component joins (default: threshold)",
+    )
+    rules.add_argument(
+        "--min-iou",
+        type=float,
+        metavar="SHARE",
+        help="with overlap: a candidate matches a lesion from this intersection over union on (default: 0)",
+    )
+    rules.add_argument(
+        "--one-to-one",
+        action=argparse.BooleanOptionalAction,
+        help="with overlap: a candidate detects at most one lesion, so that the sum of Dice is highest (default: no)",
+    )
+    rules.add_argument(
+        "--small-below-mm3",
+        type=float,
+        metavar="MM3",
+        help="score lesions below this volume and the others apart, too (default: 0, not)",
+    )
+    rules.add_argument(
+        "--diameter-edges-mm",
+        type=float,
+        nargs="+",
+        metavar="MM",
+        help="inner edges of the diameter bins (default: 3 6 10 20)",
+    )
+    rules.add_argument(
+        "--fp-per-case",
+        type=float,
+        nargs="+",
+        metavar="N",
+        help="false positives per case at which sensitivity is read off the FROC (default: 1/8 1/4 1/2 1 2 4 8)",
+    )

@@ -1,0 +1,116 @@
+"""What ``lopsided-eval`` prints: warnings on stderr, the table on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.evaluation import FolderResult
+    from nnunet_lopsided.evaluation.intervals import Interval
+
+
+def report(results: Mapping[str | None, FolderResult], output: Path) -> None:
+    """Print what came of every class.
+
+    Args:
+        results: by class; None: all foreground.
+        output: where the files are.
+    """
+    for label, result in results.items():
+        if label is not None and len(results) > 1:
+            print(f"{'class':<30}{label}")
+        _warn_of(result)
+        print(_table(result))
+    print(f"results in {output}: see {'classes.csv' if len(results) > 1 else 'report.html'}")
+
+
+def _warn_of(result: FolderResult) -> None:
+    if result.missing_predictions:
+        _warn(f"counted as missed, no prediction: {', '.join(result.missing_predictions)}")
+    if result.unreferenced_predictions:
+        _warn(f"not evaluated, no reference: {', '.join(result.unreferenced_predictions)}")
+    model = result.confidence_model
+    if model is not None and result.rules.threshold != model.threshold:
+        _warn(f"the learned confidence was fitted to candidates at a threshold of {model.threshold:g}: {model.path}")
+    if result.seen:
+        _warn(f"the learned confidence was fitted to the candidates of {len(result.seen)} of these cases, too")
+    if result.looks_hard:
+        _warn(
+            "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "
+            "probabilities; --hard-labels evaluates them as label maps"
+        )
+    for skipped in result.skipped:
+        _warn(f"skipped: {' '.join(skipped.problem.split())}")
+
+
+def _warn(text: str) -> None:
+    print(f"lopsided-eval: warning: {text}", file=sys.stderr)
+
+
+def _table(result: FolderResult) -> str:
+    summary = result.summary
+    metrics, counts, intervals = summary.metrics, summary.counts, summary.intervals
+    names = (
+        "max_sensitivity",
+        "precision_at_max_sensitivity",
+        "f1",
+        "false_positives_per_case",
+        "average_recall",
+        "tp_dice",
+        "lesion_wise_dice",
+        "voxel_dice",
+        "lesion_entropy_bits",
+    )
+    rows = (
+        ("map", metrics.map, metrics.map_ci95_bootstrap, "bootstrap"),
+        ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil"),
+        *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
+    )
+    lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
+    lines.insert(2, _by_confidence(result))
+    lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")
+    lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    if summary.n_missed_but_covered:
+        lines.append(f"{'missed_but_covered':<30}{summary.n_missed_but_covered:>10}  at least half under a candidate")
+    if result.rules.min_candidate_voxels > 1:
+        lines.append(f"{'dropped_candidates':<30}{summary.n_dropped_candidates:>10}")
+    if result.skipped:
+        lines.append(f"{'skipped':<30}{len(result.skipped):>10}  {', '.join(s.case for s in result.skipped)}")
+    for group in summary.by_volume:
+        f1 = "undefined" if group.f1_case_mean is None else f"{group.f1_case_mean:.4f}"
+        lines.append(f"{f'{group.name}_f1_case_mean':<30}{f1:>10}  {group.detected} of {group.lesions} lesions")
+    if result.by_threshold:
+        lines += ["", *_threshold_lines(result)]
+    return "\n".join(line for line in lines if line is not None)
+
+
+def _by_confidence(result: FolderResult) -> str:
+    """The average precision by every confidence in one line; the chosen one is named."""
+    values = result.summary.metrics.map_by_confidence
+    shown = "  ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in values.items())
+    return f"{'map by confidence':<30}{shown}  (here: {result.rules.confidence})"
+
+
+def _threshold_lines(result: FolderResult) -> list[str]:
+    names = ("map", "max_sensitivity", "precision_at_max_sensitivity", "f1", "false_positives_per_case", "tp_dice")
+    head = ("threshold", "map", "sensitivity", "precision", "f1", "fp/case", "tp_dice")
+    lines = ["".join(f"{name:>12}" for name in head)]
+    for threshold, summary in result.by_threshold:
+        values = [getattr(summary.metrics, name) for name in names]
+        shown = [f"{threshold:g}", *("" if value is None else f"{value:.4f}" for value in values)]
+        lines.append("".join(f"{cell:>12}" for cell in shown))
+    return lines
+
+
+def _line(
+    name: str, value: float | None, interval: Interval | None, kind: str, undefined: dict[str, str]
+) -> str | None:
+    if name and value is None:
+        return f"{name:<30}{'undefined':>10}  {undefined[name]}"
+    shown = "" if value is None else f"{value:.4f}"
+    if interval is None or interval.low is None:
+        return f"{name:<30}{shown:>10}" if name else None
+    return f"{name:<30}{shown:>10}  {interval.low:.4f} to {interval.high:.4f} ({kind})"

@@ -1,0 +1,34 @@
+"""Files that can be read: those that are there, are files, and have names that every library can be told."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from nnunet_lopsided.errors import InputError
+
+
+def check_regular(path: Path, kind: str = "file") -> None:
+    """Refuse what reading would wait on for ever (a pipe), or what ends the process (SimpleITK, given such a name).
+
+    Args:
+        path: links are followed.
+        kind: what it is called in the message.
+
+    Raises:
+        InputError: nothing is there, it is no file, or its name is not UTF-8.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{kind} {os.fspath(path)!a}: expected a name in UTF-8; rename it") from None
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{kind} not found: {path}") from None
+    except (OSError, ValueError) as error:  # no permission, a circle of links, a NUL character
+        raise InputError(f"cannot read {kind} {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        what = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
+        raise InputError(f"{kind} not found: {path} is a {what}, expected a file")

@@ -1,0 +1,74 @@
+"""The preprocessed labels of a training: how many voxels each value has, and that dataset.json knows it.
+
+nnU-Net preprocesses whatever values it finds. A loss sees a wrong one only when a patch meets it, on a GPU as an
+assertion of the device without a case; here every label map is looked at once, before the first step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme
+from nnunet_lopsided.nnunet.label_values import check_label_values
+
+OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
+
+
+def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:
+    """Voxels per label value of every case, :data:`OUTSIDE` taken for background.
+
+    Args:
+        dataset: nnU-Net's dataset of preprocessed cases.
+        scheme: the classes of dataset.json.
+        progress: show a bar.
+
+    Raises:
+        InputError: a label map holds a value that dataset.json does not declare.
+    """
+    cases: Iterable[str] = tqdm(dataset.identifiers, desc="labels", disable=not progress)
+    return {case: checked_counts(case, dataset, scheme) for case in cases}
+
+
+def checked_counts(case: str, dataset: Any, scheme: LabelScheme) -> Counter[int]:
+    """Voxels per label value of one case.
+
+    Raises:
+        InputError: the label map holds a value that dataset.json does not declare.
+    """
+    label = np.asarray(dataset.load_case(case)[1][0])
+    counts = _counts(label)
+    counts[0] += counts.pop(OUTSIDE, 0)
+    if not counts.keys() <= set(scheme.declared_values):
+        try:
+            check_label_values(scheme, case, _file_of(case, dataset), label[label != OUTSIDE])
+        except InputError as error:
+            raise InputError(
+                f"{error}; mend the label map in labelsTr, or declare the value in dataset.json, and preprocess again "
+                "(nnUNetv2_plan_and_preprocess)"
+            ) from error
+    return counts
+
+
+def _counts(label: NDArray[np.generic]) -> Counter[int]:
+    if np.issubdtype(label.dtype, np.integer) and label.size:
+        low = int(label.min())
+        # Counting is several times as fast as the sorting of np.unique; nnU-Net stores 8 or 16 bits.
+        numbers = np.bincount(label.ravel().astype(np.int64) - low)
+        return Counter({low + i: int(n) for i, n in enumerate(numbers) if n})
+    values, numbers = np.unique(label, return_counts=True)
+    return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+
+
+def _file_of(case: str, dataset: Any) -> Path:
+    """The preprocessed label map: for the message."""
+    folder = Path(getattr(dataset, "source_folder", ""))
+    names = (f"{case}_seg.b2nd", f"{case}.npz", f"{case}_seg.npy")
+    return next((folder / name for name in names if (folder / name).is_file()), folder / case)
