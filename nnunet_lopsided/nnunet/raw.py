@@ -30,7 +30,7 @@ from nnunet_lopsided.nnunet.paths import (
 )
 
 # What our commands write into a raw dataset, by the names on its first level.
-_IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "*.json", "*.csv")
+_IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "beliefsTr", "*.json", "*.csv")
 
 
 @dataclass(frozen=True)
