@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.completion.completing import complete
 
     made = complete(

@@ -242,23 +242,23 @@ class _Work:
 
 
 def _rows(case: str, name: str, target: SoftTarget) -> Iterator[Sequence[object]]:
-    found = target.components
-    for i in range(len(found)):
-        numbers = (found.volume_mm3[i], found.diameter_mm[i], target.mean[i], target.highest[i])
-        yield (case, name, i + 1, int(found.n_voxels[i]), *(f"{number:.9g}" for number in numbers))
+    components = target.components
+    for i in range(len(components)):
+        numbers = (components.volume_mm3[i], components.diameter_mm[i], target.mean[i], target.highest[i])
+        yield (case, name, i + 1, int(components.n_voxels[i]), *(f"{number:.9g}" for number in numbers))
 
 
 def _preprocess(source: str, final: Path, configuration: str, plans: str, n_workers: int) -> None:
     """Preprocessed images and soft targets of the variant, where they are not yet there or of another completion."""
     folder = nnunet_path("nnUNet_preprocessed") / final.name
     if not (folder / SHARING_FILE).is_file():
-        share_preprocessed(source, final.name, n_processes=n_workers)
+        share_preprocessed(source, final.name, n_workers=n_workers)
     data = resolved_configuration(read_plans(folder / f"{plans}.json"), configuration)["data_identifier"]
     marker = folder / data / FOLDER / BELIEFS_FILE
     digests = [file_digest(path) for path in sorted((final / BELIEFS).iterdir())]
     if marker.is_file() and sorted(_flat(read_json(marker)["cases"])) == sorted(digests):
         return
-    soften(final.name, configuration, final / BELIEFS, plans_name=plans, overwrite=True, n_processes=n_workers)
+    soften(final.name, configuration, final / BELIEFS, plans_name=plans, overwrite=True, n_workers=n_workers)
 
 
 def _flat(content: object) -> list[str]:
