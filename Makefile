@@ -28,12 +28,13 @@ QUICK_TESTS := $(wildcard tests/test_*.py) tests/files tests/pages tests/losses 
 quick-tests: venv
 	$(BIN)/python -m pytest -m "not slow" $(QUICK_TESTS)
 
+# Two at a time, whole files: what a file has prepared once stays with its worker.
 test: static
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # All tests once more, counted: fails below the floor in pyproject.toml. What commands started by tests run does not count.
 coverage: static
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov
 
 # Which mistakes (tests/mutations.toml) does no test notice? ONLY="curve Dice": those whose name has one of the words.
 mutate: venv

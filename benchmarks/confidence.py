@@ -94,7 +94,14 @@ def readings(folder: Path, min_voxels: Sequence[int] = MIN_VOXELS) -> Iterator[l
             area, at = average_precision(points), sensitivity_at(points, FP_PER_CASE)
             share = sum(map(len, detected)) / n_lesions if n_lesions else None
             yield [
-                *(str(folder), name, least, len(cases), n_lesions, n, area, share),
+                str(folder),
+                name,
+                least,
+                len(cases),
+                n_lesions,
+                n,
+                area,
+                share,
                 *([m.sensitivity for m in at] or [None] * len(FP_PER_CASE)),
             ]
 

@@ -42,7 +42,18 @@ def unet(width: int, device: torch.device) -> nn.Module:
     features = [min(512, width * 2**i) for i in range(7)]
     with device:
         network = PlainConvUNet(
-            *(CHANNELS, 7, features, nn.Conv2d, 3, [1] + [2] * 6, 2, 2, 2, True, nn.InstanceNorm2d, {"affine": True}),
+            CHANNELS,
+            7,
+            features,
+            nn.Conv2d,
+            3,
+            [1] + [2] * 6,
+            2,
+            2,
+            2,
+            True,
+            nn.InstanceNorm2d,
+            {"affine": True},
             nonlin=nn.LeakyReLU,
         )
     network.decoder.deep_supervision = False

@@ -28,10 +28,23 @@ from nnunet_lopsided.study.study_file import read_study
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
-    *("dataset", "labels", "configuration", "arm", "repetition", "magnified", "missed_lesions"),
-    *("estimated_miss_rate", "estimated_miss_rate_in_any_prediction"),
-    *("ranking", "candidates", "on_missed_lesions", "average_precision"),
-    *("precision_at_50", "precision_at_n", "found_at_n", "found_at_2n"),
+    "dataset",
+    "labels",
+    "configuration",
+    "arm",
+    "repetition",
+    "magnified",
+    "missed_lesions",
+    "estimated_miss_rate",
+    "estimated_miss_rate_in_any_prediction",
+    "ranking",
+    "candidates",
+    "on_missed_lesions",
+    "average_precision",
+    "precision_at_50",
+    "precision_at_n",
+    "found_at_n",
+    "found_at_2n",
 )
 
 
@@ -85,13 +98,22 @@ def rows(runs: Sequence[Run], score: Mapping[str, Any]) -> Iterator[list[Any]]:
     for ranking in score["rankings"]:
         after = {entry["asked"]: entry for entry in ranking["reviewed"]}
         yield [
-            *(run.variant.dataset, run.variant.labels, run.configuration, arm, run.repetition),
+            run.variant.dataset,
+            run.variant.labels,
+            run.configuration,
+            arm,
+            run.repetition,
             " ".join(f"{factor:g}" for factor in audit["settings"]["magnify"]),
-            *(n, *map(number, rates)),
-            *(ranking["name"].split(", ")[-1], ranking["candidates"], ranking["on_missed_lesions"]),
+            n,
+            *map(number, rates),
+            ranking["name"].split(", ")[-1],
+            ranking["candidates"],
+            ranking["on_missed_lesions"],
             number(ranking["average_precision"]),
-            *(number(after[50]["precision"]), number(after[n]["precision"])),
-            *(number(after[n]["found"]), number(after[2 * n]["found"])),
+            number(after[50]["precision"]),
+            number(after[n]["precision"]),
+            number(after[n]["found"]),
+            number(after[2 * n]["found"]),
         ]
 
 

@@ -155,7 +155,9 @@ def _audit_cells(rankings: Mapping[str, Sequence[Mapping[str, str]]], arm: str) 
     rates = [row["estimated_miss_rate"] for row in rankings[ours]]
     in_any = [row.get("estimated_miss_rate_in_any_prediction") for row in rankings[ours]]
     return [
-        *(rankings[ours][0]["missed_lesions"], arm, rankings[ours][0].get("magnified") or "no"),
+        rankings[ours][0]["missed_lesions"],
+        arm,
+        rankings[ours][0].get("magnified") or "no",
         " / ".join(mean(ranking, "average_precision") for ranking in three),
         " / ".join(mean(ranking, "precision_at_n") for ranking in (*three, random)),
         f"{mean(ours, 'found_at_2n')}{spread} / {mean(random, 'found_at_2n')}",

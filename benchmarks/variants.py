@@ -119,7 +119,7 @@ def time_censoring(root: Path, n_labels: int) -> None:
             write_image(copies / f"{case}.nii.gz", read_image(label))
 
     def censor() -> None:
-        write_censored_variant(502, 590, "stochastic", 0.5, overwrite=True, n_processes=1)
+        write_censored_variant(502, 590, "stochastic", 0.5, overwrite=True, n_workers=1)
 
     import_readers()
     work = {"SimpleITK": copy_with_simpleitk, "nibabel": copy_with_nibabel, "this package, checked": copy}

@@ -61,8 +61,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "own" / "still.py").write_text(STILL)
         write_beliefs(root)
         for dataset, trainer in (
-            *((701, "nnUNetTrainerStill"), (711, "nnUNetTrainerStill")),
-            *((711, "nnUNetTrainerStillSoft"), (701, PLAIN), (701, SOFT)),
+            (701, "nnUNetTrainerStill"),
+            (711, "nnUNetTrainerStill"),
+            (711, "nnUNetTrainerStillSoft"),
+            (701, PLAIN),
+            (701, SOFT),
         ):
             if trainer in (SOFT, "nnUNetTrainerStillSoft"):
                 run(f"python -m nnunet_lopsided.commands.soften -d {dataset} -c 2d -i beliefs{dataset}", root)

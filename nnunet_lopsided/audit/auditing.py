@@ -155,7 +155,7 @@ def audit(
 
 
 def _likeness(table: ComponentTable) -> Likeness:
-    """The model that tells annotated components from candidates; what is neither, it does not see."""
+    """The model that tells annotated components from candidates; it is not fitted to any others."""
     rows = table.annotated | table.unexplained
     return fit_likeness(
         table.features()[rows], table.feature_names, table.annotated[rows], table.patient[rows], table.sure[rows]
@@ -169,7 +169,7 @@ def _ranking(
     learned: NDArray[np.float64] | None,
     scored: Scored,
 ) -> Ranking:
-    """The order of the candidates, and the score by which they stand in it."""
+    """The order of the candidates, and the score that puts them in this order."""
     probability: NDArray[np.float64] = np.full(len(table.kind), np.nan)
     if likeness is not None:
         probability[table.annotated | table.unexplained] = likeness.probability

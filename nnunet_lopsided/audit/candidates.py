@@ -30,7 +30,7 @@ class Candidate:
         position_mm: the same in the file's own coordinates (x, y, z; LPS where the file is of a patient).
         box: first (inclusive) and last (exclusive) index along each axis.
         diameter_mm: of the sphere (2D: circle) of equal volume.
-        score: probability of being a missed lesion, or whatever else ranks; None: withheld.
+        score: probability of being a missed lesion, or another number by which candidates are ranked; None: withheld.
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
         mean_probability: of the whole component.
         max_probability: its highest.

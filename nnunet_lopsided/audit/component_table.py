@@ -66,7 +66,7 @@ class ComponentTable:
     def sure(self) -> NDArray[np.bool_]:
         """Whether each component is annotated or a candidate, and not fainter than the threshold, (N,).
 
-        To the others nothing is fitted: of components at low enough levels there are as many as one likes.
+        Nothing is fitted to the others: their number depends on how low the lowest level is.
         """
         return np.asarray((self.kind >= 0) & (self.level >= self.threshold))
 
@@ -106,8 +106,8 @@ class ComponentTable:
     def confidence(self, name: str, learned: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """A confidence of every component, as in the evaluation, (N,).
 
-        Where size is part of it, components that are not ``sure`` have 0: a low enough level makes them as large as one
-        likes.
+        Where size is part of it, components that are not ``sure`` have 0: their size depends on how
+        low the lowest level is.
         """
         confidence = CandidateScores(self.mean_probability, self.max_probability, self.n_voxels, learned).by(name)
         return confidence if name in ("mean", "max") else np.where(self.sure, confidence, 0.0)
@@ -125,7 +125,7 @@ class ComponentTable:
         return confidence
 
     def features(self) -> NDArray[np.float64]:
-        """What the model sees, 0 being neutral. Not the size, by which annotators choose what they overlook."""
+        """The features of the model, 0 being neutral. Size is none of them: small lesions are overlooked more often."""
         at_threshold = _logit(np.array(self.threshold))
         columns = [_logit(p) - at_threshold for p in (self.mean_probability, self.max_probability)]
         if (self.agreement < 1).any():
@@ -148,11 +148,11 @@ class ComponentTable:
         number = {name: i for i, name in enumerate(self.patients)}
         lesions = [m.components.lesion_diameter_mm for m in measured]
         annotated, unexplained = self.annotated & self.sure, self.unexplained & self.sure
-        found = [m.components.lesion_of_component[annotated[self.case == i]] for i, m in enumerate(measured)]
+        detected = [m.components.lesion_of_component[annotated[self.case == i]] for i, m in enumerate(measured)]
         return Scored(
             annotated_mm=np.concatenate(lesions),
             annotated_patient=np.repeat([number[m.case.patient] for m in measured], [len(d) for d in lesions]),
-            found_mm=np.concatenate([diameters[which] for diameters, which in zip(lesions, found, strict=True)]),
+            found_mm=np.concatenate([diameters[which] for diameters, which in zip(lesions, detected, strict=True)]),
             found_score=score[annotated],
             found_patient=self.patient[annotated],
             candidate_mm=self.diameter_mm[unexplained],

@@ -25,14 +25,14 @@ CORE = 0.5
 FRACTIONS = (*(i / 10 for i in range(1, 10)), 0.95)
 # Probabilities at which a component that reaches an annotated lesion is tried to be divided; softmax saturates.
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-# Below the threshold, where a network that learned the annotators' blind spots keeps what they overlooked.
+# Levels below the threshold: a network that learned from incomplete labels gives overlooked lesions low probabilities.
 FAINTER = (0.03, 0.01, 0.003, 0.001)
 # Voxels of a part for which a component is divided; a saturated probability breaks up into specks.
 LEAST_PART = 5
 
 
 class Kind(IntEnum):
-    """What is known of a component: an annotated lesion, nothing, or something else (a duplicate, part of a lesion)."""
+    """Whether a component is an annotated lesion, explained by none, or something else (a duplicate, part of one)."""
 
     OTHER = -1
     UNEXPLAINED = 0

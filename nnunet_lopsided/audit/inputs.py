@@ -49,7 +49,7 @@ class AuditedCase:
 
     Attributes:
         case: its images and label in the raw dataset.
-        patient: whom it belongs to.
+        patient: the patient whose case it is.
         fold: the fold that validates it.
         predictions: of every model one, and one per magnification.
     """
@@ -83,7 +83,7 @@ class AuditInputs:
         patients: in words, where the patients come from.
         left_out: training cases that none of the folds validates.
         magnify: how many times images were magnified for further predictions.
-        not_magnified: why they were not; empty: they were, or nobody asked.
+        not_magnified: why no images were magnified; empty: they were, or no magnification was asked for.
     """
 
     dataset: RawDataset
@@ -260,8 +260,18 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
     if lacking:
         checkpoint = folder.parent / CHECKPOINT
         command = (
-            *("nnUNetv2_train", dataset, model.configuration, str(fold), "-tr", model.trainer, "-p", model.plans),
-            *("--val", "--npz", "-device", device or best_device()),
+            "nnUNetv2_train",
+            dataset,
+            model.configuration,
+            str(fold),
+            "-tr",
+            model.trainer,
+            "-p",
+            model.plans,
+            "--val",
+            "--npz",
+            "-device",
+            device or best_device(),
         )
         if not checkpoint.is_file():
             what = (

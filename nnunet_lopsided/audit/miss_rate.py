@@ -198,11 +198,11 @@ def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
 def _estimate(
     scored: Scored, low: float, upper: float | None, weights: NDArray[np.float64] | None, no_bootstrap: str | None
 ) -> MissRate:
-    annotated, found, candidate = (
+    annotated, found_by_models, candidate = (
         (diameter >= low) & (diameter < (inf if upper is None else upper))
         for diameter in (scored.annotated_mm, scored.found_mm, scored.candidate_mm)
     )
-    n_annotated, n_found, n_candidates = int(annotated.sum()), int(found.sum()), int(candidate.sum())
+    n_annotated, n_found, n_candidates = int(annotated.sum()), int(found_by_models.sum()), int(candidate.sum())
     if n_found < LEAST_ANNOTATED:
         reason = (
             f"the models find {n_found} annotated lesions of these diameters; at least {LEAST_ANNOTATED} are needed"
@@ -216,8 +216,8 @@ def _estimate(
             interval=Interval.without(reason),
             undefined=reason,
         )
-    scores = scored.found_score[found], scored.candidate_score[candidate]
-    patients = scored.found_patient[found], scored.candidate_patient[candidate]
+    scores = scored.found_score[found_by_models], scored.candidate_score[candidate]
+    patients = scored.found_patient[found_by_models], scored.candidate_patient[candidate]
     share = mixture_share(*scores)
     rate = _rate(share, n_candidates, n_found)
     if weights is None:

@@ -147,7 +147,7 @@ def _repaired(
     changes = [
         _undone(candidate, decisions.verdicts[candidate.case, candidate.number], ignore) for candidate in candidates
     ]
-    if all(change.value is None for change in changes):  # a map that a reader has emptied is not looked at
+    if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
     numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps)
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()

@@ -111,11 +111,11 @@ def score_audits(
 def _check_truth(truth: RawDataset, audited: RawDataset) -> None:
     if truth.name == audited.name:
         raise InputError(f"the truth: expected the dataset with the whole labels, found the audited one, {truth.name}")
-    expected, found = (dataset.label_scheme.label_values for dataset in (audited, truth))
-    if not set(found) <= set(expected):
+    expected, of_truth = (dataset.label_scheme.label_values for dataset in (audited, truth))
+    if not set(of_truth) <= set(expected):
         raise InputError(
             f"{truth.folder / 'dataset.json'}: expected lesions among the label values {_listed(expected)} of "
-            f"{audited.name}, found {_listed(found)}"
+            f"{audited.name}, found {_listed(of_truth)}"
         )
 
 
@@ -253,9 +253,9 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
     ) as unfinished:
         write_json(unfinished / SCORE_FILE, content)
         rows = (
-            [ranking.name, n, f"{precision:.6g}", f"{found:.6g}"]
+            [ranking.name, n, f"{precision:.6g}", f"{share:.6g}"]
             for ranking in rankings
-            for n, (precision, found) in enumerate(zip(ranking.precision, ranking.found, strict=True), 1)
+            for n, (precision, share) in enumerate(zip(ranking.precision, ranking.share_found, strict=True), 1)
         )
         write_table(unfinished / SCORE_TABLE, ["ranking", "reviewed", "precision", "found"], rows)
         (unfinished / SCORE_PICTURE).write_bytes(png(lambda: _figure(rankings)))
@@ -267,8 +267,13 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
         "candidates": ranking.n_candidates,
         "on_missed_lesions": ranking.n_hits,
         "average_precision": ranking.average_precision,
-        "reviewed": [vars(ranking.after(n)) | {"asked": n} for n in reviewed_numbers(n_missed)],
+        "reviewed": [_reviewed(ranking, n) for n in reviewed_numbers(n_missed)],
     }
+
+
+def _reviewed(ranking: RankingScore, asked: int) -> dict[str, Any]:
+    after = ranking.after(asked)
+    return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 
 
 def score_table(scored: Sequence[ScoredAudit]) -> str:
@@ -283,7 +288,7 @@ def score_table(scored: Sequence[ScoredAudit]) -> str:
         lines.append(f"{ranking.name}: {ranking.n_candidates} candidates{area}")
         for n in reviewed_numbers(n_missed):
             after = ranking.after(n)
-            lines.append(f"  first {n:>5}: precision {number(after.precision)}, found {number(after.found)}")
+            lines.append(f"  first {n:>5}: precision {number(after.precision)}, found {number(after.share_found)}")
     lines += [_rates(s) for s in scored if s.true_miss_rate is not None]
     return "\n".join(lines)
 
@@ -329,8 +334,8 @@ def _figure(rankings: Sequence[RankingScore]) -> Figure:
         if not ranking.n_candidates:
             continue
         style = "--" if ranking.average_precision is None else "-"
-        draw_pr_steps(curve, ranking.found, ranking.precision, linestyle=style, label=ranking.name)
-        reviewed.plot(np.arange(1, ranking.n_candidates + 1), ranking.found, linestyle=style, label=ranking.name)
+        draw_pr_steps(curve, ranking.share_found, ranking.precision, linestyle=style, label=ranking.name)
+        reviewed.plot(np.arange(1, ranking.n_candidates + 1), ranking.share_found, linestyle=style, label=ranking.name)
     curve.set(title="Precision", xlabel="missed lesions found", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     reviewed.set(title="Yield", xlabel="candidates reviewed", ylabel="missed lesions found", ylim=(0, 1.04))
     if rankings[0].n_missed:

@@ -18,12 +18,12 @@ class Reviewed:
     Attributes:
         n: candidates looked at; as many as there are, where there are fewer.
         precision: share of them that lie on a missed lesion; None for none.
-        found: share of the missed lesions that they lie on; None without any.
+        share_found: share of the missed lesions that they lie on; None without any.
     """
 
     n: int
     precision: float | None
-    found: float | None
+    share_found: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class RankingScore:
         average_precision: area under precision against the share found, by steps; further candidates of a lesion that
             was found are left out. None without missed lesions or for a random order.
         precision: after every number of candidates from 1, (n_candidates,).
-        found: likewise, (n_candidates,).
+        share_found: of the missed lesions, after every number of candidates, (n_candidates,).
     """
 
     name: str
@@ -47,14 +47,14 @@ class RankingScore:
     n_hits: int
     average_precision: float | None
     precision: NDArray[np.float64]
-    found: NDArray[np.float64]
+    share_found: NDArray[np.float64]
 
     def after(self, n: int) -> Reviewed:
         """After the first ``n`` candidates."""
         n = min(n, self.n_candidates)
         if not n:
             return Reviewed(0, None, 0.0 if self.n_missed else None)
-        return Reviewed(n, float(self.precision[n - 1]), float(self.found[n - 1]) if self.n_missed else None)
+        return Reviewed(n, float(self.precision[n - 1]), float(self.share_found[n - 1]) if self.n_missed else None)
 
 
 def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float64], n_missed: int) -> RankingScore:
@@ -68,7 +68,7 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
 
     Example:
         >>> score = score_ranking("", np.array([2, 0, 2, 1]), np.array([0.9, 0.8, 0.7, 0.6]), n_missed=4)
-        >>> score.precision.round(2).tolist(), score.found.tolist()
+        >>> score.precision.round(2).tolist(), score.share_found.tolist()
         ([1.0, 0.5, 0.67, 0.75], [0.25, 0.25, 0.25, 0.5])
     """
     hit = lesion > 0
@@ -84,7 +84,7 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
         n_hits=int(hit.sum()),
         average_precision=average_precision(points),
         precision=np.cumsum(hit) / n,
-        found=np.cumsum(first) / max(n_missed, 1),
+        share_found=np.cumsum(first) / max(n_missed, 1),
     )
 
 
@@ -94,19 +94,19 @@ def random_order(lesion: NDArray[np.int64], n_missed: int) -> RankingScore:
     A lesion with k of N candidates is found by the first n with probability 1 - C(N - k, n) / C(N, n).
 
     Example:
-        >>> random_order(np.array([1, 0]), n_missed=1).found.tolist()
+        >>> random_order(np.array([1, 0]), n_missed=1).share_found.tolist()
         [0.5, 1.0]
     """
     n_candidates = len(lesion)
     _, per_lesion = np.unique(lesion[lesion > 0], return_counts=True)
     n = np.arange(1, n_candidates + 1)
-    found = np.zeros(n_candidates)
+    n_found = np.zeros(n_candidates)
     for k in np.unique(per_lesion).tolist():
         # C(N - k, n) / C(N, n) as a product of k factors, so that nothing overflows.
         missed = np.ones(n_candidates)
         for i in range(k):
             missed *= np.maximum(n_candidates - n - i, 0) / (n_candidates - i)
-        found += (per_lesion == k).sum() * (1 - missed)
+        n_found += (per_lesion == k).sum() * (1 - missed)
     hits = int((lesion > 0).sum())
     share = hits / n_candidates if n_candidates else 0.0
     return RankingScore(
@@ -116,7 +116,7 @@ def random_order(lesion: NDArray[np.int64], n_missed: int) -> RankingScore:
         n_hits=hits,
         average_precision=None,
         precision=np.full(n_candidates, share),
-        found=found / max(n_missed, 1),
+        share_found=n_found / max(n_missed, 1),
     )
 
 

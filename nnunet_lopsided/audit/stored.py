@@ -195,9 +195,9 @@ def read_record(folder: Path) -> AuditRecord:
     path = folder / RECORD
     content = read_json(path, _RECORD_SHAPE)
 
-    def expect(holds: bool, key: str, expected: str, found: object) -> None:
+    def expect(holds: bool, key: str, expected: str, value: object) -> None:
         if not holds:
-            raise InputError(f"{path}: {key}: expected {expected}, found {found}")
+            raise InputError(f"{path}: {key}: expected {expected}, found {value}")
 
     version, models, counts = (content[key] for key in ("schema_version", "models", "counts"))
     expect(version == SCHEMA_VERSION, "schema_version", str(SCHEMA_VERSION), version)
@@ -253,9 +253,9 @@ def read_audit(folder: Path) -> StoredAudit:
     n = record.n_candidates
     # The number first: a range up to a count of 1e9 would fill the memory.
     if len(ranked) != n or [candidate.rank for candidate in ranked] != list(range(1, n + 1)):
-        found = "other ranks" if len(ranked) == n else str(len(ranked))
+        ranks = "other ranks" if len(ranked) == n else str(len(ranked))
         raise InputError(
-            f"{path}: expected the {n} candidates of audit {record.id}, ranked 1 to {n}, found {found}; audit again "
+            f"{path}: expected the {n} candidates of audit {record.id}, ranked 1 to {n}, found {ranks}; audit again "
             "into another folder, and give this file as the decisions"
         )
     return StoredAudit(folder, record, ranked)

@@ -25,7 +25,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     exit code 2.
     """
     arguments = parser.parse_args(argv)
-    before = end_on_sigterm()
+    before = _end_on_sigterm()
     try:
         return work(arguments)
     except InputError as error:
@@ -46,8 +46,8 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
             signal.signal(signal.SIGTERM, before)
 
 
-def end_on_sigterm() -> Any:
-    """Let a batch system's SIGTERM clean up as Ctrl-C does; :func:`run` does so for every command.
+def _end_on_sigterm() -> Any:
+    """Let a batch system's SIGTERM clean up as Ctrl-C does.
 
     Returns:
         The handler that was set before; None outside the main thread, where none can be set.

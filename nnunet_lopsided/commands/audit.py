@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -101,7 +101,6 @@ def _parser() -> Parser:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
     from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
@@ -140,7 +139,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.np,
     )
-    found = audit(
+    audited = audit(
         inputs,
         rules=rules,
         label=arguments.label,
@@ -150,8 +149,8 @@ def _audit(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         n_workers=arguments.np,
     )
-    name = write_audit(found, folder, arguments.overwrite, arguments.shown, arguments.np)
-    _report(found, name, folder)
+    name = write_audit(audited, folder, arguments.overwrite, arguments.shown, arguments.np)
+    _report(audited, name, folder)
     return 0
 
 
@@ -257,7 +256,6 @@ def _apply_parser() -> Parser:
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.audit.repair import write_repaired_variant
 
     audit, decisions = _decided(arguments)
@@ -327,7 +325,6 @@ def _score_parser() -> Parser:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.audit.score_writing import (
         decisions_of_truth,
         score_audits,

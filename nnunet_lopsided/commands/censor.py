@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.variants.choosing import MODES
 
@@ -58,7 +58,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     if arguments.dry_run:
         return _dry_run(arguments)
     if arguments.o is None:
@@ -78,7 +77,7 @@ def _write(arguments: argparse.Namespace) -> int:
         **_choice(arguments),
         name=arguments.name,
         overwrite=arguments.overwrite,
-        n_processes=arguments.np,
+        n_workers=arguments.np,
     )
     print(f"{variant.folder}: {variant.n_censored} of {variant.n_lesions} lesions censored")
     for note in variant.notes:

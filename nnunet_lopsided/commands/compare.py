@@ -87,10 +87,10 @@ def _table(comparison: Comparison) -> str:
                 continue
             ends = "" if d.interval.low is None else f"  {d.interval.low:+.4f} to {d.interval.high:+.4f}"
             lines.append(f"  {name:<46}{d.difference:>+12.4f}{ends}")
-        found = pair.lesions
+        lesions = pair.lesions
         lines.append(
-            f"  lesions found by both {found.both}, only {first} {found.only_first}, only {second} "
-            f"{found.only_second}, neither {found.neither}"
+            f"  lesions found by both {lesions.both}, only {first} {lesions.only_first}, only {second} "
+            f"{lesions.only_second}, neither {lesions.neither}"
         )
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, progress_bar, run
+from nnunet_lopsided.commands._cli import Parser, progress_bar, run
 
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.confidence_fitting import FittedClass, FittedConfidence
@@ -46,7 +46,6 @@ def _parser() -> Parser:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.confidence_fitting import check_target, fit_confidence, write_confidence
     from nnunet_lopsided.nnunet.paths import nnunet_path

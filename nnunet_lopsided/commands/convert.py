@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -205,7 +205,6 @@ def _convert(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.dataset_conversion.converters.merge import merge
     from nnunet_lopsided.nnunet.paths import names_of_dataset
 
-    end_on_sigterm()
     if arguments.converter == "merge":
         same = {other: channel for channel, other in arguments.same}
         classes = {(dataset, old): new for dataset, old, new in arguments.classes}
@@ -240,7 +239,7 @@ def _options(arguments: argparse.Namespace, name: str) -> Options:
         test_fraction=arguments.test_fraction,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
-        n_processes=arguments.np,
+        n_workers=arguments.np,
     )
 
 

@@ -49,7 +49,7 @@ def _work(arguments: argparse.Namespace) -> int:
             settings=settings,
             name=arguments.name,
             overwrite=arguments.overwrite,
-            n_processes=arguments.np,
+            n_workers=arguments.np,
         )
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -81,7 +81,7 @@ def _plan_25d(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             encoder_weights=arguments.pretrained,
         ),
-        n_processes=arguments.np,
+        n_workers=arguments.np,
     )
     print(f"{NAME} added to {plans_file}")
     for name, (value, reason) in _lines(configuration).items():

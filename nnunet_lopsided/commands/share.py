@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,10 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.variants.sharing import share_preprocessed
 
-    shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_processes=arguments.np)
+    shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_workers=arguments.np)
     print(
         f"{shared.folder}: {shared.n_cases} cases, {', '.join(shared.configurations)}; "
         f"{shared.n_linked} image files linked"

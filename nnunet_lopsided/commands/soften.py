@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    end_on_sigterm()
     from nnunet_lopsided.variants.softening import soften
 
     made = soften(
@@ -41,7 +40,7 @@ def _work(arguments: argparse.Namespace) -> int:
         arguments.i,
         plans_name=arguments.p,
         overwrite=arguments.overwrite,
-        n_processes=arguments.np,
+        n_workers=arguments.np,
     )
     n_with = made.n_cases - len(made.without)
     print(f"{made.folder}: beliefs of {n_with} of {made.n_cases} cases, 0 everywhere in {len(made.without)}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import Parser, end_on_sigterm, run
+from nnunet_lopsided.commands._cli import Parser, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -210,7 +210,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.study.engine import check_engine, command_line, run_engine
     from nnunet_lopsided.study.preparation import plan_jobs, prepare
 
-    end_on_sigterm()
     for name, least in (("cores", 1), ("gpus", 0)):
         if getattr(arguments, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(arguments, name)}")

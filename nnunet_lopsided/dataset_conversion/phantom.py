@@ -52,7 +52,7 @@ def write_phantom_dataset(
     settings: PhantomSettings | None = None,
     name: str = "Phantom",
     overwrite: bool = False,
-    n_processes: int = 1,
+    n_workers: int = 1,
 ) -> Path:
     """Write ``DatasetXXX_NAME`` below ``nnUNet_raw``: images, labels, test images with labels, and what made them.
 
@@ -68,7 +68,7 @@ def write_phantom_dataset(
         settings: what to draw.
         name: the part of the folder name after the id.
         overwrite: replace a raw dataset of the same id and name.
-        n_processes: worker processes; 1 works in this one.
+        n_workers: worker processes; 1 works in this one.
 
     Returns:
         The dataset folder.
@@ -79,17 +79,17 @@ def write_phantom_dataset(
     from tqdm import tqdm
 
     settings = settings or PhantomSettings()
-    if n_train < 1 or n_test < 0 or seed < 0 or n_processes < 1:
+    if n_train < 1 or n_test < 0 or seed < 0 or n_workers < 1:
         raise InputError(
-            "expected n_train >= 1, n_test >= 0, seed >= 0 and n_processes >= 1, "
-            f"got {n_train}, {n_test}, {seed} and {n_processes}"
+            "expected n_train >= 1, n_test >= 0, seed >= 0 and n_workers >= 1, "
+            f"got {n_train}, {n_test}, {seed} and {n_workers}"
         )
     cases = [("Tr", i) for i in range(n_train)] + [("Ts", i) for i in range(n_test)]
     with new_raw_dataset(dataset_id, name, marker="phantom.json", overwrite=overwrite) as folder:
         for kind in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (folder / kind).mkdir()
         jobs = [(folder, split, index, tuple(shape), tuple(spacing_mm), seed, settings) for split, index in cases]
-        written = tqdm(_write_all(jobs, n_processes), total=len(jobs), desc="phantoms", unit="case")
+        written = tqdm(_write_all(jobs, n_workers), total=len(jobs), desc="phantoms", unit="case")
         deque(written, maxlen=0)
         write_json(
             folder / "dataset.json",
@@ -116,11 +116,11 @@ def write_phantom_dataset(
     return final
 
 
-def _write_all(jobs: list[_Job], n_processes: int) -> Iterator[str]:
-    if n_processes == 1:
+def _write_all(jobs: list[_Job], n_workers: int) -> Iterator[str]:
+    if n_workers == 1:
         yield from map(_write_case, jobs)
     else:
-        with ProcessPoolExecutor(n_processes, initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
             yield from pool.map(_write_case, jobs)
 
 

@@ -176,8 +176,8 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
     for key in ARRAY_KEYS:
         if f"{key}.npy" in names:
             return f"{key}.npy"
-    found = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
-    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {found} in {path}")
+    arrays = ", ".join(name.removesuffix(".npy") for name in names) or "nothing"
+    raise InputError(f"expected an array 'probabilities' (or 'softmax'), found {arrays} in {path}")
 
 
 def _header(file: IO[bytes]) -> ArrayHeader:

@@ -48,7 +48,7 @@ def small_and_large(cases: Sequence[CaseResult], from_mm3: float) -> tuple[Volum
     Source:
         ``parse_mets_results`` of the package brats-evaluation 0.0.10.
     """
-    least = from_mm3 * (1 - 1e-6)  # rounding of the spacing decides nothing
+    least = from_mm3 * (1 - 1e-6)  # a rounded spacing must not make a lesion small
     small = [case.lesions.volume_mm3 < least for case in cases]
     return (
         _group("small", list(zip(cases, small, strict=True))),

@@ -139,7 +139,7 @@ def evaluate_thresholds(
         joined = joined_when_grown(lesions, rules.dilation_voxels, rules.connectivity)
         censored = None if censored is None else _all_censored(lesions, joined, censored)
         lesions = joined
-    counted = lesions.volume_mm3 > rules.min_lesion_mm3 * (1 + 1e-6)  # rounding of the spacing decides nothing
+    counted = lesions.volume_mm3 > rules.min_lesion_mm3 * (1 + 1e-6)  # room for rounded spacings
     probability = prediction if prediction is not None and np.issubdtype(prediction.dtype, np.floating) else None
     mean_probability: NDArray[np.float64] = np.full(len(lesions), np.nan)
     entropy: NDArray[np.float64] = np.full(len(lesions), np.nan)

@@ -9,7 +9,7 @@ from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.inputs import CaseFiles, Inputs, Pairing
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, load_case
-from nnunet_lopsided.evaluation.ordered_threads import in_order
+from nnunet_lopsided.files.parallel import in_order
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nnunet_lopsided.nnunet.results import fold_of_validation
 
 @dataclass(frozen=True)
 class ChosenConfidence:
-    """The model that judges the candidates, and whose cases they are.
+    """The model that judges the candidates, and whether it may have been fitted to them.
 
     Attributes:
         model: None: there is none.

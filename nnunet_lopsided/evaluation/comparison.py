@@ -73,7 +73,7 @@ class FoundByDiameter:
 
     lower_mm: float
     upper_mm: float | None
-    found: FoundBy
+    found_by: FoundBy
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class FoundByAnnotation:
 
     Attributes:
         name: ``kept`` or ``censored``.
-        found: by which model.
+        found_by: how many of them, and by which model.
         sensitivity: of both models.
     """
 
     name: str
-    found: FoundBy
+    found_by: FoundBy
     sensitivity: Difference
 
 
@@ -162,9 +162,9 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         ...     geometry = Geometry((1.0,) * 3, (0.0,) * 3, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
         ...     (folder / "labels").mkdir()
         ...     write_image(folder / "labels" / "case.nii.gz", Image(reference, geometry))
-        ...     for model, found in (("some", 4), ("all", 8)):
+        ...     for model, n_voxels in (("some", 4), ("all", 8)):
         ...         (folder / model).mkdir()
-        ...         np.save(folder / model / "case.npy", 0.5 * (reference * (np.arange(8) < found)))
+        ...         np.save(folder / model / "case.npy", 0.5 * (reference * (np.arange(8) < n_voxels)))
         ...         result = evaluate_folder(folder / "labels", folder / model, n_replicates=0)
         ...         write_results(result, folder / f"{model}-evaluated")
         ...         models.append(read_evaluation(folder / f"{model}-evaluated", model))

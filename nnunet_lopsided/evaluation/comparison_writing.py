@@ -86,12 +86,12 @@ def lesion_rows(comparison: Comparison) -> Iterable[tuple[Any, ...]]:
         places = list(lesion_table_rows(first))
         for k in np.flatnonzero(first.counted).tolist():
             hit = next(hits)
-            found = [name for name, yes in zip([m.name for m in models], hit, strict=True) if yes]
+            finders = [name for name, yes in zip([m.name for m in models], hit, strict=True) if yes]
             of_models: list[Any] = []
             for case in of_case:
                 confidence = None if not case.ranked else float(case.lesion_confidence[k])
                 of_models += [int(case.detected[k]), confidence, float(case.matches.dice[k])]
-            yield (first.case, first.patient, *places[k][1:8], "; ".join(found), *of_models)
+            yield (first.case, first.patient, *places[k][1:8], "; ".join(finders), *of_models)
 
 
 def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
@@ -101,10 +101,10 @@ def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
         "differences": {name: _difference(d) for name, d in pair.differences.items()},
         "lesions": _found_by(pair.lesions),
         "by_diameter": [
-            {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_found_by(b.found)} for b in pair.by_diameter
+            {"lower_mm": b.lower_mm, "upper_mm": b.upper_mm, **_found_by(b.found_by)} for b in pair.by_diameter
         ],
         "by_annotation": [
-            {"name": group.name, **_found_by(group.found), "sensitivity": _difference(group.sensitivity)}
+            {"name": group.name, **_found_by(group.found_by), "sensitivity": _difference(group.sensitivity)}
             for group in pair.by_annotation
         ],
     }
@@ -120,11 +120,11 @@ def _difference(d: Difference) -> dict[str, Any]:
     }
 
 
-def _found_by(found: FoundBy) -> dict[str, Any]:
+def _found_by(lesions: FoundBy) -> dict[str, Any]:
     return {
-        "both": found.both,
-        "only_first": found.only_first,
-        "only_second": found.only_second,
-        "neither": found.neither,
-        "mcnemar_p": found.mcnemar_p,
+        "both": lesions.both,
+        "only_first": lesions.only_first,
+        "only_second": lesions.only_second,
+        "neither": lesions.neither,
+        "mcnemar_p": lesions.mcnemar_p,
     }

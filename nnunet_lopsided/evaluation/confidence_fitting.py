@@ -119,8 +119,8 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
 
     Where labels may lack lesions it is fitted twice: first with every unexplained candidate taken for false. If lesions
     were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence is the score by
-    which unexplained candidates are believed to be lesions in the second fit. The highest probability as that score
-    believes in specks.
+    which unexplained candidates are believed to be lesions in the second fit. The highest probability
+    would be a bad score here: by it specks would be believed to be lesions.
 
     Args:
         evidence: all of them.
@@ -142,7 +142,7 @@ def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) ->
         assert bound is not None, "there are enough"
         rho = bound
         believed[~explained] = belief(score[explained], score[~explained], rho)
-        if believed.min() < 1:  # otherwise all are believed to be lesions, and the first fit is all there is
+        if believed.min() < 1:  # otherwise there is no false candidate to fit to
             coefficients = fit_coefficients(*candidates, believed)
     if not any(coefficients.weights):
         raise InputError(

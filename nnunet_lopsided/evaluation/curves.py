@@ -171,10 +171,10 @@ def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tup
     """
     if not points.n_lesions:
         return ()
-    found = []
+    matched = []
     for limit in fp_per_case:
         n = int(np.searchsorted(points.n_false, limit * points.n_cases + 1e-9, side="right"))
         share = float(points.sensitivity[n - 1]) if n else 0.0
         rises = np.flatnonzero(points.n_detected[:n] == points.n_detected[n - 1]) if n else np.zeros(0, np.int64)
-        found.append(MatchedSensitivity(limit, share, float(points.threshold[rises[0]]) if share else None))
-    return tuple(found)
+        matched.append(MatchedSensitivity(limit, share, float(points.threshold[rises[0]]) if share else None))
+    return tuple(matched)

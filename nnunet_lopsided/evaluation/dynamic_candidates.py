@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 
-# A candidate reaches down to its peak over this, as in picai_eval.
+# A candidate's voxels have at least the probability of its peak divided by this, as in picai_eval.
 PEAK_OVER = 2.5
 
 
@@ -66,7 +66,7 @@ def dynamic_candidates(
 
 
 def _regions(regions: Lesions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The box and the flat voxel indices of every component: peaks of different ones know nothing of each other."""
+    """The box and the flat voxel indices of every component: peaks of different components do not affect each other."""
     order = np.argsort(regions.voxel_ids, kind="stable")
     ends = np.cumsum(regions.n_voxels)
     yield from zip(regions.boxes, np.split(regions.voxels[order], ends[:-1]), strict=True) if len(regions) else ()

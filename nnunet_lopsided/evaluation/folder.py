@@ -22,10 +22,9 @@ from nnunet_lopsided.evaluation.inputs import (
 from nnunet_lopsided.evaluation.intervals import check_replicates
 from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, lesion_class
-from nnunet_lopsided.evaluation.ordered_threads import in_order
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.summary import Summary, summarize
-from nnunet_lopsided.files.parallel import import_readers
+from nnunet_lopsided.files.parallel import import_readers, in_order
 from nnunet_lopsided.nnunet.results import validation_folders
 
 

@@ -57,7 +57,7 @@ class CaseFiles:
 
     Attributes:
         name: the case.
-        patient: whom it belongs to.
+        patient: the unit of the bootstrap; the case's own name where every case is a patient.
         reference: its label map.
         prediction: None: there is none.
         censored: its label map that lacks some of the lesions, if there is one.
@@ -230,11 +230,11 @@ def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(f"patients_regex must be a regular expression, got {pattern!r}: {error}") from None
-    found = {name: compiled.search(name) for name in names}
-    unmatched = [name for name, hit in found.items() if hit is None]
+    matches = {name: compiled.search(name) for name in names}
+    unmatched = [name for name, hit in matches.items() if hit is None]
     if unmatched:
         raise InputError(f"patients_regex {pattern!r} does not match the cases {', '.join(unmatched)}")
-    patients = {name: hit[1] if compiled.groups else hit[0] for name, hit in found.items() if hit is not None}
+    patients = {name: hit[1] if compiled.groups else hit[0] for name, hit in matches.items() if hit is not None}
     nameless = [name for name, patient in patients.items() if patient is None]
     if nameless:
         raise InputError(

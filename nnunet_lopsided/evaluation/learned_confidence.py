@@ -1,7 +1,8 @@
 """A confidence of candidates that is learned from their size, mean and highest probability, and its file.
 
 The model is a logistic regression whose coefficients are at least 0, so that a larger candidate and one of higher
-probability never has less confidence. Mean, maximum, sum and mean times root of size are among the rankings it can be.
+probability never has less confidence. With some weights it ranks as the mean, the
+maximum, the sum or the mean times the root of the size do.
 """
 
 from __future__ import annotations

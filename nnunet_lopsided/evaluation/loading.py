@@ -88,7 +88,7 @@ class LesionClass:
         i = -1
         for channel in channels:  # enumerate would hold on to the last one while the next is read
             i += 1
-            if i not in chosen:  # what is chosen is checked when it is put together
+            if i not in chosen:  # the chosen ones are checked when they are combined
                 require_probabilities(channel, i)
             sums = sums + sampled(channel)
             if i in chosen:
@@ -358,13 +358,13 @@ def probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass
     return checked_probability(path, probability)
 
 
-def _check_array(path: Path, found: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _check_array(path: Path, array_shape: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse an array of another type or shape than a reference of this shape can have."""
     if not np.issubdtype(dtype, np.floating):
         raise InputError(f"expected floating-point probabilities, found {dtype} in {path}")
-    spatial = found[2:] if len(found) == len(shape) + 2 and found[1] == 1 else found[1:]
-    if spatial != shape and not (path.suffix == ".npy" and found == shape):
-        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {found} in {path}")
+    spatial = array_shape[2:] if len(array_shape) == len(shape) + 2 and array_shape[1] == 1 else array_shape[1:]
+    if spatial != shape and not (path.suffix == ".npy" and array_shape == shape):
+        raise InputError(f"expected shape (channels, {str(shape)[1:]} of the reference, found {array_shape} in {path}")
 
 
 def _check_agreement(

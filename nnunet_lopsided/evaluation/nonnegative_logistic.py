@@ -42,5 +42,5 @@ def nonnegative_logistic(
         return float(value), np.append(features.T @ slope + penalty * coefficients, slope.sum())
 
     bounds = [(0, None)] * n + [(None, None)]
-    found = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
-    return found[:-1], float(found[-1])
+    fitted = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return fitted[:-1], float(fitted[-1])

@@ -1,4 +1,4 @@
-"""Whether probabilities can be what they are taken for: channels in their order, beside their label map."""
+"""Whether probabilities fit their classes and the label map beside them: channels may be swapped, or files stale."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sampled(channel: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def wide(channel: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A channel in which can be calculated: float16 as float32."""
+    """The channel in a type to calculate with: float16 becomes float32."""
     return channel.astype(np.float32) if channel.dtype == np.float16 else channel
 
 
@@ -88,5 +88,5 @@ def is_of_another_threshold(probability: NDArray[np.floating], segmentation: NDA
     n_labelled = int(np.count_nonzero(segmentation))
     flat = probability.reshape(-1)
     least = np.partition(flat, flat.size - n_labelled)[flat.size - n_labelled]
-    # Where the n-th value is the background's own, being among them says nothing.
+    # Where the n-th highest value is that of the background, every voxel is among the highest.
     return bool(least > 0) and int((probability[segmentation] >= least).sum()) * 2 >= n_labelled

@@ -124,7 +124,7 @@ def detections_by(cases: Sequence[CaseResult], rules: EvaluationRules, name: str
 def ranked_by(case: CaseResult, name: str) -> CaseResult:
     """A case whose candidates have another confidence, which also chooses the one that detects a lesion.
 
-    What follows from neither stays as it is: the Dice is still that of the candidates chosen before.
+    Everything else stays as it is: the Dice is still that of the candidates chosen before.
     """
     confidence = case.scores.by(name)
     assigned = assign(case.matches.pairs, confidence, case.counted)

@@ -85,5 +85,5 @@ def _check_raw(path: Path) -> None:
             raise InputError(f"cannot read image {path}: expected whole numbers as DimSize, found {' '.join(sizes)}")
         expected = width[kind] * math.prod(map(int, sizes))
         if data.stat().st_size < expected:
-            found = data.stat().st_size
-            raise InputError(f"cannot read image {path}: {data.name} is incomplete, {found} of {expected} bytes")
+            n_bytes = data.stat().st_size
+            raise InputError(f"cannot read image {path}: {data.name} is incomplete, {n_bytes} of {expected} bytes")

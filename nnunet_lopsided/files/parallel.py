@@ -1,9 +1,14 @@
-"""Work on many cases at the same time, with a progress bar."""
+"""Work on many cases at the same time, in threads: all of them with a progress bar, or few in memory at a time.
+
+Reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -16,8 +21,6 @@ _R = TypeVar("_R")
 
 def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, title: str) -> list[_R]:
     """``[function(item) for item in items]``, several at the same time; the first exception ends it.
-
-    Threads: reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
 
     Args:
         function: what to do with an item.
@@ -33,7 +36,7 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
         [1, 2]
     """
     if n_workers < 1:
-        raise InputError(f"number of processes must be at least 1, got {n_workers}")
+        raise InputError(f"number of workers (-np) must be at least 1, got {n_workers}")
     import_readers()
 
     def naming_memory(item: _T) -> _R:
@@ -44,11 +47,43 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
                 f"{title}: not enough memory for {_name(item)}; work on fewer at the same time (-np)"
             ) from None
 
-    pool = ThreadPoolExecutor(n_workers)
-    try:
-        return list(tqdm(pool.map(naming_memory, items), total=len(items), desc=title, unit="case", disable=None))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # All are submitted at once: their results are small, and no worker waits for a slow item. Closed, so that no thread
+    # is at work any more when an interrupt of the progress bar reaches the caller.
+    with closing(in_order(naming_memory, items, n_workers, n_ahead=len(items))) as results:
+        return list(tqdm(results, total=len(items), desc=title, unit="case", disable=None))
+
+
+def in_order(
+    function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, n_ahead: int | None = None
+) -> Generator[_R, None, None]:
+    """Results in the order of ``items``, computed in threads; an exception is raised where its result would come.
+
+    Items that no thread has begun when the caller stops, or when an exception ends it, are left out.
+
+    Args:
+        function: what to do with an item.
+        items: cases or files.
+        n_workers: how many items are worked on at the same time, at least 1.
+        n_ahead: how many items are begun, or done and kept, before the caller takes the first of their results. Twice
+            the workers by default: a slow case at the head of the queue must not idle them, and few are in memory.
+
+    Example:
+        >>> list(in_order(len, ["a", "bc"], 2))
+        [1, 2]
+    """
+    limit = 2 * n_workers if n_ahead is None else n_ahead
+    running: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(n_workers) as pool:
+        try:
+            for item in items:
+                running.append(pool.submit(function, item))
+                if len(running) >= limit:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def _name(item: object) -> str:

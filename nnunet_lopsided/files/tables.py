@@ -41,7 +41,7 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
         raise InputError(f"{path}: expected CSV, found a NUL character")
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     try:
-        found = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
+        header = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
         # Cells beyond the header's come as one list.
         rows = [
             (reader.line_num, {name: _plain(cell) for name, cell in row.items()})
@@ -50,12 +50,12 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
         ]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
-    if any(column not in found for column in columns):
+    if any(column not in header for column in columns):
         expected = " and ".join([", ".join(columns[:-1]), columns[-1]]) if len(columns) > 1 else columns[0]
         marks = {";": "semicolons", "\t": "tabs"}
-        separated = next((word for mark, word in marks.items() if mark in "".join(found)), None)
+        separated = next((word for mark, word in marks.items() if mark in "".join(header)), None)
         advice = f"; its cells are separated by {separated}: save it with commas" if separated else ""
-        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(found) or 'none'}{advice}")
+        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(header) or 'none'}{advice}")
     return rows
 
 

@@ -72,8 +72,8 @@ def _check_whole(file: TiffFile, path: Path) -> None:
     # tifffile stores a volume of 3 or 4 slices as that many colour planes, if not told otherwise (nnU-Net does not).
     is_volume = file.is_shaped and series.keyframe.planarconfig == 2
     if series.keyframe.samplesperpixel != 1 and not is_volume:
-        found = f"{series.keyframe.samplesperpixel} (colours)"
-        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found {found}")
+        colours = f"{series.keyframe.samplesperpixel} (colours)"
+        raise InputError(f"{path}: expected a 2D or 3D image with one value per voxel, found {colours}")
     for page in pages:
         for offset, n_bytes in zip(page.dataoffsets, page.databytecounts, strict=True):
             if not n_bytes or offset + n_bytes > size:

@@ -18,15 +18,10 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.nnunet.configurations import Configuration, is_resampled, resampling
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
-from nnunet_lopsided.nnunet.label_preprocessing import (
-    CleanSegmentation,
-    Configuration,
-    Cropping,
-    is_resampled,
-    resampling,
-    write_chunked,
-)
+from nnunet_lopsided.nnunet.label_preprocessing import Cropping
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation, write_chunked
 
 FOLDER, BELIEFS_FILE = "lopsided_beliefs", "lopsided_beliefs.json"
 # Stored as whole 255ths in one byte: 0 and 1 are exact, the error of any other value is at most 1/510 (of one of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
@@ -29,7 +30,7 @@ from nnunet_lopsided.nnunet.paths import (
 )
 
 # What our commands write into a raw dataset, by the names on its first level.
-_IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "*.json", "*.csv")
+_IN_OUR_DATASETS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs", "beliefsTr", "*.json", "*.csv")
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,9 @@ class RawDataset:
             cases.append(Case(name, tuple(by_channel.values()), label))
         return cases
 
-    def _unlike_channels(self, found: Iterable[int]) -> str:
+    def _unlike_channels(self, present: Iterable[int]) -> str:
         """In words, how the channels of a case differ from those of dataset.json."""
-        names, numbers = self.channel_names, sorted(found)
+        names, numbers = self.channel_names, sorted(present)
         missing = [f"_{i:04d} ({name}) is missing" for i, name in enumerate(names) if i not in numbers]
         surplus = [f"_{i:04d} is one too many" for i in numbers if i >= len(names)]
         there = ", ".join(f"_{i:04d}" for i in numbers)
@@ -347,3 +348,23 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
             raise InputError(f"case {case.name}: {path} holds values that are not finite")
         images.append(image)
     return images
+
+
+def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+    """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
+
+    Args:
+        case: for error messages.
+        files: the files.
+        read: the reader's method, called with their paths as text.
+
+    Raises:
+        InputError: a file is missing, damaged or unreadable.
+    """
+    for file in files:
+        check_complete(file)
+    try:
+        return read([str(file) for file in files])[0]
+    except Exception as error:  # each of nnU-Net's readers fails in its own ways
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise InputError(f"{case}: cannot read {files[0]}: {reason}") from error

@@ -84,7 +84,7 @@ def add_configuration(
     overwrite: bool = False,
     memory_target_gib: float = 8.0,
     overrides: Overrides = Overrides(),  # noqa: B008 - frozen
-    n_processes: int = 2,
+    n_workers: int = 2,
 ) -> tuple[Path, dict[str, Any]]:
     """Add the ``2.5d`` configuration to the plans of a dataset that nnU-Net has planned.
 
@@ -96,7 +96,7 @@ def add_configuration(
         overwrite: replace a ``2.5d`` configuration that differs.
         memory_target_gib: GPU memory to plan for.
         overrides: choices made by the user.
-        n_processes: labels read at the same time.
+        n_workers: labels read at the same time.
 
     Returns:
         The plans file and the configuration.
@@ -124,7 +124,7 @@ def add_configuration(
     check_memory_target(memory_target_gib)
     if overrides.encoder is not None:  # before anything long
         _check_network({"encoder": overrides.encoder}, n_channels, n_classes)
-    lesions = measure_lesions(folder, n_processes)
+    lesions = measure_lesions(folder, n_workers)
     configuration = configuration_25d(plans, fingerprint, lesions, memory, memory_target_gib, overrides)
     if overrides.encoder_weights is not None:  # the network itself was built for the estimate
         _check_network(configuration["architecture"]["arch_kwargs"], n_channels, n_classes)

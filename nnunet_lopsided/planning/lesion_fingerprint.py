@@ -60,7 +60,7 @@ def lesion_fingerprint(diameters_mm: Sequence[Sequence[float]], n_lesion_voxels:
     }
 
 
-def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
+def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, Any]:
     """The lesion fingerprint of a dataset that nnU-Net has planned or preprocessed.
 
     Lesions are the 26-connected (2D: 8-connected) components of all label values but background and ignore, in the
@@ -69,7 +69,7 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
     Args:
         folder: the dataset's folder below ``nnUNet_preprocessed``. Labels are taken from its ``gt_segmentations``, or
             from the raw dataset of the same name where that is missing or holds TIFF, which have no voxel size there.
-        n_processes: labels read at the same time.
+        n_workers: labels read at the same time.
 
     Raises:
         InputError: there are no labels, one is unreadable, or holds a value that dataset.json does not declare.
@@ -88,7 +88,7 @@ def measure_lesions(folder: Path, n_processes: int = 2) -> dict[str, Any]:
         n_ignored = 0 if scheme.ignore is None else int((label.array == scheme.ignore).sum())
         return lesions.diameter_mm.tolist(), len(lesions.voxels), label.array.size - n_ignored
 
-    rows = for_each(measure, list(labels.items()), n_processes, "lesions")
+    rows = for_each(measure, list(labels.items()), n_workers, "lesions")
     return lesion_fingerprint([row[0] for row in rows], sum(row[1] for row in rows), sum(row[2] for row in rows))
 
 

@@ -16,8 +16,8 @@ class _Place:
     def __init__(self, source: str, key: str) -> None:
         self.source, self.key = source, key
 
-    def refuse(self, expected: str, found: str) -> NoReturn:
-        raise InputError(f"{self.source}: {self.key}: expected {expected}, found {found}")
+    def refuse(self, expected: str, given: str) -> NoReturn:
+        raise InputError(f"{self.source}: {self.key}: expected {expected}, found {given}")
 
 
 def check_together(study: Study, source: str) -> None:
@@ -107,8 +107,8 @@ def _check_same_rule(place: _Place, arm: Arm, before: Sequence[Arm]) -> None:
     for rule in (other.relabelled for other in before if other.own_labels == arm.own_labels):
         if own is not None and rule is not None and rule != own:
             expected = f"above to be {rule.above:g}" if rule.read is None else f"read to be {rule.read}"
-            found = own.above if rule.read is None else own.read
-            place.refuse(f"{expected}, as in the arm before that is relabelled by {own.by}", str(found))
+            given = own.above if rule.read is None else own.read
+            place.refuse(f"{expected}, as in the arm before that is relabelled by {own.by}", str(given))
 
 
 def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:

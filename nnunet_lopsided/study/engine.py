@@ -76,7 +76,7 @@ def chosen_gpus(n: int, visible: str | None) -> list[str]:
     """
     if visible is None:
         return [str(i) for i in range(n)]
-    # As CUDA reads it: what stands behind a name that is none, such as -1, is hidden too.
+    # As CUDA does: the first name that is no GPU, such as -1, hides all names after it too.
     names = [name.strip() for name in visible.split(",")]
     left = list(takewhile(lambda name: name and not name.startswith("-"), names))
     if n > len(left):

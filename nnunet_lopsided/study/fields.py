@@ -40,21 +40,21 @@ _EXPECTED = {
 _LIST = "a list with at least one element"
 
 
-def problem(expected: str, found: str | None = None, key: str = "") -> PydanticCustomError:
+def problem(expected: str, given: str | None = None, key: str = "") -> PydanticCustomError:
     """What a check of our own raises inside a model.
 
     Args:
         expected: what should stand there.
-        found: what does; None: it is shown as it is.
+        given: what does; None: it is shown as it is.
         key: where, from the place that is being checked; empty: this place itself.
     """
-    context = {"expected": expected, "found": found or "something else", "key": key, "shown": found is None}
+    context = {"expected": expected, "found": given or "something else", "key": key, "shown": given is None}
     return PydanticCustomError(_OURS, "expected {expected}, found {found}", context)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number within a range, the ends included; true is none."""
+    """A whole number within a range, the ends included; true and false are refused."""
 
     low: int = 0
     high: int | None = None
@@ -218,8 +218,8 @@ def in_one_line(error: ValidationError, source: str, key: str = "") -> InputErro
     begin = f"{source}: {where}: " if where else f"{source}: "
     if first["type"] == "value_error":  # an InputError that a check raised says it all
         return InputError(f"{begin}{context['error']}")
-    expected, found = _expected_and_found(first, context)
-    return InputError(f"{begin}expected {expected}, found {found}")
+    expected, given = _expected_and_found(first, context)
+    return InputError(f"{begin}expected {expected}, found {given}")
 
 
 def _expected_and_found(error: ErrorDetails, context: Mapping[str, object]) -> tuple[str, str]:
@@ -266,7 +266,7 @@ def _within(what: str, low: float, high: float | None) -> str:
 
 
 def _expecting(expected: str, schema: CoreSchema) -> CoreSchema:
-    """A value of the right type outside of its range or form is told what is expected; of a wrong type, as ever."""
+    """Say what is expected where a value has the right type but a wrong range or form; other errors stay the same."""
 
     def read(value: object, inner: Callable[[object], object]) -> object:
         try:

@@ -46,7 +46,7 @@ class Attempt(_Timed, total=False):
 
 
 class Marker(_Timed, total=False):
-    """What the marker of a job that is done says, of all attempts at its command together."""
+    """What the marker of a finished job says: its times are sums over all attempts at its command."""
 
     command: list[str]
     attempts: int
@@ -145,7 +145,7 @@ class StudyFolder:
         return attempts
 
     def known_attempts(self, job: str) -> list[Attempt]:
-        """Those at the command that the job had last."""
+        """The attempts at the job's latest command."""
         return of_last_command(self.all_attempts(job))
 
     def states(self, jobs: Sequence[Job]) -> dict[str, State]:
@@ -173,7 +173,7 @@ class StudyFolder:
 
 
 def of_last_command(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The attempts whose command had the outcome of the last one's; where none was noted, it counts as that.
+    """The attempts whose command makes the same as that of the last one; an attempt without a noted command does.
 
     Example:
         >>> attempts = [{"command": [name], "seconds": s, "host": "pc"} for name, s in (("a", 1), ("b", 2), ("b", 3))]
@@ -187,7 +187,7 @@ def of_last_command(attempts: Sequence[Attempt]) -> list[Attempt]:
 def _without_npz(command: Sequence[str]) -> list[str]:
     """A training command without the option that keeps probabilities.
 
-    A study that comes to need them runs a finished training again with this option: nnU-Net then only predicts the
-    validation cases. The hours of training before belong to the same result, so they count.
+    A study that needs probabilities later runs a finished training again with this option. nnU-Net then only predicts
+    the validation cases. The hours of the first run were spent on the same network, so they are counted too.
     """
     return [word for word in command if word != "--npz"]

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     (name,) = sys.argv[1:] if argv is None else argv
     folder = StudyFolder(Path.cwd())
     (job,) = (job for job in folder.jobs() if job.name == name)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's end, as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by batch systems; then clean up as after Ctrl-C
     try:
         return run_job(folder, job)
     except (InputError, OSError) as error:
@@ -67,7 +67,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         chosen = held.enter_context(held_slots(folder.path, "gpu", gpus, job.gpus))
         _wait_for(held, folder.attempts(job.name))
         done = folder.record(job.name)
-        if done is not None and same_outcome(done["command"], job.command):  # the one that held the lock did it
+        if done is not None and same_outcome(done["command"], job.command):  # done while this waited
             return 0
         folder.failure_file(job.name).unlink(missing_ok=True)
         device = _gpu_name(chosen) if job.gpus else platform.processor() or platform.machine()

@@ -108,7 +108,7 @@ def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -
 
 @contextmanager
 def nnunet_paths(folder: Path) -> Iterator[None]:
-    """nnU-Net's paths are those of a study for a while."""
+    """Inside, the environment variables of nnU-Net's folders name those of a study."""
     before = {variable: os.environ.get(variable) for variable in PATH_VARIABLES}
     os.environ.update({variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES})
     try:
@@ -152,7 +152,7 @@ def _check_ids(folder: StudyFolder, ids: Mapping[str, int]) -> None:
 
 
 def _check_folds(study: Study, folder: StudyFolder, ids: Mapping[str, int]) -> None:
-    """Trainings may have used the folds that are there, so these must not change."""
+    """Refuse folds that have changed: trainings may have used the earlier ones."""
     for dataset in study.datasets:
         splits = _splits_file(folder, new_dataset_name(ids[dataset.name], dataset.name))
         if splits.is_file() and read_json(splits) != _folds(study, dataset, _source(dataset)):
@@ -160,8 +160,8 @@ def _check_folds(study: Study, folder: StudyFolder, ids: Mapping[str, int]) -> N
 
 
 def _check_data(folder: StudyFolder, jobs: Sequence[Job]) -> None:
-    """A training would go on from a checkpoint of other data, so these must not change."""
-    attempts = folder.attempts("train")  # of trainings that the study no longer has, too
+    """Refuse data that have changed: an earlier training would go on from its checkpoint with other data."""
+    attempts = folder.attempts("train")  # also those of trainings that the study no longer has
     for job in jobs if attempts.is_dir() and any(attempts.iterdir()) else ():
         record = folder.record(job.name) if job.kind in _DATA_KINDS else None
         if record is not None and not same_outcome(record["command"], job.command):

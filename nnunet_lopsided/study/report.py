@@ -24,7 +24,7 @@ def write_report(folder: StudyFolder) -> Path:
     Raises:
         InputError: the folder holds no study.
     """
-    folder.jobs()  # complains
+    folder.jobs()  # raises InputError where the folder holds no study
     results = Results(read_study(folder.study_file), folder)
     target = folder.path / "report"
     with new_folder(target, "index.html", overwrite=True) as unfinished:

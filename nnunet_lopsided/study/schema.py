@@ -62,7 +62,7 @@ _CONFIGURATIONS = OneOf(
 
 @dataclass(frozen=True)
 class _Mapping:
-    """A mapping in a study.yaml: it has these keys and no others, and a key with nothing behind it is not there."""
+    """A mapping in a study.yaml: it has these keys and no others; a key without a value counts as not given."""
 
     # Pydantic makes the docstring below a field the description of its key.
     __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -144,7 +144,7 @@ def _none_or_mapping(schema: JsonDict) -> None:
 
 @dataclass(frozen=True)
 class Censoring(_Mapping):
-    """Which lesions the training labels lack; ``mode`` None, in a file ``none`` instead of the mapping: none."""
+    """Which lesions the training labels lack; ``mode`` None: none. A file then has the word ``none``, no mapping."""
 
     __pydantic_config__ = ConfigDict(**_Mapping.__pydantic_config__, json_schema_extra=_none_or_mapping)
     mode: Mode | None = None
@@ -243,7 +243,7 @@ class Arm(_Mapping):
 
     @property
     def knows_the_truth(self) -> bool:
-        """Whether what its labels say of missing lesions is from the whole ones."""
+        """Whether its labels were completed or marked with the help of the whole labels."""
         return self.ignored or (self.relabelled is not None and self.relabelled.read is not None)
 
     @field_validator("trainer")
@@ -256,8 +256,8 @@ class Arm(_Mapping):
         except InputError as error:
             raise InputError(f"{error}; found {name}") from None
         if not ours:
-            found = f"{name}{did_you_mean(name, known_trainers())}"
-            raise problem("a trainer of nnU-Net or of this package", found)
+            shown = f"{name}{did_you_mean(name, known_trainers())}"
+            raise problem("a trainer of nnU-Net or of this package", shown)
         return name
 
     @model_validator(mode="after")
@@ -279,7 +279,7 @@ class Budget(_Mapping):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan25d(_Mapping):
-    """Options of ``lopsided-plan``; nothing: its own choice."""
+    """Options of ``lopsided-plan``; it chooses what is not given."""
 
     slices: Annotated[int, Whole(1)] | None = None
     """Neighbouring slices that the network sees, an odd number."""

@@ -184,7 +184,7 @@ def _mean_and_ends(cell: Cell, metric: str) -> tuple[str, TableCell]:
 
 
 def _no_interval(run: Evaluated, metric: str) -> str | None:
-    """Why a metric of a run has no bootstrap interval; None: nothing is said of it."""
+    """Why a metric of a run has no bootstrap interval; None: the evaluation gives no reason."""
     undefined: dict[str, str] = run.evaluation.summary["undefined"]
     return undefined.get(f"{metric}_ci95_bootstrap") or undefined.get(f"{metric}_bootstrap_ci95")
 

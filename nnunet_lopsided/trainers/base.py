@@ -65,8 +65,8 @@ class LesionTrainer(nnUNetTrainer):
         iterations_per_epoch: training iterations per epoch, a fifth as many for the online validation; None: as planned
             for 2.5d, otherwise nnU-Net's 250.
         foreground_prior_bias: start the last layer at the foreground prior of the training labels.
-        before_there_was: by hyper-parameter that this class added later: what trainings of versions without it, whose
-            checkpoints lack it, were like. A subclass adds its own to those of its base.
+        before_there_was: values that stand for hyper-parameters a checkpoint lacks because it is of a version without
+            them: how that version trained. A subclass adds its own to those of its base.
         seed: fixes initialisation, sampling of patches and augmentation as far as the workers' order of batches does
             not decide; None: every training differs, as nnU-Net's.
     """
@@ -97,7 +97,7 @@ class LesionTrainer(nnUNetTrainer):
         # nnU-Net keeps a checkpoint every 50 epochs, which a short training that is interrupted never reaches.
         self.save_every = min(50, max(1, self.num_epochs // 10))
         self._resumed = False
-        # nnU-Net's predictor and its --c read single keys of init_args; further ones travel along.
+        # nnU-Net's predictor and its --c read single keys of init_args, so a further key is safe in a checkpoint.
         self.my_init_kwargs["lopsided"] = self._describe_hyperparameters()
         if self._is_25d:
             self.enable_deep_supervision = False
@@ -197,10 +197,10 @@ class LesionTrainer(nnUNetTrainer):
             self._warn_of_other_defaults(stored)
 
     def _warn_of_other_defaults(self, stored: dict[str, Any]) -> None:
-        """A name stands for the defaults of the version that reads it: a training begun by another one says so."""
+        """Warn where the version that began this training had other defaults for the same name."""
         now = self._describe_hyperparameters()
         changed = changed_values(stored, now, self.hyperparameters, self.before_there_was)
-        self.my_init_kwargs["lopsided"] = {**stored, **now}  # what later checkpoints say is what was trained with
+        self.my_init_kwargs["lopsided"] = {**stored, **now}  # for later checkpoints
         if changed:
             self.print_to_log_file(
                 f"WARNING: this training began with nnunet-lopsided {stored.get('version')}, whose "

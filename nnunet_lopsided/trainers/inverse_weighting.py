@@ -21,7 +21,7 @@ class InverseWeightingData(LesionTrainer):
 
     Lesions are the components of the whole preprocessed volume. Their ids are cropped and augmented with the patch by
     nnU-Net's loader, so that a lesion cut by the patch is one lesion; the weights are made in the loader's workers
-    after augmentation and come to the loss as a further target channel. The online validation has no weights: its loss
+    after augmentation and reach the loss as a further target channel. The online validation has no weights: its loss
     is the unweighted one.
     """
 

@@ -163,7 +163,7 @@ class SoftTargetData(LesionTrainer):
     def get_training_transforms(
         self, patch_size: Any, rotation: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
     ) -> ComposeTransforms:
-        """nnU-Net's augmentation, between the steps that bring the belief past it."""
+        """nnU-Net's augmentation between two steps: the belief is split off first, and appended to the target last."""
         if not self.soft_targets:
             return super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **kwargs)
         augmentation = super().get_training_transforms(patch_size, rotation, None, *args, **kwargs)

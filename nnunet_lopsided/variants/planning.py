@@ -111,21 +111,21 @@ class CensoringPlan:
         return self.dataset.value_to_ignore if self.choice.ignored else 0
 
 
-def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> CensoringPlan:
+def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> CensoringPlan:
     """Find the lesions of a dataset and choose those that go; nothing is written.
 
     Args:
         source: id or folder name of a dataset below nnUNet_raw; it may itself be a variant.
         choice: what to censor.
-        n_processes: how many cases are read at the same time.
+        n_workers: how many cases are read at the same time.
 
     Raises:
         InputError: an argument is out of range, the source is missing, broken or has no lesions, or a list does not
             fit the source.
     """
     choice.check()
-    if n_processes < 1:
-        raise InputError(f"number of processes must be at least 1, got {n_processes}")
+    if n_workers < 1:
+        raise InputError(f"number of workers (-np) must be at least 1, got {n_workers}")
     dataset = raw_dataset(source)
     training = dataset.training_cases()
     splits = _splits_of(dataset, training)
@@ -138,7 +138,7 @@ def plan_censoring(source: int | str, choice: Choice, n_processes: int = 2) -> C
     labels = for_each(
         lambda case: measure_label(case, dataset.label_scheme, with_contrast),
         [*training, *test],
-        n_processes,
+        n_workers,
         "lesions",
     )
     # The choice is made among the training cases, and on its own among the test cases.

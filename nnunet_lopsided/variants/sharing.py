@@ -18,20 +18,15 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.parallel import for_each
-from nnunet_lopsided.nnunet.label_preprocessing import (
-    Configuration,
-    LabelPreprocessing,
-    data_configurations,
-    read_by_nnunet,
-    read_clean,
-    write_segmentation,
-)
+from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
+from nnunet_lopsided.nnunet.label_preprocessing import LabelPreprocessing
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.plans import plans_in
 from nnunet_lopsided.nnunet.preprocessed import new_preprocessed_dataset, preprocessed_folder
-from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.preprocessed_case import read_clean, write_segmentation
+from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset, read_by_nnunet
 from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 SHARING_FILE = "sharing.json"
@@ -71,7 +66,7 @@ class _CaseResult:
 
 
 def share_preprocessed(
-    source: int | str, variant: int | str, *, overwrite: bool = False, n_processes: int = 2
+    source: int | str, variant: int | str, *, overwrite: bool = False, n_workers: int = 2
 ) -> SharedDataset:
     """Make the preprocessed folder of a variant from that of its source.
 
@@ -83,7 +78,7 @@ def share_preprocessed(
         source: id or name of a dataset that nnU-Net has planned and preprocessed.
         variant: id or name of a dataset below nnUNet_raw with the same images; it may have fewer training cases.
         overwrite: replace what this function made before.
-        n_processes: how many cases are worked on at the same time.
+        n_workers: how many cases are worked on at the same time.
 
     Raises:
         InputError: the source is not preprocessed or was by an older nnU-Net, the variant has other cases or images, a
@@ -117,7 +112,7 @@ def share_preprocessed(
         sharing = _Sharing(dataset, clean_folder, folder, configurations)
         for name in (*configurations, "gt_segmentations"):
             (folder / name).mkdir()
-        results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_processes, "sharing")
+        results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_workers, "sharing")
         for name, content in plans.items():
             write_json(folder / name, {**content, "dataset_name": dataset.name})
         note = _write_dataset_files(dataset, clean_folder, clean_cases.keys(), folder)

@@ -32,17 +32,13 @@ from nnunet_lopsided.nnunet.beliefs import (
     to_levels,
     write_belief,
 )
+from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
-from nnunet_lopsided.nnunet.label_preprocessing import (
-    CleanSegmentation,
-    Configuration,
-    data_configurations,
-    read_by_nnunet,
-    read_clean,
-)
 from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases, preprocessed_folder
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation, read_clean
+from nnunet_lopsided.nnunet.raw import read_by_nnunet
 
 _ALL_CLASSES = ""  # in place of a class: a file with the channels of all
 
@@ -69,7 +65,7 @@ def soften(
     *,
     plans_name: str = "nnUNetPlans",
     overwrite: bool = False,
-    n_processes: int = 2,
+    n_workers: int = 2,
 ) -> SoftenedDataset:
     """Bring images of beliefs to the grid of a dataset's preprocessed images, beside which trainers find them.
 
@@ -83,7 +79,7 @@ def soften(
         source: the folder of beliefs; a case without a file has belief 0 everywhere.
         plans_name: whose configuration.
         overwrite: replace what this function made before.
-        n_processes: how many cases are worked on at the same time.
+        n_workers: how many cases are worked on at the same time.
 
     Raises:
         InputError: nothing is preprocessed, a file belongs to no case, is unreadable or damaged, lies elsewhere than
@@ -106,7 +102,7 @@ def soften(
             labels=folder / "gt_segmentations",
             target=unfinished,
         )
-        digests = for_each(lambda case: work.soften(case, files[case]), list(files), n_processes, "softening")
+        digests = for_each(lambda case: work.soften(case, files[case]), list(files), n_workers, "softening")
         without = tuple(case for case in cases if case not in files)
         write_json(
             unfinished / BELIEFS_FILE,

@@ -41,7 +41,7 @@ def write_censored_variant(
     *,
     name: str | None = None,
     overwrite: bool = False,
-    n_processes: int = 2,
+    n_workers: int = 2,
     **more: Any,
 ) -> CensoredVariant:
     """Write a dataset whose training labels lack some of the source's lesions.
@@ -59,7 +59,7 @@ def write_censored_variant(
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Censored`` (without a mode by
             the number of patients).
         overwrite: replace an earlier variant of the same id and name.
-        n_processes: how many label files are worked on at the same time.
+        n_workers: how many label files are worked on at the same time.
         **more: the other attributes of :class:`Choice`.
 
     Returns:
@@ -80,8 +80,8 @@ def write_censored_variant(
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
     with new_raw_dataset(output_id, name, marker=CENSORING_FILE, overwrite=overwrite) as folder:
-        plan = plan_censoring(source, choice, n_processes)
-        _write_labels(plan, folder, n_processes)
+        plan = plan_censoring(source, choice, n_workers)
+        _write_labels(plan, folder, n_workers)
         link_test_files(plan.dataset, folder, final)
         keep_splits = choice.n_patients is None
         labels = {**plan.dataset.json["labels"], "ignore": plan.replacement} if choice.ignored else None
@@ -117,7 +117,7 @@ def _record(plan: CensoringPlan) -> dict[str, Any]:
     }
 
 
-def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
+def _write_labels(plan: CensoringPlan, folder: Path, n_workers: int) -> None:
     ids: dict[str, list[int]] = {}
     for case_name, lesion_id in plan.censored:
         ids.setdefault(case_name, []).append(lesion_id)
@@ -130,7 +130,7 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_processes: int) -> None:
     work = [("labelsTr", case) for case in plan.training] + [("labelsTs", case) for case in plan.test]
     for labels in {labels for labels, _ in work}:
         (folder / labels).mkdir()
-    for_each(write, work, n_processes, "labels")
+    for_each(write, work, n_workers, "labels")
 
 
 def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:
@@ -138,7 +138,9 @@ def _write_lesions_csv(path: Path, plan: CensoringPlan) -> None:
     measures = ["volume_mm3", "diameter_mm", *(["contrast"] if with_contrast else [])]
     rows = (
         [
-            *(row.case, row.id, *(f"{getattr(row, name):.9g}" for name in measures)),
+            row.case,
+            row.id,
+            *(f"{getattr(row, name):.9g}" for name in measures),
             "censored" if row.key in plan.censored else "kept",
         ]
         for row in plan.table

@@ -174,7 +174,9 @@ def test_two_models_are_averaged_and_their_agreement_counts(audited):
     assert set(agreement[30:]) == {0.5}
     assert "found by 1 of 2 predictions" in found.candidates[-1].reason
     assert [name for name, _ in found.likeness.coefficients[:3]] == [
-        *("mean probability", "highest probability", "agreement")
+        "mean probability",
+        "highest probability",
+        "agreement",
     ]
 
 

@@ -16,20 +16,20 @@ def test_by_hand():
     score = score_ranking("x", np.array([2, 0, 2, 1, 0]), np.array([5.0, 4, 3, 2, 1]), n_missed=3)
     assert score.n_hits == 3
     assert score.precision == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4, 3 / 5])
-    assert score.found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert score.share_found == pytest.approx([1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3])
     # The second hit on lesion 2 is left out: precisions 1 and 2/3 at the two rises.
     assert score.average_precision == pytest.approx((1 + 2 / 3) / 3)
-    assert vars(score.after(4)) == {"n": 4, "precision": 0.75, "found": pytest.approx(2 / 3)}
+    assert vars(score.after(4)) == {"n": 4, "precision": 0.75, "share_found": pytest.approx(2 / 3)}
     assert score.after(100).n == 5
 
 
 def test_without_candidates_or_lesions():
     nothing = score_ranking("x", np.zeros(0, int), np.zeros(0), n_missed=2)
-    assert vars(nothing.after(10)) == {"n": 0, "precision": None, "found": 0.0}
+    assert vars(nothing.after(10)) == {"n": 0, "precision": None, "share_found": 0.0}
     assert nothing.average_precision == 0
     no_lesions = score_ranking("x", np.zeros(3, int), np.array([3.0, 2, 1]), n_missed=0)
     assert no_lesions.average_precision is None
-    assert no_lesions.after(2).found is None
+    assert no_lesions.after(2).share_found is None
     assert random_order(np.zeros(0, int), 0).after(5).n == 0
 
 
@@ -50,7 +50,7 @@ def test_random_order_is_the_mean_over_all_orders(lesion):
         score_ranking("x", np.array(order), np.arange(len(lesion), 0, -1, dtype=np.float64), 4) for order in orders
     ]
     expected = random_order(np.array(lesion), 4)
-    assert expected.found == pytest.approx(np.mean([s.found for s in scores], axis=0))
+    assert expected.share_found == pytest.approx(np.mean([s.share_found for s in scores], axis=0))
     assert expected.precision == pytest.approx(np.mean([s.precision for s in scores], axis=0))
 
 

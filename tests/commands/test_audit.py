@@ -196,6 +196,7 @@ def test_score_files(written, tmp_path):
     ]
     assert [entry["asked"] for entry in content["rankings"][0]["reviewed"]] == [10, 30, 50, 60, 100]
     chance = content["rankings"][3]["reviewed"]
+    assert set(chance[0]) == {"n", "precision", "found", "asked"}
     assert chance[0]["precision"] == pytest.approx(30 / 50)
     assert chance[1]["found"] == pytest.approx(30 / 50)
     rows = list(csv.DictReader((tmp_path / "score" / "audit_score.csv").open()))

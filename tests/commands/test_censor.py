@@ -59,7 +59,7 @@ def test_name_seed_and_overwrite(raw: Path, capsys: pytest.CaptureFixture[str]) 
         ({"--rate": "1.01"}, "rate must be within [0, 1], got 1.01"),
         ({"--rate": "nan"}, "rate must be within [0, 1], got nan"),
         ({"--name": "no spaces"}, "dataset name must consist of"),
-        ({"-np": "0"}, "number of processes must be at least 1, got 0"),
+        ({"-np": "0"}, "number of workers (-np) must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

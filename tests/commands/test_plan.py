@@ -38,8 +38,18 @@ def test_it_says_what_it_wrote_and_why(folder: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == f"2.5d added to {folder / 'nnUNetPlans.json'}"
     assert lines[-1] == "Train with: nnUNetv2_train 505 2.5d FOLD -tr nnUNetTrainerLopsided"
     assert [line[2:22].strip() for line in lines[1:-1]] == [
-        *("slices", "patch", "window", "depth", "decoder", "output stride", "encoder", "encoder weights", "batch size"),
-        *("iterations per epoch", "epochs", "memory"),
+        "slices",
+        "patch",
+        "window",
+        "depth",
+        "decoder",
+        "output stride",
+        "encoder",
+        "encoder weights",
+        "batch size",
+        "iterations per epoch",
+        "epochs",
+        "memory",
     ]
     assert (
         "  slices               5                a median lesion of 14.9 mm spans 5.0 slices of 3 mm (3 to 7)" in lines
@@ -86,7 +96,7 @@ def test_again_and_otherwise(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (["-d", "505", "--batch-size", "0"], "batch size must be at least 1, got 0"),
         (["-d", "505", "--patch", "0", "32"], "patch must be two positive numbers, got (0, 32)"),
         (["-d", "505", "--gpu-memory", "0"], "GPU memory target must be above 0, got 0"),
-        (["-d", "505", "-np", "0"], "number of processes must be at least 1, got 0"),
+        (["-d", "505", "-np", "0"], "number of workers (-np) must be at least 1, got 0"),
         (["-d", "505", "--encoder", "nonsense"], "encoder must be one of segmentation_models_pytorch that can be "),
         (["-d", "505", "--encoder", "vgg11"], "encoder must be one of segmentation_models_pytorch that can be "),
         (

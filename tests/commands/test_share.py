@@ -60,7 +60,7 @@ def test_it_says_that_it_copied(
         (["-d", "700", "-o", "711"], "dataset 700: expected one folder below nnUNet_preprocessed="),
         (["-d", "701", "-o", "799"], "dataset 799 not found below nnUNet_raw="),
         (["-d", "701", "-o", "701"], "Dataset701_Phantom is source and variant"),
-        (["-d", "701", "-o", "711", "-np", "0"], "number of processes must be at least 1, got 0"),
+        (["-d", "701", "-o", "711", "-np", "0"], "number of workers (-np) must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -44,7 +44,7 @@ def test_it_says_what_it_did(source: Path, capsys: pytest.CaptureFixture[str]) -
     [
         (["-d", "700", "-c", "2d"], "dataset 700: expected one folder below nnUNet_preprocessed="),
         (["-d", "701", "-c", "4d"], "configuration must be one of 2d, "),
-        (["-d", "701", "-c", "2d", "-np", "0"], "number of processes must be at least 1, got 0"),
+        (["-d", "701", "-c", "2d", "-np", "0"], "number of workers (-np) must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -190,7 +190,7 @@ def test_dataset_on_disk(raw: Path) -> None:
 
 def test_a_case_does_not_depend_on_the_number_of_cases_or_processes(raw: Path) -> None:
     few = write_phantom_dataset(901, n_train=1, n_test=1, **SMALL)
-    more = write_phantom_dataset(902, n_train=3, n_test=2, n_processes=2, **SMALL)
+    more = write_phantom_dataset(902, n_train=3, n_test=2, n_workers=2, **SMALL)
     for path in few.rglob("*.nii.gz"):
         assert path.read_bytes() == (more / path.relative_to(few)).read_bytes(), path
 

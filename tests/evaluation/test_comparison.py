@@ -151,7 +151,7 @@ def test_lesion_by_lesion(two_models):
 
     assert pair.lesions == expected("all")
     assert pair.lesions.only_first > 0
-    assert [b.found for b in pair.by_diameter] == [expected(i) for i in range(5)]
+    assert [b.found_by for b in pair.by_diameter] == [expected(i) for i in range(5)]
     assert pair.by_diameter[-1].upper_mm is None
     assert comparison.detected.sum(axis=0).tolist() == [
         sum(r["detected"] == "1" for r in table.values()) for table in tables
@@ -292,7 +292,7 @@ def test_kept_and_censored_lesions_apart(two_models, tmp_path):
             hits["censored" if k % 2 else "kept"].append(hit)
     for group in (kept, censored):
         found = hits[group.name]
-        assert group.found == FoundBy(*(found.count(which) for which in ((1, 1), (1, 0), (0, 1), (0, 0))))
+        assert group.found_by == FoundBy(*(found.count(which) for which in ((1, 1), (1, 0), (0, 1), (0, 0))))
         shares = [sum(hit[i] for hit in found) / len(found) for i in range(2)]
         assert (group.sensitivity.first, group.sensitivity.second) == pytest.approx(shares)
         assert group.sensitivity.interval.low <= group.sensitivity.difference <= group.sensitivity.interval.high

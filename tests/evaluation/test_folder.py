@@ -12,7 +12,7 @@ from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
 from nnunet_lopsided.evaluation.folder import load_again
 from nnunet_lopsided.evaluation.loading import load_case
-from nnunet_lopsided.evaluation.ordered_threads import in_order
+from nnunet_lopsided.files.parallel import in_order
 
 
 def evaluate(folders, **options):

@@ -27,7 +27,8 @@ from nnunet_lopsided.nnunet.beliefs import (
     to_levels,
     write_belief,
 )
-from nnunet_lopsided.nnunet.label_preprocessing import CleanSegmentation, Configuration
+from nnunet_lopsided.nnunet.configurations import Configuration
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation
 
 SEGMENTATIONS = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}  # nnU-Net's default plans
 

@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.label_preprocessing import (
-    CleanSegmentation,
-    Configuration,
-    LabelPreprocessing,
-    data_configurations,
-)
+from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
+from nnunet_lopsided.nnunet.label_preprocessing import LabelPreprocessing
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation
 
 
 def configuration(axes: tuple[int, ...] = (0, 1, 2), spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Configuration:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.label_preprocessing import data_configurations
+from nnunet_lopsided.nnunet.configurations import data_configurations
 from nnunet_lopsided.nnunet.plans import (
     add_to_plans,
     architecture_of,

@@ -101,16 +101,16 @@ def test_the_table(name: str) -> None:
     shapes, spacing, found, expected = TABLE[name]
     c = choose(shapes, spacing, found)
     assert (
-        *(
-            c.slices.value,
-            c.patch.value,
-            c.window.value,
-            c.depth.value,
-            c.decoder.value,
-            c.output_stride.value,
-            c.encoder.value,
-        ),
-        *(c.batch_size.value, c.iterations_per_epoch.value, c.epochs.value),
+        c.slices.value,
+        c.patch.value,
+        c.window.value,
+        c.depth.value,
+        c.decoder.value,
+        c.output_stride.value,
+        c.encoder.value,
+        c.batch_size.value,
+        c.iterations_per_epoch.value,
+        c.epochs.value,
     ) == expected
 
 

@@ -48,8 +48,13 @@ for epoch in range(first, int(os.environ.get("EPOCHS", 2))):
     note(epoch=epoch)
 """
 COMMANDS = (
-    *("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict"),
-    *("lopsided-plan", "lopsided-censor", "lopsided-share", "lopsided-eval"),
+    "nnUNetv2_plan_and_preprocess",
+    "nnUNetv2_train",
+    "nnUNetv2_predict",
+    "lopsided-plan",
+    "lopsided-censor",
+    "lopsided-share",
+    "lopsided-eval",
 )
 
 

@@ -58,8 +58,13 @@ def test_it_runs_in_the_studys_folders(tmp_path: Path) -> None:
     )
     assert run_job(StudyFolder(tmp_path), job) == 0
     assert StudyFolder(tmp_path).log("train/one").read_text().split() == [
-        *(str(tmp_path), str(tmp_path / "nnUNet_raw"), str(tmp_path / "nnUNet_preprocessed")),
-        *(str(tmp_path / "nnUNet_results" / "repetition_2"), "2", "3", "3"),
+        str(tmp_path),
+        str(tmp_path / "nnUNet_raw"),
+        str(tmp_path / "nnUNet_preprocessed"),
+        str(tmp_path / "nnUNet_results" / "repetition_2"),
+        "2",
+        "3",
+        "3",
     ]
 
 

@@ -42,8 +42,10 @@ def test_the_jobs_of_a_study() -> None:
     assert list(jobs) == [
         "preprocess/mets",
         "plan/mets",
-        *("censor/mets-stochastic50-s0", "share/mets-stochastic50-s0"),
-        *("censor/mets-stochastic50-s1", "share/mets-stochastic50-s1"),
+        "censor/mets-stochastic50-s0",
+        "share/mets-stochastic50-s0",
+        "censor/mets-stochastic50-s1",
+        "share/mets-stochastic50-s1",
         *(
             f"{kind}/{run}{end}"
             for run in (
@@ -202,7 +204,10 @@ def test_patients() -> None:
     assert [v.name for v in variants_of(found)] == [
         "mets",
         "mets-full-n10",
-        *("mets-stochastic50-s0-n10", "mets-stochastic50-s1-n10", "mets-stochastic50-s0", "mets-stochastic50-s1"),
+        "mets-stochastic50-s0-n10",
+        "mets-stochastic50-s1-n10",
+        "mets-stochastic50-s0",
+        "mets-stochastic50-s1",
     ]
     assert [v.labels for v in variants_of(found)][:3] == ["full", "full-n10", "stochastic50-n10"]
     jobs = jobs_of(more="patients: [10, all]\n")
@@ -278,8 +283,11 @@ def test_arms_with_labels_of_their_own() -> None:
     command = {name: " ".join(job.command) for name, job in jobs.items()}
     # Whole labels lack nothing that could be ignored.
     assert [run.name for run in runs_of(found)] == [
-        *("mets-full-2d-plain-r1", "mets-full-2d-again-r1"),
-        *("mets-size50-s0-2d-plain-r1", "mets-size50-s0-2d-oracle-r1", "mets-size50-s0-2d-again-r1"),
+        "mets-full-2d-plain-r1",
+        "mets-full-2d-again-r1",
+        "mets-size50-s0-2d-plain-r1",
+        "mets-size50-s0-2d-oracle-r1",
+        "mets-size50-s0-2d-again-r1",
     ]
     name = "mets-size50-s0-ignored"
     assert command[f"censor/{name}"] == (
@@ -330,7 +338,8 @@ def test_every_repetition_has_its_own_teacher() -> None:
     assert jobs["audit/mets-size50-s0-by-2d-plain-r2"].results == "nnUNet_results/repetition_2"
     assert jobs["train/mets-size50-s0-2d-again-r2-f0"].needs == ("share/mets-size50-s0-by-2d-plain-r2",)
     assert [name for name in jobs if name.startswith("censor/")] == [
-        *("censor/mets-size50-s0", "censor/mets-size50-s0-ignored")
+        "censor/mets-size50-s0",
+        "censor/mets-size50-s0-ignored",
     ]
 
 
@@ -357,8 +366,11 @@ def test_arms_with_fewer_repetitions() -> None:
     """And an arm that shares a trainer and a teacher with another is no job twice."""
     found = study(CHANGED.replace("ignored: true", "ignored: true, repetitions: 1"), "repetitions: 2\n")
     assert [run.name for run in runs_of(found) if "full" not in run.name] == [
-        *("mets-size50-s0-2d-plain-r1", "mets-size50-s0-2d-plain-r2", "mets-size50-s0-2d-oracle-r1"),
-        *("mets-size50-s0-2d-again-r1", "mets-size50-s0-2d-again-r2"),
+        "mets-size50-s0-2d-plain-r1",
+        "mets-size50-s0-2d-plain-r2",
+        "mets-size50-s0-2d-oracle-r1",
+        "mets-size50-s0-2d-again-r1",
+        "mets-size50-s0-2d-again-r2",
     ]
     names = [job.name for job in expand(found, choose_ids(found, {}))]
     assert len(names) == len(set(names))

@@ -149,7 +149,9 @@ def test_the_table_of_runs(made: Made) -> None:
     assert [run[n] for n in ("trainer", "n_cases", "reference_lesions")] == ["nnUNetTrainer_5epochs", "4", "8"]
     assert [run[n] for n in ("training_hours", "training_attempts")] == ["0.0100", "2"]
     summary = json.loads((made.folder.path / "evaluations" / run["run"] / "test" / "summary.json").read_text())
-    assert [float(run["map_low"]), float(run["map_high"])] == pytest.approx(summary["metrics"]["map_ci95_bootstrap"])
+    # Four patients are too few for an interval.
+    assert summary["metrics"]["map_ci95_bootstrap"] is None
+    assert (run["map_low"], run["map_high"]) == ("", "")
     # Without a false positive there is no Hanley-McNeil interval.
     assert summary["metrics"]["map_ci95_hanley_mcneil"] is None
     assert (run["map_hanley_mcneil_low"], run["map_hanley_mcneil_high"]) == ("", "")
@@ -166,8 +168,8 @@ def test_differences_from_the_baseline(made: Made) -> None:
         ("size50-s0-2d-the_other-r1", "full labels"): ("full-2d-plain-r1", -0.375),
         ("size50-s0-2d-the_other-r1", "the same labels"): ("size50-s0-2d-plain-r1", 0.25),
     }
-    for row in table.values():
-        assert float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+    for row in table.values():  # four patients are too few for an interval
+        assert (row["low"], row["high"]) == ("", "")
 
 
 def test_the_table_in_the_papers_form(made: Made) -> None:
@@ -175,8 +177,8 @@ def test_the_table_in_the_papers_form(made: Made) -> None:
     text = (made.folder.path / "report" / "arms.tex").read_text()
     assert "full & plain & 2 & 93.8 (87.5--100.0) & 100 & 93.8 (87.5--100.0) & 100 & 100.0" in text
     assert "\nfull & the\\_other & 0 & -- & -- & -- & -- & -- & -- \\\\\n" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("size50 & plain & 1 & 37.5 ("))
-    assert " & 40 & 37.5 (" in line
+    # A single run of four patients: too few for an interval.
+    assert "\nsize50 & plain & 1 & 37.5 & 40 & 37.5 & 40 & 100.0 & 100 \\\\\n" in text
     assert text.count("\\begin{tabular}{llrrrrrrr}") == text.count("\\end{tabular}") == 1
 
 

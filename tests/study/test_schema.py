@@ -221,8 +221,12 @@ def test_repetitions_of_our_trainers_have_seeds() -> None:
     more += "\n  - {name: fixed, trainer: nnUNetTrainer25D_seed7_5epochs}"
     text = SMALLEST.replace(arms, arms + more) + "repetitions: 2\n"
     names = [
-        *(("nnUNetTrainer", "nnUNetTrainer25D_5epochs_seed1", "nnUNetTrainer25D_seed7_5epochs")),
-        *(("nnUNetTrainer", "nnUNetTrainer25D_5epochs_seed2", "nnUNetTrainer25D_seed7_5epochs")),
+        "nnUNetTrainer",
+        "nnUNetTrainer25D_5epochs_seed1",
+        "nnUNetTrainer25D_seed7_5epochs",
+        "nnUNetTrainer",
+        "nnUNetTrainer25D_5epochs_seed2",
+        "nnUNetTrainer25D_seed7_5epochs",
     ]
     for seeds in ("", "seeds: true\n"):
         found = study(text + seeds)

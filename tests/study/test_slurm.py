@@ -37,7 +37,16 @@ def test_a_study_on_slurm(stand_ins: StandIns, tmp_path: Path, raw_dataset_folde
     folder = tmp_path / "out"
     quick = ("--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "5")
     process = stand_ins.study(
-        *("run", "study.yaml", "-o", str(folder), "--profile", "slurm", "--", "--retries", "0", *quick),
+        "run",
+        "study.yaml",
+        "-o",
+        str(folder),
+        "--profile",
+        "slurm",
+        "--",
+        "--retries",
+        "0",
+        *quick,
         cwd=tmp_path,
         BREAK="nnUNetTrainer_5epochs",
     )

@@ -25,8 +25,8 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunet_lopsided import trainers
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER, write_belief
-from nnunet_lopsided.nnunet.label_preprocessing import write_chunked
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases
+from nnunet_lopsided.nnunet.preprocessed_case import write_chunked
 from nnunet_lopsided.trainers.deep_supervision import PerResolution
 from nnunet_lopsided.trainers.soft_targets import BeliefApart, BeliefInTarget, ImageWithBelief
 from tests.conftest import TinyDataset, set_paths

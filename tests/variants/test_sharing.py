@@ -307,7 +307,7 @@ def test_what_is_written(small: Path) -> None:
     assert record["source_dataset"] == "Dataset730_Small"
     assert (record["n_cases"], record["n_files_linked"], record["n_files_copied"]) == (5, 10, 0)
     again = bytes_of(shared.folder)
-    assert bytes_of(share_preprocessed(730, 731, overwrite=True, n_processes=1).folder) == again
+    assert bytes_of(share_preprocessed(730, 731, overwrite=True, n_workers=1).folder) == again
 
 
 def test_fewer_patients_and_their_splits(small: Path) -> None:

@@ -23,8 +23,9 @@ from nnunet_lopsided.files.folder_record import RECORD_FILE
 from nnunet_lopsided.files.json import file_digest
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER, BeliefFolder
+from nnunet_lopsided.nnunet.configurations import Configuration
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
-from nnunet_lopsided.nnunet.label_preprocessing import CleanSegmentation, Configuration
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation
 from nnunet_lopsided.variants.sharing import share_preprocessed
 from nnunet_lopsided.variants.softening import _Softening, belief_files, soften
 from nnunet_lopsided.variants.writing import write_censored_variant

@@ -231,7 +231,7 @@ def test_test_files_are_links_to_whole_labels(phantom: Path) -> None:
 
 def test_same_seed_same_bytes(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = write_censored_variant(501, 511, "stochastic", 0.5, seed=7)
-    two = write_censored_variant(501, 512, "stochastic", 0.5, seed=7, name="Other", n_processes=1)
+    two = write_censored_variant(501, 512, "stochastic", 0.5, seed=7, name="Other", n_workers=1)
     other = write_censored_variant(501, 513, "stochastic", 0.5, seed=8)
     with nnunet_paths(tmp_path / "elsewhere", monkeypatch) as root:
         shutil.copytree(phantom, root / phantom.name)
@@ -315,7 +315,7 @@ def test_nnunet_accepts_a_variant(phantom: Path, capfd: pytest.CaptureFixture[st
         ({"rate": float("nan")}, r"rate must be within \[0, 1\], got nan"),
         ({"mode": "all"}, "mode must be one of"),
         ({"name": "a/b"}, "dataset name must consist of"),
-        ({"n_processes": 0}, "number of processes"),
+        ({"n_workers": 0}, "number of workers"),
     ],
 )
 def test_bad_arguments_write_nothing(phantom: Path, raw: Path, arguments, message) -> None:

@@ -107,7 +107,7 @@ def convert(converter: str, source: str | Path, options: Options, **find_options
     info, source = CONVERTERS[converter], Path(source)
     module = importlib.import_module(f"{__name__}.{info.module}")
     # Not among the options that conversion.json holds: the result does not depend on it.
-    parallel = {"n_processes": options.n_processes} if converter == "luna16" else {}
+    parallel = {"n_workers": options.n_workers} if converter == "luna16" else {}
     release = module.find(source, **find_options, **parallel)
     if not release.cases:
         raise InputError(f"{source}: no case found, expected {info.expected}")

@@ -39,26 +39,26 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         InputError: the folder does not exist, or a channel is not known.
     """
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
-    found = Gatherer(source=source)
+    gathered = Gatherer(source=source)
     for path in files_below(source):
         role, case_folder = _role(path)
         if role is not None and _CASE.fullmatch(case_folder.name):
             target = path.parent if path.suffix.lower() == ".png" else path
-            if found.files.get(case_folder.name, {}).get(role) != target:
-                found.add(case_folder.name, role, target)
+            if gathered.files.get(case_folder.name, {}).get(role) != target:
+                gathered.add(case_folder.name, role, target)
     cases = []
-    for name, files in sorted(found.files.items()):
-        folder = found.shown(next(iter(files.values())).parent)
+    for name, files in sorted(gathered.files.items()):
+        folder = gathered.shown(next(iter(files.values())).parent)
         label = _volume(files["seg"]) if "seg" in files else None
         images = {channel: _volume(files[channel]) for channel in chosen if channel in files}
         split = split_by_folder(folder) or ("test" if label is None else "train")
-        found.problems += _misaligned(name, images, label)
+        gathered.problems += _misaligned(name, images, label)
         cases.append(
             SourceCase(
                 name=name, patient=name, source=folder, images=images, label=label, label_map=LABELS, split=split
             )
         )
-    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))
+    return Release(channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=tuple(gathered.notes))
 
 
 def _role(path: Path) -> tuple[str | None, Path]:

@@ -1,7 +1,7 @@
 """BraTS-METS 2023, 2024 and 2025, and Yale's Pretreat-MetsToBrain-Masks: ``BraTS-MET-NNNNN-NNN-{t1n,...,seg}.nii.gz``.
 
 The last field of a case's name is the time point, the one before it the patient. Folders do not matter: the training
-and additional data of 2023, the flat files of 2024 and the nested ``UCSD - Training`` of 2025 are all found. A file
+and additional data of 2023, the flat files of 2024 and the nested ``UCSD - Training`` of 2025 are all gathered. A file
 below a folder named after corrections (``fixed-cases``, ``corrected-labels``) replaces the one of the same name.
 """
 
@@ -38,18 +38,18 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen, label_map = selected_channels(channels, CHANNELS, CHANNELS), brats_labels(target)
-    found, names = Gatherer(source=source, is_override=_is_override), {}
+    gathered, names = Gatherer(source=source, is_override=_is_override), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
             names[match[1]] = (match[2], match[3])
-            found.add(match[1], match[4].lower(), path)
+            gathered.add(match[1], match[4].lower(), path)
     return Release(
         channels=chosen,
-        cases=visits(found, names, chosen, "seg", label_map),
+        cases=visits(gathered, names, chosen, "seg", label_map),
         label_fixes=LABEL_FIXES,
-        problems=tuple(found.problems),
-        notes=tuple(found.notes),
+        problems=tuple(gathered.problems),
+        notes=tuple(gathered.notes),
     )
 
 

@@ -54,30 +54,30 @@ def find(
     if not channels:
         raise InputError("channels must name at least one NAME=PATTERN")
     compiled = {role: _compiled(pattern) for role, pattern in patterns.items()}
-    found = Gatherer(source=source)
+    gathered = Gatherer(source=source)
     unmatched = []
     for path in files_below(source):
-        matches = [(role, pattern.fullmatch(f"/{found.shown(path)}")) for role, pattern in compiled.items()]
+        matches = [(role, pattern.fullmatch(f"/{gathered.shown(path)}")) for role, pattern in compiled.items()]
         for role, match in matches:
             if match:
-                found.add(plain_name(match["case"] if match["case"] else path.parent.name), role, path)
+                gathered.add(plain_name(match["case"] if match["case"] else path.parent.name), role, path)
         if not any(match for _, match in matches) and path.name.lower().endswith(IMAGE_ENDINGS):
-            unmatched.append(found.shown(path))
+            unmatched.append(gathered.shown(path))
     if unmatched:
-        found.notes.append(_left_out(unmatched))
+        gathered.notes.append(_left_out(unmatched))
     label_map = (
         POSITIVE
         if lesion_values is None
         else LabelMap({**dict.fromkeys(other_values, 0), **dict.fromkeys(lesion_values, 1)})
     )
     cases = []
-    for name, files in sorted(found.files.items()):
+    for name, files in sorted(gathered.files.items()):
         patient, time_point = _patient(name, patients_regex)
         cases.append(
             SourceCase(
                 name=name,
                 patient=patient,
-                source=found.folder_of(name, _LABEL),
+                source=gathered.folder_of(name, _LABEL),
                 images=volumes(files, channels),
                 label=VolumeFile(files[_LABEL]) if _LABEL in files else None,
                 label_map=label_map,
@@ -85,7 +85,7 @@ def find(
             )
         )
     return Release(
-        channels=tuple(channels), cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes)
+        channels=tuple(channels), cases=tuple(cases), problems=tuple(gathered.problems), notes=tuple(gathered.notes)
     )
 
 

@@ -103,10 +103,10 @@ def _nodule(node: ElementTree.Element, namespace: str) -> Nodule:
 
 
 def _text(node: ElementTree.Element, path: str) -> str:
-    found = node.find(path)
-    if found is None or not (found.text or "").strip():
+    element = node.find(path)
+    if element is None or not (element.text or "").strip():
         raise ValueError(f"no {path.replace(_NAMESPACE, '')} in {node.tag.rpartition('}')[2]}")
-    return (found.text or "").strip()
+    return (element.text or "").strip()
 
 
 def inside(points: Sequence[tuple[int, int]]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], tuple[int, int]]:

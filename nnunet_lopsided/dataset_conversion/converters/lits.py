@@ -48,21 +48,21 @@ def find(
         InputError: the folder does not exist, or an argument is not allowed.
     """
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
-    found, numbers = Gatherer(source=source), {}
+    gathered, numbers = Gatherer(source=source), {}
     for path in files_below(source):
         named = _named(path)
         if named is not None:
             name, role, number = named
             numbers[name] = number
-            found.add(name, role, path)
+            gathered.add(name, role, path)
     cases = []
-    for name, files in found.files.items():
+    for name, files in gathered.files.items():
         number = numbers[name]
         is_test = number is None or (split == "paper" and number in PAPER_TEST)
         label: Volume | None = VolumeFile(files["label"]) if "label" in files else None
         images = volumes(files, chosen)
         if paper_images and number is None:
-            found.notes.append(f"{name} is left out: without a label there is no liver to crop to")
+            gathered.notes.append(f"{name} is left out: without a label there is no liver to crop to")
             continue
         if paper_images and "label" in files and "CT" in files:
             liver = VolumeFile(files["label"])
@@ -73,7 +73,7 @@ def find(
             SourceCase(
                 name=name,
                 patient=name,
-                source=found.folder_of(name, "CT"),
+                source=gathered.folder_of(name, "CT"),
                 images=images,
                 label=label,
                 label_map=LABELS,
@@ -81,12 +81,12 @@ def find(
             )
         )
         if label is None and number is not None and is_test:
-            found.problems.append((name, f"no label found in {found.folder_of(name, 'CT')}"))
+            gathered.problems.append((name, f"no label found in {gathered.folder_of(name, 'CT')}"))
     training = [case.name for case in cases if case.split == "train"]
     validation = sorted(name for name in training if numbers[name] in PAPER_VALIDATION)
     folds = ({"train": sorted(set(training) - set(validation)), "val": validation},) if split == "paper" else None
     return Release(
-        channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes), folds=folds
+        channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=tuple(gathered.notes), folds=folds
     )
 
 

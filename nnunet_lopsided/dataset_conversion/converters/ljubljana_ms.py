@@ -33,20 +33,20 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         InputError: the folder does not exist, or a channel is not known.
     """
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
-    found = Gatherer(source=source)
+    gathered = Gatherer(source=source)
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match and re.fullmatch(r"patient\d+", path.parent.name, re.IGNORECASE):
-            found.add(path.parent.name, _ROLES[match[1].lower()], path)
+            gathered.add(path.parent.name, _ROLES[match[1].lower()], path)
     cases = [
         SourceCase(
             name=name,
             patient=name,
-            source=found.folder_of(name, "consensus_gt"),
+            source=gathered.folder_of(name, "consensus_gt"),
             images=volumes(files, chosen),
             label=VolumeFile(files["consensus_gt"]) if "consensus_gt" in files else None,
             label_map=BINARY,
         )
-        for name, files in sorted(found.files.items())
+        for name, files in sorted(gathered.files.items())
     ]
-    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=tuple(found.notes))
+    return Release(channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=tuple(gathered.notes))

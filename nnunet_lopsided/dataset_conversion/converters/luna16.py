@@ -103,7 +103,7 @@ def find(
     lidc_xml: Path | None = None,
     paper_images: bool = False,
     reader_variants: bool = False,
-    n_processes: int = 2,
+    n_workers: int = 2,
 ) -> Luna16Release:
     """The scans of ``subset0`` to ``subset9`` below ``source``; their names are the series.
 
@@ -116,7 +116,7 @@ def find(
         lidc_xml: any folder above the XML files.
         paper_images: clip to -1000 to 300 HU, and set what is outside the masks of seg-lungs-LUNA16 to -1000.
         reader_variants: write a variant per reader slot as well.
-        n_processes: XML files read at the same time.
+        n_workers: XML files read at the same time.
 
     Raises:
         InputError: a folder does not exist, or an argument is not allowed.
@@ -124,31 +124,31 @@ def find(
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
     if not 1 <= consensus <= N_READERS:
         raise InputError(f"consensus must be within 1 to {N_READERS}, got {consensus}")
-    found, subsets, lungs = Gatherer(source=source), {}, {}
+    gathered, subsets, lungs = Gatherer(source=source), {}, {}
     for path in files_below(source):
         match = re.fullmatch(r"subset(\d)", path.parent.name, re.IGNORECASE)
         if path.parent.name == "seg-lungs-LUNA16" and path.suffix.lower() == ".mhd":
             lungs[path.stem] = VolumeFile(path)
         if match and path.suffix.lower() == ".mhd":
             subsets[path.stem] = int(match[1])
-            found.add(path.stem, "CT", path)
-    readings = _readings(lidc_xml or source, set(subsets), found.problems, n_processes) if subsets else {}
+            gathered.add(path.stem, "CT", path)
+    readings = _readings(lidc_xml or source, set(subsets), gathered.problems, n_workers) if subsets else {}
     cases = []
-    for series, files in sorted(found.files.items()):
+    for series, files in sorted(gathered.files.items()):
         ct, reading = VolumeFile(files["CT"]), readings.get(series)
         label = None if reading is None else ConsensusMask(reading.path, ct, reading.slots, consensus)
         for slot, nodules in enumerate(reading.slots if reading is not None else (), 1):
             empty = [nodule.name for nodule in nodules if encloses_nothing(nodule)]
             if empty:
-                found.notes.append(f"{series}: nothing is enclosed by nodule {', '.join(empty)} of reader {slot}")
+                gathered.notes.append(f"{series}: nothing is enclosed by nodule {', '.join(empty)} of reader {slot}")
         is_test = split == "paper" and subsets[series] in PAPER_TEST
         if is_test and reading is None:
-            found.problems.append((series, f"no XML file of its series below {lidc_xml or source}"))
+            gathered.problems.append((series, f"no XML file of its series below {lidc_xml or source}"))
         if paper_images and series not in lungs:
-            found.problems.append((series, f"no lung mask in seg-lungs-LUNA16 below {source}"))
+            gathered.problems.append((series, f"no lung mask in seg-lungs-LUNA16 below {source}"))
         image: Volume = Clipped(ct, *PAPER_HU, lungs.get(series)) if paper_images else ct
         side: Split = "test" if is_test else "train"
-        folder = found.folder_of(series, "CT")
+        folder = gathered.folder_of(series, "CT")
         cases.append(
             SourceCase(
                 name=series,
@@ -168,15 +168,15 @@ def find(
     return Luna16Release(
         channels=chosen,
         cases=tuple(cases),
-        problems=tuple(found.problems),
-        notes=tuple(found.notes),
+        problems=tuple(gathered.problems),
+        notes=tuple(gathered.notes),
         folds=(fold,) if split == "paper" else None,
         readings=readings,
         reader_variants=reader_variants,
     )
 
 
-def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_processes: int) -> dict[str, Reading]:
+def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_workers: int) -> dict[str, Reading]:
     """The reading of every wanted series; files that differ on one series are a problem."""
     files = [path for path in files_below(folder) if path.suffix.lower() == ".xml"]
 
@@ -186,7 +186,7 @@ def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n
         except InputError as error:
             return error
 
-    results = for_each(read, files, n_processes, "XML files")
+    results = for_each(read, files, n_workers, "XML files")
     unreadable = [str(result) for result in results if isinstance(result, InputError)]
     if unreadable:
         raise InputError("; ".join(unreadable))
@@ -264,7 +264,7 @@ def _write_variants(
             for i in range(len(lesions))
         ]
 
-    rows = [row for found in for_each(work, training, options.n_processes, "readers") for row in found]
+    rows = [row for of_case in for_each(work, training, options.n_workers, "readers") for row in of_case]
     write_table(
         folder / READERS_FILE,
         ["case", "id", "volume_mm3", "diameter_mm", *(f"reader{slot}" for slot in range(1, N_READERS + 1))],
@@ -289,14 +289,14 @@ def _write_variants(
 def _pointed_at(nodules: Iterable[Nodule], lesions: Lesions, header: Header) -> set[int]:
     """The lesions in which a reader put a single point: seen, and judged to be below 3 mm."""
     ids = lesions.instances()
-    found = set()
+    ids_hit = set()
     for contour in (c for nodule in nodules if nodule.is_point for c in nodule.contours):
         try:
             z = slice_index(contour.z_mm, header)
         except InputError:
             continue  # a point between the slices is in no lesion
-        found |= {int(ids[z, y, x]) for x, y in contour.points if 0 <= y < ids.shape[1] and 0 <= x < ids.shape[2]}
-    return found - {0}
+        ids_hit |= {int(ids[z, y, x]) for x, y in contour.points if 0 <= y < ids.shape[1] and 0 <= x < ids.shape[2]}
+    return ids_hit - {0}
 
 
 def _mark(lesion: int, slot: int, outlined: list[set[int]], pointed: list[set[int]]) -> str:

@@ -42,7 +42,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         InputError: the folder does not exist, or a channel is not known.
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
-    found, names = Gatherer(source=source), {}
+    gathered, names = Gatherer(source=source), {}
     for path in files_below(source):
         match, study = _FILE.fullmatch(path.name), path.parent
         patient = study.parent.parent
@@ -50,20 +50,22 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         if match and is_study and patient.parent.name == "patientId":
             name = f"{patient.name}_{study.name}"
             names[name] = (patient.name, study.name)
-            found.add(name, _ROLES[match[1].lower()], path)
+            gathered.add(name, _ROLES[match[1].lower()], path)
     cases = [
         SourceCase(
             name=name,
             patient=patient,
-            source=found.folder_of(name, LABEL),
-            images=volumes(found.files[name], chosen),
-            label=VolumeFile(found.files[name][LABEL]),
+            source=gathered.folder_of(name, LABEL),
+            images=volumes(gathered.files[name], chosen),
+            label=VolumeFile(gathered.files[name][LABEL]),
             label_map=POSITIVE,
             time_point=study,
         )
         for name, (patient, study) in sorted(names.items())
-        if LABEL in found.files.get(name, {})
+        if LABEL in gathered.files.get(name, {})
     ]
     left_out = len(names) - len(cases)
     notes = [NOTE, f"{left_out} studies without {LABEL} are left out"] if left_out else [NOTE]
-    return Release(channels=chosen, cases=tuple(cases), problems=tuple(found.problems), notes=(*found.notes, *notes))
+    return Release(
+        channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=(*gathered.notes, *notes)
+    )

@@ -26,7 +26,7 @@ class Options:
         test_fraction: share of the patients to hold out.
         seed: for ``test_fraction`` and the folds.
         overwrite: replace an earlier conversion of the same id and name.
-        n_processes: cases worked on at the same time.
+        n_workers: cases worked on at the same time.
     """
 
     dataset_id: int
@@ -40,7 +40,7 @@ class Options:
     test_fraction: float | None = None
     seed: int = 0
     overwrite: bool = False
-    n_processes: int = 2
+    n_workers: int = 2
 
     def __post_init__(self) -> None:
         """Raise :class:`InputError` where the test fraction is out of range, before anything is read."""

@@ -160,7 +160,7 @@ def files_below(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         raise InputError(f"source folder not found: {source}")
-    found: list[Path] = []
+    paths: list[Path] = []
     seen = {os.path.realpath(source)}
     for folder, subfolders, files in os.walk(source, followlinks=True):
         subfolders[:] = sorted(
@@ -168,8 +168,8 @@ def files_below(source: Path) -> list[Path]:
             for name in subfolders
             if not name.startswith(".") and name != "__MACOSX" and _first_visit(os.path.join(folder, name), seen)
         )
-        found += [Path(folder) / name for name in files if not name.startswith(".")]
-    return sorted(found)
+        paths += [Path(folder) / name for name in files if not name.startswith(".")]
+    return sorted(paths)
 
 
 def _first_visit(folder: str, seen: set[str]) -> bool:

@@ -36,16 +36,16 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
     """
     chosen = selected_channels(channels, CHANNELS, ALL_CHANNELS)
     label_role, label_map = ("seg", POSITIVE) if target is None else ("BraTS-seg", brats_labels(target))
-    found, names = Gatherer(source=source), {}
+    gathered, names = Gatherer(source=source), {}
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
         if match:
             name = match[1] + match[2].upper()
             names[name] = (match[1], match[2].upper())
-            found.add(name, _ROLES[match[3].lower()], path)
+            gathered.add(name, _ROLES[match[3].lower()], path)
     return Release(
         channels=chosen,
-        cases=visits(found, names, chosen, label_role, label_map),
-        problems=tuple(found.problems),
-        notes=(*found.notes, NOTE),
+        cases=visits(gathered, names, chosen, label_role, label_map),
+        problems=tuple(gathered.problems),
+        notes=(*gathered.notes, NOTE),
     )

@@ -74,21 +74,21 @@ class PngStack:
         Raises:
             InputError: there are none, a name is no number, or a number is missing or there twice.
         """
-        found: dict[int, Path] = {}
+        files: dict[int, Path] = {}
         for file in sorted(self.path.iterdir()):
             if file.name.startswith(".") or file.suffix.lower() != ".png":
                 continue
             if not file.stem.isdecimal():
                 raise InputError(f"{file}: expected a slice named by its number, such as 12.png")
-            if int(file.stem) in found:
-                raise InputError(f"{file}: slice {int(file.stem)} is there twice, also as {found[int(file.stem)].name}")
-            found[int(file.stem)] = file
-        if not found:
+            if int(file.stem) in files:
+                raise InputError(f"{file}: slice {int(file.stem)} is there twice, also as {files[int(file.stem)].name}")
+            files[int(file.stem)] = file
+        if not files:
             raise InputError(f"{self.path}: no PNG slices")
-        missing = sorted(set(range(min(found), max(found) + 1)) - set(found))
+        missing = sorted(set(range(min(files), max(files) + 1)) - set(files))
         if missing:
-            raise InputError(f"{self.path}: slice {missing[0]}.png is missing between {min(found)} and {max(found)}")
-        return dict(sorted(found.items()))
+            raise InputError(f"{self.path}: slice {missing[0]}.png is missing between {min(files)} and {max(files)}")
+        return dict(sorted(files.items()))
 
     def header(self) -> Header:
         image = self.read()

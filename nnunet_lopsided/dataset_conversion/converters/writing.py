@@ -88,7 +88,7 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
             write_case(checked, folder, final, release, ending, options.copy)
         return _Done(case, checked.n_lesions, checked.geometry_fix)
 
-    done = [result for result in for_each(work, cases, options.n_processes, "cases") if result is not None]
+    done = [result for result in for_each(work, cases, options.n_workers, "cases") if result is not None]
     if problems:
         raise InputErrors(sorted(problems))
     if options.test_fraction is not None:

@@ -79,8 +79,8 @@ def _lesion_by_lesion(pair: Pair, first: str, second: str) -> Table:
     rows = [("all", *_counted(pair.lesions))]
     for b in pair.by_diameter:
         upper = " or more" if b.upper_mm is None else f" to {b.upper_mm:g}"
-        rows.append((f"{b.lower_mm:g}{upper} mm", *_counted(b.found)))
-    rows += [(f"{group.name} lesions", *_counted(group.found)) for group in pair.by_annotation]
+        rows.append((f"{b.lower_mm:g}{upper} mm", *_counted(b.found_by)))
+    rows += [(f"{group.name} lesions", *_counted(group.found_by)) for group in pair.by_annotation]
     header = ("diameter", "lesions", "found by both", f"only {first}", f"only {second}", "neither", "McNemar p")
     return Table(header, rows, right=range(1, 7))
 

@@ -167,7 +167,7 @@ def test_a_reader_without_the_scans_to_validate_on_gets_new_folds(run, scans, ra
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_as_many_processes_read_xml_as_asked(run, scans, monkeypatch, n) -> None:
+def test_as_many_xml_files_are_read_at_the_same_time_as_asked(run, scans, monkeypatch, n) -> None:
     asked = []
 
     def counted(*given):
@@ -175,9 +175,9 @@ def test_as_many_processes_read_xml_as_asked(run, scans, monkeypatch, n) -> None
         return for_each(*given)
 
     monkeypatch.setattr(luna16, "for_each", counted)
-    written = run("luna16", n_processes=n)
+    written = run("luna16", n_workers=n)
     assert asked == [(n, "XML files")]
-    assert "n_processes" not in written.conversion["options"]
+    assert "n_workers" not in written.conversion["options"]
 
 
 def test_nnunet_accepts_a_reader_variant(run, scans, raw, verify) -> None:

@@ -90,7 +90,7 @@ def test_the_same_command_gives_the_same_bytes(tree, run) -> None:
     first = run("folder", test_fraction=0.3, seed=5, **options)
     before = content_of(first.folder)
     assert not first.image_path("p1", "t1").is_symlink() or not first.image_path("p2", "t1").is_symlink()
-    second = run("folder", test_fraction=0.3, seed=5, overwrite=True, n_processes=1, **options)
+    second = run("folder", test_fraction=0.3, seed=5, overwrite=True, n_workers=1, **options)
     assert content_of(second.folder) == before
     third = run("folder", name="Elsewhere", dataset_id=502, test_fraction=0.3, seed=5, **options)
     assert content_of(third.folder) == before
@@ -288,7 +288,7 @@ def test_test_fraction_is_of_patients_and_stratified(tree, run) -> None:
         ({"exclude": frozenset({"p1"})}, "no case is left to convert"),
         ({"test_fraction": 0.5}, "at least 2 patients"),
         ({"dataset_id": 1000}, "dataset id must be within 1 to 999"),
-        ({"n_processes": 0}, "number of processes must be at least 1, got 0"),
+        ({"n_workers": 0}, "number of workers (-np) must be at least 1, got 0"),
     ],
 )
 def test_refused_options(tree, run, raw, options, message) -> None:

@@ -1,0 +1,1 @@
+"""Completing labels without a reader: what networks out of fold call becomes a soft target."""

@@ -1,0 +1,112 @@
+"""lopsided-complete through the console: trained where it is missing, resumed after an interrupt, refused in a line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
+from nnunet_lopsided.images import read_image
+from tests.console import call, run
+
+pytestmark = pytest.mark.slow
+
+TRAINER = "nnUNetTrainerLopsided_seed3_1epochs_2iters"
+COMPLETE = f"python -m nnunet_lopsided.commands.complete -d 701 -c 2d -tr {TRAINER} -o 721 -device cpu --threshold 0.02"
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root of a dataset of four cases and two folds, completed and trained on."""
+    root = tmp_path_factory.mktemp("complete")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            (root / variable).mkdir()
+            patch.setenv(variable, str(root / variable))
+        write_phantom_dataset(701, n_train=4, n_test=1, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3)
+        run("nnUNetv2_plan_and_preprocess -d 701 -npfp 1 -np 1 -c 2d", root, nnUNet_n_proc_DA="1")
+        names = [f"phantom_{i:03d}" for i in range(4)]
+        folds = [{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]
+        (root / "nnUNet_preprocessed" / "Dataset701_Phantom" / "splits_final.json").write_text(json.dumps(folds))
+        run(f"{COMPLETE} --train", root, nnUNet_n_proc_DA="0")
+        yield root
+
+
+def record(root: Path) -> dict[str, object]:
+    content = json.loads((root / "nnUNet_raw" / "Dataset721_PhantomCompleted" / "completion.json").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def test_every_fold_and_the_last_training_were_made(completed: Path) -> None:
+    results = completed / "nnUNet_results"
+    for fold in (0, 1):
+        assert (results / f"Dataset701_Phantom/{TRAINER}__nnUNetPlans__2d/fold_{fold}/checkpoint_final.pth").is_file()
+    last = results / f"Dataset721_PhantomCompleted/{TRAINER}_softtargets__nnUNetPlans__2d/fold_all"
+    assert (last / "checkpoint_final.pth").is_file()
+    log = "".join(path.read_text() for path in last.glob("training_log_*.txt"))
+    assert "4 of 4" in log or "belief" in log
+    assert not list(results.glob("lopsided-complete-*.log"))
+
+
+def test_beliefs_are_out_of_fold_probabilities_where_no_label_is(completed: Path) -> None:
+    variant = completed / "nnUNet_raw" / "Dataset721_PhantomCompleted"
+    believed = 0
+    for fold, case in ((1, "phantom_000"), (0, "phantom_002")):
+        folder = completed / f"nnUNet_results/Dataset701_Phantom/{TRAINER}__nnUNetPlans__2d/fold_{fold}/validation"
+        with np.load(folder / f"{case}.npz") as arrays:
+            p = arrays["probabilities"][1]
+        belief = read_image(variant / "beliefsTr" / f"{case}.nii.gz").array
+        label = read_image(variant / "labelsTr" / f"{case}.nii.gz").array
+        where = belief > 0
+        np.testing.assert_allclose(belief[where], p[where], rtol=1e-3)
+        assert not where[label > 0].any()
+        believed += int(where.sum())
+    rows = list(csv.DictReader((variant / "completed_lesions.csv").open()))
+    assert len(rows) == record(completed)["n_candidates"]
+    assert believed or not rows
+    whole = completed / "nnUNet_raw" / "Dataset701_Phantom" / "labelsTr"
+    for path in whole.iterdir():
+        assert (variant / "labelsTr" / path.name).read_bytes() == path.read_bytes()
+    assert "without a reader" in json.loads((variant / "dataset.json").read_text())["completed"]
+
+
+def test_again_is_nothing_to_do(completed: Path) -> None:
+    raw, beliefs = (
+        completed / "nnUNet_raw/Dataset721_PhantomCompleted/completion.json",
+        completed / "nnUNet_preprocessed/Dataset721_PhantomCompleted/nnUNetPlans_2d/lopsided_beliefs",
+    )
+    before = raw.stat().st_mtime_ns, (beliefs / "lopsided_beliefs.json").stat().st_mtime_ns
+    said = run(COMPLETE, completed)
+    assert (raw.stat().st_mtime_ns, (beliefs / "lopsided_beliefs.json").stat().st_mtime_ns) == before
+    assert f"nnUNetv2_train Dataset721_PhantomCompleted 2d all -tr {TRAINER}_softtargets" in str(said)
+
+
+def failing(root: Path, options: str) -> str:
+    """The one line that the command says, with exit code 2."""
+    done = call(f"{COMPLETE} {options}", root)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lopsided-complete: error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_refusals(completed: Path) -> None:
+    assert "--overwrite makes it anew" in failing(completed, "--threshold 0.5")
+    assert "must be within 0 and 1" in failing(completed, "--threshold 1.5")
+    assert "takes no soft targets" in failing(completed, "-tr nnUNetTrainerInverseWeighting")
+    assert "is the id of the source" in failing(completed, "-o 701")
+
+
+def test_an_interrupt_loses_nothing(completed: Path) -> None:
+    """Without the preprocessed folder it is made again from the variant that is there."""
+    shutil.rmtree(completed / "nnUNet_preprocessed/Dataset721_PhantomCompleted")
+    run(COMPLETE, completed)
+    beliefs = completed / "nnUNet_preprocessed/Dataset721_PhantomCompleted/nnUNetPlans_2d/lopsided_beliefs"
+    assert len(list(beliefs.glob("*.b2nd"))) == 4
