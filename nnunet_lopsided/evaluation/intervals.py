@@ -153,7 +153,7 @@ def expanded_percentiles(n_patients: int) -> tuple[float, float]:
 
     Example:
         >>> [round(p, 2) for p in (*expanded_percentiles(10), *expanded_percentiles(1000))]
-        [0.86, 99.14, 2.49, 97.51]
+        [0.86, 99.14, 2.48, 97.52]
     """
     from scipy.stats import norm, t
 

@@ -215,6 +215,6 @@ def test_a_failure_leaves_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError("disk full")
 
     monkeypatch.setattr("nnunet_lopsided.dataset_conversion.phantom.write_image", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         write_phantom_dataset(900, n_train=1, n_test=0, **SMALL)
     assert list(raw.iterdir()) == []

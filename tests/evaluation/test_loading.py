@@ -281,14 +281,16 @@ def test_references_without_real_numbers_or_sizes(folders, lesion):
     path = folders.references / "a.nii.gz"
     folders.write_npz("a", lesion)
     nibabel.Nifti1Image(np.zeros(SHAPE[::-1], np.complex64), np.eye(4)).to_filename(path)
-    with pytest.raises(InputError, match="case a: expected a label map as reference, found values of type complex"):
+    with pytest.raises(InputError, match=r"case a: .*expected real numbers, found complex ones"):
         load(folders)
     folders.write_reference("b.tif", np.zeros((4, 5, 6), np.uint8))
     (folders.references / "b.json").write_text('{"spacing": [1, -2, 1]}')
-    with pytest.raises(InputError, match=r"case b: expected a positive voxel size, found \(1.0, -2.0, 1.0\)"):
+    with pytest.raises(
+        InputError, match=r"case b: .*b\.json: spacing: expected 3 positive numbers, found \[1, -2, 1\]"
+    ):
         load_case("b", folders.references / "b.tif", None, LesionClass())
     (folders.references / "b.json").write_text('{"spacing": [1, 2]}')
-    with pytest.raises(InputError, match=r"case b: .*b\.json: spacing: expected 3 numbers, found 2"):
+    with pytest.raises(InputError, match=sizes + r"\[1, 2\]"):
         load_case("b", folders.references / "b.tif", None, LesionClass())
 
 

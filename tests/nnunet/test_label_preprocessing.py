@@ -102,7 +102,13 @@ def plans(name: str = "P", **changes: Any) -> dict[str, Any]:
     for kind in ("data", "seg"):
         content |= {f"resampling_fn_{kind}": "no_resampling_hack", f"resampling_fn_{kind}_kwargs": {}}
     configurations = {"2d": content | changes, "child": {"inherits_from": "2d", "batch_size": 3}}
-    return {"plans_name": name, "transpose_forward": [0, 1, 2], "configurations": configurations}
+    return {
+        "plans_name": name,
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": configurations,
+    }
 
 
 def test_configurations_of_one_folder_must_agree() -> None:

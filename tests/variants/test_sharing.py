@@ -531,7 +531,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_works(small: Path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(InputError, match=r"No space left on device: nnUNetPlans_2d/c3\.pkl"):
             share_preprocessed(730, 731)
     assert [path.name for path in (small / "nnUNet_preprocessed").iterdir()] == ["Dataset730_Small"]
     assert share_preprocessed(730, 731).n_linked == 10

@@ -236,7 +236,7 @@ def test_same_seed_same_bytes(phantom: Path, tmp_path: Path, monkeypatch: pytest
     with nnunet_paths(tmp_path / "elsewhere", monkeypatch) as root:
         shutil.copytree(phantom, root / phantom.name)
         far = write_censored_variant(501, 511, "stochastic", 0.5, seed=7)
-    assert len(content_of(one.folder)) == 3 + 3 + 8 + 2
+    assert len(content_of(one.folder)) == 4 + 3 + 8 + 2
     assert content_of(one.folder) == content_of(two.folder) == content_of(far.folder)
     assert content_of(one.folder) != content_of(other.folder)
 

@@ -44,7 +44,7 @@ def test_unknown_values(array, message) -> None:
 
 
 def test_nan_is_no_lesion() -> None:
-    with pytest.raises(InputError, match="the label holds NaN"):
+    with pytest.raises(InputError, match="unknown label value nan in 1 voxels"):
         POSITIVE.apply(np.array([0, np.nan]))
 
 
