@@ -89,7 +89,8 @@ def believe(dataset: int, labels: str, rule: str, configuration: str, out: Path)
     q = belief(known, unknown, rho)
     targets = {name: np.zeros_like(p) for name, p in probabilities.items()}
     for (name, voxels, _), t in zip(places, q, strict=True):
-        targets[name].ravel()[voxels] = t if rule == "q" else probabilities[name].ravel()[voxels]
+        values = probabilities[name].ravel()[voxels]
+        targets[name].ravel()[voxels] = {"p": values, "q": t, "qp": t * values / values.max()}[rule]
     for name, target in targets.items():
         image = references[name]
         write_image(source / f"{name}.nii.gz", Image(target.reshape(image.array.shape), image.geometry))
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--labels", nargs="+", required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
     parser.add_argument("--finder", default="nnUNetTrainerLopsided_10epochs_50iters")
-    parser.add_argument("--rule", choices=("p", "q"), default="p")
+    parser.add_argument("--rule", choices=("p", "q", "qp"), default="p")
     parser.add_argument("-c", default="2d_small")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
