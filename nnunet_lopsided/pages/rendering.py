@@ -183,10 +183,11 @@ def _rounded(text: str) -> str:
 
 
 def _render(draw: Callable[[], Figure], image_format: str, metadata: Mapping[str, str | None], dpi: int) -> bytes:
-    from matplotlib import rc_context
+    from matplotlib import style
 
     stream = io.BytesIO()
     # Matplotlib leaves points out of long lines; an SVG has all of them, so that it can be read back.
-    with rc_context({**STYLE, "path.simplify": image_format != "svg"}):
+    # From the defaults: nnU-Net, in whose process we may draw, changes the style of all figures.
+    with style.context(["default", STYLE, {"path.simplify": image_format != "svg"}]):
         draw().savefig(stream, format=image_format, dpi=dpi, metadata=metadata)
     return stream.getvalue()

@@ -218,3 +218,13 @@ def test_names_are_text_and_no_formulas():
     drawn = chart(lambda axes: draw_lines(axes, hostile, "$", {"a": [LinePoint(1, 0.5, None)]})).svg
     assert hostile in Drawn(drawn, (0, 1), (0, 1)).texts()
     assert "<b>" not in drawn
+
+
+def test_the_style_of_others_changes_nothing():
+    """nnU-Net calls seaborn.set, whose bars have white edges, in the process in which it trains."""
+    import matplotlib
+
+    plain = by_diameter(BINS)
+    with matplotlib.rc_context({"patch.edgecolor": "w", "patch.force_edgecolor": True, "font.size": 30}):
+        other = by_diameter(BINS)
+    assert other.colours("bar") == plain.colours("bar") == {"#2563a8"}

@@ -32,11 +32,11 @@ def curve_figure(summary: Summary) -> Figure:
     Returns:
         A figure that belongs to no window and no global state; render it by :func:`figure_png`.
     """
-    from matplotlib import rc_context
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     curves, undefined = [curve_of(summary.points)], summary.undefined.get("map")
-    with rc_context(STYLE):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(11.4, 3.7), layout="constrained")
         precision_recall, froc, diameter = figure.subplots(1, 3)
         draw_precision_recall(precision_recall, curves, summary.metrics.map, undefined)

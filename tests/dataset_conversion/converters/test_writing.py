@@ -288,7 +288,7 @@ def test_test_fraction_is_of_patients_and_stratified(tree, run) -> None:
         ({"exclude": frozenset({"p1"})}, "no case is left to convert"),
         ({"test_fraction": 0.5}, "at least 2 patients"),
         ({"dataset_id": 1000}, "dataset id must be within 1 to 999"),
-        ({"n_workers": 0}, "number of workers (-np) must be at least 1, got 0"),
+        ({"n_workers": 0}, r"number of workers \(-np\) must be at least 1, got 0"),
     ],
 )
 def test_refused_options(tree, run, raw, options, message) -> None:
