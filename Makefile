@@ -26,7 +26,7 @@ QUICK_TESTS := $(wildcard tests/test_*.py) tests/files tests/pages tests/losses 
 	$(call of,planning,rules_25d) $(call of,study,jobs schema) $(call of,trainers,curves names) $(call of,variants,choosing)
 
 quick-tests: venv
-	$(BIN)/python -m pytest -m "not slow" $(QUICK_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK_TESTS)
 
 # Two at a time, whole files: what a file has prepared once stays with its worker.
 test: static
