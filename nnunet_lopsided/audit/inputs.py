@@ -21,7 +21,7 @@ from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
-from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case
+from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
@@ -40,7 +40,8 @@ class Model:
 
     def folder(self, dataset: str) -> Path:
         """Where nnU-Net keeps its folds."""
-        return nnunet_path("nnUNet_results") / dataset / f"{self.trainer}__{self.plans}__{self.configuration}"
+        name = results_folder_name(dataset, self.trainer, self.plans, self.configuration)
+        return nnunet_path("nnUNet_results") / name
 
 
 @dataclass(frozen=True)

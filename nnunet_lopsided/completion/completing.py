@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from nnunet_lopsided.evaluation.loading import LesionClass, load_case
 from nnunet_lopsided.files.json import file_digest, read_json, write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER, lesion_classes
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
@@ -146,8 +147,6 @@ def _check_trainer(trainer: str) -> None:
 
 def _digest(inputs: AuditInputs) -> str:
     """Changes when any prediction does: a training that was repeated makes another completion."""
-    import hashlib
-
     digest = hashlib.sha256()
     for case in inputs.cases:
         array = case.predictions[0].array
@@ -224,18 +223,17 @@ class _Work:
 
     def complete(self, audited: AuditedCase) -> tuple[list[Sequence[object]], list[SoftTarget]]:
         """Write the beliefs of a case; rows of the table, and the targets of every class."""
-        geometry = read_image(audited.label).geometry
+        labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))  # of any class
+        known = labelled.reference if labelled.valid is None else labelled.reference | ~labelled.valid
         rows: list[Sequence[object]] = []
         targets = []
         names = lesion_classes(self._scheme)
         for name in names:
             loaded = load_case(audited.name, audited.label, audited.predictions[0], LesionClass(self._scheme, name))
-            any_class = load_case(audited.name, audited.label, None, LesionClass(self._scheme))
             assert loaded.prediction is not None, "every case has a prediction"
-            known = any_class.reference if loaded.valid is None else any_class.reference | ~loaded.valid
             target = soft_target(loaded.prediction, known, loaded.spacing_mm, self._threshold)
             file = audited.name if len(names) == 1 else f"{audited.name}__{name}"
-            write_image(self._folder / f"{file}.nii.gz", Image(target.belief, geometry))
+            write_image(self._folder / f"{file}.nii.gz", Image(target.belief, labelled.geometry))
             rows += _rows(audited.name, name, target)
             targets.append(target)
         return rows, targets

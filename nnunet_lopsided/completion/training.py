@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nnunet_lopsided.audit.inputs import CHECKPOINT
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.results import results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged
 
-FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
+LATEST = "checkpoint_latest.pth"
 SOFT = "_softtargets"
 
 
@@ -78,7 +79,7 @@ def _train(
     folder = nnunet_path("nnUNet_results") / results_folder_name(dataset, trainer, plans, configuration)
     own = folder / f"fold_{fold}"
     command = command_of(dataset, configuration, fold, trainer, plans, options)
-    if (own / FINAL).is_file():
+    if (own / CHECKPOINT).is_file():
         return command
     if with_probabilities:
         command = (*command, "--npz")
