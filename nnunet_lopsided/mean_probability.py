@@ -35,5 +35,6 @@ def mean_of(predictions: Iterable[NDArray[np.floating]]) -> NDArray[np.float32]:
             raise ValueError(f"predictions must have the same shape, got {total.shape} and {prediction.shape}")
         total += prediction
         n += 1
+        del prediction  # while the next one is made
     total /= np.float32(n)
     return total
