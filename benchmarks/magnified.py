@@ -1,9 +1,10 @@
 """What magnified prediction does to the detection of small and large lesions, by networks that are trained already.
 
-    python benchmarks/magnified.py nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION --fold all --data nnUNet_raw/DATASET
+    python benchmarks/magnified.py RESULTS/TRAINER__PLANS__CONFIGURATION --fold all --data nnUNet_raw/DATASET
 
 Predicts the test cases (imagesTs, labelsTs) as they are and by the mean of the image as it is and magnified, as
-``lopsided-predict`` does, both without mirroring, and appends a line of JSON for each. Models that are there are left out.
+``lopsided-predict`` does, both without mirroring, and appends a line of JSON for each. What is there
+is left out.
 """
 
 from __future__ import annotations

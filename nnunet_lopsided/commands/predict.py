@@ -95,6 +95,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
     wrong = [fold for fold in map(str, arguments.f) if not fold.isdecimal() and fold != "all"]
     if wrong:
         raise InputError(f"-f must be numbers of folds, or all, got {' '.join(wrong)}")
+    factors = checked_factors(arguments.magnify)
     n_cases = predict(
         Request(
             images=arguments.i,
@@ -116,17 +117,14 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
             device=arguments.device,
             on_device=not arguments.not_on_device,
             progress=not arguments.disable_progress_bar,
-            magnify=checked_factors(arguments.magnify),
+            magnify=factors,
         ),
         argv,
     )
-    if arguments.magnify:
-        print(f"{arguments.o}: {n_cases} cases predicted as they are and magnified {_words(arguments.magnify)} times")
+    if factors:
+        times = " and ".join(f"{factor:g}" for factor in factors)
+        print(f"{arguments.o}: {n_cases} cases predicted as they are and magnified {times} times")
     return 0
-
-
-def _words(factors: list[float]) -> str:
-    return " and ".join(f"{factor:g}" for factor in factors)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,8 @@ class Network:
     def _logits(self, data: torch.Tensor, mirrored: bool) -> torch.Tensor:
         with self._one_at_a_time:
             self._predictor.use_mirroring = mirrored
-            return self._predictor.predict_logits_from_preprocessed_data(data).cpu()
+            logits: torch.Tensor = self._predictor.predict_logits_from_preprocessed_data(data).cpu()
+        return logits
 
     def label_map(self, probabilities: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
         """The labels that nnU-Net would store for such probabilities: of classes, regions, or with an ignore label."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import Strict, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import ArgsKwargs, PydanticCustomError, core_schema
 
 from nnunet_lopsided.errors import InputError
 
@@ -283,3 +284,19 @@ def _check_each_once(given: Sequence[object], elements: Sequence[object]) -> Non
     for i, element in enumerate(elements):
         if element in elements[:i]:
             raise problem("every element once", f"{shown(given[i])} twice", f"[{i}]")
+
+
+@pydantic_dataclass(frozen=True)
+class StrictMapping:
+    """A mapping in a study.yaml: it has these keys and no others; a key without a value counts as not given."""
+
+    # Pydantic makes the docstring below a field the description of its key.
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: object) -> object:
+        if isinstance(value, (ArgsKwargs, cls)):  # made in Python
+            return value
+        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        return check_keys(value, [f.name for f in fields(cls)], needed)

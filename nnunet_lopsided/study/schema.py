@@ -6,7 +6,6 @@ schema`` prints the same for editors.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, field_validator, model_serializer, model_validator
@@ -17,6 +16,7 @@ from pydantic_core import ArgsKwargs
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.confidence import Confidence
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
+from nnunet_lopsided.nnunet.magnified import checked_factors
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.fields import (
@@ -25,6 +25,7 @@ from nnunet_lopsided.study.fields import (
     Number,
     OneOf,
     OrWord,
+    StrictMapping,
     Text,
     Truth,
     Whole,
@@ -60,24 +61,8 @@ _CONFIGURATIONS = OneOf(
 )
 
 
-@dataclass(frozen=True)
-class _Mapping:
-    """A mapping in a study.yaml: it has these keys and no others; a key without a value counts as not given."""
-
-    # Pydantic makes the docstring below a field the description of its key.
-    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: object) -> object:
-        if isinstance(value, (ArgsKwargs, cls)):  # made in Python
-            return value
-        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-        return check_keys(value, [f.name for f in fields(cls)], needed)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Phantom(_Mapping):
+class Phantom(StrictMapping):
     """Procedural brains: the options of ``python -m nnunet_lopsided.commands.phantom``."""
 
     train: Annotated[int, Whole(2)] = 24
@@ -105,11 +90,11 @@ class Phantom(_Mapping):
 
 
 @dataclass(frozen=True)
-class Dataset(_Mapping):
+class Dataset(StrictMapping):
     """One dataset under the study's own name for it: exactly one of ``folder``, ``id`` and ``phantom``."""
 
     __pydantic_config__ = ConfigDict(
-        **_Mapping.__pydantic_config__,
+        **StrictMapping.__pydantic_config__,
         json_schema_extra={"oneOf": [{"required": [source]} for source in ("folder", "id", "phantom")]},
     )
     name: Annotated[str, _NAME]
@@ -143,10 +128,10 @@ def _none_or_mapping(schema: JsonDict) -> None:
 
 
 @dataclass(frozen=True)
-class Censoring(_Mapping):
+class Censoring(StrictMapping):
     """Which lesions the training labels lack; ``mode`` None: none. A file then has the word ``none``, no mapping."""
 
-    __pydantic_config__ = ConfigDict(**_Mapping.__pydantic_config__, json_schema_extra=_none_or_mapping)
+    __pydantic_config__ = ConfigDict(**StrictMapping.__pydantic_config__, json_schema_extra=_none_or_mapping)
     mode: Mode | None = None
     """Which lesions are missed."""
     rate: Annotated[float, Number(0, 1)] | None = None
@@ -197,7 +182,7 @@ class Censoring(_Mapping):
 
 
 @dataclass(frozen=True)
-class Relabelled(_Mapping):
+class Relabelled(StrictMapping):
     """Labels to which candidates of an audit of another arm's cross-validation are added."""
 
     by: Text
@@ -216,7 +201,7 @@ class Relabelled(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm(_Mapping):
+class Arm(StrictMapping):
     """One way to train."""
 
     name: Annotated[str, _NAME]
@@ -268,7 +253,7 @@ class Arm(_Mapping):
 
 
 @dataclass(frozen=True)
-class Budget(_Mapping):
+class Budget(StrictMapping):
     """What the names of our trainers get that do not set it themselves; nnU-Net's own keep theirs."""
 
     epochs: Annotated[int, Whole(1)] | None = None
@@ -278,7 +263,7 @@ class Budget(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan25d(_Mapping):
+class Plan25d(StrictMapping):
     """Options of ``lopsided-plan``; it chooses what is not given."""
 
     slices: Annotated[int, Whole(1)] | None = None
@@ -305,7 +290,7 @@ class Plan25d(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(_Mapping):
+class Evaluation(StrictMapping):
     """What is evaluated and how: options of ``lopsided-eval``."""
 
     cases: Annotated[tuple[Literal["test", "validation"], ...], Listed()] = ("test",)
@@ -318,6 +303,13 @@ class Evaluation(_Mapping):
     """Its first group is the patient in a case's name."""
     confidence: Confidence | None = None
     """What ranks candidates; nothing: as the profile does."""
+    magnify: Annotated[tuple[Annotated[float, Number(1)], ...], Listed()] | None = None
+    """How many times test images are magnified for further predictions; nothing: they are predicted as they are."""
+
+    @field_validator("magnify")
+    @classmethod
+    def _can_be_magnified(cls, factors: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if factors is None else checked_factors(factors, "the factors")
 
     @field_validator("profile", mode="before")
     @classmethod
@@ -329,7 +321,7 @@ class Evaluation(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources(_Mapping):
+class Resources(StrictMapping):
     """What one training may take."""
 
     cpus: Annotated[int, Whole(1)] = 2
@@ -345,7 +337,7 @@ class Resources(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(_Mapping):
+class Study(StrictMapping):
     """A whole study; docs/reference/study.md says more of every key."""
 
     name: Annotated[str, _STUDY_NAME]
