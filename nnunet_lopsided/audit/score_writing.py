@@ -258,7 +258,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
             for n, (precision, share) in enumerate(zip(ranking.precision, ranking.share_found, strict=True), 1)
         )
         write_table(unfinished / SCORE_TABLE, ["ranking", "reviewed", "precision", "found"], rows)
-        (unfinished / SCORE_PICTURE).write_bytes(png(lambda: _figure(rankings)))
+        (unfinished / SCORE_PICTURE).write_bytes(png(lambda: score_figure(rankings)))
 
 
 def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
@@ -322,7 +322,11 @@ def write_decisions(decisions: Decisions, path: Path) -> None:
         write_table(unfinished, COLUMNS, rows)
 
 
-def _figure(rankings: Sequence[RankingScore]) -> Figure:
+def score_figure(rankings: Sequence[RankingScore]) -> Figure:
+    """Precision over the missed lesions found, and these over the candidates reviewed.
+
+    The random order, which has no average precision, is dashed; the vertical line is at the number of missed lesions.
+    """
     from matplotlib.figure import Figure
 
     from nnunet_lopsided.pages.charts import draw_pr_steps
