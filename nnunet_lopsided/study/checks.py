@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.arms import Arm
 from nnunet_lopsided.study.fields import did_you_mean
-from nnunet_lopsided.study.schema import Arm, Plan25d, Study
+from nnunet_lopsided.study.schema import Plan25d, Study
 
 
 class _Place:

@@ -10,10 +10,11 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.saved import SavedEvaluation, read_evaluation
+from nnunet_lopsided.study.arms import FULL
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, trainer_of_command
 from nnunet_lopsided.study.runs import Run, runs_of
-from nnunet_lopsided.study.schema import FULL, Study
+from nnunet_lopsided.study.schema import Study
 
 # In the paper's order, and what else a reader asks for.
 PAPER_METRICS = ("map", "max_sensitivity", "tp_dice")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.schema import FULL, Arm, Censoring, Study
+from nnunet_lopsided.study.arms import FULL, Arm, Censoring
+from nnunet_lopsided.study.schema import Study
 
 
 @dataclass(frozen=True)

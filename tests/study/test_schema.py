@@ -10,8 +10,9 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.arms import Arm, Censoring, Relabelled
 from nnunet_lopsided.study.presets import preset_names, preset_text
-from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled
+from nnunet_lopsided.study.schema import Dataset, Phantom, Plan25d
 from nnunet_lopsided.study.study_file import json_schema, study_of_text
 
 SMALLEST = """

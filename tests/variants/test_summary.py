@@ -42,7 +42,7 @@ def test_those_that_go_stand_on_those_that_stay() -> None:
     last = axes.containers[0][-1]
     assert last.get_x() + last.get_width() == pytest.approx(4)
     handles, names = axes.get_legend_handles_labels()
-    colours = {name: to_hex(bars[0].get_facecolor()) for name, bars in zip(names, handles, strict=True)}
+    colours = {name: to_hex(first.get_facecolor()) for name, first in zip(names, handles, strict=True)}
     assert colours == {"stay: 3": "#4c72b0", "go: 2": "#dd8452"}
     assert axes.get_xscale() == "log"
     assert axes.get_title(loc="left") == "Dataset501_X, mode stochastic, rate 0.25, seed 3"
