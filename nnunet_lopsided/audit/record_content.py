@@ -35,7 +35,7 @@ class ReliabilityContent(TypedDict):
 
 
 class LikenessContent(TypedDict):
-    """``likeness``: see :class:`~nnunet_lopsided.audit.ranking.LikenessModel`."""
+    """``likeness``: see :class:`~nnunet_lopsided.audit.ranking.Likeness`."""
 
     separation_auc: float
     coefficients: dict[str, float]

@@ -12,7 +12,7 @@ from typing import Any
 
 from nnunet_lopsided.demo.slices import slice_figure
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
-from nnunet_lopsided.evaluation.summary_json import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.pages.html import Table, code, number, page
@@ -88,10 +88,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(arm: Arm, summary: SummaryContent, seconds: Mapping[str, float]) -> tuple[str, ...]:
-    metrics, ends = summary["metrics"], summary["intervals"]
+    metrics, ends = flat_metrics(summary["metrics"]), metric_intervals(summary["metrics"]) | summary["intervals"]
     return (
         arm.title,
-        _with_interval(metrics["map"], metrics["map_ci95_bootstrap"]),
+        _with_interval(metrics["map"], ends["map_ci95_bootstrap"]),
         _with_interval(metrics["max_sensitivity"], ends.get("max_sensitivity_bootstrap_ci95")),
         number(metrics["precision_at_max_sensitivity"]),
         number(metrics["false_positives_per_case"]),

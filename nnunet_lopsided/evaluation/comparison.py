@@ -23,6 +23,7 @@ from nnunet_lopsided.evaluation.metrics import n_contributing, resampled_map_by,
 from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.saved import SavedEvaluation
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
+from nnunet_lopsided.evaluation.summary_json import map_by_confidence
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     for of_model in replicates:
         of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
     for of_model, model, of_cases in zip(replicates, models, pooled, strict=True):
-        for name, value in model.summary["metrics"].get("map_by_confidence", {}).items():
+        for name, value in map_by_confidence(model.summary["metrics"]).items():
             if value is not None:
                 of_model[f"map_by_{name}"] = resampled_map_by(model.cases, of_cases, rules, name, weights)
     names = {name for of_model in replicates for name in of_model}

@@ -45,7 +45,7 @@ def test_those_that_go_stand_on_those_that_stay() -> None:
     colours = {name: to_hex(first.get_facecolor()) for name, first in zip(names, handles, strict=True)}
     assert colours == {"stay: 3": "#4c72b0", "go: 2": "#dd8452"}
     assert axes.get_xscale() == "log"
-    assert axes.get_title(loc="left") == "Dataset501_X, mode stochastic, rate 0.25, seed 3"
+    assert axes.get_title() == "Dataset501_X, mode stochastic, rate 0.25, seed 3"
     assert (axes.get_ylabel(), axes.get_xlabel().split(" ")[0]) == ("lesions", "diameter")
     ticks = zip(axes.get_xticks(), (label.get_text() for label in axes.get_xticklabels()), strict=True)
     assert list(ticks) == [(2, "2"), (3, "3"), (4, "4")]
