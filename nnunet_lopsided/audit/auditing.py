@@ -73,7 +73,7 @@ class Audit:
 
     @property
     def channel_names(self) -> list[str]:
-        """In the order of the images."""
+        """Names of the image channels, in the order of the images."""
         return self.inputs.dataset.channel_names
 
 

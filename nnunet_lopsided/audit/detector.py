@@ -46,7 +46,7 @@ class Detector:
 
     @property
     def false_positives_per_case(self) -> float:
-        """At most: every candidate counts as one, and some are missed lesions."""
+        """An upper bound: every candidate counts as a false positive, though some are missed lesions."""
         return self.n_candidates / self.n_cases
 
 

@@ -12,16 +12,19 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, complete, and say what was believed and how to train on it."""
     parser = Parser(
         prog="lopsided-complete",
-        description="Complete labels in which whole lesions may lack, without a reader: a cross-validation (trained by "
-        "nnUNetv2_train where it is missing) calls lesions in cases that its networks did not train on; what no label "
-        "explains becomes a soft target, as probable as the network says; labels stay as they are. The last training "
-        "learns from them. The same command goes on after an interrupt.",
+        description="Complete labels from which whole lesions may be missing, without a reader. A cross-validation "
+        "(trained by nnUNetv2_train where there is none) calls lesions in cases that its networks did not train on. "
+        "What no label explains becomes a soft target, as probable as the network says; labels stay as they are. The "
+        "last training learns from them. The same command goes on after an interrupt.",
     )
     parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name, planned and preprocessed")
     parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="such as 2d or 3d_fullres")
     parser.add_argument("-o", metavar="ID", required=True, type=int, help="id of the completed variant")
     parser.add_argument(
-        "-tr", metavar="TRAINER", default="nnUNetTrainerLopsided", help="finds and learns (default: %(default)s)"
+        "-tr",
+        metavar="TRAINER",
+        default="nnUNetTrainerLopsided",
+        help="trainer that finds candidates and then learns from them (default: %(default)s)",
     )
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument("--name", help="name of the variant (default: the source's followed by Completed)")

@@ -33,7 +33,7 @@ RULES = (
 
 
 def evaluate_parser() -> Parser:
-    """All of them."""
+    """The parser with all options."""
     parser = Parser(
         prog="lopsided-eval",
         description="Evaluate predictions lesion by lesion: average precision, sensitivity, false positives, FROC, "

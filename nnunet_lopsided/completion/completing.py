@@ -1,4 +1,4 @@
-"""A dataset completed without a reader: a variant with the same labels, and soft targets where lesions may lack."""
+"""A dataset completed without a reader: the same labels, and soft targets where lesions may be missing from them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _check_trainer(trainer: str) -> None:
 
 
 def _digest(inputs: AuditInputs) -> str:
-    """Changes when any prediction does: a training that was repeated makes another completion."""
+    """A digest of all predictions and labels, by which a repeated training is noticed: it makes another completion."""
     digest = hashlib.sha256()
     for case in inputs.cases:
         array = case.predictions[0].array
@@ -223,7 +223,8 @@ class _Work:
 
     def complete(self, audited: AuditedCase) -> tuple[list[Sequence[object]], list[SoftTarget]]:
         """Write the beliefs of a case; rows of the table, and the targets of every class."""
-        labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))  # of any class
+        # Lesions of all classes together: what is annotated as one class is no candidate of another.
+        labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))
         known = labelled.reference if labelled.valid is None else labelled.reference | ~labelled.valid
         rows: list[Sequence[object]] = []
         targets = []

@@ -22,7 +22,7 @@ _TOOL = "nnunet-lopsided"
 _SHAPE = {"schema_version": int, "tool": str, "files": {str: (int, type(None))}}
 # What file browsers, open tables (LibreOffice) and file systems leave in folders that somebody has looked at.
 _TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock.*#", ".nfs*", ".fuse_hidden*")
-# Nobody's work: these, and what this package itself leaves when it is killed.
+# Files that nobody would miss: these, and what this package itself leaves when it is killed.
 _NO_WORK = (*_TRACES, RECORD_FILE, LOCK_FILE, "*.lopsided-lock", f"{UNFINISHED}*")
 
 

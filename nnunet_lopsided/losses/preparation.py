@@ -125,7 +125,7 @@ def check_belief(logits: Tensor, belief: Tensor, sigmoid: bool) -> Tensor:
     if belief.shape != shape:
         raise ValueError(f"belief must be (B, lesion classes or regions, ...), {shape}, got {tuple(belief.shape)}")
     belief = belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    rounding = 1e-4  # of interpolation
+    rounding = 1e-4  # interpolation of a belief leaves [0, 1] by less
     within = "belief must be within [0, 1]"
     _check_values(belief, -rounding, 1 + rounding, None, within)
     if not sigmoid and n_problems > 1:

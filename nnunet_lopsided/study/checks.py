@@ -71,7 +71,7 @@ def _check_known(place: _Place, name: str, names: Sequence[str]) -> None:
 
 
 def _check_trainers(study: Study, source: str) -> None:
-    """NnU-Net keeps results by labels and trainer, so two arms with the same would write over each other."""
+    """Refuse two arms with the same labels and trainer: nnU-Net would write the results of both into one folder."""
     for repetition in range(1, study.repetitions + 1):
         trained = [arm for arm in study.arms if repetition <= study.repetitions_of(arm)]
         names = [f"{study.trainer_of(arm, repetition)} {arm.own_labels}".rstrip() for arm in trained]
@@ -79,7 +79,7 @@ def _check_trainers(study: Study, source: str) -> None:
 
 
 def _check_folds(study: Study, source: str) -> None:
-    """Fold ``all`` has trained on every case, so it can tell nothing of cases held out."""
+    """Refuse fold ``all`` where held-out cases are needed: it trains on every case."""
     if "all" not in study.folds:
         return
     place = _Place(source, "folds")
@@ -103,7 +103,7 @@ def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> 
 
 
 def _check_same_rule(place: _Place, arm: Arm, before: Sequence[Arm]) -> None:
-    """Arms that are relabelled by the same arm share one set of labels."""
+    """Refuse another rule than that of an earlier arm relabelled by the same arm: both share one set of labels."""
     own = arm.relabelled
     for rule in (other.relabelled for other in before if other.own_labels == arm.own_labels):
         if own is not None and rule is not None and rule != own:

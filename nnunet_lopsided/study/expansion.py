@@ -122,7 +122,7 @@ class _Expansion:
             needs=trained,
             results=results,
             cpus=resources.cpus,
-            gpus=self._gpus,  # it predicts magnified images
+            gpus=self._gpus,  # an audit predicts magnified images
             memory_gb=resources.memory_gb,
             hours=resources.hours,
         )
@@ -144,7 +144,7 @@ class _Expansion:
 
     @property
     def _gpus(self) -> int:
-        """Of a job that predicts."""
+        """How many GPUs a job needs that predicts."""
         return 1 if self.study.device == "cuda" else 0
 
     @property
@@ -284,7 +284,7 @@ class _Expansion:
 
 
 def _results(run: Run) -> str:
-    """nnU-Net has no name for a repetition, and its own trainers no seed: each has a results folder of its own."""
+    """The results folder of a run's repetition: nnU-Net itself would write all repetitions to the same place."""
     return f"nnUNet_results/repetition_{run.repetition}"
 
 

@@ -246,7 +246,7 @@ def _source(dataset: Dataset) -> RawDataset | None:
 
 
 def _case_names(dataset: Dataset, raw: RawDataset | None) -> tuple[list[str], list[str]]:
-    """Of training and of test."""
+    """Names of the training cases and of the test cases."""
     from nnunet_lopsided.dataset_conversion.phantom import case_names
 
     if raw is not None:
@@ -280,7 +280,7 @@ def _check_label(label: str | None, dataset: Dataset, raw: RawDataset | None) ->
 
 
 def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None) -> dict[str, str]:
-    """The patient of every case, who in a phantom without pattern is the case."""
+    """The patient of every case; in a phantom without a pattern each case is a patient."""
     from nnunet_lopsided.nnunet.patients import patients_of
 
     if raw is None and pattern is None:

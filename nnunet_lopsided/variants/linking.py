@@ -66,7 +66,7 @@ def link_cases(dataset: RawDataset, output_id: int, name: str, training: Sequenc
                 assert case.label is not None, "both sides have labels"
                 _link(folder / f"labels{split}" / (case.name + dataset.file_ending), case.label)
                 for kind, file in (("images", case.images[0]), ("labels", case.label)):
-                    spacing = file.with_name(f"{case.name}.json")  # what TIFF lacks
+                    spacing = file.with_name(f"{case.name}.json")  # beside a TIFF: its voxel size
                     if spacing.is_file():
                         _link(folder / f"{kind}{split}" / spacing.name, spacing)
                 for channel, image in enumerate(case.images):
