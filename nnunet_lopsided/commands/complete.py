@@ -58,6 +58,7 @@ def _work(arguments: argparse.Namespace) -> int:
     if made.estimate is not None:
         guess = f"about {made.estimate:.0f} of them missed lesions"
     print(f"{made.folder}: {made.n_candidates} candidates that no label explains are soft targets, {guess}")
+    print(f"pictures of them: {made.page}")
     if made.estimate == 0:
         print("the highest scores show nothing missing: whole labels gain nothing, but see if small ones were missed")
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
