@@ -24,7 +24,7 @@ from nnunet_lopsided.study.runs import choose_ids
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 from nnunet_lopsided.study.study_file import study_name
 
-_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply")
+_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply", "complete")
 
 
 def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[dict[str, int], tuple[Job, ...]]:

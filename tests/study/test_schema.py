@@ -88,6 +88,15 @@ def test_arms_with_labels_of_their_own() -> None:
         assert expected in problem(text.replace(old, new) + "censoring: [none, {mode: size, rate: .5}]\n")
     fewer = text.replace("{name: plain,", "{name: plain, repetitions: 2,") + "repetitions: 3\n"
     assert "arms[2]: expected at most as many repetitions as arm plain has, 2" in problem(fewer)
+    completed = "  - {name: done, trainer: nnUNetTrainerLopsided_softtargets, completed: {by: plain}}\n"
+    for old, new, expected in (
+        ("by: plain", "by: plain", "arms[3]: expected by to name an arm whose trainer takes soft targets"),
+        ("_softtargets", "", "arms[3]: expected a trainer with _softtargets in its name for a completed arm"),
+        ("completed", "ignored: true, completed", "arms[3]: expected either ignored or completed, found both"),
+        ("by: plain", "by: plain, above: .3", "arms[3].completed"),
+        ("by: plain", "by: oracle", f"arms[3]: {untouched}, found oracle"),
+    ):
+        assert expected in problem(text.replace("folds:", completed.replace(old, new) + "folds:"))
     both = text.replace("folds:", "  - {name: read, trainer: nnUNetTrainer, relabelled: {by: plain, read: 9}}\nfolds:")
     assert study(both).arms[3].relabelled == Relabelled("plain", read=9)
 
