@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +66,7 @@ def _named(names: list[str], channel: int) -> str:
 
 
 def _planes(
-    image: NDArray[Any],
+    image: NDArray[np.generic],
     limits: tuple[float, float],
     annotated: NDArray[np.bool_],
     candidate: Candidate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
@@ -188,7 +188,7 @@ def _record(
     changes: list[Change],
     unsure: Unsure,
     ignore: int | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "tool": "nnunet-lopsided",
         "version": __version__,

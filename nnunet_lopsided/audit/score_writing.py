@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,7 +261,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         (unfinished / SCORE_PICTURE).write_bytes(png(lambda: score_figure(rankings)))
 
 
-def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
+def _entry(ranking: RankingScore, n_missed: int) -> dict[str, object]:
     return {
         "name": ranking.name,
         "candidates": ranking.n_candidates,
@@ -271,7 +271,7 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
     }
 
 
-def _reviewed(ranking: RankingScore, asked: int) -> dict[str, Any]:
+def _reviewed(ranking: RankingScore, asked: int) -> dict[str, object]:
     after = ranking.after(asked)
     return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 

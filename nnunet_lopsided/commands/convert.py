@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
@@ -255,7 +255,7 @@ def _names(given: list[str]) -> list[str]:
         raise InputError(f"cannot read the test cases from {given[0]}: {error}") from None
 
 
-def _find_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     """What the converter's ``find`` takes besides the source."""
     own = {
         "brats-mets": ("channels", "target"),

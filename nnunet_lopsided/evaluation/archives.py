@@ -54,7 +54,7 @@ class ArrayHeader:
     """
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     fortran_order: bool
     n_bytes: int
 
@@ -127,7 +127,7 @@ def read_channels(path: Path) -> Iterator[NDArray[Any]]:
         yield from read_array(path)
 
 
-def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[Any]]:
+def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.generic]]:
     shape = header.shape[1:]
     with path.open("rb") as file:
         inflater = _Inflater(file, info)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ from nnunet_lopsided.nnunet.results import dataset_of_results
 
 # Below so many unexplained candidates there is nothing to learn from.
 LEAST_UNEXPLAINED = 20
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Evidence:
             unexplained = (status == Status.FALSE_POSITIVE) & (case.matches.overlap_voxels == 0)
             chosen.append((status == Status.TRUE_POSITIVE) | unexplained)
 
-        def joined(values: Callable[[CaseResult], NDArray[Any]]) -> NDArray[Any]:
+        def joined(values: Callable[[CaseResult], NDArray[_Value]]) -> NDArray[_Value]:
             return np.concatenate([values(case)[which] for case, which in zip(cases, chosen, strict=True)])
 
         return cls(
@@ -272,7 +274,7 @@ def fit_confidence(
     return FittedConfidence(tuple(classes), whole, complete, tuple(sorted(spacings)))
 
 
-def confidence_record(fitted: FittedConfidence) -> dict[str, Any]:
+def confidence_record(fitted: FittedConfidence) -> dict[str, object]:
     """The content of the file: plain JSON types."""
     results, rules = fitted.result.inputs.predictions, fitted.result.rules
     parts = results.absolute().name.split("__")
@@ -306,7 +308,7 @@ def confidence_record(fitted: FittedConfidence) -> dict[str, Any]:
     }
 
 
-def _class_record(fitted: FittedClass) -> dict[str, Any]:
+def _class_record(fitted: FittedClass) -> dict[str, object]:
     evidence, whole = fitted.evidence, fitted.all_folds
     assert whole is not None, "classes without a model are left out"
     n_explained = int(evidence.explained.sum())
@@ -325,7 +327,7 @@ def _class_record(fitted: FittedClass) -> dict[str, Any]:
     }
 
 
-def _coefficients(fitted: Fitted) -> dict[str, Any]:
+def _coefficients(fitted: Fitted) -> dict[str, object]:
     return {"intercept": fitted.coefficients.intercept, "weights": list(fitted.coefficients.weights)}
 
 

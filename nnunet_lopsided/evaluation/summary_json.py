@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.by_volume import VolumeGroup
@@ -189,7 +188,7 @@ def _curves(points: OperatingPoints | None) -> CurvesContent:
     }
 
 
-def _settings(result: FolderResult) -> dict[str, Any]:
+def _settings(result: FolderResult) -> dict[str, object]:
     inputs, rules = result.inputs, result.rules
     by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
     return {

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -97,11 +97,11 @@ def _arrays(
     return arrays
 
 
-def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
+def _is_of(folder: Path, made_by: dict[str, object]) -> bool:
     return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
 
 
-def _begin(folder: Path, made_by: dict[str, Any]) -> None:
+def _begin(folder: Path, made_by: dict[str, object]) -> None:
     """Make the folder empty: predictions of the model before it was trained again go, other files are refused."""
     if (folder / _RECORD).is_file():
         check_holds_only(folder, (_RECORD, "*.npz", ".*"))

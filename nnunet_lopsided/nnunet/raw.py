@@ -350,7 +350,9 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
     return images
 
 
-def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+def read_by_nnunet(
+    case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+) -> NDArray[np.generic]:
     """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
 
     Args:

@@ -107,7 +107,7 @@ class Choices:
         return {field.name: getattr(self, field.name).reason for field in fields(self)}
 
     @property
-    def network(self) -> dict[str, Any]:
+    def network(self) -> dict[str, object]:
         """``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`."""
         return _network(self.slices, self.encoder, self.decoder, self.output_stride, self.encoder_weights)
 
@@ -133,7 +133,7 @@ class TrainingMemory:
         return max(0, int((budget_bytes - self.fixed_bytes) // self.bytes_per_patch))
 
 
-MemoryModel = Callable[[Mapping[str, Any], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
+MemoryModel = Callable[[Mapping[str, object], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
 
 
 def choose_25d(
@@ -218,11 +218,11 @@ def check_memory_target(gib: float) -> None:
         raise InputError(f"GPU memory target must be above 0, got {gib:g}")
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _network(slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, Any]:
+def _network(slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, object]:
     arguments = {
         "n_slices": slices.value,
         "encoder": encoder.value,

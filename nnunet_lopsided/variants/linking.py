@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
@@ -100,7 +99,7 @@ def write_dataset_files(
     final: Path,
     *,
     keep_splits: bool = True,
-    labels: dict[str, Any] | None = None,
+    labels: dict[str, object] | None = None,
 ) -> None:
     """Write the dataset.json of a variant, which references the source's images, and copy what tells its patients.
 
