@@ -109,7 +109,14 @@ def complete(
     name = name or plain_name(f"{number[2]}Completed")
     preprocessed = preprocessed_folder(dataset.name)
     options = () if device is None else ("-device", device)
-    train_missing_folds(dataset.name, configuration, trainer, plans, preprocessed, options)
+    train_missing_folds(
+        preprocessed,
+        dataset=dataset.name,
+        configuration=configuration,
+        trainer=trainer,
+        plans=plans,
+        options=options,
+    )
     inputs = find_inputs(
         dataset.name, [Model(trainer, plans, configuration)], magnify=(), device=device, n_workers=n_workers
     )
@@ -117,12 +124,30 @@ def complete(
     settings = {"trainer": trainer, "plans": plans, "configuration": configuration, "threshold": threshold}
     settings |= {"predictions": _digest(inputs), "source_dataset": dataset.name}
     if overwrite or not _is_done(final, settings):
-        _write_variant(inputs, output_id, name, final, settings, threshold, overwrite, n_workers)
-    _preprocess(dataset.name, final, configuration, plans, n_workers)
+        _write_variant(
+            inputs,
+            final,
+            output_id=output_id,
+            name=name,
+            settings=settings,
+            threshold=threshold,
+            overwrite=overwrite,
+            n_workers=n_workers,
+        )
+    _preprocess(final, source=dataset.name, configuration=configuration, plans=plans, n_workers=n_workers)
     record = read_json(final / COMPLETION_FILE)
-    command = command_of(final.name, configuration, "all", final_trainer(trainer), plans, options)
+    command = command_of(
+        dataset=final.name,
+        configuration=configuration,
+        fold="all",
+        trainer=final_trainer(trainer),
+        plans=plans,
+        options=options,
+    )
     if train:
-        train_on_soft_targets(final.name, configuration, trainer, plans, options)
+        train_on_soft_targets(
+            dataset=final.name, configuration=configuration, trainer=trainer, plans=plans, options=options
+        )
     return Completion(
         folder=final,
         n_candidates=record["n_candidates"],
@@ -167,9 +192,10 @@ def _is_done(final: Path, settings: dict[str, object]) -> bool:
 
 def _write_variant(
     inputs: AuditInputs,
+    final: Path,
+    *,
     output_id: int,
     name: str,
-    final: Path,
     settings: dict[str, object],
     threshold: float,
     overwrite: bool,
@@ -247,7 +273,7 @@ def _rows(case: str, name: str, target: SoftTarget) -> Iterator[Sequence[object]
         yield (case, name, i + 1, int(components.n_voxels[i]), *(f"{number:.9g}" for number in numbers))
 
 
-def _preprocess(source: str, final: Path, configuration: str, plans: str, n_workers: int) -> None:
+def _preprocess(final: Path, *, source: str, configuration: str, plans: str, n_workers: int) -> None:
     """Preprocessed images and soft targets of the variant, where they are not yet there or of another completion."""
     folder = nnunet_path("nnUNet_preprocessed") / final.name
     if not (folder / SHARING_FILE).is_file():
