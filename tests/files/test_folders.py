@@ -194,7 +194,7 @@ def test_earlier_folders_without_a_record(tmp_path: Path) -> None:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """Case 16: a variant moved to another disk and linked back could be replaced once, and never again."""
+    """A variant moved to another disk and linked back could once be replaced one time, and never again."""
     write(tmp_path / "out", "old")
     (tmp_path / "out").rename(tmp_path / "moved")
     (tmp_path / "out").symlink_to(tmp_path / "moved")
@@ -207,7 +207,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".unfinished-out", ".unfinished-out-0123456789ab", ".replaced-out-0123456789ab"])
 def test_planted_links_and_folders(tmp_path: Path, name: str) -> None:
-    """Case 07: what a planted link leads to was emptied."""
+    """What a planted link leads to was once emptied."""
     victim, root = tmp_path / "victim", tmp_path / "root"
     victim.mkdir()
     root.mkdir()
@@ -253,7 +253,7 @@ def test_inputs_survive(tmp_path: Path) -> None:
 
 
 def test_four_at_once(tmp_path: Path) -> None:
-    """Case 02: one wins, whole; the others say so in one line; nothing else is left."""
+    """One wins and leaves a whole folder; the others say so in one line and leave nothing."""
 
     def writer(me: int, *, overwrite: bool, begin: float) -> int:
         time.sleep(max(0, begin - time.time()))
@@ -300,7 +300,7 @@ def killed_after(n_calls: int) -> None:
 
 
 def test_killed_in_every_stage(tmp_path: Path) -> None:
-    """Case 17: an earlier folder was lost between two renames."""
+    """An earlier folder was once lost by a kill between two renames."""
     for n_calls in range(40):
         root = tmp_path / str(n_calls)
         root.mkdir()
@@ -360,7 +360,7 @@ def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_workers_that_outlive_a_killed_parent_do_not_hold_the_lock(tmp_path: Path) -> None:
-    """Case 20."""
+    """The worker inherits the open lock file; the next run for the folder must not wait for it."""
 
     def parent() -> int:
         with new_folder(tmp_path / "out", "mark.json"):
