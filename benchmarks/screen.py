@@ -194,7 +194,13 @@ def evaluate(
             hits.append(confidence[r.matches.candidate_of_lesion[r.detected] - 1])
             false.append(confidence[r.matches.status == Status.FALSE_POSITIVE])
         hit, miss = np.concatenate(hits), np.concatenate(false)
-        points = operating_points(hit, hit, miss, n_lesions, len(results))
+        points = operating_points(
+            lesion_confidence=hit,
+            true_confidence=hit,
+            false_confidence=miss,
+            n_lesions=n_lesions,
+            n_cases=len(results),
+        )
         numbers[f"ap_{name}"] = average_precision(points)
         numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
     numbers["sensitivity"] = len(hit) / n_lesions
@@ -205,7 +211,7 @@ def evaluate(
     return numbers
 
 
-def out_of_fold(finder: str, images: Tensor, targets: Tensor, seed: int, key: str, kept: Path | None) -> np.ndarray:
+def out_of_fold(images: Tensor, targets: Tensor, *, finder: str, seed: int, key: str, kept: Path | None) -> np.ndarray:
     """Probabilities (n, z, y, x) by networks that did not train on the case; kept in a folder, as they take long."""
     file = None if kept is None else kept / f"{finder}_{key}.npy"
     if file is not None and file.exists():
@@ -255,7 +261,7 @@ def believed(
     return torch.from_numpy(beliefs), about
 
 
-def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = None) -> dict[str, Any]:
+def run(name: str, labels: str, *, seed: int, phantom: int, kept: Path | None = None) -> dict[str, Any]:
     arm, begin = ARMS[name], time.process_time()
     hidden = hidden_lesions(labels, seed, phantom)
     images = torch.from_numpy(np.stack([c.image for c in cases(phantom, seed)]))
@@ -265,7 +271,9 @@ def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = Non
     beliefs: Tensor | None = None
     about: dict[str, Any] = {}
     if arm.finder is not None:
-        probability = out_of_fold(arm.finder, images, targets, seed, f"{labels}_{seed}_{phantom}", kept)
+        probability = out_of_fold(
+            images, targets, finder=arm.finder, seed=seed, key=f"{labels}_{seed}_{phantom}", kept=kept
+        )
         beliefs, about = believed(arm.target, probability, targets, whole)
     net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
@@ -316,7 +324,7 @@ def main() -> None:
         done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
-        row = {**key, **run(name, labels, seed, arguments.phantom, arguments.kept)}
+        row = {**key, **run(name, labels, seed=seed, phantom=arguments.phantom, kept=arguments.kept)}
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

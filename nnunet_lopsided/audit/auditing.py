@@ -158,7 +158,11 @@ def _likeness(table: ComponentTable) -> Likeness:
     """The model that tells annotated components from candidates; it is not fitted to any others."""
     rows = table.annotated | table.unexplained
     return fit_likeness(
-        table.features()[rows], table.feature_names, table.annotated[rows], table.patient[rows], table.sure[rows]
+        table.features()[rows],
+        table.feature_names,
+        annotated=table.annotated[rows],
+        patients=table.patient[rows],
+        learned=table.sure[rows],
     )
 
 

@@ -60,7 +60,7 @@ def _work(arguments: argparse.Namespace) -> int:
     print(f"{made.folder}: {made.n_candidates} candidates that no label explains are soft targets, {guess}")
     print(f"pictures of them: {made.page}")
     if made.estimate == 0:
-        print("the highest scores show nothing missing: whole labels gain nothing, but see if small ones were missed")
+        print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     return 0
 

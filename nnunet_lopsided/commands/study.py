@@ -63,9 +63,9 @@ def _parser() -> Parser:
         command.add_argument("study", metavar="STUDY", help=f"a YAML file, or a preset: {presets}")
         command.add_argument("-o", metavar="FOLDER", help="the study's folder (default: study-NAME)")
     command.add_argument(
-        "--cores", type=int, default=os.cpu_count() or 1, help="of this machine to use (default: %(default)s)"
+        "--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use (default: %(default)s)"
     )
-    command.add_argument("--gpus", type=int, default=1, help="of this machine to use (default: %(default)s)")
+    command.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to use (default: %(default)s)")
     command.add_argument(
         "--profile", metavar="PROFILE", help="slurm, or a folder with a Snakemake profile: run the jobs there"
     )
@@ -217,7 +217,9 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments, study)
     check_engine(arguments.profile)
     further = [*(["--dry-run"] if arguments.dry_run else []), *arguments.further]
-    command = command_line(folder, arguments.cores, arguments.gpus, arguments.profile, further)
+    command = command_line(
+        folder, cores=arguments.cores, gpus=arguments.gpus, profile=arguments.profile, further=further
+    )
     gpus = _gpus(study, arguments)
     plan_jobs(study, folder, file)  # raises InputError before anything is written
     _note_seeds(study, folder)

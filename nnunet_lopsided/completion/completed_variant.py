@@ -70,11 +70,11 @@ def belief_name(case: str, lesion_class: str, n_classes: int) -> str:
 
 def write_variant(
     inputs: AuditInputs,
+    *,
     output_id: int,
     name: str,
     settings: Mapping[str, object],
     threshold: float,
-    *,
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> Path:

@@ -90,7 +90,14 @@ def complete(
     name = name or plain_name(f"{number[2]}Completed")
     preprocessed = preprocessed_folder(dataset.name)
     options = () if device is None else ("-device", device)
-    train_missing_folds(dataset.name, configuration, trainer, plans, preprocessed, options)
+    train_missing_folds(
+        preprocessed,
+        dataset=dataset.name,
+        configuration=configuration,
+        trainer=trainer,
+        plans=plans,
+        options=options,
+    )
     inputs = find_inputs(
         dataset.name, [Model(trainer, plans, configuration)], magnify=(), device=device, n_workers=n_workers
     )
@@ -98,12 +105,29 @@ def complete(
     settings = {"trainer": trainer, "plans": plans, "configuration": configuration, "threshold": threshold}
     settings |= {"predictions": _digest(inputs), "source_dataset": dataset.name}
     if overwrite or not _is_done(final, settings):
-        write_variant(inputs, output_id, name, settings, threshold, overwrite=overwrite, n_workers=n_workers)
-    _preprocess(dataset.name, final, configuration, plans, n_workers)
+        write_variant(
+            inputs,
+            output_id=output_id,
+            name=name,
+            settings=settings,
+            threshold=threshold,
+            overwrite=overwrite,
+            n_workers=n_workers,
+        )
+    _preprocess(final, source=dataset.name, configuration=configuration, plans=plans, n_workers=n_workers)
     record = read_json(final / COMPLETION_FILE)
-    command = command_of(final.name, configuration, "all", final_trainer(trainer), plans, options)
+    command = command_of(
+        dataset=final.name,
+        configuration=configuration,
+        fold="all",
+        trainer=final_trainer(trainer),
+        plans=plans,
+        options=options,
+    )
     if train:
-        train_on_soft_targets(final.name, configuration, trainer, plans, options)
+        train_on_soft_targets(
+            dataset=final.name, configuration=configuration, trainer=trainer, plans=plans, options=options
+        )
     return Completion(
         folder=final,
         page=final / PAGE,
@@ -147,7 +171,7 @@ def _is_done(final: Path, settings: dict[str, object]) -> bool:
     raise InputError(f"{final} was completed with other predictions or settings; --overwrite makes it anew")
 
 
-def _preprocess(source: str, final: Path, configuration: str, plans: str, n_workers: int) -> None:
+def _preprocess(final: Path, *, source: str, configuration: str, plans: str, n_workers: int) -> None:
     """Preprocessed images and soft targets of the variant, where they are not yet there or of another completion."""
     folder = nnunet_path("nnUNet_preprocessed") / final.name
     if not (folder / SHARING_FILE).is_file():

@@ -98,7 +98,7 @@ def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> 
     if arm.teacher is not None:
         teacher = next((other for other in before if other.name == arm.teacher), None)
         if teacher is None or teacher.own_labels:
-            place.refuse("by to name an arm above it, whose labels are as they are", arm.teacher)
+            place.refuse("by to name an earlier arm whose labels are as they are", arm.teacher)
         _check_same_rule(place, arm, before)
         _check_teacher(place, arm, teacher, study)
         if arm.completed is not None and not _takes_soft_targets(teacher.trainer):
@@ -114,7 +114,7 @@ def _check_same_rule(place: _Place, arm: Arm, before: Sequence[Arm]) -> None:
         if own is not None and rule is not None and rule != own:
             expected = f"above to be {rule.above:g}" if rule.read is None else f"read to be {rule.read}"
             given = own.above if rule.read is None else own.read
-            place.refuse(f"{expected}, as in the arm before that is relabelled by {own.by}", str(given))
+            place.refuse(f"{expected}, as in the earlier arm that is relabelled by {own.by}", str(given))
 
 
 def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:

@@ -296,7 +296,7 @@ def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int
         from nnunet_lopsided.variants.linking import link_cases
 
         test = [case for case in raw.test_cases() if case.label is not None]
-        linked = link_cases(raw, number, dataset.name, raw.training_cases(), test)
+        linked = link_cases(raw, number, dataset.name, training=raw.training_cases(), test=test)
         if (raw.folder / CASES_FILE).is_file():
             shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
     splits = _splits_file(folder, name)

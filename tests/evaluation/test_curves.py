@@ -17,7 +17,9 @@ NONE = np.zeros(0)
 
 def points(true, false, n_lesions, n_cases=1):
     true, false = np.array(true, float), np.array(false, float)
-    return operating_points(true, true, false, n_lesions, n_cases)
+    return operating_points(
+        lesion_confidence=true, true_confidence=true, false_confidence=false, n_lesions=n_lesions, n_cases=n_cases
+    )
 
 
 def test_by_hand():
@@ -49,7 +51,13 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_duplicates_as_true_positives_raise_precision_only():
-    p = operating_points(np.array([0.9]), np.array([0.9, 0.5]), np.array([0.9]), n_lesions=2, n_cases=1)
+    p = operating_points(
+        lesion_confidence=np.array([0.9]),
+        true_confidence=np.array([0.9, 0.5]),
+        false_confidence=np.array([0.9]),
+        n_lesions=2,
+        n_cases=1,
+    )
     assert p.precision.tolist() == [0.5, 2 / 3]
     assert p.sensitivity.tolist() == [0.5, 0.5]
 

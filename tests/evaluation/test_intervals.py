@@ -124,7 +124,13 @@ def test_resampled_curves_are_those_of_the_replicated_cases(seed, n_patients, ma
     fast = curves.average_precision
     for i, row in enumerate(weights):
         t, f = np.repeat(true, row[true_patient]), np.repeat(false, row[false_patient])
-        points = operating_points(t, t, f, int(lesions @ row), int(n_cases @ row))
+        points = operating_points(
+            lesion_confidence=t,
+            true_confidence=t,
+            false_confidence=f,
+            n_lesions=int(lesions @ row),
+            n_cases=int(n_cases @ row),
+        )
         if not points.n_lesions:
             assert np.isnan([fast[i], curves.average_recall[i], *curves.sensitivity_at[i]]).all()
             continue

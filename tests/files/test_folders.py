@@ -200,7 +200,7 @@ def test_earlier_folders_without_a_record(tmp_path: Path) -> None:
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    """Case 16: a variant moved to another disk and linked back could be replaced once, and never again."""
+    """A variant moved to another disk and linked back could once be replaced one time, and never again."""
     write(tmp_path / "out", "old")
     (tmp_path / "out").rename(tmp_path / "moved")
     (tmp_path / "out").symlink_to(tmp_path / "moved")
@@ -213,7 +213,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".unfinished-out", ".unfinished-out-0123456789ab", ".replaced-out-0123456789ab"])
 def test_planted_links_and_folders(tmp_path: Path, name: str) -> None:
-    """Case 07: what a planted link leads to was emptied."""
+    """What a planted link leads to was once emptied."""
     victim, root = tmp_path / "victim", tmp_path / "root"
     victim.mkdir()
     root.mkdir()
@@ -259,7 +259,7 @@ def test_inputs_survive(tmp_path: Path) -> None:
 
 
 def test_four_at_once(tmp_path: Path) -> None:
-    """Case 02: one wins, whole; the others say so in one line; nothing else is left."""
+    """One wins and leaves a whole folder; the others say so in one line and leave nothing."""
 
     def writer(me: int, *, overwrite: bool, begin: float) -> int:
         time.sleep(max(0, begin - time.time()))
@@ -311,7 +311,7 @@ def cannot_exchange(one: Path, other: Path) -> bool:
 
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_killed_in_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_one_step: bool) -> None:
-    """Case 17: an earlier folder was lost between two renames."""
+    """An earlier folder was once lost by a kill between two renames."""
     if not in_one_step:
         monkeypatch.setattr(folders, "exchange", cannot_exchange)
     elif sys.platform != "linux":
@@ -377,7 +377,7 @@ def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_workers_that_outlive_a_killed_parent_do_not_hold_the_lock(tmp_path: Path) -> None:
-    """Case 20."""
+    """The worker inherits the open lock file; the next run for the folder must not wait for it."""
 
     def parent() -> int:
         with new_folder(tmp_path / "out", "mark.json"):

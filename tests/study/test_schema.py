@@ -55,7 +55,7 @@ def test_arms_with_labels_of_their_own() -> None:
         Arm(name="oracle", trainer="nnUNetTrainer", ignored=True),
         Arm(name="again", trainer="nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
     )
-    untouched = "expected by to name an arm above it, whose labels are as they are"
+    untouched = "expected by to name an earlier arm that is not relabelled itself"
     for old, new, expected in (
         ("by: plain", "by: oracle", f"arms[2]: {untouched}, found oracle"),
         ("by: plain", "by: again", f"arms[2]: {untouched}, found again"),
@@ -69,13 +69,13 @@ def test_arms_with_labels_of_their_own() -> None:
             "relabelled: {by: plain}}",
             "relabelled: {by: plain}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, above: .7}}",
-            "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain, found 0.7",
+            "arms[3]: expected above to be 0.5, as in the earlier arm that is relabelled by plain, found 0.7",
         ),
         (
             "relabelled: {by: plain}}",
             "relabelled: {by: plain, read: 9}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, read: 8}}",
-            "arms[3]: expected read to be 9, as in the arm before that is relabelled by plain, found 8",
+            "arms[3]: expected read to be 9, as in the earlier arm that is relabelled by plain, found 8",
         ),
         (
             "ignored: true",
