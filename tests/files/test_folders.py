@@ -398,9 +398,13 @@ def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
 def test_workers_that_outlive_a_killed_parent_do_not_hold_the_lock(tmp_path: Path) -> None:
     """The worker inherits the open lock file; the next run for the folder must not wait for it."""
 
+    def sleeps() -> int:
+        time.sleep(30)
+        return 0
+
     def parent() -> int:
         with new_folder(tmp_path / "out", "mark.json"):
-            worker = started(lambda: time.sleep(30) or 0)
+            worker = started(sleeps)
             (tmp_path / "worker").write_text(str(worker))
             os.kill(os.getpid(), signal.SIGKILL)
         return 0
