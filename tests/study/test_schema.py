@@ -55,7 +55,7 @@ def test_arms_with_labels_of_their_own() -> None:
         Arm(name="oracle", trainer="nnUNetTrainer", ignored=True),
         Arm(name="again", trainer="nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
     )
-    untouched = "expected by to name an earlier arm that is not relabelled itself"
+    untouched = "expected by to name an earlier arm whose labels are as they are"
     for old, new, expected in (
         ("by: plain", "by: oracle", f"arms[2]: {untouched}, found oracle"),
         ("by: plain", "by: again", f"arms[2]: {untouched}, found again"),
