@@ -78,6 +78,8 @@ def test_sensitivity_at_false_positives_per_case():
     found = [(m.fp_per_case, m.sensitivity, m.threshold) for m in sensitivity_at(p, (0.25, 0.5, 1, 1.5, 100))]
     assert found == [(0.25, 0.25, 0.9), (0.5, 0.5, 0.7), (1, 0.5, 0.7), (1.5, 0.75, 0.3), (100, 0.75, 0.3)]
     assert [m.threshold for m in sensitivity_at(points([0.5], [0.9], 1), (0.5, 1))] == [None, 0.5]
+    # The strictest of the thresholds that find as much: the false positive at .8 is for nothing.
+    assert [m.threshold for m in sensitivity_at(points([0.9], [0.8], 1), (1,))] == [0.9]
     assert sensitivity_at(points([], [0.4], 0), (1,)) == ()
     # A false positive of the same confidence comes with the detection: it cannot be had without.
     assert [m.sensitivity for m in sensitivity_at(points([0.5], [0.5], 1), (0.5, 1))] == [0.0, 1.0]

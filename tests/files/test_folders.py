@@ -199,6 +199,25 @@ def test_earlier_folders_without_a_record(tmp_path: Path) -> None:
         write(tmp_path / "other", overwrite=True)
 
 
+@pytest.mark.parametrize("writing", [write, write_output])
+def test_what_comes_to_the_target_meanwhile_stays(tmp_path: Path, monkeypatch, writing: Callable[[Path], None]) -> None:
+    """Somebody else, who knows nothing of locks, makes a folder of that name while ours is written."""
+    final = tmp_path / "out"
+
+    begin = folders.begin_record
+
+    def began(unfinished: Path) -> None:
+        begin(unfinished)
+        final.mkdir()
+        (final / "mine.txt").touch()
+
+    monkeypatch.setattr(folders, "begin_record", began)
+    with pytest.raises(InputError, match="exists"):
+        writing(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in final.iterdir()] == ["mine.txt"]
+
+
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     """A variant moved to another disk and linked back could once be replaced one time, and never again."""
     write(tmp_path / "out", "old")
@@ -379,9 +398,13 @@ def test_sigterm_leaves_nothing(tmp_path: Path) -> None:
 def test_workers_that_outlive_a_killed_parent_do_not_hold_the_lock(tmp_path: Path) -> None:
     """The worker inherits the open lock file; the next run for the folder must not wait for it."""
 
+    def sleeps() -> int:
+        time.sleep(30)
+        return 0
+
     def parent() -> int:
         with new_folder(tmp_path / "out", "mark.json"):
-            worker = started(lambda: time.sleep(30) or 0)
+            worker = started(sleeps)
             (tmp_path / "worker").write_text(str(worker))
             os.kill(os.getpid(), signal.SIGKILL)
         return 0

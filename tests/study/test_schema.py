@@ -300,6 +300,7 @@ def test_the_json_schema_for_editors() -> None:
     for name in preset_names():
         validator.validate(yaml.safe_load(preset_text(name)))
     smallest = yaml.safe_load(SMALLEST)
+    wrong: dict[str, object]
     for wrong in (
         {"fold": [0]},
         {"folds": []},
