@@ -147,7 +147,7 @@ def label_array(case: Case) -> np.ndarray:
 
 
 def run(
-    dataset: int, labels: str, name: str, fold: int, configuration: str, on: str, magnify: Sequence[float] = ()
+    dataset: int, *, labels: str, name: str, fold: int, configuration: str, on: str, magnify: Sequence[float] = ()
 ) -> list[dict[str, Any]]:
     """Of one training: predictions as they are, and magnified where that is asked for."""
     from nnunetv2.run.run_training import get_trainer_from_args
@@ -256,7 +256,15 @@ def main() -> None:
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
-            rows = run(arguments.dataset, labels, name, seed, arguments.c, arguments.on, arguments.magnify)
+            rows = run(
+                arguments.dataset,
+                labels=labels,
+                name=name,
+                fold=seed,
+                configuration=arguments.c,
+                on=arguments.on,
+                magnify=arguments.magnify,
+            )
         lines = "".join(json.dumps({**key, **row}) + "\n" for row in rows)
         with arguments.out.open("a") as file:
             file.write(lines)

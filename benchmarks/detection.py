@@ -29,7 +29,13 @@ def evaluate(
             hits.append(confidence[r.matches.candidate_of_lesion[r.detected] - 1])
             false.append(confidence[r.matches.status == Status.FALSE_POSITIVE])
         hit, miss = np.concatenate(hits), np.concatenate(false)
-        points = operating_points(hit, hit, miss, n_lesions, len(results))
+        points = operating_points(
+            lesion_confidence=hit,
+            true_confidence=hit,
+            false_confidence=miss,
+            n_lesions=n_lesions,
+            n_cases=len(results),
+        )
         numbers[f"ap_{name}"] = average_precision(points)
         numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
         if name == "sqrt":
@@ -58,6 +64,9 @@ def sensitivity_by_size(
         own = [(r.lesions.diameter_mm < median) == is_small for r in results]
         hit = np.concatenate([h[o[r.detected]] for h, o, r in zip(hits, own, results, strict=True)])
         n = sum(int(o.sum()) for o in own)
-        at = sensitivity_at(operating_points(hit, hit, miss, n, len(results)), FP_PER_CASE)
+        points = operating_points(
+            lesion_confidence=hit, true_confidence=hit, false_confidence=miss, n_lesions=n, n_cases=len(results)
+        )
+        at = sensitivity_at(points, FP_PER_CASE)
         numbers |= {f"lesions_{name}": n, **{f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in at}}
     return numbers

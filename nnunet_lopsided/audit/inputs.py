@@ -100,6 +100,7 @@ def find_inputs(
     dataset: int | str,
     models: Sequence[Model],
     folds: Sequence[int | str] | None = None,
+    *,
     patients_regex: str | None = None,
     magnify: Sequence[float] | None = None,
     device: str | None = None,

@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -36,7 +35,7 @@ def checked_factors(factors: Sequence[float], option: str = "--magnify") -> tupl
         >>> checked_factors([2, 1.5])
         (1.5, 2)
     """
-    named = {f"{factor:g}" for factor in factors}  # as folders of their predictions are
+    named = {f"{factor:g}" for factor in factors}  # the names of their folders must differ, too
     if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(named) < len(factors):
         raise InputError(f"{option} must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
     return tuple(sorted(factors))
@@ -109,12 +108,12 @@ def _arrays(
     return arrays
 
 
-def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
+def _is_of(folder: Path, made_by: dict[str, object]) -> bool:
     return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
 
 
-def _begin(folder: Path, made_by: dict[str, Any]) -> None:
-    """An empty folder, without what a model predicted that was trained again since; nothing else is removed."""
+def _begin(folder: Path, made_by: dict[str, object]) -> None:
+    """Make the folder empty: predictions of the model before it was trained again go, other files are refused."""
     if (folder / _RECORD).is_file():
         check_holds_only(folder, (_RECORD, "*.npz", ".*"))
         shutil.rmtree(folder)
