@@ -178,7 +178,9 @@ def test_each_axis_has_the_name_of_what_is_along_it():
         "bars": by_diameter(BINS).axis_names(),
         "histogram": Drawn(chart(lambda axes: draw_histogram(axes, [6, 1])).svg, (0, 1), (0, 1)).axis_names(),
         "lines": Drawn(
-            chart(lambda axes: draw_lines(axes, "mAP", "patients", {"a": [LinePoint(1, 0.5, None)]})).svg, (0, 1), (0, 1)
+            chart(lambda axes: draw_lines(axes, "mAP", "patients", {"a": [LinePoint(1, 0.5, None)]})).svg,
+            (0, 1),
+            (0, 1),
         ).axis_names(),
     }
     assert names == {
