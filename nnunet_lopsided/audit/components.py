@@ -109,6 +109,7 @@ class MeasuredCase:
 
 def measure_case(
     reference: NDArray[np.bool_],
+    *,
     predictions: Sequence[NDArray[np.floating]],
     images: Sequence[NDArray[np.generic]],
     spacing_mm: Sequence[float],

@@ -96,7 +96,10 @@ def write_repaired_variant(
         (folder / "labelsTr").mkdir()
 
         def write(case: Case) -> list[Change]:
-            label, changes = _repaired(case, by_case.get(case.name, []), decisions, audit, dataset, ignore, edited_maps)
+            candidates = by_case.get(case.name, [])
+            label, changes = _repaired(
+                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps
+            )
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
 
@@ -139,6 +142,7 @@ def _repaired(
     decisions: Decisions,
     audit: StoredAudit,
     dataset: RawDataset,
+    *,
     ignore: int | None,
     edited_maps: bool,
 ) -> tuple[Image, list[Change]]:

@@ -44,7 +44,7 @@ class ScoredAudit:
 
     Attributes:
         audit: which.
-        name: by which tables call it.
+        name: how tables call it.
         lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
         n_not_in_truth: annotated lesions of which no voxel is lesion in the truth.
         n_in_truth: lesions of the truth in the audited cases, missed or annotated.
@@ -124,7 +124,7 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def _names(audits: Sequence[StoredAudit]) -> list[str]:
-    """The trainers, or the folders where those do not tell audits apart."""
+    """A name for each audit: its trainers, or its folder where two audits are of the same trainers."""
     trainers = [" + ".join(audit.record.trainers) for audit in audits]
     return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
 
@@ -213,7 +213,7 @@ def _without(
 
 
 def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
-    """Of all audits; the random order of the first only."""
+    """The rankings of all audits; the random order, which is the same for all, once."""
     return [*scored[0].rankings, *(ranking for other in scored[1:] for ranking in other.rankings[:-1])]
 
 

@@ -77,7 +77,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
         raise InputError(f"{folder / TABLE} holds decisions; move it away, or choose another -o")
 
 
-def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: int = 200, n_workers: int = 2) -> str:
+def write_audit(audit: Audit, folder: Path, *, overwrite: bool = False, n_shown: int = 200, n_workers: int = 2) -> str:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 
     The same audit always gives the same bytes.

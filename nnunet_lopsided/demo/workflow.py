@@ -55,7 +55,7 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         raise InputError("device cuda was asked for, and PyTorch finds no GPU")
     source = None if settings.data is None else RawDataset(Path(settings.data))
     if source is not None:
-        source.training_cases()  # complains before anything is written
+        source.training_cases()  # raises InputError before anything is written
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
     _claim(folder, settings, overwrite)

@@ -200,7 +200,9 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         Pair(
             first=a,
             second=b,
-            differences=_differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
+            differences=_differences(
+                (models[a], models[b]), of_models=(replicates[a], replicates[b]), contributing=contributing, why=why
+            ),
             lesions=_found_by(detected[:, a], detected[:, b]),
             by_diameter=_by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
             by_annotation=_by_annotation(pooled[a], pooled[b], weights, why),
@@ -252,13 +254,14 @@ def _check_case(where: str, mine: CaseResult, theirs: CaseResult) -> None:
 
 
 def _differences(
-    first: SavedEvaluation,
-    second: SavedEvaluation,
-    of_first: dict[str, NDArray[np.float64]],
-    of_second: dict[str, NDArray[np.float64]],
+    models: tuple[SavedEvaluation, SavedEvaluation],
+    *,
+    of_models: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
     contributing: dict[str, int],
     why: str | None,
 ) -> dict[str, Difference]:
+    """The second of two models minus the first, by metric."""
+    (first, second), (of_first, of_second) = models, of_models
     differences = {}
     for name, a in first.metrics.items():
         b = second.metrics.get(name)

@@ -119,9 +119,9 @@ def why_not(evidence: Evidence, which: NDArray[np.bool_]) -> str:
 def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) -> Fitted:
     """Fit the model to some of the candidates.
 
-    Where labels may lack lesions it is fitted twice: first with every unexplained candidate taken for false. If lesions
-    were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence is the score by
-    which unexplained candidates are believed to be lesions in the second fit. The highest probability
+    Where lesions may be missing from the labels it is fitted twice: first with every unexplained candidate taken for
+    false. If lesions were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence
+    is the score by which unexplained candidates are believed to be lesions in the second fit. The highest probability
     would be a bad score here: by it specks would be believed to be lesions.
 
     Args:
@@ -174,7 +174,7 @@ class FittedClass:
 
     @classmethod
     def of(cls, name: str, evidence: Evidence, folds: Sequence[int], complete: bool) -> FittedClass:
-        """Fit them."""
+        """Fit the models of a class: to all candidates, and to those of all folds but each one."""
         everything = np.ones(len(evidence.fold), bool)
         if reason := why_not(evidence, everything):
             return cls(name=name, evidence=evidence, all_folds=None, without_fold={}, reason=reason)
@@ -207,7 +207,7 @@ class FittedConfidence:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """That were read."""
+        """The folds whose predictions were read."""
         assert self.result.inputs.folds is not None, "a cross-validation was evaluated"
         return self.result.inputs.folds
 

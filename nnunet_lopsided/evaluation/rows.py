@@ -175,7 +175,7 @@ def skipped_rows(result: FolderResult) -> Iterable[Row]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
     empty = (None,) * (len(CASE_COLUMNS) - 5)
     for skipped in result.skipped:
-        files = result.files.get(skipped.case)  # none of a case that only splits_final.json names
+        files = result.files.get(skipped.case)  # None: splits_final.json names the case, but it has no files
         patient, fold = (None, None) if files is None else (files.patient, files.fold)
         yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 

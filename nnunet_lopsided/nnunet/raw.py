@@ -79,7 +79,7 @@ class RawDataset:
 
     @property
     def channel_names(self) -> list[str]:
-        """In the order of the images; see :func:`channel_names`."""
+        """Names of the image channels, in the order of the images; see :func:`channel_names`."""
         return channel_names(self.json, self.folder / "dataset.json")
 
     def training_cases(self) -> list[Case]:

@@ -109,7 +109,7 @@ class Slice:
 
     @property
     def spacing_mm(self) -> tuple[float, float]:
-        """Of its rows and columns."""
+        """Size in mm of a pixel of the slice along rows and columns."""
         rows, columns = self._axes
         return self.geometry.spacing_mm[rows], self.geometry.spacing_mm[columns]
 

@@ -26,6 +26,8 @@ from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_
 from nnunet_lopsided.variants.choosing import MODES, Mode
 
 FULL = "full"
+# In the name of a trainer that takes soft targets.
+SOFT = "_softtargets"
 # The modes of censoring that draw: with another seed other lesions are missing.
 _SEEDED = ("stochastic", "reader")
 
@@ -110,6 +112,14 @@ class Relabelled(FileMapping):
         return value
 
 
+@dataclass(frozen=True)
+class Completed(FileMapping):
+    """Soft targets from another arm's cross-validation, beside the labels: ``lopsided-complete``."""
+
+    by: Text
+    """Name of that arm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arm(FileMapping):
     """One way to train."""
@@ -123,7 +133,9 @@ class Arm(FileMapping):
     ignored: Truth = False
     """Whether it is told where labels lack lesions, by the ignore label: an oracle."""
     relabelled: Relabelled | None = None
-    """How its labels are completed before it is trained; nothing: they are not."""
+    """How its labels are changed before it is trained; nothing: they are not."""
+    completed: Completed | None = None
+    """Which soft targets it is trained on, by a trainer with _softtargets in its name; nothing: none."""
     repetitions: Annotated[int, Whole(1, 999)] | None = None
     """How many of the study's repetitions it has; nothing: all."""
 
@@ -132,6 +144,8 @@ class Arm(FileMapping):
         """What was done to the labels before it is trained, in words; empty: nothing. Arms with the same share them."""
         if self.ignored:
             return "with ignored lesions"
+        if self.completed is not None:
+            return f"completed by {self.completed.by}"
         if self.relabelled is None:
             return ""
         return f"{'' if self.relabelled.read is None else 'read and '}relabelled by {self.relabelled.by}"
@@ -155,8 +169,21 @@ class Arm(FileMapping):
             raise problem("a trainer of nnU-Net or of this package", shown)
         return name
 
+    @property
+    def teacher(self) -> str | None:
+        """Name of the arm whose cross-validation changes its labels or completes them; None: no arm."""
+        rule = self.relabelled or self.completed
+        return None if rule is None else rule.by
+
     @model_validator(mode="after")
-    def _ignored_or_relabelled(self) -> Arm:
-        if self.ignored and self.relabelled:
-            raise problem("either ignored or relabelled", "both")
+    def _one_change_of_labels(self) -> Arm:
+        given = [name for name in ("ignored", "relabelled", "completed") if getattr(self, name)]
+        if len(given) > 1:
+            raise problem(f"either {' or '.join(given)}", "both" if len(given) == 2 else "all")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_from_soft_targets(self) -> Arm:
+        if self.completed is not None and SOFT not in self.trainer:
+            raise problem(f"a trainer with {SOFT} in its name for a completed arm", self.trainer)
         return self

@@ -177,7 +177,7 @@ class Listed:
 
 
 def check_keys(value: object, keys: Sequence[str], required: Sequence[str]) -> dict[str, object]:
-    """What stands in a mapping of a file; a key with nothing behind it counts as not given, unless it is required.
+    """What a mapping of a file holds; a key without a value counts as not given, unless it is required.
 
     Raises:
         PydanticCustomError: it is no mapping, a key is unknown, or a required one is missing.
@@ -257,7 +257,7 @@ def _expected_and_found(error: ErrorDetails, context: Mapping[str, object]) -> t
 
 
 def did_you_mean(given: object, options: Sequence[str]) -> str:
-    """A guess at what was meant, to be put behind what was found; empty without one.
+    """A guess at what was meant, to follow what was found in a message; empty without one.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "iterations"]), did_you_mean("x", ["epochs"])

@@ -100,7 +100,7 @@ def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> 
 
     Args:
         name: for instance ``nnUNetTrainerLopsided_a10_b0p5``.
-        options: for every base name, the options it takes. Options may stand in any order, each once.
+        options: for every base name, the options it takes. Options may come in any order, each once.
 
     Returns:
         The base name and ``{attribute: value}``; None if the name does not start with one of the base names and ``_``.

@@ -242,7 +242,7 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
 
 
 def _write_dataset_files(dataset: RawDataset, clean_folder: Path, clean_names: Collection[str], folder: Path) -> str:
-    """What is there once; returns what the user must know of the splits."""
+    """Write the files that a dataset has once: dataset.json, fingerprint, splits; returns a note on the splits."""
     shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
     fingerprint = clean_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():

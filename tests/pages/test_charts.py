@@ -172,16 +172,13 @@ def test_lines_over_what_was_varied():
 
 
 def test_each_axis_has_the_name_of_what_is_along_it():
+    line = {"a": [LinePoint(1, 0.5, None)]}
     names = {
         "recall": precision_recall([A]).axis_names(),
         "FROC": froc([A], 2.6).axis_names(),
         "bars": by_diameter(BINS).axis_names(),
         "histogram": Drawn(chart(lambda axes: draw_histogram(axes, [6, 1])).svg, (0, 1), (0, 1)).axis_names(),
-        "lines": Drawn(
-            chart(lambda axes: draw_lines(axes, "mAP", "patients", {"a": [LinePoint(1, 0.5, None)]})).svg,
-            (0, 1),
-            (0, 1),
-        ).axis_names(),
+        "lines": Drawn(chart(lambda axes: draw_lines(axes, "mAP", "patients", line)).svg, (0, 1), (0, 1)).axis_names(),
     }
     assert names == {
         "recall": ("recall (lesions)", "precision (candidates)"),
