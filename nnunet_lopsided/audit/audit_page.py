@@ -11,7 +11,7 @@ from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
 from nnunet_lopsided.audit.record_content import AuditContent
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
-from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, number, page
+from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, interval_or_reason, number, page
 
 _BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
 _RANKED_BY = {
@@ -121,7 +121,7 @@ def _miss_rates(record: AuditContent) -> Table:
                 str(rate["candidates"]),
                 "" if rate["missed_lesions"] is None else f"{rate['missed_lesions']:.0f}",
                 number(rate["miss_rate"]),
-                interval(rate["miss_rate_ci95_bootstrap"]) or rate["undefined"] or "",
+                interval_or_reason(rate["miss_rate_ci95_bootstrap"], rate["undefined"]),
             )
         )
     header = (
@@ -162,13 +162,20 @@ def _likeness(record: AuditContent) -> ShownLikeness | None:
     )
 
 
+def _in_words(name: str, value: object) -> object:
+    """A setting as a reader may meet it; None is what the audit chose by itself, or all."""
+    if value is None:
+        return {"label": "all foreground", "connectivity": "26 in 3D, 8 in 2D"}.get(name, "none")
+    return (", ".join(f"{x:g}" for x in value) or "none") if isinstance(value, list) else value
+
+
 def _settings(record: AuditContent) -> Table:
     cut = record["cut_back"]
     dice = cut["mean_dice_of_annotated"]
     rows: list[tuple[TableCell, TableCell]] = [
         ("cut back at, of the highest probability", code(cut["fraction"])),
         ("mean Dice of annotated lesions so cut back", code("undefined" if dice is None else f"{dice:.3f}")),
-        *((name, code(value)) for name, value in record["settings"].items()),
+        *((name, code(_in_words(name, value))) for name, value in record["settings"].items()),
         ("version", code(record["version"])),
     ]
     return Table(("setting", "value"), rows)

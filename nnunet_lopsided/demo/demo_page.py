@@ -106,7 +106,7 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
 
 
 def _what(dataset: RawDataset, censoring: Mapping[str, object], settings: DemoSettings, configuration: str) -> str:
-    source = "procedural brains" if settings.data is None else f"dataset {settings.data}"
+    source = "Procedural brains" if settings.data is None else f"Dataset {settings.data}"
     n_test = len(dataset.test_cases())
     return (
         f"{source}, {len(dataset.training_cases())} training and {n_test} test cases. From the training labels "
