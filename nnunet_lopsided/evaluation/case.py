@@ -24,6 +24,7 @@ from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_by_component, probability_histogram
+from nnunet_lopsided.evaluation.surface_distances import surface_distances
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
 
 # Where there is no predicted label map, these voxels are the segmentation: the class with the highest probability.
@@ -163,6 +164,7 @@ def evaluate_thresholds(
         candidates = _large_enough(of_any_size, rules.min_candidate_voxels)
         scores = _scores(candidates, probability, learned)
         confidence = scores.by(rules.confidence)
+        matches = match(lesions, candidates, confidence, rules, counted)
         result = CaseResult(
             case=case,
             patient=patient if patient is not None else case,
@@ -171,7 +173,7 @@ def evaluate_thresholds(
             candidates=Components.of(candidates),
             confidence=confidence,
             counted=counted,
-            matches=match(lesions, candidates, confidence, rules, counted),
+            matches=matches,
             mean_probability=mean_probability,
             entropy_bits=entropy,
             lesion_histogram=histogram,
@@ -181,6 +183,7 @@ def evaluate_thresholds(
             ranked=kind != "labels" or rules.confidence in BY_SIZE,
             n_dropped=len(of_any_size) - len(candidates),
             censored=censored,
+            surface=surface_distances(lesions, candidates, matches, rules) if rules.surface_distances else None,
         )
         results.append(EvaluatedCase(result, lesions, candidates))
     return tuple(results)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.confidence import CandidateScores
 from nnunet_lopsided.evaluation.matching import Matches, Status
+from nnunet_lopsided.evaluation.surface_distances import SurfaceDistances
 from nnunet_lopsided.lesions import Lesions
 
 # A missed lesion counts as covered by candidates from this share of its voxels on.
@@ -87,6 +88,7 @@ class CaseResult:
         ranked: whether the confidence ranks: hard labels have one only where size is part of it.
         n_dropped: candidates smaller than ``rules.min_candidate_voxels``; in nothing else here.
         censored: lesions of which an incomplete reference has no voxel, (K,); None without such a reference.
+        surface: how far the outlines of matched lesions lie off; None: it was not asked for.
     """
 
     case: str
@@ -106,6 +108,7 @@ class CaseResult:
     ranked: bool = True
     n_dropped: int = 0
     censored: NDArray[np.bool_] | None = None
+    surface: SurfaceDistances | None = None
 
     @property
     def detected(self) -> NDArray[np.bool_]:

@@ -74,6 +74,8 @@ LESION_COLUMNS = (
     "covered_by",
     "covered_share",
 )
+# Further ones, at the end, with surface distances.
+SURFACE_COLUMNS = ("hd95_mm", "nsd")
 CANDIDATE_COLUMNS = (
     "case",
     "candidate",
@@ -180,6 +182,11 @@ def skipped_rows(result: FolderResult) -> Iterable[Row]:
         yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
 
+def lesion_columns(rules: EvaluationRules) -> tuple[str, ...]:
+    """The header of lesions.csv."""
+    return LESION_COLUMNS + SURFACE_COLUMNS * rules.surface_distances
+
+
 def lesion_rows(case: CaseResult) -> Iterable[Row]:
     """Rows of lesions.csv, detected and missed lesions alike."""
     confidence: NDArray[np.float64] = case.lesion_confidence
@@ -197,6 +204,7 @@ def lesion_rows(case: CaseResult) -> Iterable[Row]:
         np.full(len(confidence), np.nan) if case.censored is None else case.censored.astype(int),
         _or_none(case.covered_by, case.covered_by > 0),
         case.covered_share,
+        *((case.surface.hd95_mm, case.surface.nsd) if case.surface is not None else ()),
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 

@@ -80,7 +80,31 @@ class AnnotationGroupContent(ShareContent):
     annotation: str
 
 
-class ThresholdContent(TypedDict):
+class AverageContent(TypedDict):
+    """See :class:`~nnunet_lopsided.evaluation.surface_summary.Average`."""
+
+    mean: float | None
+    median: float | None
+    mean_ci95_bootstrap: Ends
+
+
+class SurfaceContent(TypedDict):
+    """``surface_distances``: see :class:`~nnunet_lopsided.evaluation.surface_summary.SurfaceSummary`."""
+
+    nsd_tolerance_mm: float
+    lesions: int
+    missed_lesions: int
+    hd95_mm: AverageContent
+    nsd: AverageContent
+
+
+class WithSurface(TypedDict, total=False):
+    """What is there only where it was asked for."""
+
+    surface_distances: SurfaceContent
+
+
+class ThresholdContent(WithSurface):
     """A row of ``by_threshold``."""
 
     threshold: float
@@ -161,7 +185,7 @@ class DetailsContent(TypedDict):
     skipped: list[SkippedContent]
 
 
-class SummaryContent(TypedDict):
+class SummaryContent(WithSurface):
     """What summary.json holds.
 
     Files of older versions may lack keys that were added since, without a new ``schema_version``.

@@ -15,6 +15,7 @@ from nnunet_lopsided.evaluation.report.numbers import (
     count_table,
     intervals_of,
     metric_rows,
+    surface_table,
     title_of,
 )
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
@@ -83,6 +84,7 @@ def report_html(
         rule=result.rules.match_in_words,
         metrics=metric_rows(summary),
         by_confidence=confidence_table(summary),
+        surfaces=surface_table(summary),
         counts=count_table(summary),
         by_threshold=_by_threshold(summary),
         by_annotation=_by_annotation(summary),
