@@ -29,6 +29,7 @@ RULES = (
     "small_below_mm3",
     "surface_distances",
     "nsd_tolerance_mm",
+    "instances",
     "diameter_edges_mm",
     "fp_per_case",
 )
@@ -228,6 +229,12 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="MM3",
         help="score lesions below this volume and the others apart, too (default: 0, not)",
+    )
+    rules.add_argument(
+        "--instances",
+        choices=("reference", "prediction", "both"),
+        help="label maps of these number their lesions: every positive value is one, also where they touch (default: "
+        "lesions are connected components)",
     )
     rules.add_argument(
         "--surface-distances",

@@ -253,8 +253,9 @@ def check_comparable(models: Sequence[SavedEvaluation]) -> None:
                 raise InputError(f"{where}: {folder} lacks {_some(sorted(missing))}")
         ours, others = first.rule_settings, other.rule_settings
         for name in ours | others:
-            if ours.get(name) != others.get(name):
-                raise InputError(f"{where}: {name} is {ours.get(name)!r} versus {others.get(name)!r}")
+            mine_is, theirs_is = ours.get(name, "off"), others.get(name, "off")  # what is off is not named
+            if mine_is != theirs_is:
+                raise InputError(f"{where}: {name} is {mine_is!r} versus {theirs_is!r}")
         for case in first.cases:
             _check_case(where, case, theirs[case.case])
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.rows import (
-    CANDIDATE_COLUMNS,
     CASE_COLUMNS,
     PATIENT_COLUMNS,
+    candidate_columns,
     candidate_rows,
     case_row,
     lesion_columns,
@@ -43,5 +43,7 @@ def data_frame(result: FolderResult, table: Table) -> DataFrame:
     if table == "lesions":
         return DataFrame(list(rows_of_cases(lesion_rows, result.cases)), columns=list(lesion_columns(result.rules)))
     if table == "candidates":
-        return DataFrame(list(rows_of_cases(candidate_rows, result.cases)), columns=list(CANDIDATE_COLUMNS))
+        return DataFrame(
+            list(rows_of_cases(candidate_rows, result.cases)), columns=list(candidate_columns(result.rules))
+        )
     raise ValueError(f"table must be one of cases, patients, lesions, candidates, got {table!r}")

@@ -98,6 +98,13 @@ class SurfaceContent(TypedDict):
     nsd: AverageContent
 
 
+class InstancesContent(TypedDict):
+    """``instances``: how many lesions and candidates lie in several pieces and count once; None: not numbered."""
+
+    lesions_in_pieces: int | None
+    candidates_in_pieces: int | None
+
+
 class WithSurface(TypedDict, total=False):
     """What is there only where it was asked for."""
 
@@ -185,7 +192,13 @@ class DetailsContent(TypedDict):
     skipped: list[SkippedContent]
 
 
-class SummaryContent(WithSurface):
+class WithInstances(TypedDict, total=False):
+    """What is there only where label maps number their lesions."""
+
+    instances: InstancesContent
+
+
+class SummaryContent(WithSurface, WithInstances):
     """What summary.json holds.
 
     Files of older versions may lack keys that were added since, without a new ``schema_version``.

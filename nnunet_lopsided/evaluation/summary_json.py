@@ -80,6 +80,11 @@ def summary_dict(result: FolderResult) -> SummaryContent:
     }
     if summary.surface is not None:
         content["surface_distances"] = _surface(summary.surface)
+    if result.rules.instances != "none":
+        content["instances"] = {
+            "lesions_in_pieces": result.lesions_in_pieces if result.rules.reference_instances else None,
+            "candidates_in_pieces": result.candidates_in_pieces if result.rules.predicted_instances else None,
+        }
     return content
 
 

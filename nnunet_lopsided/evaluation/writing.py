@@ -10,11 +10,11 @@ from pathlib import Path
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.rows import (
-    CANDIDATE_COLUMNS,
     CASE_COLUMNS,
     PATIENT_COLUMNS,
     Cell,
     Row,
+    candidate_columns,
     candidate_rows,
     case_row,
     lesion_columns,
@@ -75,7 +75,7 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
     write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: str(row[0])))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
     write_csv(folder / "lesions.csv", lesion_columns(result.rules), rows_of_cases(lesion_rows, result.cases))
-    write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, rows_of_cases(candidate_rows, result.cases))
+    write_csv(folder / "candidates.csv", candidate_columns(result.rules), rows_of_cases(candidate_rows, result.cases))
     if result.by_threshold:
         write_csv(folder / "thresholds.csv", *_threshold_table(summary["by_threshold"]))
     (folder / "curves.png").write_bytes(figure_png(result.summary))

@@ -129,7 +129,7 @@ def test_equals_monai_in_3d():
             theirs = metrics.compute_surface_dice(
                 *tensors, [tolerance], include_background=True, spacing=spacing, use_subvoxels=True
             )
-            assert hd95_and_nsd(*masks, spacing, tolerance)[1] == pytest.approx(float(theirs), abs=1e-5)
+            assert hd95_and_nsd(masks[0], masks[1], spacing, tolerance)[1] == pytest.approx(float(theirs), abs=1e-5)
 
 
 @given(MASKS_3D, MASKS_3D, SPACINGS, st.sampled_from([0.5, 1.0, 3.0]), st.tuples(*[st.integers(0, 3)] * 3))
@@ -140,7 +140,7 @@ def test_symmetric_and_the_same_elsewhere_and_in_other_units(a, b, spacing, tole
     assert 0 <= hd95 <= np.linalg.norm(np.array(a.shape) * spacing)
     assert hd95_and_nsd(b, a, spacing, tolerance) == pytest.approx((hd95, nsd), abs=1e-12)
     moved = [np.pad(mask, [(s, 3 - s) for s in shift]) for mask in (a, b)]
-    assert hd95_and_nsd(*moved, spacing, tolerance) == pytest.approx((hd95, nsd), abs=1e-12)
+    assert hd95_and_nsd(moved[0], moved[1], spacing, tolerance) == pytest.approx((hd95, nsd), abs=1e-12)
     doubled = hd95_and_nsd(a, b, tuple(2 * s for s in spacing), 2 * tolerance)
     assert doubled == pytest.approx((2 * hd95, nsd), abs=1e-9)
 

@@ -152,6 +152,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             if anonymous and others:
                 others = [f"{len(others)} cases that are not on this page" if len(others) > 1 else "1 further case"]
             lines.append(text + ", ".join(known + others) + ".")
+    instances = summary.get("instances")
+    if instances is not None:
+        for n, what in ((instances["lesions_in_pieces"], "lesion"), (instances["candidates_in_pieces"], "candidate")):
+            if n:
+                lines.append(f"{n} instances lie in several pieces; each counts as one {what}.")
     if details["probabilities_look_hard"]:
         lines.append(
             "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "
