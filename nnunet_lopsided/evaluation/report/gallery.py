@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +136,7 @@ def _picture(
     finding: Finding,
     case: CaseResult,
     loaded: LoadedCase,
-    image: NDArray[Any],
+    image: NDArray[np.generic],
     limits: tuple[float, float],
     threshold: float,
 ) -> Picture:
@@ -151,7 +150,7 @@ def _picture(
     reference, predicted = shown.of(loaded.lesions), shown.of(predicted_mask)
     if loaded.valid is not None:
         valid = shown.of(loaded.valid)
-        reference, predicted = reference * valid, predicted * valid
+        reference, predicted = (np.where(valid, labels, False) for labels in (reference, predicted))
     part = shown.around(image, image.min())
     return Picture(
         kind=finding.kind,
@@ -166,14 +165,14 @@ def _picture(
     )
 
 
-def _outlines(labels: NDArray[Any]) -> str:
+def _outlines(labels: NDArray[np.generic]) -> str:
     """Of a mask; of an instance map around every instance, so that those which touch are told apart."""
     if labels.dtype == bool:
         return outline(labels)
     return "".join(outline(labels == value) for value in np.unique(labels[labels != 0]))
 
 
-def _mask(loaded: LoadedCase, threshold: float) -> NDArray[Any]:
+def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.generic]:
     """The voxels of the candidates; of an instance map their numbers."""
     prediction = loaded.prediction
     if prediction is None:
@@ -183,7 +182,7 @@ def _mask(loaded: LoadedCase, threshold: float) -> NDArray[Any]:
     return prediction
 
 
-def _slice(mask: NDArray[Any], box: NDArray[np.int64], centre: int) -> int:
+def _slice(mask: NDArray[np.generic], box: NDArray[np.int64], centre: int) -> int:
     """The slice nearest to the centre in which something is to be seen; joined lesions have gaps."""
     inside = mask[tuple(slice(low, high) for low, high in box.tolist())]
     filled = box[0, 0] + np.flatnonzero((inside != 0).any(axis=(1, 2)))
