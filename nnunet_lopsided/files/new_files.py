@@ -107,7 +107,7 @@ def exchange(one: Path, other: Path) -> bool:
     except (AttributeError, OSError, TypeError):  # another system than Linux, or an old one
         return False
     names = (ctypes.c_char_p(os.fsencode(path.absolute())) for path in (one, other))
-    return rename(_HERE, next(names), _HERE, next(names), _RENAME_EXCHANGE) == 0
+    return bool(rename(_HERE, next(names), _HERE, next(names), _RENAME_EXCHANGE) == 0)
 
 
 def _machine() -> str:
