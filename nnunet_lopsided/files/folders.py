@@ -28,6 +28,7 @@ from nnunet_lopsided.files.folder_record import (
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.locks import locked, locked_beside
 from nnunet_lopsided.files.new_files import UNFINISHED, exchange, sync
+from nnunet_lopsided.files.regular import check_name
 
 __all__ = ["check_holds_only", "check_output_folder", "locked", "new_folder", "new_output_folder"]
 
@@ -137,6 +138,7 @@ def _check_output(
 
 def _check_can_be_renamed(folder: Path) -> None:
     """Else this would be said only when all the work is done."""
+    check_name(folder, "folder")
     if os.path.ismount(folder):  # such as a volume of a container
         raise InputError(f"{folder} is a mounted file system, which cannot be replaced; give a folder in it")
 

@@ -372,3 +372,16 @@ def test_workers_that_outlive_a_killed_parent_do_not_hold_the_lock(tmp_path: Pat
         assert names(tmp_path) == ["out", "worker"]
     finally:
         os.kill(int((tmp_path / "worker").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' own folder")
+def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write /proc/out: no file can be made in /proc"):
+        write_output(Path("/proc/out"))
+
+
+def test_a_name_that_could_not_be_read_again(tmp_path: Path) -> None:
+    for writes in (write, write_output):
+        with pytest.raises(InputError, match="expected a name in UTF-8"):
+            writes(tmp_path / os.fsdecode(b"n\xff"))
+    assert names(tmp_path) == []
