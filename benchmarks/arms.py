@@ -133,7 +133,7 @@ def label_array(case: Case) -> np.ndarray:
     return np.squeeze(label_of(case).array)
 
 
-def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on: str) -> dict[str, Any]:
+def run(dataset: int, *, labels: str, name: str, fold: int, configuration: str, on: str) -> dict[str, Any]:
     from nnunetv2.run.run_training import get_trainer_from_args
 
     begin = time.process_time()
@@ -228,7 +228,12 @@ def main() -> None:
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
-            row = {**key, **run(arguments.dataset, labels, name, seed, arguments.c, arguments.on)}
+            row = {
+                **key,
+                **run(
+                    arguments.dataset, labels=labels, name=name, fold=seed, configuration=arguments.c, on=arguments.on
+                ),
+            }
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +109,7 @@ class MeasuredCase:
 
 def measure_case(
     reference: NDArray[np.bool_],
+    *,
     predictions: Sequence[NDArray[np.floating]],
     images: Sequence[NDArray[np.generic]],
     spacing_mm: Sequence[float],
@@ -135,7 +135,7 @@ def measure_case(
     Raises:
         ValueError: shapes differ, or a component holds no probability.
     """
-    probability: NDArray[Any] = predictions[0] if len(predictions) == 1 else _mean_of(predictions)
+    probability: NDArray[np.floating] = predictions[0] if len(predictions) == 1 else _mean_of(predictions)
     (evaluated,) = evaluate_thresholds(
         reference, probability, spacing_mm, rules, (rules.threshold,), valid=valid, case=case
     )
@@ -323,7 +323,7 @@ def _dice(
     return dice
 
 
-def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[Any]) -> NDArray[np.int64]:
+def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[np.generic]) -> NDArray[np.int64]:
     low = box[:, 0]
     crop = np.zeros(np.ptp(box, axis=1).tolist(), bool)
     crop[tuple(c - a for c, a in zip(np.unravel_index(voxels, shape), low, strict=True))] = True

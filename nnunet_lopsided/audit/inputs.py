@@ -102,6 +102,7 @@ def find_inputs(
     dataset: int | str,
     models: Sequence[Model],
     folds: Sequence[int | str] | None = None,
+    *,
     patients_regex: str | None = None,
     magnify: Sequence[float] | None = None,
     device: str | None = None,
@@ -175,7 +176,7 @@ def find_inputs(
 
 def _factors(magnify: Sequence[float] | None) -> tuple[float, ...]:
     factors = MAGNIFY if magnify is None else tuple(magnify)
-    named = {f"{factor:g}" for factor in factors}  # as their folders are
+    named = {f"{factor:g}" for factor in factors}  # the names of their folders must differ, too
     if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(named) < len(factors):
         raise InputError(f"--magnify must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
     return tuple(sorted(factors))

@@ -22,7 +22,7 @@ _TOOL = "nnunet-lopsided"
 _SHAPE = {"schema_version": int, "tool": str, "id": str, "files": {str: (int, type(None))}}
 # What file browsers, open tables (LibreOffice) and file systems leave in folders that somebody has looked at.
 _TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock.*#", ".nfs*", ".fuse_hidden*")
-# Nobody's work: these, and what this package itself leaves when it is killed.
+# Files that nobody would miss: these, and what this package itself leaves when it is killed.
 _LOCKS = (LOCK_FILE, f"{LOCK_FILE}{HELD}", "*.lopsided-lock", f"*.lopsided-lock{HELD}")
 _NO_WORK = (*_TRACES, RECORD_FILE, *_LOCKS, f"{UNFINISHED}*")
 # Larger files are not read a second time to note what they hold: of them a later date says that they were changed.

@@ -137,9 +137,9 @@ def _check_output(
 
 
 def _check_can_be_renamed(folder: Path) -> None:
-    """Else this would be said only when all the work is done."""
+    """Refuse, before all the work, a mounted folder (a container's volume, say) and a name that no command can read."""
     check_name(folder, "folder")
-    if os.path.ismount(folder):  # such as a volume of a container
+    if os.path.ismount(folder):
         raise InputError(f"{folder} is a mounted file system, which cannot be replaced; give a folder in it")
 
 
@@ -270,7 +270,7 @@ def _remains(final: Path) -> list[Path]:
 
 
 def _remove_former(folder: Path) -> None:
-    """Under another name first, so that a half-removed folder is never taken for a whole one."""
+    """Remove an earlier folder, renamed first: a half-removed one must never be taken for a whole one."""
     is_former = folder.name.startswith(_REPLACED)
     if folder.is_symlink():
         if is_former:  # the link itself; nobody makes a link to write into
@@ -286,7 +286,7 @@ def _hidden(begin: str, final: Path) -> Path:
 
 
 def _named(error: OSError, unfinished: Path, final: Path) -> InputError:
-    """What is read meanwhile (a share that went away) is not what is written."""
+    """The one-line error for a failed write, or for a failed read of something else, such as a share that went away."""
     names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     inside = next((name for name in names if unfinished == name or unfinished in name.parents), None)
     if names and inside is None and final not in names:

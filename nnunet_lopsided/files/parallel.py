@@ -1,6 +1,7 @@
 """Work on many cases at the same time, in threads: all of them with a progress bar, or few in memory at a time.
 
-Reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
+Threads suffice: reading, writing and labelling release the interpreter lock. Unlike processes, none is left behind by
+an interrupt.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -97,12 +97,12 @@ def _arrays(
     return arrays
 
 
-def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
+def _is_of(folder: Path, made_by: dict[str, object]) -> bool:
     return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
 
 
-def _begin(folder: Path, made_by: dict[str, Any]) -> None:
-    """An empty folder, without what a model predicted that was trained again since; nothing else is removed."""
+def _begin(folder: Path, made_by: dict[str, object]) -> None:
+    """Make the folder empty: predictions of the model before it was trained again go, other files are refused."""
     if (folder / _RECORD).is_file():
         check_holds_only(folder, (_RECORD, "*.npz", ".*"))
         shutil.rmtree(folder)
@@ -113,7 +113,7 @@ def _begin(folder: Path, made_by: dict[str, Any]) -> None:
 
 
 def _cannot(error: Exception) -> str:
-    """The last line says what is wrong, in SimpleITK's messages for one."""
+    """The error in one line: the last of its own, as SimpleITK says there what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[-1] if lines else type(error).__name__
     return f"cannot predict magnified images: {reason}; --magnify without a number audits without them"
@@ -126,7 +126,7 @@ class _Network:
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        # It says where it looks for the trainer; importing them warns of what others use.
+        # nnU-Net prints where it looks for the trainer; the libraries that it imports for that warn about themselves.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._predictor = nnUNetPredictor(

@@ -79,7 +79,7 @@ class RawDataset:
 
     @property
     def channel_names(self) -> list[str]:
-        """In the order of the images; see :func:`channel_names`."""
+        """Names of the image channels, in the order of the images; see :func:`channel_names`."""
         return channel_names(self.json, self.folder / "dataset.json")
 
     def training_cases(self) -> list[Case]:
@@ -350,7 +350,9 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
     return images
 
 
-def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+def read_by_nnunet(
+    case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+) -> NDArray[np.generic]:
     """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from nnunet_lopsided.evaluation.summary_json import metric_intervals
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
 
@@ -62,7 +63,7 @@ def _run_rows(results: Results) -> Iterator[list[object]]:
         for name in METRICS:
             low, high = e.interval(name) or (None, None)
             row += [_cell(e.metric(name)), _cell(low), _cell(high)]
-        low, high = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"] or (None, None)
+        low, high = metric_intervals(e.evaluation.summary["metrics"])["map_ci95_hanley_mcneil"] or (None, None)
         rules = e.evaluation.rules
         row += [_cell(low), _cell(high), rules.confidence, rules.min_candidate_voxels]
         yield [*row, *(_cell(e.metric(name)) for name in CONFIDENCE_METRICS)]

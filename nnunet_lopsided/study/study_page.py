@@ -13,6 +13,7 @@ from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, sensitivity_chart
 from nnunet_lopsided.evaluation.rules import profile_rules
+from nnunet_lopsided.evaluation.summary_json import metric_intervals
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.raw import RawDataset
@@ -335,7 +336,7 @@ def _runs(results: Results) -> Table | None:
             value = e.metric(name)
             reason = None if value is None else _no_interval(e, name)
             row += [number(value), interval_or_reason(e.interval(name), reason)]
-        hanley = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"]
+        hanley = metric_intervals(e.evaluation.summary["metrics"])["map_ci95_hanley_mcneil"]
         rows.append([*row, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
     header = ["run", "cases", *(part for m in PAPER_METRICS for part in (title_of(m), "95% interval"))]
     header += ["mAP, Hanley-McNeil", "training, h"]

@@ -6,7 +6,8 @@ import pytest
 
 from nnunet_lopsided.commands.demo import main
 from nnunet_lopsided.demo import workflow
-from nnunet_lopsided.demo.workflow import DemoSettings, _claim
+from nnunet_lopsided.demo.settings import DemoSettings
+from nnunet_lopsided.demo.workflow import _claim
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import finish_record, unrecorded
 from nnunet_lopsided.files.locks import locked

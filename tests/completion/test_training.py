@@ -38,7 +38,13 @@ def trained(nnunet_paths: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[in
             return code
 
         monkeypatch.setattr(training, "run_logged", run_logged)
-        train_on_soft_targets("Dataset501_A", "2d", "nnUNetTrainerLopsided", "nnUNetPlans", ())
+        train_on_soft_targets(
+            dataset="Dataset501_A",
+            configuration="2d",
+            trainer="nnUNetTrainerLopsided",
+            plans="nnUNetPlans",
+            options=(),
+        )
         return calls
 
     return run

@@ -362,6 +362,30 @@ def test_a_reader_who_knows_the_truth_shares_the_audit() -> None:
     assert train.needs == (f"share/{name}-read",)
 
 
+def test_a_completed_arm_trains_on_soft_targets_of_its_teacher() -> None:
+    arms = (
+        "  - {name: recipe, trainer: nnUNetTrainerLopsided_5epochs}\n"
+        "  - {name: done, trainer: nnUNetTrainerLopsided_5epochs_softtargets, completed: {by: recipe}}\n"
+    )
+    found = study(CHANGED.replace("folds:", arms + "folds:"), "repetitions: 2\n")
+    ids = choose_ids(found, {})
+    jobs = {job.name: job for job in expand(found, ids)}
+    name = "mets-size50-s0-completed-by-2d-recipe-r2"
+    job = jobs[f"complete/{name}"]
+    assert " ".join(job.command) == (
+        f"lopsided-complete -d 801 -c 2d -tr nnUNetTrainerLopsided_5epochs_seed2 -o {ids[name]} --name {name} "
+        "-device cpu --overwrite -np 2"
+    )
+    assert job.results == "nnUNet_results/repetition_2"
+    assert job.needs == ("train/mets-size50-s0-2d-recipe-r2-f0", "train/mets-size50-s0-2d-recipe-r2-f1")
+    assert "--npz" in jobs[job.needs[0]].command
+    train = jobs["train/mets-size50-s0-2d-done-r2-f1"]
+    assert train.command[:4] == ("nnUNetv2_train", str(ids[name]), "2d", "1")
+    assert train.command[5] == "nnUNetTrainerLopsided_5epochs_softtargets_seed2"
+    assert train.needs == (f"complete/{name}",)
+    assert not [name for name in jobs if name.startswith(("share/", "audit/")) and "completed" in name]
+
+
 def test_arms_with_fewer_repetitions() -> None:
     """And an arm that shares a trainer and a teacher with another is no job twice."""
     found = study(CHANGED.replace("ignored: true", "ignored: true, repetitions: 1"), "repetitions: 2\n")
