@@ -85,15 +85,16 @@ def same(a, b):
 def test_components_as_instances_give_what_components_give(reference, predicted, changes, least, random):
     """Whatever the numbers of the components are."""
     changes = {**changes, "min_candidate_voxels": least, "confidence": "sum"}
-    numbered = []
-    for mask in (reference, predicted):
+
+    def numbered(mask):
         lesions = find_lesions(mask, (1, 1, 1))
-        values = np.array([0, *random.sample(range(1, 1000), len(lesions))])
-        numbered.append(values[lesions.instances()])
+        return np.array([0, *random.sample(range(1, 1000), len(lesions))])[lesions.instances()]
+
+    lesions, candidates = numbered(reference), numbered(predicted)
     plain = evaluate_case(reference, predicted, (1, 1, 1), EvaluationRules(**changes))
-    same(plain, evaluate_case(*numbered, (1, 1, 1), EvaluationRules(**changes, instances="both")))
-    same(plain, evaluate_case(numbered[0], predicted, (1, 1, 1), EvaluationRules(**changes, instances="reference")))
-    same(plain, evaluate_case(reference, numbered[1], (1, 1, 1), EvaluationRules(**changes, instances="prediction")))
+    same(plain, evaluate_case(lesions, candidates, (1, 1, 1), EvaluationRules(**changes, instances="both")))
+    same(plain, evaluate_case(lesions, predicted, (1, 1, 1), EvaluationRules(**changes, instances="reference")))
+    same(plain, evaluate_case(reference, candidates, (1, 1, 1), EvaluationRules(**changes, instances="prediction")))
 
 
 def panoptic(reference, predicted):
