@@ -24,14 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detection import evaluate
 from screen_arms import ARMS, Arm
 from torch import Tensor
 
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
-from nnunet_lopsided.evaluation.case import evaluate_case
-from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
-from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
 from nnunet_lopsided.trainers.teacher import EmaTeacher
@@ -40,7 +38,6 @@ from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 SHAPE, SPACING, N_TRAIN, N_TEST = (16, 64, 64), (3.0, 2.0, 2.0), 5, 60
 ITERATIONS, EPOCHS, BATCH = 1000, 10, 4
 LABELS = {"full": None, "random": "stochastic", "size": "size", "read": "reader"}
-FP_PER_CASE = (1.0, 2.0, 4.0, 4.5, 8.0)
 IGNORE = 2
 
 
@@ -180,37 +177,6 @@ def predict(net: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
 
 
-def evaluate(
-    probability: list[np.ndarray], labels: list[np.ndarray], spacing_mm: tuple[float, ...] = SPACING
-) -> dict[str, Any]:
-    """Average precision and FROC by mean p, sum of p and mean p times the root of the size; candidates at 0.1."""
-    results = [evaluate_case(y, p, spacing_mm) for p, y in zip(probability, labels, strict=True)]
-    n_lesions = sum(len(r.lesions) for r in results)
-    numbers: dict[str, Any] = {"lesions": n_lesions}
-    for name, power in (("mean", 0.0), ("sqrt", 0.5), ("sum", 1.0)):
-        hits, false = [], []
-        for r in results:
-            confidence = r.confidence * r.candidates.n_voxels**power
-            hits.append(confidence[r.matches.candidate_of_lesion[r.detected] - 1])
-            false.append(confidence[r.matches.status == Status.FALSE_POSITIVE])
-        hit, miss = np.concatenate(hits), np.concatenate(false)
-        points = operating_points(
-            lesion_confidence=hit,
-            true_confidence=hit,
-            false_confidence=miss,
-            n_lesions=n_lesions,
-            n_cases=len(results),
-        )
-        numbers[f"ap_{name}"] = average_precision(points)
-        numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
-    numbers["sensitivity"] = len(hit) / n_lesions
-    numbers["fp_per_case"] = len(miss) / len(results)
-    numbers["specks"] = sum(
-        int((r.candidates.n_voxels[r.matches.status == Status.FALSE_POSITIVE] <= 2).sum()) for r in results
-    ) / max(1, len(miss))
-    return numbers
-
-
 def out_of_fold(images: Tensor, targets: Tensor, *, finder: str, seed: int, key: str, kept: Path | None) -> np.ndarray:
     """Probabilities (n, z, y, x) by networks that did not train on the case; kept in a folder, as they take long."""
     file = None if kept is None else kept / f"{finder}_{key}.npy"
@@ -277,7 +243,7 @@ def run(name: str, labels: str, *, seed: int, phantom: int, kept: Path | None = 
         beliefs, about = believed(arm.target, probability, targets, whole)
     net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
-    numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test])
+    numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test], SPACING)
     seen = np.stack([predict(net, c.image) for c in cases(phantom, seed)])
     numbers["p_hidden"] = float(seen[gone].mean()) if gone.any() else None
     numbers["p_labelled"] = float(seen[(whole == 1) & ~gone].mean())

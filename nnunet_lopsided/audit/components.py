@@ -17,6 +17,7 @@ from nnunet_lopsided.evaluation.matching import Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesion_contrast import channel_contrasts
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
+from nnunet_lopsided.mean_probability import mean_of
 
 # The part of a component that stands for it in the images: where its probability is at least half its highest.
 CORE = 0.5
@@ -135,7 +136,7 @@ def measure_case(
     Raises:
         ValueError: shapes differ, or a component holds no probability.
     """
-    probability: NDArray[np.floating] = predictions[0] if len(predictions) == 1 else _mean_of(predictions)
+    probability: NDArray[np.floating] = predictions[0] if len(predictions) == 1 else mean_of(predictions)
     (evaluated,) = evaluate_thresholds(
         reference, probability, spacing_mm, rules, (rules.threshold,), valid=valid, case=case
     )
@@ -265,13 +266,6 @@ def fainter(
     order = np.argsort(every)
     both = lesions_of_voxels(components.shape, components.spacing_mm, every[order], np.concatenate(ids)[order])
     return both, np.array(reached)
-
-
-def _mean_of(predictions: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
-    total = predictions[0].astype(np.float32)
-    for other in predictions[1:]:
-        total += other
-    return total / np.float32(len(predictions))
 
 
 def _agreement(

@@ -228,7 +228,7 @@ def _estimate(
         replicates = np.full(len(weights), np.nan)
         for i, weight in enumerate(weights):
             drawn = weight[patients[0]], weight[patients[1]]
-            if drawn[0].sum() >= 1:
+            if drawn[0].sum() >= 1:  # a replicate may draw no patient with a found lesion
                 of_all = mixture_share(*scores, *drawn)
                 replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
         interval = percentile_interval(replicates, len(set(patients[0].tolist())))

@@ -148,6 +148,7 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         if differing is not None:
             raise InputError(f"case {case}: {path} and {label} differ: {differing}")
         lesion_masks = target.mask(full.array), target.mask(part.array)
+        # What only the truth has is missed; what only the annotators have is disputed.
         missed, disputed = (
             _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
         )

@@ -79,6 +79,7 @@ def soft_target(
             unexplained.append(voxels)
             mean.append(values.mean())
             highest.append(values.max())
+    # Found again from the unexplained voxels alone: still apart from each other, and in the same order as `mean`.
     mask = np.zeros(probability.shape, bool)
     mask.reshape(-1)[np.concatenate(unexplained) if unexplained else np.zeros(0, np.int64)] = True
     return SoftTarget(

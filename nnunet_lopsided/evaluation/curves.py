@@ -181,6 +181,7 @@ def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tup
         return ()
     matched = []
     for limit in fp_per_case:
+        # 1e-9: limit x cases may be a whole number but for its rounding.
         n = int(np.searchsorted(points.n_false, limit * points.n_cases + 1e-9, side="right"))
         share = float(points.sensitivity[n - 1]) if n else 0.0
         rises = np.flatnonzero(points.n_detected[:n] == points.n_detected[n - 1]) if n else np.zeros(0, np.int64)

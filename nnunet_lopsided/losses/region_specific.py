@@ -92,7 +92,7 @@ def region_specific_loss(
         tp, fp, fn = tp * valid, fp * valid, fn * valid
         n_voxels = _region_sums(valid.to(truth.dtype), size)
     present = _region_sums(truth if valid is None else truth * valid, size) > 0
-    divisor = n_voxels.clamp_min(1)
+    divisor = n_voxels.clamp_min(1)  # regions without a valid voxel are left out below
     tp, fp, fn = (_region_sums(x, size) / divisor for x in (tp, fp, fn))
 
     wrong = fp + fn + smooth

@@ -114,6 +114,21 @@ class RawDataset:
             self._check_images(case)
         return [c if c.label is not None and c.label.is_file() else Case(c.name, c.images, None) for c in cases]
 
+    def cases_to_predict(self, folder: Path) -> list[Case]:
+        """The cases of a folder with images as this dataset has them, sorted by name, without labels.
+
+        Raises:
+            InputError: there are none, a case lacks an image of a channel, or has one too many.
+        """
+        if not folder.is_dir():
+            raise InputError(f"folder not found: {folder}")
+        cases = self._cases_in(str(folder.absolute()), "")
+        if not cases:
+            raise InputError(f"{folder}: expected images CASE_0000{self.file_ending}, found none")
+        for case in cases:
+            self._check_images(case)
+        return [Case(case.name, case.images, None) for case in cases]
+
     @cached_property
     def label_scheme(self) -> LabelScheme:
         """The classes of dataset.json."""

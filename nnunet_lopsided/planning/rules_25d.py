@@ -259,6 +259,7 @@ def _largest_but_outliers(sizes: Sequence[int]) -> int:
         >>> [_largest_but_outliers(sizes) for sizes in ([30] * 49 + [900], [100] * 15 + [150], [1, 9])]
         [30, 150, 9]
     """
+    # The size of rank 0.9 n, rounded up: // rounds down, so of the negative number up.
     usual = sorted(sizes)[-(-9 * len(sizes) // 10) - 1]
     return max(size for size in sizes if size <= _OUTLIER_FACTOR * usual)
 

@@ -35,6 +35,7 @@ def check_together(study: Study, source: str) -> None:
     _check_names(study, source)
     _check_trainers(study, source)
     _check_folds(study, source)
+    _check_magnified(study, source)
     for i, arm in enumerate(study.arms):
         _check_arm(_Place(source, f"arms[{i}]"), arm, study, study.arms[:i])
     for i, dataset in enumerate(study.datasets):
@@ -90,6 +91,18 @@ def _check_folds(study: Study, source: str) -> None:
         place.refuse("numbers where validation cases are evaluated", "all")
     if study.evaluation.confidence == "learned":
         place.refuse("numbers where the confidence is learned from validation cases", "all")
+
+
+def _check_magnified(study: Study, source: str) -> None:
+    """Only test cases are predicted by a job of ours; validation cases are as nnU-Net's training predicted them."""
+    rules = study.evaluation
+    if rules.magnify is None:
+        return
+    place = _Place(source, "evaluation.magnify")
+    if "test" not in rules.cases:
+        place.refuse("test among the cases, which alone are magnified", ", ".join(rules.cases))
+    if rules.confidence == "learned":
+        place.refuse("another confidence than learned, which is that of images as they are", "learned")
 
 
 def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> None:

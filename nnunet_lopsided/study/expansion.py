@@ -247,9 +247,11 @@ class _Expansion:
     def _predict(self, run: Run, needs: tuple[str, ...]) -> Job:
         resources = self.study.resources
         images = f"nnUNet_raw/{self._folder(run.variant.dataset)}/imagesTs"
-        command = ["nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}"]
+        factors = self.study.evaluation.magnify or ()
+        command = ["lopsided-predict" if factors else "nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}"]
         command += ["-d", str(self.ids[run.variant.name]), "-c", run.configuration, "-tr", self._trainer(run)]
         command += [*self._plans, "-f", *map(str, self.study.folds)]
+        command += ["--magnify", *(f"{factor:g}" for factor in factors)] if factors else []
         command += ["-device", self.study.device, "--save_probabilities"]
         command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
         return Job(

@@ -142,6 +142,7 @@ def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
     low, high = study.dataset_ids
     names = [variant.name for variant in (*variants_of(study), *changed_variants_of(study))]
     chosen = {name: earlier[name] for name in names if name in earlier}
+    # Not those of variants that the study no longer has either: their results lie under these ids.
     free = (i for i in range(low, high + 1) if i not in earlier.values())
     for name in names:
         if name not in chosen:

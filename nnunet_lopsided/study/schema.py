@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from nnunet_lopsided.evaluation.confidence import Confidence
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
+from nnunet_lopsided.nnunet.magnified import checked_factors
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
 from nnunet_lopsided.study.arms import Arm, Censoring
@@ -158,6 +159,13 @@ class Evaluation(FileMapping):
     """Its first group is the patient in a case's name."""
     confidence: Confidence | None = None
     """What ranks candidates; nothing: as the profile does."""
+    magnify: Annotated[tuple[Annotated[float, Number(1)], ...], Listed()] | None = None
+    """How many times test images are magnified for further predictions; nothing: they are predicted as they are."""
+
+    @field_validator("magnify")
+    @classmethod
+    def _can_be_magnified(cls, factors: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if factors is None else checked_factors(factors, "the factors")
 
     @field_validator("profile", mode="before")
     @classmethod

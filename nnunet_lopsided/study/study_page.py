@@ -30,7 +30,7 @@ from nnunet_lopsided.pages.html import (
 )
 from nnunet_lopsided.pages.rendering import Chart, chart
 from nnunet_lopsided.pages.versions import library_versions
-from nnunet_lopsided.study.report_tables import relative
+from nnunet_lopsided.study.report_tables import factors_of, relative
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Evaluated, Results
 
 _MAX_HISTOGRAMS = 12
@@ -110,8 +110,14 @@ def _subtitle(results: Results) -> str:
     return (
         f"{len(study.datasets)} dataset{'s' * (len(study.datasets) > 1)}, {len(results.runs)} runs, {n_done} of "
         f"{len(results.jobs)} jobs done. Baseline: {study.baseline} with full labels. Numbers are of the "
-        f"{results.main_cases} cases. nnU-Net trains without a seed: a repetition gives other numbers."
+        f"{results.main_cases} cases{_magnified(results)}. nnU-Net trains without a seed: a repetition gives other "
+        "numbers."
     )
+
+
+def _magnified(results: Results) -> str:
+    factors = factors_of(results.study, results.main_cases)
+    return f", predicted as they are and magnified {factors.replace(' ', ' and ')} times" if factors else ""
 
 
 def _failed(results: Results) -> list[tuple[str, str]]:

@@ -16,8 +16,8 @@ import pytest
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files import folder_record, folders
-from nnunet_lopsided.files.folder_record import RECORD_FILE
+from nnunet_lopsided.files import folders
+from nnunet_lopsided.files.folder_record import RECORD_FILE, begin_record
 from nnunet_lopsided.files.folders import check_output_folder, new_folder, new_output_folder
 from tests.files.forks import ended, killed_after, started
 
@@ -203,10 +203,8 @@ def test_what_comes_to_the_target_meanwhile_stays(tmp_path: Path, monkeypatch, w
     """Somebody else, who knows nothing of locks, makes a folder of that name while ours is written."""
     final = tmp_path / "out"
 
-    begin = folder_record.begin_record
-
     def began(unfinished: Path) -> None:
-        begin(unfinished)
+        begin_record(unfinished)
         final.mkdir()
         (final / "mine.txt").touch()
 

@@ -60,6 +60,34 @@ def test_the_jobs_of_a_study() -> None:
     ]
 
 
+def test_a_study_that_magnifies_test_images() -> None:
+    plain = jobs_of()
+    jobs = jobs_of(TEXT.replace("validation]}", "validation], magnify: [2, 1.5]}"))
+    assert list(jobs) == list(plain)
+    changed = {name for name in jobs if jobs[name] != plain[name]}
+    assert changed == {name for name in jobs if name.startswith("predict/")}
+    for name in changed:
+        assert plain[name].startswith("nnUNetv2_predict -i ")
+        expected = plain[name].replace("nnUNetv2_predict", "lopsided-predict")
+        assert jobs[name] == expected.replace(" -device", " --magnify 1.5 2 -device")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ("cases: [validation], magnify: [2]", "evaluation.magnify: expected test among the cases, which alone are"),
+        ("magnify: [2], confidence: learned", "evaluation.magnify: expected another confidence than learned"),
+        ("magnify: [2, 1]", r"evaluation.magnify: the factors must be different numbers above 1, got 2 1$"),
+        ("magnify: [0.5]", r"evaluation.magnify\[0\]: expected a number of at least 1, found 0.5"),
+        ("magnify: []", "evaluation.magnify: expected a list with at least one element, found a list of 0"),
+        ("magnify: [2, 2.0]", r"evaluation.magnify\[1\]: expected every element once"),
+    ],
+)
+def test_magnifications_that_a_study_cannot_have(evaluation: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        study(TEXT.replace("cases: [test, validation]", evaluation))
+
+
 def test_a_study_by_another_confidence() -> None:
     jobs = jobs_of(TEXT.replace("validation]}", "validation], confidence: sum}"))
     evaluations = [command for name, command in jobs.items() if name.startswith("evaluate/")]

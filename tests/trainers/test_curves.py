@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_lopsided.trainers import curves
@@ -28,7 +29,7 @@ def test_every_column_is_drawn_over_the_epochs() -> None:
         {"epoch": "5", "train_loss": "0.4", "lesion_probability": "0.8", "gradient_norm": ""},
     ]
     panels = curves.curve_figure(rows).axes
-    drawn = {axes.get_title(): [line.get_xydata().tolist() for line in axes.lines] for axes in panels}
+    drawn = {axes.get_title(): [np.asarray(line.get_xydata()).tolist() for line in axes.lines] for axes in panels}
     assert drawn == {
         "training loss": [[[0, 0.9], [3, 0.2], [5, 0.4]]],
         "fraction of background voxels the network calls lesion": [[]],

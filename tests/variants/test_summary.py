@@ -41,9 +41,11 @@ def test_those_that_go_stand_on_those_that_stay() -> None:
     assert go == {2.0: (2, 1), 3.36: (0, 1)}
     last = axes.containers[0][-1]
     assert last.get_x() + last.get_width() == pytest.approx(4)
-    handles, names = axes.get_legend_handles_labels()
-    colours = {name: to_hex(first.get_facecolor()) for name, first in zip(names, handles, strict=True)}
-    assert colours == {"stay: 3": "#4c72b0", "go: 2": "#dd8452"}
+    names = axes.get_legend_handles_labels()[1]
+    colours = {
+        name: {to_hex(bar.get_facecolor()) for bar in bars} for name, bars in zip(names, axes.containers, strict=True)
+    }
+    assert colours == {"stay: 3": {"#4c72b0"}, "go: 2": {"#dd8452"}}
     assert axes.get_xscale() == "log"
     assert axes.get_title() == "Dataset501_X, mode stochastic, rate 0.25, seed 3"
     assert (axes.get_ylabel(), axes.get_xlabel().split(" ")[0]) == ("lesions", "diameter")

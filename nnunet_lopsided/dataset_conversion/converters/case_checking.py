@@ -58,6 +58,7 @@ def check_case(case: SourceCase, release: Release, options: Options) -> CheckedC
         raise InputError("; ".join(problems))
     if label is None or new_array is None or target is None:
         return CheckedCase(case=case, label=None, label_is_as_in_source=False, n_lesions=None, geometry_fix=None)
+    # Where the images' geometry took its place, even a nearly equal one, the label needs a new file.
     same = np.issubdtype(label.array.dtype, np.integer) and target is label.geometry
     new = Image(new_array, target)
     return CheckedCase(

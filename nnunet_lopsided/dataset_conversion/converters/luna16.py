@@ -248,6 +248,7 @@ def _write_variants(
         lesions = find_lesions(reference_label.array, header.geometry.spacing_mm)
         slots = release.readings[name].slots
         masks = reader_masks(slots, header)
+        # A scan may have fewer reading sessions than there are variants.
         for mask, variant in zip(masks, variants, strict=False):
             label = Image(mask.astype(np.uint8), header.geometry)
             write_checked(variant / "labelsTr" / f"{name}.nii.gz", label)
@@ -278,6 +279,7 @@ def _write_variants(
             notes.append(
                 f"{own_final.name} lacks {len(training) - len(read)} cases that have no reading session {slot + 1}"
             )
+        # A lesion that this reader only pointed at has no voxels in the variant: it is missing there, too.
         missed = [row for row in rows if row[0] in set(read)]
         statuses = [[*row[:4], "censored" if row[4 + slot] != "outlined" else "kept"] for row in missed]
         note = _finish_variant(
