@@ -17,7 +17,7 @@ import pytest
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files import folders
-from nnunet_lopsided.files.folder_record import RECORD_FILE
+from nnunet_lopsided.files.folder_record import RECORD_FILE, begin_record
 from nnunet_lopsided.files.folders import check_output_folder, new_folder, new_output_folder
 from tests.files.forks import ended, killed_after, started
 
@@ -196,6 +196,23 @@ def test_earlier_folders_without_a_record(tmp_path: Path) -> None:
     (tmp_path / "other/mark.json").unlink()
     with pytest.raises(InputError, match=r"it holds no mark\.json"):
         write(tmp_path / "other", overwrite=True)
+
+
+@pytest.mark.parametrize("writing", [write, write_output])
+def test_what_comes_to_the_target_meanwhile_stays(tmp_path: Path, monkeypatch, writing: Callable[[Path], None]) -> None:
+    """Somebody else, who knows nothing of locks, makes a folder of that name while ours is written."""
+    final = tmp_path / "out"
+
+    def began(unfinished: Path) -> None:
+        begin_record(unfinished)
+        final.mkdir()
+        (final / "mine.txt").touch()
+
+    monkeypatch.setattr(folders, "begin_record", began)
+    with pytest.raises(InputError, match="exists"):
+        writing(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in final.iterdir()] == ["mine.txt"]
 
 
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
