@@ -22,6 +22,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER, lesion_classes
+from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
@@ -186,7 +187,7 @@ def _write_variant(
         by_case = for_each(work.complete, inputs.cases, n_workers, "completing")
         link_test_files(dataset, folder, final)
         write_dataset_files(dataset, training, folder, final)
-        content = read_json(folder / "dataset.json")
+        content = read_dataset_json(folder / "dataset.json")
         content["completed"] = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
         write_json(folder / "dataset.json", content)
         write_table(folder / LESIONS_FILE, _COLUMNS, [row for rows, _ in by_case for row in rows])

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
-from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme
+from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.plans import add_to_plans, read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
@@ -109,7 +109,7 @@ def add_configuration(
     plans_file = folder / f"{plans_name}.json"
     plans = read_plans(plans_file)
     fingerprint = read_json(folder / "dataset_fingerprint.json", _FINGERPRINT)
-    dataset_json = read_json(folder / "dataset.json")
+    dataset_json = read_dataset_json(folder / "dataset.json")
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
     n_channels = len(channel_names(dataset_json, folder / "dataset.json"))
 

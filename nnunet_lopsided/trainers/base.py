@@ -22,6 +22,8 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, cent
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses.base import TargetFormat
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases
+from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
@@ -36,7 +38,7 @@ from nnunet_lopsided.trainers.slice_patches import (
     training_patch,
     with_training_patch,
 )
-from nnunet_lopsided.trainers.training_labels import count_labels
+from nnunet_lopsided.trainers.training_labels import check_consecutive, count_labels
 
 PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
 EPOCHS = NameOption(attribute="epochs", form="Nepochs", meaning="training epochs", low=1, integer=True)
@@ -176,14 +178,27 @@ class LesionTrainer(nnUNetTrainer):
         if self._is_25d:
             self._bare_network.centre_slice_only = True
 
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's, of a splits_final.json that leaks nothing: nnU-Net itself would only write a line to its log."""
+        splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        if self.fold != "all" and splits.is_file():
+            try:
+                read_splits(splits, preprocessed_cases(Path(self.preprocessed_dataset_folder)))
+            except InputError as error:
+                refuse(error)
+        train, val = super().do_split()
+        return train, val
+
     def _checked_label_counts(self) -> dict[str, Counter[int]]:
         """Voxels per label value of the cases to train and to validate on; a value that dataset.json does not declare
         ends the training."""
-        scheme = label_scheme(self.dataset_json, Path(self.preprocessed_dataset_folder_base) / "dataset.json")
+        source = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
         training_cases, validation_cases = self.do_split()
         cases = sorted({*training_cases, *validation_cases})
         dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
         try:
+            scheme = label_scheme(self.dataset_json, source)
+            check_consecutive(scheme, source)
             return count_labels(dataset, scheme, progress=self.local_rank == 0)
         except InputError as error:
             refuse(error)

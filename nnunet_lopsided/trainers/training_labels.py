@@ -22,6 +22,27 @@ from nnunet_lopsided.nnunet.label_values import check_label_values
 OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
 
 
+def check_consecutive(scheme: LabelScheme, source: Path) -> None:
+    """Refuse label values with a gap: nnU-Net's networks have one channel per value, and losses go by the value.
+
+    Regions may be of any values.
+
+    Raises:
+        InputError: they do not go from 0 on without a gap.
+
+    Example:
+        >>> check_consecutive(LabelScheme({"a": (1,), "b": (3,)}, None, False), Path("dataset.json"))
+        Traceback (most recent call last):
+        ...
+        nnunet_lopsided.errors.InputError: dataset.json: expected label values without a gap to train on, found 0, 1, 3
+    """
+    values = scheme.label_values
+    if not scheme.has_regions and values != tuple(range(len(values))):
+        raise InputError(
+            f"{source}: expected label values without a gap to train on, found {', '.join(map(str, values))}"
+        )
+
+
 def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:
     """Voxels per label value of every case, :data:`OUTSIDE` taken for background.
 
