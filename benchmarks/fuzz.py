@@ -339,7 +339,7 @@ def _damaged_bytes(content: bytes, chance: random.Random) -> tuple[bytes, str]:
 
 
 def make_world(world: Path) -> None:
-    """A planned phantom, a variant of it to share with, a second one to merge, a model's predictions, two evaluations."""
+    """A planned phantom, a variant to share with, a second one to merge, a model's predictions, two evaluations."""
     if (world / "lesions.csv").exists():
         return
     from nnunet_lopsided.commands import evaluate

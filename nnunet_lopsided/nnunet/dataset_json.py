@@ -28,11 +28,9 @@ class _ListedCase(TypedDict):
 
 
 class _DatasetJson(TypedDict, total=False):
-    """What this package uses of dataset.json; :func:`label_scheme` looks into ``labels``."""
+    """What this package uses of dataset.json; :func:`label_scheme` and :func:`channel_names` look at their own."""
 
     labels: dict[str, object]
-    channel_names: dict[str, str]
-    modality: dict[str, str]
     file_ending: str
     regions_class_order: list[int] | None
     overwrite_image_reader_writer: str | None
@@ -176,6 +174,10 @@ def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
     key = "channel_names" if "channel_names" in dataset_json else "modality"
     names = dataset_json.get(key)
     numbered = isinstance(names, dict) and all(re.fullmatch("[0-9]+", number) for number in names)
-    if not numbered or not names or len({int(number) for number in names}) < len(names):
+    if not numbered or not names or len({int(number) for number in names}) < len(names) or not _all_text(names):
         raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
     return [str(names[number]) for number in sorted(names, key=int)]
+
+
+def _all_text(names: Mapping[str, object]) -> bool:
+    return all(isinstance(name, str) for name in names.values())

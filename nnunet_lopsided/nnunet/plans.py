@@ -18,7 +18,6 @@ from nnunet_lopsided.files.json import read_json, update_json
 from nnunet_lopsided.files.schema import Positive, PositiveWhole, validated
 from nnunet_lopsided.nnunet.paths import check_case_name
 
-_Axes = Annotated[list[int], Field(min_length=2, max_length=3)]
 _Sizes = Annotated[list[Positive], Field(min_length=2, max_length=3)]
 
 
@@ -62,8 +61,8 @@ class _NeededOfPlans(TypedDict):
 class _Plans(_NeededOfPlans, total=False):
     dataset_name: str
     image_reader_writer: str
-    transpose_forward: _Axes
-    transpose_backward: _Axes
+    transpose_forward: list[int]
+    transpose_backward: list[int]
 
 
 _PLANS = TypeAdapter(_Plans)
@@ -121,8 +120,15 @@ def check_plans(content: Mapping[str, Any], path: Path) -> None:
         if "data_identifier" in configuration:  # a folder is named after it
             check_case_name(configuration["data_identifier"], f"{path}: {where}.data_identifier")
         _check_stages(configuration, path, where)
-        for _ in _ancestors(content["configurations"], name, path):
-            pass
+        inherited: dict[str, Any] = {}
+        for ancestor in _ancestors(content["configurations"], name, path):
+            inherited = {**content["configurations"][ancestor], **inherited}
+        axes = [len(inherited[key]) for key in ("patch_size", "spacing") if key in inherited]
+        if len({*axes}) > 1:
+            raise InputError(
+                f"{path}: {where}: expected patch_size and spacing of as many axes, found {inherited['patch_size']} "
+                f"and {inherited['spacing']}"
+            )
 
 
 def _check_stages(configuration: Mapping[str, Any], path: Path, where: str) -> None:

@@ -19,6 +19,7 @@ from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.folders import new_folder
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme, read_dataset_json
+from nnunet_lopsided.nnunet.left_out import warn_of_left_out
 from nnunet_lopsided.nnunet.paths import (
     PATH_VARIABLES,
     check_case_name,
@@ -82,6 +83,8 @@ class RawDataset:
     def training_cases(self) -> list[Case]:
         """The training cases, sorted by name; images may be referenced by dataset.json instead of lying in imagesTr.
 
+        Files that look like further ones, and that nnU-Net does not see, are named on stderr, once.
+
         Raises:
             InputError: there are none, or a case lacks its label or an image.
         """
@@ -101,6 +104,9 @@ class RawDataset:
             raise InputError(f"{self.folder}: no training cases in imagesTr ending in {self.file_ending}")
         for case in cases:
             self._check(case)
+        if listed is None:
+            names = {case.name for case in cases}
+            warn_of_left_out(self.folder, names, self.file_ending, self.json.get("numTraining"))
         return cases
 
     def test_cases(self) -> list[Case]:
