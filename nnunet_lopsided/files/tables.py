@@ -50,7 +50,7 @@ def numbered_rows(
         header = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
         rows = []
         for row in reader:
-            beyond = ",".join(row.pop(None, None) or ())  # type: ignore[call-overload]
+            beyond = ",".join(row.pop(None, None) or ())
             if beyond.strip(",") and not any_length:
                 raise InputError(
                     f"{path}, line {reader.line_num}: expected {len(header)} cells as in the header, found {beyond!r} "

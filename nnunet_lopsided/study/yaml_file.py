@@ -15,8 +15,8 @@ class _Loader(yaml.SafeLoader):
     Keys are looked at where they are written: later, what ``<<`` brings stands among them.
     """
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # type: ignore[arg-type] # whose stub names another type
         seen: set[str] = set()
         for key_node, _ in node.value:
             key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)

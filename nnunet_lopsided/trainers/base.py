@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
@@ -22,7 +23,6 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, cent
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses.base import TargetFormat
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
-from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
@@ -182,8 +182,9 @@ class LesionTrainer(nnUNetTrainer):
         """nnU-Net's, of a splits_final.json that leaks nothing: nnU-Net itself would only write a line to its log."""
         splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         if self.fold != "all" and splits.is_file():
+            of_cases = self.dataset_class or infer_dataset_class(self.preprocessed_dataset_folder)
             try:
-                read_splits(splits, preprocessed_cases(Path(self.preprocessed_dataset_folder)))
+                read_splits(splits, of_cases.get_identifiers(self.preprocessed_dataset_folder))
             except InputError as error:
                 refuse(error)
         train, val = super().do_split()
