@@ -49,15 +49,17 @@ def dynamic_candidates(
     lowest = kind(float(kind(least_peak)) / PEAK_OVER)
     mask = probability >= lowest
     regions = find_lesions(mask if valid is None else mask & valid, spacing_mm, connectivity)
+    neighbours = _neighbours(probability.ndim, connectivity)
     voxels: list[NDArray[np.int64]] = []
     for box, flat in _regions(regions):
-        working = np.zeros(tuple(box[:, 1] - box[:, 0]), probability.dtype)
-        inside = tuple(axis - low for axis, low in zip(np.unravel_index(flat, regions.shape), box[:, 0], strict=True))
-        working[inside] = probability.reshape(-1)[flat]
-        for candidate in _peaks(working, kind(least_peak), connectivity):
-            corner = np.unravel_index(candidate, working.shape)
-            moved = tuple(axis + low for axis, low in zip(corner, box[:, 0], strict=True))
-            voxels.append(np.ravel_multi_index(moved, regions.shape).astype(np.int64))
+        remaining = _Remaining(tuple(box[:, 1] - box[:, 0]), probability.dtype, neighbours)
+        places = np.unravel_index(flat, regions.shape)
+        inside = np.ravel_multi_index(_moved(places, 1 - box[:, 0]), remaining.shape).astype(np.int64)
+        remaining.values[inside] = probability.reshape(-1)[flat]
+        for candidate in _peaks(remaining, inside, kind(least_peak)):
+            corner = np.unravel_index(np.sort(candidate), remaining.shape)
+            moved = np.ravel_multi_index(_moved(corner, box[:, 0] - 1), regions.shape)
+            voxels.append(moved.astype(np.int64))
     voxels.sort(key=lambda of_one: int(of_one[0]))
     ids = np.repeat(np.arange(1, len(voxels) + 1), [len(of_one) for of_one in voxels])
     together = np.concatenate([np.zeros(0, np.int64), *voxels])
@@ -72,28 +74,79 @@ def _regions(regions: Lesions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.i
     yield from zip(regions.boxes, np.split(regions.voxels[order], ends[:-1]), strict=True) if len(regions) else ()
 
 
-def _peaks(
-    working: NDArray[np.floating], least_peak: np.floating, connectivity: int | None
-) -> Iterator[NDArray[np.int64]]:
-    """The candidates of one region, as flat ascending indices; ``working`` is emptied."""
-    taken = np.zeros(working.shape, bool)
-    while (peak := working.max()) >= least_peak:
-        above = find_lesions(working >= working.dtype.type(float(peak) / PEAK_OVER), (1,) * working.ndim, connectivity)
-        highest = above.voxel_ids[working.reshape(-1)[above.voxels] == peak]
-        candidate = above.select([int(highest.min())])
-        working.reshape(-1)[candidate] = 0
-        if not _touches(candidate, taken, connectivity):
-            taken.reshape(-1)[candidate] = True
+def _moved(places: Sequence[NDArray[np.integer]], by: NDArray[np.int64]) -> tuple[NDArray[np.integer], ...]:
+    return tuple(axis + step for axis, step in zip(places, by, strict=True))
+
+
+def _neighbours(ndim: int, connectivity: int | None) -> NDArray[np.int64]:
+    """Where the neighbours of a voxel lie, (n, ndim)."""
+    from scipy.ndimage import generate_binary_structure
+
+    faces_edges_corners = {None: ndim, 26: 3, 18: 2, 6: 1, 8: 2, 4: 1}[connectivity]
+    near = np.argwhere(generate_binary_structure(ndim, faces_edges_corners)).astype(np.int64) - 1
+    return near[near.any(axis=1)]
+
+
+class _Remaining:
+    """The probabilities of a region that no candidate has taken yet, flat, with a rim of zeros one voxel wide.
+
+    With the rim a neighbour of any voxel is a fixed step away in the flat array.
+
+    Attributes:
+        shape: of the region's box with its rim.
+        values: probability of every voxel; 0: not of the region, or set aside.
+        steps: from a voxel to each of its neighbours.
+    """
+
+    def __init__(self, box: tuple[int, ...], dtype: np.dtype[np.floating], neighbours: NDArray[np.int64]) -> None:
+        self.shape = tuple(n + 2 for n in box)
+        self.values: NDArray[np.floating] = np.zeros(int(np.prod(self.shape)), dtype)
+        strides = np.cumprod((1, *self.shape[:0:-1]))[::-1]
+        self.steps: NDArray[np.int64] = neighbours @ strides
+        self._first: NDArray[np.int32] = np.zeros(len(self.values), np.int32)
+
+    def around(self, voxels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The neighbours of voxels, with repetitions."""
+        return (voxels[:, None] + self.steps).reshape(-1)
+
+    def take(self, peak: int, least: np.floating) -> NDArray[np.int64]:
+        """Set aside the component around a voxel of all voxels of at least ``least``, above 0; returns its voxels.
+
+        It grows from the peak, a layer of voxels at a time: the cost is that of the component, not of the box.
+        """
+        layers = [np.array([peak], np.int64)]
+        self.values[peak] = 0
+        while len(layers[-1]):
+            reached = self.around(layers[-1])
+            reached = reached[self.values[reached] >= least]
+            # Each voxel once, without sorting: of several places that write their number to it, one number stays.
+            places = np.arange(len(reached), dtype=np.int32)
+            self._first[reached] = places
+            layers.append(reached[self._first[reached] == places])
+            self.values[layers[-1]] = 0
+        return np.concatenate(layers)
+
+
+def _peaks(remaining: _Remaining, voxels: NDArray[np.int64], least_peak: np.floating) -> Iterator[NDArray[np.int64]]:
+    """The candidates of one region, as flat indices of its box with the rim; ``remaining`` is emptied.
+
+    Of equal peaks any may come first: they are in one component, or in two that do not touch.
+
+    Args:
+        remaining: the region.
+        voxels: its voxels.
+        least_peak: lower peaks are none.
+    """
+    high = voxels[remaining.values[voxels] >= least_peak]
+    above_zero = np.nextafter(least_peak.dtype.type(0), least_peak.dtype.type(1))
+    taken = np.zeros(len(remaining.values), bool)
+    for peak in high[np.argsort(-remaining.values[high], kind="stable")].tolist():
+        value = remaining.values[peak]
+        if not value:
+            continue
+        least = max(least_peak.dtype.type(float(value) / PEAK_OVER), above_zero)
+        candidate = remaining.take(peak, least)
+        # What touches an earlier candidate is the rim that this one left.
+        if not taken[remaining.around(candidate)].any():
+            taken[candidate] = True
             yield candidate
-
-
-def _touches(candidate: NDArray[np.int64], taken: NDArray[np.bool_], connectivity: int | None) -> bool:
-    """Whether a component and the voxels that are taken are one component together with it."""
-    if not taken.any():
-        return False
-    mask = taken.copy()
-    mask.reshape(-1)[candidate] = True
-    together = find_lesions(mask, (1,) * mask.ndim, connectivity)
-    # The candidate alone is connected: it touches something where its component is larger than itself.
-    number = together.voxel_ids[np.searchsorted(together.voxels, candidate[0])]
-    return bool(together.n_voxels[number - 1] > len(candidate))

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, TypeVar, cast
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
@@ -23,7 +22,6 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, cent
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses.base import TargetFormat
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
-from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
@@ -38,7 +36,7 @@ from nnunet_lopsided.trainers.slice_patches import (
     training_patch,
     with_training_patch,
 )
-from nnunet_lopsided.trainers.training_labels import check_consecutive, count_labels
+from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels
 
 PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
 EPOCHS = NameOption(attribute="epochs", form="Nepochs", meaning="training epochs", low=1, integer=True)
@@ -112,7 +110,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         criterion = self._build_criterion()
-        self.criterion: Any = criterion  # whose weights a warm-up changes
+        self.criterion: Any = criterion  # without the wrapper below: a warm-up changes its beta and gamma
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return criterion
@@ -180,13 +178,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's, of a splits_final.json that leaks nothing: nnU-Net itself would only write a line to its log."""
-        splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
-        if self.fold != "all" and splits.is_file():
-            of_cases = self.dataset_class or infer_dataset_class(self.preprocessed_dataset_folder)
-            try:
-                read_splits(splits, of_cases.get_identifiers(self.preprocessed_dataset_folder))
-            except InputError as error:
-                refuse(error)
+        check_splits(self)
         train, val = super().do_split()
         return train, val
 

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.nnunet.label_values import check_label_values
+from nnunet_lopsided.nnunet.splitting import read_splits
 
 OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
 
@@ -41,6 +44,18 @@ def check_consecutive(scheme: LabelScheme, source: Path) -> None:
         raise InputError(
             f"{source}: expected label values without a gap to train on, found {', '.join(map(str, values))}"
         )
+
+
+def check_splits(trainer: nnUNetTrainer) -> None:
+    """End a training whose splits_final.json leaks or names what is no case, see :func:`read_splits`."""
+    splits = Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json"
+    folder = trainer.preprocessed_dataset_folder
+    if trainer.fold != "all" and splits.is_file():
+        of_cases = trainer.dataset_class or infer_dataset_class(folder)
+        try:
+            read_splits(splits, of_cases.get_identifiers(folder))
+        except InputError as error:
+            refuse(error)
 
 
 def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:
@@ -89,7 +104,7 @@ def _counts(label: NDArray[np.generic]) -> Counter[int]:
 
 
 def _file_of(case: str, dataset: Any) -> Path:
-    """The preprocessed label map: for the message."""
+    """The file of the preprocessed label map, for messages."""
     folder = Path(getattr(dataset, "source_folder", ""))
     names = (f"{case}_seg.b2nd", f"{case}.npz", f"{case}_seg.npy")
     return next((folder / name for name in names if (folder / name).is_file()), folder / case)

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter, generate_binary_structure, label
 
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case
 from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 
 
-def by_the_letter(probability, least_peak):
+def by_the_letter(probability, least_peak, rank=3):
     """report_guided_annotation's loop over the whole volume, with scipy's labelling: slow, and nothing shared."""
     working, taken, candidates = probability.copy(), np.zeros(probability.shape, bool), []
-    full = np.ones((3,) * probability.ndim)
+    full = generate_binary_structure(probability.ndim, rank)
     while (peak := working.max()) >= probability.dtype.type(least_peak):
         components, _ = label(working >= probability.dtype.type(peak / 2.5), full)
         mask = components == components[working == peak].min()
@@ -58,6 +58,30 @@ def test_against_the_loop_over_the_whole_volume(seed):
         p = np.round(p, 1)  # many equal peaks
     least = float(rng.choice([0.1, 0.25]))
     assert of(dynamic_candidates(p, least, (1.0,) * p.ndim)) == by_the_letter(p, least)
+
+
+@pytest.mark.parametrize(("connectivity", "shape", "rank"), [(6, (6, 9, 8), 1), (18, (6, 9, 8), 2), (4, (15, 14), 1)])
+def test_neighbours_are_those_of_the_connectivity(connectivity, shape, rank):
+    p = np.random.default_rng(0).random(shape) ** 8
+    candidates = dynamic_candidates(p, 0.1, (1.0,) * p.ndim, connectivity)
+    assert of(candidates) == by_the_letter(p, 0.1, rank)
+    assert len(candidates) > 5
+
+
+def test_the_smallest_numbers_of_a_type_are_peaks_too():
+    """A peak over 2.5 is then 0, which the voxels around it have as well."""
+    p = np.zeros((3, 4), np.float16)
+    p[1, 1:3] = smallest = np.nextafter(np.float16(0), np.float16(1))
+    assert of(dynamic_candidates(p, float(smallest), (1, 1))) == {(5, 6)}
+
+
+@pytest.mark.parametrize("haze", [0.0, 0.05])
+def test_the_time_is_that_of_the_voxels_not_of_voxels_times_peaks(haze):
+    """A haze joins 8,000 peaks to one region; a pass over it for each peak would take minutes."""
+    p = np.full((60, 60, 60), haze, np.float32)
+    p[1::3, 1::3, 1::3] = 0.5 + 0.5 * np.random.default_rng(0).random((20, 20, 20))
+    candidates = dynamic_candidates(p, 0.1, (1, 1, 1))
+    assert candidates.n_voxels.tolist() == [1] * 8000
 
 
 def test_two_lesions_under_one_candidate():
