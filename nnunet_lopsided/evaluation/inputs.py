@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import InstanceMaps
+from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.nnunet.results import (
     Prediction,
     find_dataset_json,
@@ -118,11 +119,9 @@ def read_case_list(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file cannot be read, names no case, or names one twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of cases {path}: {error}") from error
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    names = [
+        line.strip() for line in read_text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not names:
         raise InputError(f"{path} names no case")
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -18,8 +18,7 @@ from nnunet_lopsided.evaluation.plausibility import (
     sums_to_one,
     wide,
 )
-from nnunet_lopsided.files.json import read_json
-from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme, read_dataset_json
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
         if label is not None:
             raise InputError(f"label {label} needs a dataset.json, and none was found: give --dataset-json")
         return LesionClass()
-    scheme = label_scheme(read_json(dataset_json), dataset_json)
+    scheme = label_scheme(read_dataset_json(dataset_json), dataset_json)
     if not scheme.foreground:
         raise InputError(f"{dataset_json}: no foreground label")
     if label is not None and label not in scheme.foreground:

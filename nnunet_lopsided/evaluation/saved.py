@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
@@ -22,6 +23,7 @@ from nnunet_lopsided.evaluation.summary_content import SummaryContent
 from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, flat_metrics
 from nnunet_lopsided.evaluation.surface_distances import SurfaceDistances
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.schema import validated
 from nnunet_lopsided.files.tables import read_table
 
 # Settings beside the rules that decide what is counted.
@@ -93,6 +95,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
     version = summary.get("schema_version") if isinstance(summary, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {version}")
+    validated(TypeAdapter(SummaryContent), summary, folder / "summary.json", may_lack=True)
     try:
         rules = _rules(summary["settings"])
         cases = _cases(folder, rules, summary["settings"]["censored_references"] is not None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
 
 # Both ends of a 95% interval; None: undefined.
 Ends: TypeAlias = list[float] | None

@@ -9,6 +9,21 @@ from pathlib import Path
 from nnunet_lopsided.errors import InputError
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that a user wrote, in UTF-8 with or without a byte order mark.
+
+    Raises:
+        InputError: it is missing, no file, cannot be read, or is not in UTF-8.
+    """
+    check_regular(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected text in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def check_regular(path: Path, kind: str = "file") -> None:
     """Refuse what reading would wait on for ever (a pipe), or what ends the process (SimpleITK, given such a name).
 
