@@ -69,6 +69,12 @@ def _table(result: FolderResult) -> str:
         ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil"),
         *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
     )
+    if summary.n_patients_without_lesions:  # where all have lesions, nothing is to be told apart
+        rows += (
+            ("patient_auc", metrics.patient_auc, intervals.get("patient_auc_newcombe"), "Newcombe"),
+            ("patient_sensitivity", metrics.patient_sensitivity, intervals["patient_sensitivity_wilson"], "Wilson"),
+            ("patient_specificity", metrics.patient_specificity, intervals["patient_specificity_wilson"], "Wilson"),
+        )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
     lines.insert(2, _by_confidence(result))
     lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")

@@ -30,6 +30,9 @@ class MetricsContent(TypedDict):
     voxel_dice: float | None
     voxel_dice_pooled: float | None
     voxel_dice_at_threshold: float | None
+    patient_auc: float | None
+    patient_sensitivity: float | None
+    patient_specificity: float | None
     map_by_confidence: dict[str, float | None]
 
 
@@ -129,11 +132,20 @@ class FrocCurveContent(TypedDict):
     sensitivity: list[float | None]
 
 
+class PatientRocContent(TypedDict):
+    """``curves.patient_roc``: lists of one length, from the strictest threshold; (0, 0) and (1, 1) are left out."""
+
+    threshold: list[float]
+    false_positive_rate: list[float]
+    sensitivity: list[float]
+
+
 class CurvesContent(TypedDict):
-    """``curves``; None without a ranking."""
+    """``curves``; None without a ranking, of patients also where they all have lesions, or none."""
 
     pr: PrCurveContent | None
     froc: FrocCurveContent | None
+    patient_roc: PatientRocContent | None
 
 
 class SkippedContent(TypedDict):
@@ -147,6 +159,8 @@ class DetailsContent(TypedDict):
     """``details``: see :class:`~nnunet_lopsided.evaluation.summary.Summary`."""
 
     patients: int
+    patients_with_lesions: int
+    patients_without_lesions: int
     cases_with_lesions: int
     false_positives_on_lesions: int
     missed_but_covered: int

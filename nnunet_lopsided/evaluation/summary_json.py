@@ -9,9 +9,9 @@ import nnunet_lopsided
 from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
-from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
+from nnunet_lopsided.evaluation.patient_roc import RocPoints
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import (
@@ -21,6 +21,7 @@ from nnunet_lopsided.evaluation.summary_content import (
     Ends,
     HistogramContent,
     MetricsContent,
+    PatientRocContent,
     ShareContent,
     SpreadContent,
     VolumeGroupContent,
@@ -59,9 +60,11 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         ],
         "average_recall_80_percent": _subsampled(summary),
         "lesion_histogram": _histogram(summary, result.rules.probability_bins),
-        "curves": _curves(summary.points),
+        "curves": _curves(summary),
         "details": {
             "patients": summary.n_patients,
+            "patients_with_lesions": summary.n_patients_with_lesions,
+            "patients_without_lesions": summary.n_patients_without_lesions,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
             "missed_but_covered": summary.n_missed_but_covered,
@@ -101,6 +104,9 @@ def _metrics(summary: Summary) -> MetricsContent:
         "voxel_dice": m.voxel_dice,
         "voxel_dice_pooled": m.voxel_dice_pooled,
         "voxel_dice_at_threshold": m.voxel_dice_at_threshold,
+        "patient_auc": m.patient_auc,
+        "patient_sensitivity": m.patient_sensitivity,
+        "patient_specificity": m.patient_specificity,
         "map_by_confidence": dict(m.map_by_confidence),
     }
 
@@ -183,9 +189,10 @@ def _share(group: DiameterBin | AnnotationGroup) -> ShareContent:
     }
 
 
-def _curves(points: OperatingPoints | None) -> CurvesContent:
+def _curves(summary: Summary) -> CurvesContent:
+    points = summary.points
     if points is None:
-        return {"pr": None, "froc": None}
+        return {"pr": None, "froc": None, "patient_roc": None}
     corners = points.corners()
     threshold = corners.threshold.tolist()
     sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)
@@ -202,6 +209,17 @@ def _curves(points: OperatingPoints | None) -> CurvesContent:
             "false_positives_per_case": corners.false_positives_per_case.tolist(),
             "sensitivity": sensitivity,
         },
+        "patient_roc": _patient_roc(summary.patient_roc),
+    }
+
+
+def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
+    if points is None:
+        return None
+    return {
+        "threshold": points.threshold.tolist(),
+        "false_positive_rate": points.false_positive_rate.tolist(),
+        "sensitivity": points.sensitivity.tolist(),
     }
 
 

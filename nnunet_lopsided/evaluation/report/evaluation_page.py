@@ -17,7 +17,12 @@ from nnunet_lopsided.evaluation.report.numbers import (
     metric_rows,
     title_of,
 )
-from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.report.summary_charts import (
+    histogram_chart,
+    operating_curves,
+    roc_charts,
+    sensitivity_chart,
+)
 from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
 from nnunet_lopsided.evaluation.summary_json import flat_metrics
 from nnunet_lopsided.pages.charts import diameter_range
@@ -39,6 +44,7 @@ NAMING_SETTINGS = (
     "confidence_model",
     "confidence_model_has_seen",
     "patients_regex",
+    "cases",
 )
 
 
@@ -80,6 +86,8 @@ def report_html(
         at_rates=_at_rates(summary),
         size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
         by_diameter=_by_diameter(summary),
+        patients=roc_charts({"": summary}),
+        n_patients=(summary["details"]["patients_with_lesions"], summary["details"]["patients_without_lesions"]),
         rule=result.rules.match_in_words,
         metrics=metric_rows(summary),
         by_confidence=confidence_table(summary),
