@@ -169,6 +169,7 @@ class DetailsContent(TypedDict):
     ignored_candidates: int
     dropped_candidates: int
     probabilities_look_hard: bool
+    probabilities_look_swapped: list[str]
     defined_bootstrap_replicates: int
     missing_predictions: list[str]
     predictions_without_reference: list[str]

@@ -73,6 +73,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
             "ignored_candidates": summary.n_ignored_candidates,
             "dropped_candidates": summary.n_dropped_candidates,
             "probabilities_look_hard": result.looks_hard,
+            "probabilities_look_swapped": list(result.look_swapped),
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),

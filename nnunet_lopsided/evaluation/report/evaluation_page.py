@@ -149,6 +149,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             summary["settings"]["confidence_model_has_seen"],
             "The learned confidence was fitted to these very candidates, and may rank them too well: ",
         ),
+        (
+            details["probabilities_look_swapped"],
+            "Most voxels outside of lesions are called lesion, and fewer inside. Channels in another order than the "
+            "classes, or a network that has hardly trained? ",
+        ),
         (details["missing_predictions"], "References without prediction, their lesions counted as missed: "),
         (details["predictions_without_reference"], "Predictions without reference, not evaluated: "),
     ):
