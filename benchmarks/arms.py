@@ -21,6 +21,7 @@ import math
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,10 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from detection import evaluate
 from scipy import stats
-from screen import evaluate
 
 from nnunet_lopsided.images import Image, read_image
+from nnunet_lopsided.mean_probability import mean_of
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, raw_dataset
 
@@ -52,6 +54,8 @@ COLUMNS = {
     "fp_per_case": "FP per case",
     "sens_sqrt_at_4": "sensitivity at 4 FP",
     "sens_sqrt_at_4.5": "at 4.5 FP",
+    "sens_small_at_4": "of the smaller half at 4 FP",
+    "sens_large_at_4": "of the larger half at 4 FP",
     "p_hidden": "p on missing lesions trained on",
 }
 
@@ -75,12 +79,16 @@ def prepare(dataset: int) -> None:
 
 
 class Prediction:
-    """Probabilities of lesion by nnU-Net's predictor without mirroring, on the grid of the image."""
+    """Probabilities of lesion by nnU-Net's predictor without mirroring, on the grid of the image.
 
-    def __init__(self, trainer: Any) -> None:
+    Attributes:
+        magnify: the mean of the image as it is and magnified so many times.
+    """
+
+    def __init__(self, trainer: Any, magnify: Sequence[float] = ()) -> None:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-        self.trainer = trainer
+        self.trainer, self.magnify = trainer, magnify
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
         self.predictor = nnUNetPredictor(
@@ -92,10 +100,13 @@ class Prediction:
         )  # fmt: skip
 
     def __call__(self, case: Case) -> np.ndarray:
+        return mean_of(self._magnified(case, factor) for factor in (1.0, *self.magnify))
+
+    def _magnified(self, case: Case, factor: float) -> np.ndarray:
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
         trainer = self.trainer
-        data, properties = preprocessed(tuple(map(str, case.images)), trainer)
+        data, properties = preprocessed(tuple(map(str, case.images)), factor, trainer)
         logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float()
         _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager, properties, True
@@ -103,17 +114,19 @@ class Prediction:
         return np.asarray(probability[1:]).sum(0)
 
 
-_KNOWN: dict[tuple[str, ...], Any] = {}
+_KNOWN: dict[tuple[tuple[str, ...], float], Any] = {}
 
 
-def preprocessed(files: tuple[str, ...], trainer: Any) -> Any:
-    if files not in _KNOWN:
+def preprocessed(files: tuple[str, ...], factor: float, trainer: Any) -> Any:
+    if (files, factor) not in _KNOWN:
         preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case(
-            list(files), None, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
+        image, properties = trainer.plans_manager.image_reader_writer_class().read_images(list(files))
+        properties["spacing"] = [factor * size for size in properties["spacing"]]
+        data, _, properties = preprocessor.run_case_npy(
+            image, None, properties, trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
         )
-        _KNOWN[files] = np.asarray(data, np.float32), properties
-    return _KNOWN[files]
+        _KNOWN[files, factor] = np.asarray(data, np.float32), properties
+    return _KNOWN[files, factor]
 
 
 @cache
@@ -133,7 +146,10 @@ def label_array(case: Case) -> np.ndarray:
     return np.squeeze(label_of(case).array)
 
 
-def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on: str) -> dict[str, Any]:
+def run(
+    dataset: int, *, labels: str, name: str, fold: int, configuration: str, on: str, magnify: Sequence[float] = ()
+) -> list[dict[str, Any]]:
+    """Of one training: predictions as they are, and magnified where that is asked for."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     begin = time.process_time()
@@ -146,8 +162,15 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on:
     trained_on, _ = trainer.do_split()
     test = [case for name, case in cases_of(dataset, on).items() if name not in trained_on]
     spacing = label_of(test[0]).geometry.spacing_mm
-    probability = [np.squeeze(predict(case)) for case in test]
-    numbers = evaluate(probability, [label_array(case) > 0 for case in test], spacing[-probability[0].ndim :])
+    lesions = [label_array(case) > 0 for case in test]
+    rows = []
+    for factors in ((), magnify) if magnify else ((),):
+        start, predict_test = time.process_time(), Prediction(trainer, factors)
+        probability = [np.squeeze(predict_test(case)) for case in test]
+        rows.append(evaluate(probability, lesions, spacing[-probability[0].ndim :]))
+        if magnify:
+            rows[-1] |= {"magnify": list(factors), "prediction_seconds": round(time.process_time() - start, 1)}
+    numbers = rows[0]
     seen: dict[bool, list[np.ndarray]] = {True: [], False: []}
     variant_cases = cases_of(variant(dataset, labels), "Tr")
     for case_name, case in cases_of(dataset, "Tr").items():
@@ -160,12 +183,14 @@ def run(dataset: int, labels: str, name: str, fold: int, configuration: str, on:
     numbers["p_hidden"] = float(hidden.mean()) if len(hidden) else None
     numbers["p_labelled"] = float(labelled.mean())
     numbers["cpu_seconds"] = round(time.process_time() - begin, 1)
-    return numbers
+    return rows
 
 
 def table(path: Path) -> None:
     """As Markdown: means over seeds, shares of the first trainer on full labels, differences on the same seeds."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for r in rows:
+        r["trainer"] += " magnified" * bool(r.get("magnify"))
     by = {(r["labels"], r["trainer"], r["seed"]): r for r in rows}
     first = rows[0]["trainer"]
     heads = ("labels", "trainer", "n", *COLUMNS.values(), "share of full labels", f"AP minus {short(first)}")
@@ -176,7 +201,7 @@ def table(path: Path) -> None:
             continue
         cells = [labels, short(trainer), str(len(mine))]
         for column in COLUMNS:
-            values = [r[column] for r in mine if r[column] is not None]
+            values = [r[column] for r in mine if r.get(column) is not None]
             cells.append(f"{np.mean(values):.{1 if column == 'fp_per_case' else 3}f}" if values else "")
         whole = [
             (r["ap_sqrt"], by["full", first, r["seed"]]["ap_sqrt"]) for r in mine if ("full", first, r["seed"]) in by
@@ -214,6 +239,9 @@ def main() -> None:
     training.add_argument(
         "--on", choices=("Ts", "Tr"), default="Ts", help="Tr: training cases of the other folds, to choose on"
     )
+    training.add_argument(
+        "--magnify", type=float, nargs="*", default=(), help="predict the test cases a second time, magnified, too"
+    )
     training.add_argument("--out", type=Path, required=True)
     parts.add_parser("table").add_argument("file", type=Path)
     arguments = parser.parse_args()
@@ -228,10 +256,19 @@ def main() -> None:
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
-            row = {**key, **run(arguments.dataset, labels, name, seed, arguments.c, arguments.on)}
+            rows = run(
+                arguments.dataset,
+                labels=labels,
+                name=name,
+                fold=seed,
+                configuration=arguments.c,
+                on=arguments.on,
+                magnify=arguments.magnify,
+            )
+        lines = "".join(json.dumps({**key, **row}) + "\n" for row in rows)
         with arguments.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+            file.write(lines)
+        print(lines, end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from nnunet_lopsided.variants.softening import soften
 N_PARTS = 4
 
 
-def find(dataset: int, labels: str, seed: int, finder: str, configuration: str, out: Path) -> None:
+def find(dataset: int, *, labels: str, seed: int, finder: str, configuration: str, out: Path) -> None:
     """Predict every training case of a set by a network that did not train on it; ``out/LABELS/CASE.npy``."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
@@ -60,7 +60,7 @@ def find(dataset: int, labels: str, seed: int, finder: str, configuration: str, 
         print(labels, seed, part, round(time.process_time() - begin, 1), flush=True)
 
 
-def believe(dataset: int, labels: str, rule: str, configuration: str, out: Path) -> dict[str, Any]:
+def believe(dataset: int, *, labels: str, rule: str, configuration: str, out: Path) -> dict[str, Any]:
     """Write the soft targets of every case that was predicted, and bring them to the grid of the trainer."""
     source = out / f"{labels}-{rule}"
     source.mkdir(exist_ok=True)
@@ -116,10 +116,20 @@ def main() -> None:
     torch.set_num_threads(1)
     for labels in arguments.labels:
         if arguments.part == "believe":
-            print(json.dumps(believe(arguments.dataset, labels, arguments.rule, arguments.c, arguments.out)))
+            about = believe(
+                arguments.dataset, labels=labels, rule=arguments.rule, configuration=arguments.c, out=arguments.out
+            )
+            print(json.dumps(about))
             continue
         for seed in arguments.seeds:
-            find(arguments.dataset, labels, seed, arguments.finder, arguments.c, arguments.out)
+            find(
+                arguments.dataset,
+                labels=labels,
+                seed=seed,
+                finder=arguments.finder,
+                configuration=arguments.c,
+                out=arguments.out,
+            )
 
 
 if __name__ == "__main__":

@@ -90,7 +90,13 @@ def readings(folder: Path, min_voxels: Sequence[int] = MIN_VOXELS) -> Iterator[l
                 false.append(confidence[(status == Status.FALSE_POSITIVE) | (duplicate & (duplicates == "fp"))])
                 n += len(confidence)
             of_all = [np.concatenate(confidences) for confidences in (detected, true, false)]
-            points = operating_points(of_all[0], of_all[1], of_all[2], n_lesions, len(cases))
+            points = operating_points(
+                lesion_confidence=of_all[0],
+                true_confidence=of_all[1],
+                false_confidence=of_all[2],
+                n_lesions=n_lesions,
+                n_cases=len(cases),
+            )
             area, at = average_precision(points), sensitivity_at(points, FP_PER_CASE)
             share = sum(map(len, detected)) / n_lesions if n_lesions else None
             yield [

@@ -72,7 +72,13 @@ def plain_values(detections: Detections) -> dict[str, float]:
     """Average precision, average recall and sensitivity over all patients."""
     n_lesions = int(detections.lesions_per_patient.sum())
     true, false = detections.true_confidence, detections.false_confidence
-    points = operating_points(true, true, false, n_lesions, len(detections.lesions_per_patient))
+    points = operating_points(
+        lesion_confidence=true,
+        true_confidence=true,
+        false_confidence=false,
+        n_lesions=n_lesions,
+        n_cases=len(detections.lesions_per_patient),
+    )
     return {
         "average precision": average_precision(points) or 0.0,
         "average recall": average_recall(points, END_OF_AVERAGE_RECALL) or 0.0,

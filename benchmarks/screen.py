@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -25,24 +24,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from detection import evaluate
+from screen_arms import ARMS, Arm
 from torch import Tensor
-from torch.nn import functional
 
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
-from nnunet_lopsided.evaluation.case import evaluate_case
-from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
-from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
-from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
 SHAPE, SPACING, N_TRAIN, N_TEST = (16, 64, 64), (3.0, 2.0, 2.0), 5, 60
 ITERATIONS, EPOCHS, BATCH = 1000, 10, 4
 LABELS = {"full": None, "random": "stochastic", "size": "size", "read": "reader"}
-FP_PER_CASE = (1.0, 2.0, 4.0, 4.5, 8.0)
 IGNORE = 2
 
 
@@ -90,99 +85,6 @@ def hidden_lesions(labels: str, seed: int, phantom: int) -> list[np.ndarray]:
         mask.ravel()[f.select([i for name, i in gone if name == case.name])] = True
         masks.append(mask)
     return masks
-
-
-# ---- arms
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """A way to train.
-
-    Attributes:
-        dice: the Dice term.
-        alpha: weight of lesions in cross-entropy.
-        beta: as a function of the share of the training that is done.
-        judge: (logits, network's average or None) -> logits whose verdict counts; None: the network's own.
-        ema: decay of the average network.
-        soft: the verdict is the probability.
-        gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
-        ignored: hidden lesions are ignored: the oracle.
-        finder: trained twice: candidates of leave-one-out networks, trained as this arm is, become soft targets.
-        target: what a candidate that touches no label gets as soft target, see :func:`believed`; a number or a rule.
-    """
-
-    dice: DiceTerm = "full"
-    alpha: float = 1.0
-    beta: Callable[[float], float] = lambda done: 1.0
-    judge: Callable[[Tensor, Tensor | None], Tensor] | None = None
-    ema: float | None = None
-    soft: bool = False
-    gamma: float = 0.0
-    ignored: bool = False
-    finder: str | None = None
-    target: float | str = "q"
-
-
-def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
-    """Beta 1 until ``start``, then falling to ``to`` over a share of the training."""
-    return lambda done: 1 - (1 - to) * min(1.0, max(0.0, (done - start) / over))
-
-
-def smoothed(kernel: int) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The mean probability around a voxel decides, so that specks are never believed."""
-
-    def judge(logits: Tensor, _: Tensor | None) -> Tensor:
-        p = torch.softmax(logits.detach(), 1)[:, 1:]
-        p = functional.avg_pool2d(p, kernel, 1, kernel // 2, count_include_pad=False).clamp(1e-6, 1 - 1e-6)
-        return torch.cat([torch.zeros_like(p), torch.logit(p)], 1)
-
-    return judge
-
-
-def above(threshold: float, base: Callable[[Tensor, Tensor | None], Tensor] | None = None, which: str = "own") -> Any:
-    """A voxel is called when p is above a threshold other than one half."""
-    shift = math.log(threshold / (1 - threshold))
-
-    def judge(logits: Tensor, average: Tensor | None) -> Tensor:
-        source = logits if which == "own" else average
-        assert source is not None
-        source = source.detach() if base is None else base(source, average)
-        return torch.cat([source[:, :1] + shift, source[:, 1:]], 1)
-
-    return judge
-
-
-ARMS: dict[str, Arm] = {
-    "dice_ce": Arm(),
-    "oracle": Arm(ignored=True),
-    "recipe_old": Arm(beta=falls(0.5)),
-    "masked": Arm(dice="masked", beta=falls(0.1)),
-    "mixed": Arm(dice="mixed", beta=falls(0.1)),
-    "mixed_b3": Arm(dice="mixed", beta=falls(0.3)),
-    "mixed_b5": Arm(dice="mixed", beta=falls(0.5)),
-    "mixed_late": Arm(dice="mixed", beta=falls(0.1, 0.3)),
-    "mixed_ema": Arm(dice="mixed", beta=falls(0.1), ema=0.99, judge=lambda logits, average: average),
-    "mixed_p9": Arm(dice="mixed", beta=falls(0.1), judge=above(0.9)),
-    "mixed_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3)),
-    "mixed_soft": Arm(dice="mixed", beta=falls(0.1), soft=True),
-    "mixed_smooth3": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(3)),
-    "mixed_smooth5": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(5)),
-    "mixed_smooth3_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3, smoothed(3))),
-    "gamma1": Arm(gamma=1.0),
-    "gamma2": Arm(gamma=2.0),
-    "gamma4": Arm(gamma=4.0),
-    "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
-    # The finder trains with ..., the second network with ...
-    "q_plain": Arm(finder="gamma2"),
-    "q_gamma2": Arm(gamma=2.0, finder="gamma2"),
-    "t4_plain": Arm(finder="gamma2", target=0.4),
-    "t4_gamma2": Arm(gamma=2.0, finder="gamma2", target=0.4),
-    "p_plain": Arm(finder="gamma2", target="p"),
-    "p_gamma2": Arm(gamma=2.0, finder="gamma2", target="p"),
-    "true_plain": Arm(finder="gamma2", target="truth"),
-    "eq3": Arm(dice="none", alpha=3.0, beta=falls(0.1)),
-}
 
 
 # ---- one training
@@ -275,32 +177,7 @@ def predict(net: torch.nn.Module, image: np.ndarray) -> np.ndarray:
     return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
 
 
-def evaluate(
-    probability: list[np.ndarray], labels: list[np.ndarray], spacing_mm: tuple[float, ...] = SPACING
-) -> dict[str, Any]:
-    """Average precision and FROC by mean p, sum of p and mean p times the root of the size; candidates at 0.1."""
-    results = [evaluate_case(y, p, spacing_mm) for p, y in zip(probability, labels, strict=True)]
-    n_lesions = sum(len(r.lesions) for r in results)
-    numbers: dict[str, Any] = {"lesions": n_lesions}
-    for name, power in (("mean", 0.0), ("sqrt", 0.5), ("sum", 1.0)):
-        hits, false = [], []
-        for r in results:
-            confidence = r.confidence * r.candidates.n_voxels**power
-            hits.append(confidence[r.matches.candidate_of_lesion[r.detected] - 1])
-            false.append(confidence[r.matches.status == Status.FALSE_POSITIVE])
-        hit, miss = np.concatenate(hits), np.concatenate(false)
-        points = operating_points(hit, hit, miss, n_lesions, len(results))
-        numbers[f"ap_{name}"] = average_precision(points)
-        numbers |= {f"sens_{name}_at_{m.fp_per_case:g}": m.sensitivity for m in sensitivity_at(points, FP_PER_CASE)}
-    numbers["sensitivity"] = len(hit) / n_lesions
-    numbers["fp_per_case"] = len(miss) / len(results)
-    numbers["specks"] = sum(
-        int((r.candidates.n_voxels[r.matches.status == Status.FALSE_POSITIVE] <= 2).sum()) for r in results
-    ) / max(1, len(miss))
-    return numbers
-
-
-def out_of_fold(finder: str, images: Tensor, targets: Tensor, seed: int, key: str, kept: Path | None) -> np.ndarray:
+def out_of_fold(images: Tensor, targets: Tensor, *, finder: str, seed: int, key: str, kept: Path | None) -> np.ndarray:
     """Probabilities (n, z, y, x) by networks that did not train on the case; kept in a folder, as they take long."""
     file = None if kept is None else kept / f"{finder}_{key}.npy"
     if file is not None and file.exists():
@@ -350,7 +227,7 @@ def believed(
     return torch.from_numpy(beliefs), about
 
 
-def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = None) -> dict[str, Any]:
+def run(name: str, labels: str, *, seed: int, phantom: int, kept: Path | None = None) -> dict[str, Any]:
     arm, begin = ARMS[name], time.process_time()
     hidden = hidden_lesions(labels, seed, phantom)
     images = torch.from_numpy(np.stack([c.image for c in cases(phantom, seed)]))
@@ -360,11 +237,13 @@ def run(name: str, labels: str, seed: int, phantom: int, kept: Path | None = Non
     beliefs: Tensor | None = None
     about: dict[str, Any] = {}
     if arm.finder is not None:
-        probability = out_of_fold(arm.finder, images, targets, seed, f"{labels}_{seed}_{phantom}", kept)
+        probability = out_of_fold(
+            images, targets, finder=arm.finder, seed=seed, key=f"{labels}_{seed}_{phantom}", kept=kept
+        )
         beliefs, about = believed(arm.target, probability, targets, whole)
     net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
-    numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test])
+    numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test], SPACING)
     seen = np.stack([predict(net, c.image) for c in cases(phantom, seed)])
     numbers["p_hidden"] = float(seen[gone].mean()) if gone.any() else None
     numbers["p_labelled"] = float(seen[(whole == 1) & ~gone].mean())
@@ -411,7 +290,7 @@ def main() -> None:
         done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
         if any(key.items() <= json.loads(line).items() for line in done):
             continue
-        row = {**key, **run(name, labels, seed, arguments.phantom, arguments.kept)}
+        row = {**key, **run(name, labels, seed=seed, phantom=arguments.phantom, kept=arguments.kept)}
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)

@@ -264,7 +264,7 @@ def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
 
 
 def _geometry(itk: Any) -> Geometry:
-    """Of an image or a reader of SimpleITK; the reader has negative spacings as they stand in the file."""
+    """The geometry of an image or a reader of SimpleITK; only a reader can have negative spacings, as in the file."""
     spacing, direction = np.array(itk.GetSpacing()), np.array(itk.GetDirection())
     signs = np.where(spacing < 0, -1.0, 1.0)
     turned = direction.reshape(len(spacing), -1) * signs if np.any(signs < 0) else direction
@@ -297,7 +297,7 @@ def _reason(path: Path, error: RuntimeError) -> str:
 
 
 def _check_written(unfinished: Path, path: Path, n_bytes: int) -> None:
-    """SimpleITK writes part of a NIfTI file to a full disk and says nothing."""
+    """Raise OSError where a NIfTI file is too short: on a full disk SimpleITK writes part of it and says nothing."""
     if path.name.lower().endswith((".nii", ".nii.gz")):
         with unfinished.open("rb") as file:
             size = file.seek(0, 2)

@@ -150,7 +150,7 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
     # Whatever the numbering so far: number components by their first voxel.
     _, first, compact = np.unique(raw_ids, return_index=True, return_inverse=True)
     voxel_ids = _by_first(first)[compact.reshape(-1)]
-    return _described(label.shape, spacing, voxels, voxel_ids, coordinates)
+    return _described(label.shape, spacing, coordinates, voxels=voxels, voxel_ids=voxel_ids)
 
 
 def join_lesions(lesions: Lesions, group: NDArray[np.integer]) -> Lesions:
@@ -174,7 +174,7 @@ def join_lesions(lesions: Lesions, group: NDArray[np.integer]) -> Lesions:
     _, first, compact = np.unique(group, return_index=True, return_inverse=True)
     voxel_ids = _by_first(first)[compact.reshape(-1)][lesions.voxel_ids - 1]
     coordinates = np.unravel_index(lesions.voxels, lesions.shape)
-    return _described(lesions.shape, lesions.spacing_mm, lesions.voxels, voxel_ids, coordinates)
+    return _described(lesions.shape, lesions.spacing_mm, coordinates, voxels=lesions.voxels, voxel_ids=voxel_ids)
 
 
 def lesions_of_voxels(
@@ -209,7 +209,7 @@ def lesions_of_voxels(
     if len(missing):
         raise ValueError(f"voxel_ids must hold every number from 1 to {ids.max()}, {missing[0] + 1} is missing")
     flat = np.asarray(voxels, np.int64)
-    return _described(tuple(shape), spacing, flat, ids, np.unravel_index(flat, tuple(shape)))
+    return _described(tuple(shape), spacing, np.unravel_index(flat, tuple(shape)), voxels=flat, voxel_ids=ids)
 
 
 def _by_first(first: NDArray[np.integer]) -> NDArray[np.int32]:
@@ -222,9 +222,10 @@ def _by_first(first: NDArray[np.integer]) -> NDArray[np.int32]:
 def _described(
     shape: tuple[int, ...],
     spacing_mm: tuple[float, ...],
+    coordinates: tuple[NDArray[np.int64], ...],
+    *,
     voxels: NDArray[np.int64],
     voxel_ids: NDArray[np.int32],
-    coordinates: tuple[NDArray[np.int64], ...],
 ) -> Lesions:
     """Sizes, centroids and boxes of the components of at least one voxel."""
     n, ndim = int(voxel_ids.max()), len(shape)

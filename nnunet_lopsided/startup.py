@@ -1,7 +1,7 @@
 """How nnU-Net learns where our trainers are.
 
 ``nnunet_lopsided.pth`` lies in site-packages, and Python runs its one line at every start: it appends
-:data:`PLUGIN_FOLDER` to :data:`VARIABLE`, once, behind whatever the user has put there. The line runs in every
+:data:`PLUGIN_FOLDER` to :data:`VARIABLE`, once, after whatever the user has put there. The line runs in every
 interpreter of the environment, so it imports nothing, not even this package, which would cost ten times as much.
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,85 @@ def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPat
     ours, theirs = (np.load(path)["probabilities"] for path in (made, main_job / "magnified_pred" / "phantom_002.npz"))
     plain = np.load(fold / "validation" / "phantom_002.npz")["probabilities"]
     assert np.abs(ours - theirs).max() < 0.01 * np.abs(ours - plain).max()
+
+
+OURS = "python -m nnunet_lopsided.commands.predict"
+
+
+def options(main_job: Path, trainer: str = TRAINER) -> str:
+    images = main_job / "nnUNet_raw" / "Dataset711_PhantomCensored" / "imagesTs"
+    return f"-i {images} -d 711 -c 2.5d -tr {trainer} -device cpu -npp 1 -nps 1 --save_probabilities"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_prediction_without_magnification_is_nnunets(main_job: Path, tmp_path: Path) -> None:
+    run(f"{OURS} {options(main_job)} -o pred -f 0 --disable_tta", tmp_path, **paths_below(main_job))
+    assert contents(tmp_path / "pred") == contents(main_job / "pred")
+
+
+def test_magnified_prediction(main_job: Path, tmp_path: Path) -> None:
+    """The mean of what nnU-Net's command says of the image as it is and with voxels so many times as large."""
+    from nnunet_lopsided.images import Geometry, Image, read_image, write_image
+
+    environment, name = paths_below(main_job), "phantom_test_000"
+    model = main_job / "nnUNet_results" / MODEL
+    if not (model / "fold_1").is_dir():  # another network, so that it matters which folds are meant
+        (model / "fold_1").mkdir()
+        checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+        weights = checkpoint["network_weights"]
+        checkpoint["network_weights"] = {key: 1.3 * w if w.is_floating_point() else w for key, w in weights.items()}
+        torch.save(checkpoint, model / "fold_1" / "checkpoint_final.pth")
+    run(f"{OURS} {options(main_job)} -o ours -f 0 1 --magnify 2", tmp_path, **environment)
+    run(f"nnUNetv2_predict {options(main_job)} -o x1 -f 0 1", tmp_path, **environment)
+    (tmp_path / "images").mkdir()
+    for path in (main_job / "nnUNet_raw" / "Dataset711_PhantomCensored" / "imagesTs").iterdir():
+        image = read_image(path)
+        spacing = tuple(2 * size for size in image.geometry.spacing_mm)
+        geometry = Geometry(spacing, image.geometry.origin_mm, image.geometry.direction)
+        write_image(tmp_path / "images" / path.name, Image(image.array, geometry))
+    run(f"nnUNetv2_predict {options(main_job)} -i images -o x2 -f 0 1 --disable_tta", tmp_path, **environment)
+
+    def probabilities(folder: str) -> np.ndarray:
+        array: np.ndarray = np.load(tmp_path / folder / f"{name}.npz")["probabilities"]
+        return array
+
+    ours, plain = probabilities("ours"), probabilities("x1")
+    expected = (plain + probabilities("x2")) / 2
+    assert ours.dtype == np.float32
+    assert np.abs(ours - expected).max() < 0.01 * np.abs(ours - plain).max()
+    written = read_image(tmp_path / "ours" / f"{name}.nii.gz")
+    np.testing.assert_array_equal(written.array, ours.argmax(0))
+    assert written.geometry == read_image(tmp_path / "x1" / f"{name}.nii.gz").geometry
+    mine, nnunets = contents(tmp_path / "ours"), contents(tmp_path / "x1")
+    assert set(mine) == set(nnunets)
+    for same in ("dataset.json", "plans.json"):
+        assert mine[same] == nnunets[same]
+    assert repr(pickle.loads(mine[f"{name}.pkl"])) == repr(pickle.loads(nnunets[f"{name}.pkl"]))
+    record, nnunets_record = (json.loads(files["predict_from_raw_data_args.json"]) for files in (mine, nnunets))
+    key = "output_folder_or_list_of_truncated_output_files"
+    assert record == nnunets_record | {key: "ours", "magnify": [2]}
+
+
+def test_magnified_prediction_of_regions(main_job: Path, tmp_path: Path) -> None:
+    """The same network with a sigmoid for each of two regions; labels are made as nnU-Net makes them."""
+    from nnunet_lopsided.images import read_image
+
+    results = tmp_path / "results"
+    shutil.copytree(main_job / "nnUNet_results" / MODEL, results / MODEL)
+    (results / MODEL / "fold_0").rename(results / MODEL / "fold_all")
+    dataset = json.loads((results / MODEL / "dataset.json").read_text())
+    dataset |= {"labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, "regions_class_order": [1, 2]}
+    (results / MODEL / "dataset.json").write_text(json.dumps(dataset))
+    environment = paths_below(main_job) | {"nnUNet_results": str(results)}
+    run(f"{OURS} {options(main_job)} -o ours -f all --magnify 1.5 --disable_tta", tmp_path, **environment)
+    whole, core = np.load(tmp_path / "ours" / "phantom_test_000.npz")["probabilities"]
+    labels = np.where(whole > 0.5, 1, 0)
+    labels[core > 0.5] = 2
+    assert np.abs(whole + core - 1).max() > 0.01, "no softmax"
+    np.testing.assert_array_equal(read_image(tmp_path / "ours" / "phantom_test_000.nii.gz").array, labels)
 
 
 INTERRUPTED = """

@@ -360,7 +360,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """Case 08: SimpleITK ends the process."""
+    """SimpleITK would end the process."""
     write_image(tmp_path / "a.nii.gz", Image(VOLUME, GEOMETRY))
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii.gz"))
     os.rename(tmp_path / "a.nii.gz", path)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
+from nnunet_lopsided.audit.record_content import AuditContent
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
-from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, number, page
+from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, interval_or_reason, number, page
 
 _BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
 _RANKED_BY = {
@@ -42,7 +43,7 @@ class ShownLikeness(NamedTuple):
     calibration: Table
 
 
-def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[CandidatePictures]) -> str:
+def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidatePictures]) -> str:
     """The page of an audit.
 
     Args:
@@ -79,7 +80,7 @@ def audit_html(audit: Audit, record: Mapping[str, Any], pictures: Sequence[Candi
     )
 
 
-def _subtitle(record: Mapping[str, Any]) -> str:
+def _subtitle(record: AuditContent) -> str:
     counts, threshold = record["counts"], f"{record['settings']['threshold']:g}"
     fainter = f", {counts['fainter_candidates']} of them below {threshold}" if counts["fainter_candidates"] else ""
     return (
@@ -89,14 +90,14 @@ def _subtitle(record: Mapping[str, Any]) -> str:
     )
 
 
-def _models(record: Mapping[str, Any]) -> str:
+def _models(record: AuditContent) -> str:
     names = [f"{m['trainer']}, {m['plans']}, {m['configuration']}" for m in record["models"]]
     folds, factors = ", ".join(map(str, record["folds"])), " and ".join(f"{x:g}" for x in record["settings"]["magnify"])
     magnified = f"; images as they are and magnified {factors} times" if factors else ""
     return f"{'; '.join(names)}; folds {folds}{magnified}"
 
 
-def _notices(record: Mapping[str, Any]) -> list[str]:
+def _notices(record: AuditContent) -> list[str]:
     lines = []
     if record["not_audited"]:
         lines.append(f"Validated by none of the folds, and not audited: {', '.join(record['not_audited'])}.")
@@ -109,7 +110,7 @@ def _notices(record: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _miss_rates(record: Mapping[str, Any]) -> Table:
+def _miss_rates(record: AuditContent) -> Table:
     rows = []
     for rate in (record["miss_rate"], *record["miss_rate_by_diameter"]):
         whole = rate is record["miss_rate"]
@@ -120,7 +121,7 @@ def _miss_rates(record: Mapping[str, Any]) -> Table:
                 str(rate["candidates"]),
                 "" if rate["missed_lesions"] is None else f"{rate['missed_lesions']:.0f}",
                 number(rate["miss_rate"]),
-                interval(rate["miss_rate_ci95_bootstrap"]) or rate["undefined"] or "",
+                interval_or_reason(rate["miss_rate_ci95_bootstrap"], rate["undefined"]),
             )
         )
     header = (
@@ -134,7 +135,7 @@ def _miss_rates(record: Mapping[str, Any]) -> Table:
     return Table(header, rows, right=(1, 2, 3, 4))
 
 
-def _in_any(record: Mapping[str, Any]) -> RateInAny | None:
+def _in_any(record: AuditContent) -> RateInAny | None:
     rate = record["miss_rate_in_any_prediction"]
     if rate is None or rate["miss_rate"] is None:
         return None
@@ -143,12 +144,12 @@ def _in_any(record: Mapping[str, Any]) -> RateInAny | None:
     )
 
 
-def _outside(record: Mapping[str, Any]) -> RateOutside | None:
+def _outside(record: AuditContent) -> RateOutside | None:
     outside = record["outside_miss_rate"]
     return None if outside is None else RateOutside(outside["candidates"], number(outside["miss_rate_if_missed"]))
 
 
-def _likeness(record: Mapping[str, Any]) -> ShownLikeness | None:
+def _likeness(record: AuditContent) -> ShownLikeness | None:
     likeness = record["likeness"]
     if likeness is None:
         return None
@@ -161,13 +162,20 @@ def _likeness(record: Mapping[str, Any]) -> ShownLikeness | None:
     )
 
 
-def _settings(record: Mapping[str, Any]) -> Table:
+def _in_words(name: str, value: object) -> object:
+    """A setting as a reader may meet it; None is what the audit chose by itself, or all."""
+    if value is None:
+        return {"label": "all foreground", "connectivity": "26 in 3D, 8 in 2D"}.get(name, "none")
+    return (", ".join(f"{x:g}" for x in value) or "none") if isinstance(value, list) else value
+
+
+def _settings(record: AuditContent) -> Table:
     cut = record["cut_back"]
     dice = cut["mean_dice_of_annotated"]
     rows: list[tuple[TableCell, TableCell]] = [
         ("cut back at, of the highest probability", code(cut["fraction"])),
         ("mean Dice of annotated lesions so cut back", code("undefined" if dice is None else f"{dice:.3f}")),
-        *((name, code(value)) for name, value in record["settings"].items()),
+        *((name, code(_in_words(name, value))) for name, value in record["settings"].items()),
         ("version", code(record["version"])),
     ]
     return Table(("setting", "value"), rows)

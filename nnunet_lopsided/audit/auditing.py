@@ -73,7 +73,7 @@ class Audit:
 
     @property
     def channel_names(self) -> list[str]:
-        """In the order of the images."""
+        """Names of the image channels, in the order of the images."""
         return self.inputs.dataset.channel_names
 
 
@@ -158,7 +158,11 @@ def _likeness(table: ComponentTable) -> Likeness:
     """The model that tells annotated components from candidates; it is not fitted to any others."""
     rows = table.annotated | table.unexplained
     return fit_likeness(
-        table.features()[rows], table.feature_names, table.annotated[rows], table.patient[rows], table.sure[rows]
+        table.features()[rows],
+        table.feature_names,
+        annotated=table.annotated[rows],
+        patients=table.patient[rows],
+        learned=table.sure[rows],
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from nnunet_lopsided.pages.outline import outline
 from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, window
 
 _PLANES = ("axis 0", "axis 1", "axis 2")
-# By what lies at the left and the top of a slice.
+# The plane of a slice, by the letters of its four edges: which axes of the body they belong to.
 _NAMES = {frozenset("RLAP"): "axial", frozenset("RLSI"): "coronal", frozenset("APSI"): "sagittal"}
 
 
@@ -67,7 +66,7 @@ def _named(names: list[str], channel: int) -> str:
 
 
 def _planes(
-    image: NDArray[Any],
+    image: NDArray[np.generic],
     limits: tuple[float, float],
     annotated: NDArray[np.bool_],
     candidate: Candidate,

@@ -59,6 +59,7 @@ def label_values(
         return np.full(n, allowed[0], np.int64)
     if scheme.has_regions:
         holds = np.array([[value in values for values in scheme.foreground.values()] for value in allowed])
+        # (values, 1, regions) against (n, regions), multiplied over the regions.
         probable = np.where(holds[:, None], means, 1 - means).prod(axis=-1).T
     else:
         probable = means[:, [scheme.label_values.index(value) for value in allowed]]

@@ -134,7 +134,7 @@ class ComponentTable:
 
     @property
     def feature_names(self) -> list[str]:
-        """Of the columns of :meth:`features`."""
+        """Names of the columns of :meth:`features`."""
         names = ["mean probability", "highest probability"]
         if (self.agreement < 1).any():
             names.append("agreement")
@@ -175,7 +175,7 @@ class ComponentTable:
 
 
 def _diameter(part: MeasuredCase, n_voxels: Sequence[int]) -> NDArray[np.float64]:
-    """Of parts of so many voxels."""
+    """Equivalent diameters in mm of parts of so many voxels."""
     volume = np.asarray(n_voxels, np.float64) * float(np.prod(part.components.spacing_mm))
     return equivalent_diameter_mm(volume, len(part.components.shape))
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from nnunet_lopsided.evaluation.matching import Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesion_contrast import channel_contrasts
 from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
+from nnunet_lopsided.mean_probability import mean_of
 
 # The part of a component that stands for it in the images: where its probability is at least half its highest.
 CORE = 0.5
@@ -110,6 +110,7 @@ class MeasuredCase:
 
 def measure_case(
     reference: NDArray[np.bool_],
+    *,
     predictions: Sequence[NDArray[np.floating]],
     images: Sequence[NDArray[np.generic]],
     spacing_mm: Sequence[float],
@@ -135,7 +136,7 @@ def measure_case(
     Raises:
         ValueError: shapes differ, or a component holds no probability.
     """
-    probability: NDArray[Any] = predictions[0] if len(predictions) == 1 else _mean_of(predictions)
+    probability: NDArray[np.floating] = predictions[0] if len(predictions) == 1 else mean_of(predictions)
     (evaluated,) = evaluate_thresholds(
         reference, probability, spacing_mm, rules, (rules.threshold,), valid=valid, case=case
     )
@@ -267,13 +268,6 @@ def fainter(
     return both, np.array(reached)
 
 
-def _mean_of(predictions: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
-    total = predictions[0].astype(np.float32)
-    for other in predictions[1:]:
-        total += other
-    return total / np.float32(len(predictions))
-
-
 def _agreement(
     highest: NDArray[np.float64], predictions: Sequence[NDArray[np.floating]], level: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -323,7 +317,7 @@ def _dice(
     return dice
 
 
-def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[Any]) -> NDArray[np.int64]:
+def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[np.generic]) -> NDArray[np.int64]:
     low = box[:, 0]
     crop = np.zeros(np.ptp(box, axis=1).tolist(), bool)
     crop[tuple(c - a for c, a in zip(np.unravel_index(voxels, shape), low, strict=True))] = True

@@ -46,7 +46,7 @@ class Detector:
 
     @property
     def false_positives_per_case(self) -> float:
-        """At most: every candidate counts as one, and some are missed lesions."""
+        """An upper bound: every candidate counts as a false positive, though some are missed lesions."""
         return self.n_candidates / self.n_cases
 
 
@@ -66,7 +66,13 @@ def measure_detector(
         >>> detector.sensitivity, detector.false_positives_per_case, round(detector.average_precision, 4)
         (0.5, 1.0, 0.4167)
     """
-    points = operating_points(found_score, found_score, candidate_score, n_annotated, n_cases)
+    points = operating_points(
+        lesion_confidence=found_score,
+        true_confidence=found_score,
+        false_confidence=candidate_score,
+        n_lesions=n_annotated,
+        n_cases=n_cases,
+    )
     return Detector(
         n_annotated=n_annotated,
         n_found=len(found_score),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import filecmp
-import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,9 +14,10 @@ from tqdm import tqdm
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet.magnified import best_device, is_whole, predict_magnified
+from nnunet_lopsided.nnunet.magnified import best_device, checked_factors, is_whole, predict_magnified
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
+from nnunet_lopsided.nnunet.plans import is_cascade
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
@@ -101,6 +100,7 @@ def find_inputs(
     dataset: int | str,
     models: Sequence[Model],
     folds: Sequence[int | str] | None = None,
+    *,
     patients_regex: str | None = None,
     magnify: Sequence[float] | None = None,
     device: str | None = None,
@@ -125,7 +125,7 @@ def find_inputs(
         InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
             labels have changed since the training; a magnification is impossible.
     """
-    factors = _factors(magnify)
+    factors = checked_factors(MAGNIFY if magnify is None else magnify)
     source = raw_dataset(dataset)
     preprocessed = preprocessed_folder(source.name)
     fold_of, trained_on, chosen = _folds(preprocessed, folds)
@@ -172,14 +172,6 @@ def find_inputs(
     )
 
 
-def _factors(magnify: Sequence[float] | None) -> tuple[float, ...]:
-    factors = MAGNIFY if magnify is None else tuple(magnify)
-    named = {f"{factor:g}" for factor in factors}  # as their folders are
-    if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(named) < len(factors):
-        raise InputError(f"--magnify must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
-    return tuple(sorted(factors))
-
-
 def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
     """Why images cannot be magnified; empty: they can."""
     for model, fold in trained:
@@ -188,19 +180,9 @@ def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
             if not (results / needed).is_file():
                 return f"{results.name} has no {needed}"
         plans = read_json(results / "plans.json", {"configurations": {str: dict}})
-        if _is_cascade(plans["configurations"], model.configuration):
+        if is_cascade(plans["configurations"], model.configuration):
             return f"{model.configuration} is a cascade, which needs the predictions of its previous stage"
     return ""
-
-
-def _is_cascade(configurations: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    seen: set[str] = set()
-    while name in configurations and name not in seen:
-        if configurations[name].get("previous_stage"):
-            return True
-        seen.add(name)
-        name = configurations[name].get("inherits_from") or ""
-    return False
 
 
 def _folds(

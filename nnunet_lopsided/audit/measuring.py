@@ -72,7 +72,13 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     check_connectivity(loaded.reference.ndim, rules.connectivity, case.name)
     images = case_images(case.case, loaded.reference.shape, colour=True)
     components = measure_case(
-        loaded.reference, predictions, images, loaded.spacing_mm, rules, valid=loaded.valid, case=case.name
+        loaded.reference,
+        predictions=predictions,
+        images=images,
+        spacing_mm=loaded.spacing_mm,
+        rules=rules,
+        valid=loaded.valid,
+        case=case.name,
     )
     means = None
     if len(target.values or ()) > 1 and len(components.components):

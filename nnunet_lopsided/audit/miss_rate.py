@@ -165,7 +165,9 @@ def estimate_miss_rates(
     ranges = [(0.0, None), *diameter_bounds(edges_mm)]
     no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
     if not no_bootstrap and n_replicates < LEAST_REPLICATES:
-        no_bootstrap = f"of {n_replicates} replicates the ends are chance; at least {LEAST_REPLICATES} are needed"
+        no_bootstrap = (
+            f"with {n_replicates} replicates the ends of an interval are chance; at least {LEAST_REPLICATES} are needed"
+        )
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
     return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
 
@@ -226,7 +228,7 @@ def _estimate(
         replicates = np.full(len(weights), np.nan)
         for i, weight in enumerate(weights):
             drawn = weight[patients[0]], weight[patients[1]]
-            if drawn[0].sum() >= 1:
+            if drawn[0].sum() >= 1:  # a replicate may draw no patient with a found lesion
                 of_all = mixture_share(*scores, *drawn)
                 replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
         interval = percentile_interval(replicates, len(set(patients[0].tolist())))

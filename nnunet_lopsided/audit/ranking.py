@@ -73,6 +73,7 @@ def why_no_model(annotated: NDArray[np.bool_], patients: NDArray[np.int64]) -> s
 def fit_likeness(
     features: NDArray[np.float64],
     names: Sequence[str],
+    *,
     annotated: NDArray[np.bool_],
     patients: NDArray[np.int64],
     learned: NDArray[np.bool_] | None = None,

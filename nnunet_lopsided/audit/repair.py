@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
@@ -96,7 +96,10 @@ def write_repaired_variant(
         (folder / "labelsTr").mkdir()
 
         def write(case: Case) -> list[Change]:
-            label, changes = _repaired(case, by_case.get(case.name, []), decisions, audit, dataset, ignore, edited_maps)
+            candidates = by_case.get(case.name, [])
+            label, changes = _repaired(
+                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps
+            )
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
 
@@ -139,6 +142,7 @@ def _repaired(
     decisions: Decisions,
     audit: StoredAudit,
     dataset: RawDataset,
+    *,
     ignore: int | None,
     edited_maps: bool,
 ) -> tuple[Image, list[Change]]:
@@ -188,7 +192,7 @@ def _record(
     changes: list[Change],
     unsure: Unsure,
     ignore: int | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     return {
         "tool": "nnunet-lopsided",
         "version": __version__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class ScoredAudit:
 
     Attributes:
         audit: which.
-        name: by which tables call it.
+        name: how tables call it.
         lesion: number of the missed lesion each candidate lies on, 0 for none, by rank.
         n_not_in_truth: annotated lesions of which no voxel is lesion in the truth.
         n_in_truth: lesions of the truth in the audited cases, missed or annotated.
@@ -124,7 +124,7 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def _names(audits: Sequence[StoredAudit]) -> list[str]:
-    """The trainers, or the folders where those do not tell audits apart."""
+    """A name for each audit: its trainers, or its folder where two audits are of the same trainers."""
     trainers = [" + ".join(audit.record.trainers) for audit in audits]
     return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
 
@@ -148,6 +148,7 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         if differing is not None:
             raise InputError(f"case {case}: {path} and {label} differ: {differing}")
         lesion_masks = target.mask(full.array), target.mask(part.array)
+        # What only the truth has is missed; what only the annotators have is disputed.
         missed, disputed = (
             _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
         )
@@ -213,7 +214,7 @@ def _without(
 
 
 def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
-    """Of all audits; the random order of the first only."""
+    """The rankings of all audits; the random order, which is the same for all, once."""
     return [*scored[0].rankings, *(ranking for other in scored[1:] for ranking in other.rankings[:-1])]
 
 
@@ -258,10 +259,10 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
             for n, (precision, share) in enumerate(zip(ranking.precision, ranking.share_found, strict=True), 1)
         )
         write_table(unfinished / SCORE_TABLE, ["ranking", "reviewed", "precision", "found"], rows)
-        (unfinished / SCORE_PICTURE).write_bytes(png(lambda: _figure(rankings)))
+        (unfinished / SCORE_PICTURE).write_bytes(png(lambda: score_figure(rankings)))
 
 
-def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
+def _entry(ranking: RankingScore, n_missed: int) -> dict[str, object]:
     return {
         "name": ranking.name,
         "candidates": ranking.n_candidates,
@@ -271,7 +272,7 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, Any]:
     }
 
 
-def _reviewed(ranking: RankingScore, asked: int) -> dict[str, Any]:
+def _reviewed(ranking: RankingScore, asked: int) -> dict[str, object]:
     after = ranking.after(asked)
     return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 
@@ -322,7 +323,11 @@ def write_decisions(decisions: Decisions, path: Path) -> None:
         write_table(unfinished, COLUMNS, rows)
 
 
-def _figure(rankings: Sequence[RankingScore]) -> Figure:
+def score_figure(rankings: Sequence[RankingScore]) -> Figure:
+    """Precision over the missed lesions found, and these over the candidates reviewed.
+
+    The random order, which has no average precision, is dashed; the vertical line is at the number of missed lesions.
+    """
     from matplotlib.figure import Figure
 
     from nnunet_lopsided.pages.charts import draw_pr_steps

@@ -76,7 +76,13 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
     first[np.unique(lesion, return_index=True)[1]] = True
     first &= hit
     n = np.arange(1, len(lesion) + 1)
-    points = operating_points(score[first], score[first], score[~hit], n_missed, 1)
+    points = operating_points(
+        lesion_confidence=score[first],
+        true_confidence=score[first],
+        false_confidence=score[~hit],
+        n_lesions=n_missed,
+        n_cases=1,
+    )
     return RankingScore(
         name=name,
         n_candidates=len(lesion),

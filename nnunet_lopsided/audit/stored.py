@@ -105,7 +105,7 @@ class StoredAudit:
 
     @property
     def id(self) -> str:
-        """By which decisions name it."""
+        """The id by which decisions name the audit."""
         return self.record.id
 
     @property
@@ -163,7 +163,7 @@ def map_digest(numbers: NDArray[np.generic]) -> str:
         True
     """
     voxels = np.flatnonzero(numbers)
-    values = numbers.reshape(-1)[voxels].astype("<f8")  # exact for the numbers of candidates
+    values = numbers.reshape(-1)[voxels].astype("<f8")  # holds candidates' numbers exactly, whatever type the file has
     digest = hashlib.sha256(f"{numbers.shape}\n".encode())
     digest.update(voxels.astype("<i8").tobytes())
     digest.update(values.tobytes())

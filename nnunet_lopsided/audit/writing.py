@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
+from nnunet_lopsided.audit.record_content import AuditContent, DecidedContent, DetectorContent, MissRateContent
 from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import is_nobodys_work
@@ -78,7 +77,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
         raise InputError(f"{folder / TABLE} holds decisions; move it away, or choose another -o")
 
 
-def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: int = 200, n_workers: int = 2) -> str:
+def write_audit(audit: Audit, folder: Path, *, overwrite: bool = False, n_shown: int = 200, n_workers: int = 2) -> str:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 
     The same audit always gives the same bytes.
@@ -102,31 +101,34 @@ def write_audit(audit: Audit, folder: Path, overwrite: bool = False, n_shown: in
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]
     with new_output_folder(folder, overwrite, inputs, MARKS, "lopsided-audit") as unfinished:
-        record = audit_record(audit)
-        record["maps"] = _write_maps(audit, unfinished / MAPS, n_workers)
+        record = audit_record(audit, _write_maps(audit, unfinished / MAPS, n_workers))
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
         pictures = candidate_pictures(audit, n_shown, n_workers)
         (unfinished / PAGE).write_text(audit_html(audit, record, pictures), encoding="utf-8")
         write_json(unfinished / RECORD, record)
-    return str(record["id"])
+    return record["id"]
 
 
-def audit_record(audit: Audit) -> dict[str, Any]:
+def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
     """The content of audit.json: plain JSON types, None for what is undefined.
 
     Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings. What
-    follows from these is not in it: the detector's numbers, and the digests of the maps, added when these are written.
+    follows from these is not in it: the detector's numbers, and the digests of the maps.
+
+    Args:
+        audit: of :func:`~nnunet_lopsided.audit.auditing.audit`.
+        maps: by case with candidates, the digest of its map.
     """
     inputs, rules = audit.inputs, audit.rules
     likeness = audit.likeness
     # With withheld rates no diameter has an estimate, which says nothing of how much is annotated there.
     outside = None if audit.withheld else outside_estimate(audit.miss_rates)
-    content: dict[str, Any] = {
+    content: DecidedContent = {
         "schema_version": SCHEMA_VERSION,
         "tool": "nnunet-lopsided",
         "version": __version__,
         "dataset": inputs.dataset.name,
-        "models": [asdict(model) for model in inputs.models],
+        "models": [{"trainer": m.trainer, "plans": m.plans, "configuration": m.configuration} for m in inputs.models],
         "folds": list(inputs.folds),
         "counts": {
             "cases": len(inputs.cases),
@@ -142,7 +144,7 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         else {
             "separation_auc": likeness.separation,
             "coefficients": dict(likeness.coefficients),
-            "reliability": [asdict(entry) for entry in likeness.reliability],
+            "reliability": [{"predicted": b.predicted, "observed": b.observed, "n": b.n} for b in likeness.reliability],
         },
         "no_likeness": audit.no_model,
         "miss_rate": _rate(audit.miss_rates[0]),
@@ -174,10 +176,11 @@ def audit_record(audit: Audit) -> dict[str, Any]:
         **content,
         "detector": _detector(audit.detector),
         "withheld": audit.withheld or None,
+        "maps": dict(maps),
     }
 
 
-def _detector(detector: Detector) -> dict[str, Any]:
+def _detector(detector: Detector) -> DetectorContent:
     return {
         "annotated_lesions": detector.n_annotated,
         "annotated_lesions_found": detector.n_found,
@@ -189,7 +192,7 @@ def _detector(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _rate(rate: MissRate) -> dict[str, Any]:
+def _rate(rate: MissRate) -> MissRateContent:
     interval = rate.interval
     return {
         "lower_mm": rate.lower_mm,
@@ -200,7 +203,7 @@ def _rate(rate: MissRate) -> dict[str, Any]:
         "missed_share_of_candidates": rate.missed_share,
         "missed_lesions": rate.n_missed,
         "miss_rate": rate.rate,
-        "miss_rate_ci95_bootstrap": None if interval.low is None else [interval.low, interval.high],
+        "miss_rate_ci95_bootstrap": interval.ends,
         "undefined": rate.undefined or interval.undefined or None,
     }
 
@@ -211,7 +214,7 @@ def table_columns(audit: Audit) -> list[str]:
     return [*COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
 
 
-def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[Any]]:
+def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:
     """The rows of audit.csv; the last cell is for a decision."""
     for rank, c in enumerate(audit.candidates, 1):
         z = [""] * (3 - len(c.centroid))

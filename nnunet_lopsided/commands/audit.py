@@ -134,10 +134,10 @@ def _audit(arguments: argparse.Namespace) -> int:
         dataset.name,
         models,
         _folds(arguments.f),
-        arguments.patients_regex,
-        arguments.magnify,
-        arguments.device,
-        arguments.np,
+        patients_regex=arguments.patients_regex,
+        magnify=arguments.magnify,
+        device=arguments.device,
+        n_workers=arguments.np,
     )
     audited = audit(
         inputs,
@@ -149,7 +149,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         n_workers=arguments.np,
     )
-    name = write_audit(audited, folder, arguments.overwrite, arguments.shown, arguments.np)
+    name = write_audit(audited, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)
     _report(audited, name, folder)
     return 0
 
@@ -229,7 +229,7 @@ def _apply_parser() -> Parser:
     parser.add_argument(
         "--truth",
         metavar="DATASET",
-        help="instead of DECISIONS, where lesions were deleted on purpose: decide as the whole labels in this dataset",
+        help="instead of DECISIONS, where lesions were deleted on purpose: this dataset, with whole labels, decides",
     )
     parser.add_argument(
         "--first", type=int, metavar="N", help="with --truth: decide on the first N candidates alone (default: all)"
@@ -307,11 +307,20 @@ def _score_parser() -> Parser:
         "of its candidates are deleted lesions. Writes audit_score.json, audit_score.csv and audit_score.png.",
     )
     parser.add_argument(
-        "audit", nargs="?", type=Path, metavar="AUDIT", help="its folder (default: this one, or the only one there is)"
+        "audit",
+        nargs="?",
+        type=Path,
+        metavar="AUDIT",
+        help="folder of the audit (default: this folder, or the only audit)",
     )
     parser.add_argument("--truth", required=True, metavar="DATASET", help="id or name of the dataset with all lesions")
     parser.add_argument(
-        "--against", nargs="+", default=[], type=Path, metavar="AUDIT", help="other audits of it, of other models"
+        "--against",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="AUDIT",
+        help="audits of the same dataset by other models",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="where the score goes (default: 'score' in the audit)"

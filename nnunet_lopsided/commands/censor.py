@@ -37,7 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         "--cases", choices=("train", "all"), default="train", help="all: test labels too (default: train)"
     )
     parser.add_argument(
-        "--patients", type=int, metavar="N", help="keep only N training patients; fewer are among more at equal seed"
+        "--patients",
+        type=int,
+        metavar="N",
+        help="keep only N training patients; with the same seed, those of a smaller N are among those of a larger",
     )
     parser.add_argument(
         "--patients-regex",

@@ -29,7 +29,7 @@ def _parser() -> Parser:
         "evaluations", nargs="+", type=Path, metavar="FOLDER", help="output folders of lopsided-eval, two or more"
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models (default: names of the folders)")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the models (default: of the folders)")
     parser.add_argument(
         "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
     )

@@ -12,16 +12,19 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the arguments, complete, and say what was believed and how to train on it."""
     parser = Parser(
         prog="lopsided-complete",
-        description="Complete labels in which whole lesions may lack, without a reader: a cross-validation (trained by "
-        "nnUNetv2_train where it is missing) calls lesions in cases that its networks did not train on; what no label "
-        "explains becomes a soft target, as probable as the network says; labels stay as they are. The last training "
-        "learns from them. The same command goes on after an interrupt.",
+        description="Complete labels from which whole lesions may be missing, without a reader. A cross-validation "
+        "(trained by nnUNetv2_train where there is none) calls lesions in cases that its networks did not train on. "
+        "What no label explains becomes a soft target, as probable as the network says; labels stay as they are. The "
+        "last training learns from them. The same command goes on after an interrupt.",
     )
     parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name, planned and preprocessed")
     parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="such as 2d or 3d_fullres")
     parser.add_argument("-o", metavar="ID", required=True, type=int, help="id of the completed variant")
     parser.add_argument(
-        "-tr", metavar="TRAINER", default="nnUNetTrainerLopsided", help="finds and learns (default: %(default)s)"
+        "-tr",
+        metavar="TRAINER",
+        default="nnUNetTrainerLopsided",
+        help="trainer that finds candidates and then learns from them (default: %(default)s)",
     )
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument("--name", help="name of the variant (default: the source's followed by Completed)")
@@ -55,8 +58,9 @@ def _work(arguments: argparse.Namespace) -> int:
     if made.estimate is not None:
         guess = f"about {made.estimate:.0f} of them missed lesions"
     print(f"{made.folder}: {made.n_candidates} candidates that no label explains are soft targets, {guess}")
+    print(f"pictures of them: {made.page}")
     if made.estimate == 0:
-        print("the highest scores show nothing missing: whole labels gain nothing, but see if small ones were missed")
+        print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     return 0
 

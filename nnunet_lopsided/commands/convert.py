@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
@@ -85,7 +85,7 @@ def _add_common(parser: argparse.ArgumentParser, name_default: str) -> None:
         default=[],
         metavar="CASE",
         help="cases or patients for imagesTs and labelsTs, or one .txt file with a name per line; all cases of these "
-        "patients go",
+        "patients become test cases",
     )
     test.add_argument(
         "--test-fraction",
@@ -208,7 +208,13 @@ def _convert(arguments: argparse.Namespace) -> int:
     if arguments.converter == "merge":
         same = {other: channel for channel, other in arguments.same}
         classes = {(dataset, old): new for dataset, old, new in arguments.classes}
-        converted = merge(arguments.datasets, _options(arguments, "Merged"), same, classes, arguments.prefix)
+        converted = merge(
+            arguments.datasets,
+            _options(arguments, "Merged"),
+            same_channels=same,
+            class_names=classes,
+            prefix=arguments.prefix,
+        )
     else:
         converted = convert(
             arguments.converter, arguments.source, _options(arguments, arguments.name), **_find_options(arguments)
@@ -255,7 +261,7 @@ def _names(given: list[str]) -> list[str]:
         raise InputError(f"cannot read the test cases from {given[0]}: {error}") from None
 
 
-def _find_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     """What the converter's ``find`` takes besides the source."""
     own = {
         "brats-mets": ("channels", "target"),

@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.demo.workflow import DemoSettings, run_demo
+    from nnunet_lopsided.demo.settings import DemoSettings
+    from nnunet_lopsided.demo.workflow import run_demo
     from nnunet_lopsided.errors import InputError
 
     for name in ("epochs", "iterations"):

@@ -65,7 +65,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options at once that would be refused late."""
+    """Refuse before any work what would else be refused after it."""
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.intervals import check_replicates
 
@@ -120,7 +120,7 @@ def _rules(arguments: argparse.Namespace) -> EvaluationRules:
 
 
 def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEvaluated], None] | None:
-    """What is to be done with every case while it is in memory: write its map; miss its image early, not at the end."""
+    """What to do with every case while it is in memory: write its map, and look at once for its image."""
     if not arguments.write_maps and arguments.images is None:
         return None
     from nnunet_lopsided.evaluation.maps import write_descriptions, write_map

@@ -33,7 +33,7 @@ RULES = (
 
 
 def evaluate_parser() -> Parser:
-    """All of them."""
+    """The parser with all options."""
     parser = Parser(
         prog="lopsided-eval",
         description="Evaluate predictions lesion by lesion: average precision, sensitivity, false positives, FROC, "
@@ -165,7 +165,7 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         choices=("box", "center"),
         help="from the centroid to a voxel's box or to its center (default: box)",
     )
-    rules.add_argument("--tolerance-mm", type=float, metavar="MM", help="greatest such distance (default: 1)")
+    rules.add_argument("--tolerance-mm", type=float, metavar="MM", help="greatest distance of a match (default: 1)")
     rules.add_argument(
         "--dilation-voxels", type=int, metavar="N", help="with overlap: grow lesions by N voxels (default: 0)"
     )
@@ -188,7 +188,7 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         "--min-lesion-mm3", type=float, metavar="MM3", help="lesions of at most this volume do not count (default: 0)"
     )
     rules.add_argument(
-        "--connectivity", type=int, choices=(26, 18, 6, 8, 4), help="of components (default: 26 in 3D, 8 in 2D)"
+        "--connectivity", type=int, choices=(26, 18, 6, 8, 4), help="which voxels touch (default: 26 in 3D, 8 in 2D)"
     )
     rules.add_argument(
         "--confidence",

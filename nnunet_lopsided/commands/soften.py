@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
         "their name train on them; the labels stay as they are.",
     )
     parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
-    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="whose preprocessed data, such as 2d")
+    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="for its preprocessed data, such as 2d")
     parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
     parser.add_argument(
         "-i",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 if jobs failed, 2 on wrong input."""
     argv = sys.argv[1:] if argv is None else argv
-    # What stands behind -- is Snakemake's, options too.
+    # What comes after -- is Snakemake's, options too.
     mine = argv[: argv.index("--")] if "--" in argv else argv
     parser = _parser()
     parser.set_defaults(further=argv[len(mine) + 1 :])
@@ -34,7 +34,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.errors import InputError
 
     if arguments.further and arguments.work is not _run:
-        raise InputError(f"only run takes arguments behind --, got {' '.join(arguments.further)}")
+        raise InputError(f"only run takes arguments after --, got {' '.join(arguments.further)}")
     work: Callable[[argparse.Namespace], int] = arguments.work
     return work(arguments)
 
@@ -63,16 +63,16 @@ def _parser() -> Parser:
         command.add_argument("study", metavar="STUDY", help=f"a YAML file, or a preset: {presets}")
         command.add_argument("-o", metavar="FOLDER", help="the study's folder (default: study-NAME)")
     command.add_argument(
-        "--cores", type=int, default=os.cpu_count() or 1, help="of this machine to use (default: %(default)s)"
+        "--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use (default: %(default)s)"
     )
-    command.add_argument("--gpus", type=int, default=1, help="of this machine to use (default: %(default)s)")
+    command.add_argument("--gpus", type=int, default=1, help="GPUs of this machine to use (default: %(default)s)")
     command.add_argument(
         "--profile", metavar="PROFILE", help="slurm, or a folder with a Snakemake profile: run the jobs there"
     )
     command.add_argument(
         "--dry-run", action="store_true", help="write the jobs, and let Snakemake show what it would run"
     )
-    command.epilog = "What stands behind -- goes to Snakemake, such as -- --retries 1."
+    command.epilog = "Arguments after -- go to Snakemake, such as -- --retries 1."
     for name, work, text, more in (
         (
             "status",
@@ -136,7 +136,7 @@ def _existing(name: str) -> StudyFolder:
     from nnunet_lopsided.study.folder import StudyFolder
 
     folder = StudyFolder(Path(name).absolute())
-    folder.jobs()  # complains
+    folder.jobs()  # raises InputError where the folder holds no study
     return folder
 
 
@@ -217,9 +217,11 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments, study)
     check_engine(arguments.profile)
     further = [*(["--dry-run"] if arguments.dry_run else []), *arguments.further]
-    command = command_line(folder, arguments.cores, arguments.gpus, arguments.profile, further)
+    command = command_line(
+        folder, cores=arguments.cores, gpus=arguments.gpus, profile=arguments.profile, further=further
+    )
     gpus = _gpus(study, arguments)
-    plan_jobs(study, folder, file)  # complains before anything is written
+    plan_jobs(study, folder, file)  # raises InputError before anything is written
     _note_seeds(study, folder)
     with _only_run(folder):
         jobs = prepare(study, text, folder, file)

@@ -18,7 +18,7 @@ from nnunet_lopsided.lesions import Lesions, find_lesions
 THRESHOLD = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftTarget:
     """The soft target of one case and class.
 
@@ -28,6 +28,7 @@ class SoftTarget:
         mean: mean probability of each, (N,).
         highest: highest probability of each, (N,).
         explained_score: mean p times root of voxels of every component that touches an annotation, (M,).
+        explained_mm: its diameter, (M,).
         unexplained_score: the same of every unexplained one, (N,).
     """
 
@@ -36,6 +37,7 @@ class SoftTarget:
     mean: NDArray[np.float64]
     highest: NDArray[np.float64]
     explained_score: NDArray[np.float64]
+    explained_mm: NDArray[np.float64]
     unexplained_score: NDArray[np.float64]
 
 
@@ -63,18 +65,21 @@ def soft_target(
     components = find_lesions(probability >= np.asarray(threshold, probability.dtype), spacing_mm)
     flat, known = probability.reshape(-1), annotated.reshape(-1)
     belief = np.zeros(probability.size, np.float32)
-    unexplained, mean, highest = [], [], []
+    unexplained, mean, highest, explained_mm = [], [], [], []
     scores: dict[bool, list[float]] = {True: [], False: []}
     for number in range(1, len(components) + 1):
         voxels = components.select([number])
         values = flat[voxels].astype(np.float64)
         explained = bool(known[voxels].any())
         scores[explained].append(float(values.mean() * np.sqrt(len(values))))
-        if not explained:
+        if explained:
+            explained_mm.append(components.diameter_mm[number - 1])
+        else:
             belief[voxels] = values
             unexplained.append(voxels)
             mean.append(values.mean())
             highest.append(values.max())
+    # Found again from the unexplained voxels alone: still apart from each other, and in the same order as `mean`.
     mask = np.zeros(probability.shape, bool)
     mask.reshape(-1)[np.concatenate(unexplained) if unexplained else np.zeros(0, np.int64)] = True
     return SoftTarget(
@@ -83,5 +88,6 @@ def soft_target(
         mean=np.array(mean),
         highest=np.array(highest),
         explained_score=np.array(scores[True]),
+        explained_mm=np.array(explained_mm),
         unexplained_score=np.array(scores[False]),
     )

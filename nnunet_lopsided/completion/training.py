@@ -29,45 +29,58 @@ def final_trainer(trainer: str) -> str:
 
 
 def train_missing_folds(
-    dataset: str, configuration: str, trainer: str, plans: str, preprocessed: Path, options: Sequence[str]
+    preprocessed: Path, *, dataset: str, configuration: str, trainer: str, plans: str, options: Sequence[str]
 ) -> None:
     """Train every fold of the cross-validation that has no final checkpoint, through nnU-Net's own command.
 
     Args:
+        preprocessed: the dataset's preprocessed folder, where splits_final.json lies or will lie.
         dataset: its folder name.
         configuration, trainer, plans: as for nnUNetv2_train.
-        preprocessed: its preprocessed folder, where splits_final.json lies or will lie.
         options: further options of nnUNetv2_train, such as the device.
 
     Raises:
         InputError: a training fails; its log stays beside the results.
     """
+
+    def train(fold: str) -> None:
+        _train(dataset=dataset, configuration=configuration, fold=fold, trainer=trainer, plans=plans, options=options)
+
     splits = preprocessed / "splits_final.json"
     if not splits.is_file():  # nnU-Net writes it when it trains fold 0
-        _train(dataset, configuration, "0", trainer, plans, options)
+        train("0")
     for fold in range(len(read_splits(splits))):
-        _train(dataset, configuration, str(fold), trainer, plans, options)
+        train(str(fold))
 
 
 def train_on_soft_targets(
-    dataset: str, configuration: str, trainer: str, plans: str, options: Sequence[str]
+    *, dataset: str, configuration: str, trainer: str, plans: str, options: Sequence[str]
 ) -> tuple[str, ...]:
     """Train on every case and its soft target; the command.
 
     Raises:
         InputError: the training fails.
     """
-    return _train(dataset, configuration, "all", final_trainer(trainer), plans, options, with_probabilities=False)
+    return _train(
+        dataset=dataset,
+        configuration=configuration,
+        fold="all",
+        trainer=final_trainer(trainer),
+        plans=plans,
+        options=options,
+        with_probabilities=False,
+    )
 
 
 def command_of(
-    dataset: str, configuration: str, fold: str, trainer: str, plans: str, options: Sequence[str] = ()
+    *, dataset: str, configuration: str, fold: str, trainer: str, plans: str, options: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """nnUNetv2_train of a fold."""
     return ("nnUNetv2_train", dataset, configuration, fold, "-tr", trainer, "-p", plans, *options)
 
 
 def _train(
+    *,
     dataset: str,
     configuration: str,
     fold: str,
@@ -78,7 +91,9 @@ def _train(
 ) -> tuple[str, ...]:
     folder = nnunet_path("nnUNet_results") / results_folder_name(dataset, trainer, plans, configuration)
     own = folder / f"fold_{fold}"
-    command = command_of(dataset, configuration, fold, trainer, plans, options)
+    command = command_of(
+        dataset=dataset, configuration=configuration, fold=fold, trainer=trainer, plans=plans, options=options
+    )
     if (own / CHECKPOINT).is_file():
         return command
     if with_probabilities:

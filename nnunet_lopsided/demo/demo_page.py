@@ -8,11 +8,11 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.slices import slice_figure
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
-from nnunet_lopsided.evaluation.summary_json import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.pages.html import Table, code, number, page
@@ -35,7 +35,7 @@ def write_comparison(
     arms: Sequence[Arm],
     folder: Path,
     dataset: RawDataset,
-    settings: Mapping[str, Any],
+    settings: DemoSettings,
     configuration: str,
     seconds: Mapping[str, float],
 ) -> Path:
@@ -88,10 +88,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(arm: Arm, summary: SummaryContent, seconds: Mapping[str, float]) -> tuple[str, ...]:
-    metrics, ends = summary["metrics"], summary["intervals"]
+    metrics, ends = flat_metrics(summary["metrics"]), metric_intervals(summary["metrics"]) | summary["intervals"]
     return (
         arm.title,
-        _with_interval(metrics["map"], metrics["map_ci95_bootstrap"]),
+        _with_interval(metrics["map"], ends["map_ci95_bootstrap"]),
         _with_interval(metrics["max_sensitivity"], ends.get("max_sensitivity_bootstrap_ci95")),
         number(metrics["precision_at_max_sensitivity"]),
         number(metrics["false_positives_per_case"]),
@@ -105,21 +105,21 @@ def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     return number(value) + ("" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})")
 
 
-def _what(dataset: RawDataset, censoring: Mapping[str, Any], settings: Mapping[str, Any], configuration: str) -> str:
-    source = "procedural brains" if settings["data"] is None else f"dataset {settings['data']}"
+def _what(dataset: RawDataset, censoring: Mapping[str, object], settings: DemoSettings, configuration: str) -> str:
+    source = "Procedural brains" if settings.data is None else f"Dataset {settings.data}"
     n_test = len(dataset.test_cases())
     return (
         f"{source}, {len(dataset.training_cases())} training and {n_test} test cases. From the training labels "
-        f"{censoring['n_censored']} of {censoring['n_lesions']} lesions were deleted ({settings['mode']}, seed "
-        f"{settings['seed']}); test labels are whole. Configuration {configuration}, {settings['epochs']} epochs of "
-        f"{settings['iterations']} iterations, alpha {settings['alpha']:g}, beta {settings['beta']:g}, "
-        f"device {settings['device']}."
+        f"{censoring['n_censored']} of {censoring['n_lesions']} lesions were deleted ({settings.mode}, seed "
+        f"{settings.seed}); test labels are whole. Configuration {configuration}, {settings.epochs} epochs of "
+        f"{settings.iterations} iterations, alpha {settings.alpha:g}, beta {settings.beta:g}, "
+        f"device {settings.device}."
     )
 
 
-def _caution(summaries: Sequence[SummaryContent], settings: Mapping[str, Any]) -> str:
+def _caution(summaries: Sequence[SummaryContent], settings: DemoSettings) -> str:
     counts = summaries[0]["counts"]
-    iterations = settings["epochs"] * settings["iterations"]
+    iterations = settings.epochs * settings.iterations
     return (
         f"{counts['reference_lesions']} lesions in {counts['cases']} test cases, one run per arm of {iterations} "
         "iterations, where nnU-Net's default is 250000; nnU-Net does not seed its training. In brackets: 95% interval "

@@ -15,6 +15,7 @@ from nnunet_lopsided.files.tables import read_table
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.nnunet.results import find_dataset_json, predictions_by_case
+from nnunet_lopsided.pages.pictures import orientation, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,15 +64,18 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
         axes[0, 0].text(0, 0.5, "no test lesion")
     for line, lesion in zip(axes, rows, strict=False):
         loaded = [_load(folder / "predictions" / arm.name, dataset, lesion.case) for arm in arms]
-        reference = loaded[0].reference
-        at = () if lesion.z is None else (lesion.z,)
+        reference, geometry = loaded[0].reference, loaded[0].geometry
+        # Turned as radiologists read it, as the pictures of the other pages are.
+        turned = orientation(geometry.direction)[1]
+        at = turned if lesion.z is None else (lesion.z, *turned)
+        height, width = geometry.spacing_mm[-2:]
         image = _most_contrast(dataset, lesion.case, reference)[at]
+        low, high = window(image)
         titles = [f"{lesion.case}, {lesion.diameter_mm:.1f} mm"]
         titles += [f"{arm.title}: {'found' if lesion.is_found[arm.name] else 'missed'}" for arm in arms]
         for i, (panel, title) in enumerate(zip(line, titles, strict=True)):
             panel.set_title(title, fontsize=6.5)
-            low, high = np.percentile(image, (0.5, 99.8))
-            panel.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+            panel.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest", aspect=height / width)
             _contour(panel, reference[at], _REFERENCE)
             prediction = loaded[i - 1].prediction if i else None
             if prediction is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.demo.demo_page import Arm, write_comparison
+from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import RECORD_FILE, check_ours, finish_record
@@ -29,37 +30,6 @@ _N_VALIDATION = 2
 _FILES = (SETTINGS_FILE, *PATH_VARIABLES, "predictions", "evaluation", "logs", "table.csv", "table.md", "index.html")
 # What nnU-Net writes in the middle of a step; a run that was killed there could not note it.
 _OF_A_KILLED_STEP = ("checkpoint_*.pth", "training_log_*.txt", "progress.png", "debug.json", "*.b2nd", "*.pkl", "*.npz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """What the demo does; written to ``demo.json``.
-
-    Attributes:
-        data: a raw nnU-Net dataset folder, or None for procedural brains.
-        mode: censoring mode.
-        rate: fraction of lesions censored.
-        seed: of the phantom and the censoring. nnU-Net itself trains without a seed.
-        epochs: training epochs per arm.
-        iterations: iterations per epoch.
-        alpha: weight of lesion voxels in all arms.
-        beta: of the lopsided arm.
-        device: ``cpu`` or ``cuda``.
-        n_train: procedural training cases.
-        n_test: procedural test cases.
-    """
-
-    data: str | None = None
-    mode: str = "size"
-    rate: float = 0.5
-    seed: int = 0
-    epochs: int = 5
-    iterations: int = 50
-    alpha: float = 3.0
-    beta: float = 0.1
-    device: str = "cpu"
-    n_train: int = 24
-    n_test: int = 12
 
 
 def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> Path:
@@ -85,7 +55,7 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         raise InputError("device cuda was asked for, and PyTorch finds no GPU")
     source = None if settings.data is None else RawDataset(Path(settings.data))
     if source is not None:
-        source.training_cases()  # complains before anything is written
+        source.training_cases()  # raises InputError before anything is written
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
     _claim(folder, settings, overwrite)
@@ -109,7 +79,7 @@ def _run(settings: DemoSettings, folder: Path, source: RawDataset | None) -> Pat
     arms, configuration = _arms(settings), "2d" if flat else "2.5d"
     n_steps = (source is None) + 1 + (2 if flat else 4) + 3 * len(arms)
     seconds = run_steps(_steps(settings, arms, configuration, folder), n_steps, folder / "logs", environment)
-    return write_comparison(arms, folder, raw_dataset(FULL), asdict(settings), configuration, seconds)
+    return write_comparison(arms, folder, raw_dataset(FULL), settings, configuration, seconds)
 
 
 def _steps(settings: DemoSettings, arms: list[Arm], configuration: str, folder: Path) -> Iterator[Step]:

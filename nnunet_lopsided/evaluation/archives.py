@@ -31,7 +31,7 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
     struct.error,
-    tokenize.TokenError,  # of numpy, for a header whose brackets do not close
+    tokenize.TokenError,  # what numpy raises where a header's brackets do not close
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -54,7 +54,7 @@ class ArrayHeader:
     """
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     fortran_order: bool
     n_bytes: int
 
@@ -127,7 +127,7 @@ def read_channels(path: Path) -> Iterator[NDArray[Any]]:
         yield from read_array(path)
 
 
-def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[Any]]:
+def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.generic]]:
     shape = header.shape[1:]
     with path.open("rb") as file:
         inflater = _Inflater(file, info)
@@ -181,7 +181,7 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
 
 
 def _header(file: IO[bytes]) -> ArrayHeader:
-    numpy_format: Any = np.lib.format  # numpy's own functions of it have no types
+    numpy_format: Any = np.lib.format  # numpy gives its functions no types
     version = numpy_format.read_magic(file)
     read = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
     with _ONE_HEADER_AT_A_TIME:

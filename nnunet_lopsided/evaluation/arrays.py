@@ -23,10 +23,10 @@ class SimpleItkLike(Protocol):
     def GetSpacing(self) -> tuple[float, ...]: ...
 
 
-ImageLike: TypeAlias = NDArray[Any] | TensorLike | SimpleItkLike
+ImageLike: TypeAlias = NDArray[np.generic] | TensorLike | SimpleItkLike
 
 
-def as_array(image: ImageLike) -> NDArray[Any]:
+def as_array(image: ImageLike) -> NDArray[np.generic]:
     """The voxels, shape (z, y, x) or (y, x).
 
     Args:

@@ -64,7 +64,8 @@ def missed_per_annotated(
     """
     if len(annotated) < max(least_annotated, 1):
         return None
-    from_score = np.unique(annotated)  # in between, u grows and a does not
+    # The ratio is least at the score of an annotated component: between two of these only unexplained ones are added.
+    from_score = np.unique(annotated)
     n_annotated, n_unexplained = (
         len(scores) - np.searchsorted(np.sort(scores), from_score, side="left") for scores in (annotated, unexplained)
     )

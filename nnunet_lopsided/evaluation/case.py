@@ -104,7 +104,7 @@ def evaluate_case(
 
 
 def evaluate_thresholds(
-    reference: NDArray[Any],
+    reference: NDArray[np.generic],
     prediction: NDArray[Any] | None,
     spacing_mm: Sequence[float],
     rules: EvaluationRules,
@@ -113,8 +113,8 @@ def evaluate_thresholds(
     valid: NDArray[np.bool_] | None = None,
     case: str = "",
     patient: str | None = None,
-    segmentation: NDArray[Any] | None = None,
-    censored_reference: NDArray[Any] | None = None,
+    segmentation: NDArray[np.generic] | None = None,
+    censored_reference: NDArray[np.generic] | None = None,
     learned: LearnedConfidence | None = None,
 ) -> tuple[EvaluatedCase, ...]:
     """:func:`evaluate_case` at several thresholds, which take the place of ``rules.threshold``; lesions are found once.
@@ -266,7 +266,7 @@ def _overlap(lesions: Lesions, predicted: NDArray[np.int64]) -> VoxelCounts:
     return VoxelCounts(len(lesions.voxels), len(predicted), shared)
 
 
-def _censored(lesions: Lesions, kept: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+def _censored(lesions: Lesions, kept: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Which lesions have no voxel in the incomplete reference."""
     flat = _within(kept, valid).reshape(-1) != 0
     n_kept = np.bincount(lesions.voxel_ids[flat[lesions.voxels]], minlength=len(lesions) + 1)[1:]
@@ -295,6 +295,6 @@ def check_connectivity(ndim: int, connectivity: int | None, case: str) -> None:
         raise InputError(f"case {case}: connectivity must be one of {allowed} for {ndim}D images, got {connectivity}")
 
 
-def _within(mask: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+def _within(mask: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> NDArray[np.generic]:
     mask = np.asarray(mask)
     return mask if valid is None else (mask != 0) & valid

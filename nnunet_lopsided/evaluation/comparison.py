@@ -23,6 +23,7 @@ from nnunet_lopsided.evaluation.metrics import n_contributing, resampled_map_by,
 from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.saved import SavedEvaluation
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
+from nnunet_lopsided.evaluation.summary_json import map_by_confidence
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     for of_model in replicates:
         of_model.pop("lesion_entropy_bits")  # the tables hold no histograms
     for of_model, model, of_cases in zip(replicates, models, pooled, strict=True):
-        for name, value in model.summary["metrics"].get("map_by_confidence", {}).items():
+        for name, value in map_by_confidence(model.summary["metrics"]).items():
             if value is not None:
                 of_model[f"map_by_{name}"] = resampled_map_by(model.cases, of_cases, rules, name, weights)
     names = {name for of_model in replicates for name in of_model}
@@ -199,7 +200,9 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
         Pair(
             first=a,
             second=b,
-            differences=_differences(models[a], models[b], replicates[a], replicates[b], contributing, why),
+            differences=_differences(
+                (models[a], models[b]), of_models=(replicates[a], replicates[b]), contributing=contributing, why=why
+            ),
             lesions=_found_by(detected[:, a], detected[:, b]),
             by_diameter=_by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
             by_annotation=_by_annotation(pooled[a], pooled[b], weights, why),
@@ -251,13 +254,14 @@ def _check_case(where: str, mine: CaseResult, theirs: CaseResult) -> None:
 
 
 def _differences(
-    first: SavedEvaluation,
-    second: SavedEvaluation,
-    of_first: dict[str, NDArray[np.float64]],
-    of_second: dict[str, NDArray[np.float64]],
+    models: tuple[SavedEvaluation, SavedEvaluation],
+    *,
+    of_models: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
     contributing: dict[str, int],
     why: str | None,
 ) -> dict[str, Difference]:
+    """The second of two models minus the first, by metric."""
+    (first, second), (of_first, of_second) = models, of_models
     differences = {}
     for name, a in first.metrics.items():
         b = second.metrics.get(name)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundBy, Pair
-from nnunet_lopsided.evaluation.rows import LESION_COLUMNS
+from nnunet_lopsided.evaluation.rows import LESION_COLUMNS, Cell
 from nnunet_lopsided.evaluation.rows import lesion_rows as lesion_table_rows
 from nnunet_lopsided.evaluation.writing import write_csv
 from nnunet_lopsided.files.folders import new_output_folder
@@ -22,7 +21,7 @@ COMMAND, MARKS = "lopsided-eval compare", ("comparison.json", "lesions.csv")
 FILES = (*MARKS, "compare.html")
 
 
-def comparison_dict(comparison: Comparison) -> dict[str, Any]:
+def comparison_dict(comparison: Comparison) -> dict[str, object]:
     """The content of comparison.json: plain JSON types, None for what is undefined."""
     models = comparison.models
     counts = models[0].summary["counts"]
@@ -35,14 +34,20 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
             "reference_lesions": counts["reference_lesions"],
         },
         "pairs": [_pair(comparison, pair) for pair in comparison.pairs],
-        "settings": {
-            "version": nnunet_lopsided.__version__,
-            "bootstrap_replicates": comparison.n_replicates,
-            "bootstrap_unit": models[0].summary["settings"]["bootstrap_unit"],
-            "seed": comparison.seed,
-            "difference": "second - first",
-            **models[0].rule_settings,
-        },
+        "settings": comparison_settings(comparison),
+    }
+
+
+def comparison_settings(comparison: Comparison) -> dict[str, object]:
+    """How models were compared, and the rules they share."""
+    first = comparison.models[0]
+    return {
+        "version": nnunet_lopsided.__version__,
+        "bootstrap_replicates": comparison.n_replicates,
+        "bootstrap_unit": first.summary["settings"]["bootstrap_unit"],
+        "seed": comparison.seed,
+        "difference": "second - first",
+        **first.rule_settings,
     }
 
 
@@ -68,7 +73,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
         text = json.dumps(content, indent=2, allow_nan=False)
         (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))
-        page = comparison_html(comparison, content["settings"], anonymous)
+        page = comparison_html(comparison, comparison_settings(comparison), anonymous)
         (unfinished / "compare.html").write_text(page, encoding="utf-8")
 
 
@@ -78,7 +83,7 @@ def lesion_columns(comparison: Comparison) -> tuple[str, ...]:
     return "case", "patient", *LESION_COLUMNS[1:8], "found_by", *of_models
 
 
-def lesion_rows(comparison: Comparison) -> Iterable[tuple[Any, ...]]:
+def lesion_rows(comparison: Comparison) -> Iterable[tuple[Cell, ...]]:
     """Rows of lesions.csv: the lesions that count, in the order of the evaluations' own."""
     models = comparison.models
     hits = iter(comparison.detected.tolist())
@@ -88,14 +93,14 @@ def lesion_rows(comparison: Comparison) -> Iterable[tuple[Any, ...]]:
         for k in np.flatnonzero(first.counted).tolist():
             hit = next(hits)
             finders = [name for name, yes in zip([m.name for m in models], hit, strict=True) if yes]
-            of_models: list[Any] = []
+            of_models: list[Cell] = []
             for case in of_case:
                 confidence = None if not case.ranked else float(case.lesion_confidence[k])
                 of_models += [int(case.detected[k]), confidence, float(case.matches.dice[k])]
             yield (first.case, first.patient, *places[k][1:8], "; ".join(finders), *of_models)
 
 
-def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
+def _pair(comparison: Comparison, pair: Pair) -> dict[str, object]:
     return {
         "first": comparison.models[pair.first].name,
         "second": comparison.models[pair.second].name,
@@ -111,7 +116,7 @@ def _pair(comparison: Comparison, pair: Pair) -> dict[str, Any]:
     }
 
 
-def _difference(d: Difference) -> dict[str, Any]:
+def _difference(d: Difference) -> dict[str, object]:
     return {
         "first": d.first,
         "second": d.second,
@@ -121,7 +126,7 @@ def _difference(d: Difference) -> dict[str, Any]:
     }
 
 
-def _found_by(lesions: FoundBy) -> dict[str, Any]:
+def _found_by(lesions: FoundBy) -> dict[str, object]:
     return {
         "both": lesions.both,
         "only_first": lesions.only_first,

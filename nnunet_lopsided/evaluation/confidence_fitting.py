@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ from nnunet_lopsided.nnunet.results import dataset_of_results
 
 # Below so many unexplained candidates there is nothing to learn from.
 LEAST_UNEXPLAINED = 20
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class Evidence:
             unexplained = (status == Status.FALSE_POSITIVE) & (case.matches.overlap_voxels == 0)
             chosen.append((status == Status.TRUE_POSITIVE) | unexplained)
 
-        def joined(values: Callable[[CaseResult], NDArray[Any]]) -> NDArray[Any]:
+        def joined(values: Callable[[CaseResult], NDArray[_Value]]) -> NDArray[_Value]:
             return np.concatenate([values(case)[which] for case, which in zip(cases, chosen, strict=True)])
 
         return cls(
@@ -117,9 +119,9 @@ def why_not(evidence: Evidence, which: NDArray[np.bool_]) -> str:
 def fit(evidence: Evidence, which: NDArray[np.bool_], complete: bool = False) -> Fitted:
     """Fit the model to some of the candidates.
 
-    Where labels may lack lesions it is fitted twice: first with every unexplained candidate taken for false. If lesions
-    were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence is the score by
-    which unexplained candidates are believed to be lesions in the second fit. The highest probability
+    Where lesions may be missing from the labels it is fitted twice: first with every unexplained candidate taken for
+    false. If lesions were missed at random, that ranks as the truth would (Elkan and Noto 2008), and so its confidence
+    is the score by which unexplained candidates are believed to be lesions in the second fit. The highest probability
     would be a bad score here: by it specks would be believed to be lesions.
 
     Args:
@@ -172,7 +174,7 @@ class FittedClass:
 
     @classmethod
     def of(cls, name: str, evidence: Evidence, folds: Sequence[int], complete: bool) -> FittedClass:
-        """Fit them."""
+        """Fit the models of a class: to all candidates, and to those of all folds but each one."""
         everything = np.ones(len(evidence.fold), bool)
         if reason := why_not(evidence, everything):
             return cls(name=name, evidence=evidence, all_folds=None, without_fold={}, reason=reason)
@@ -205,7 +207,7 @@ class FittedConfidence:
 
     @property
     def folds(self) -> tuple[int, ...]:
-        """That were read."""
+        """The folds whose predictions were read."""
         assert self.result.inputs.folds is not None, "a cross-validation was evaluated"
         return self.result.inputs.folds
 
@@ -272,7 +274,7 @@ def fit_confidence(
     return FittedConfidence(tuple(classes), whole, complete, tuple(sorted(spacings)))
 
 
-def confidence_record(fitted: FittedConfidence) -> dict[str, Any]:
+def confidence_record(fitted: FittedConfidence) -> dict[str, object]:
     """The content of the file: plain JSON types."""
     results, rules = fitted.result.inputs.predictions, fitted.result.rules
     parts = results.absolute().name.split("__")
@@ -306,7 +308,7 @@ def confidence_record(fitted: FittedConfidence) -> dict[str, Any]:
     }
 
 
-def _class_record(fitted: FittedClass) -> dict[str, Any]:
+def _class_record(fitted: FittedClass) -> dict[str, object]:
     evidence, whole = fitted.evidence, fitted.all_folds
     assert whole is not None, "classes without a model are left out"
     n_explained = int(evidence.explained.sum())
@@ -325,7 +327,7 @@ def _class_record(fitted: FittedClass) -> dict[str, Any]:
     }
 
 
-def _coefficients(fitted: Fitted) -> dict[str, Any]:
+def _coefficients(fitted: Fitted) -> dict[str, object]:
     return {"intercept": fitted.coefficients.intercept, "weights": list(fitted.coefficients.weights)}
 
 

@@ -67,6 +67,7 @@ class OperatingPoints:
 
 
 def operating_points(
+    *,
     lesion_confidence: NDArray[np.float64],
     true_confidence: NDArray[np.float64],
     false_confidence: NDArray[np.float64],
@@ -87,7 +88,9 @@ def operating_points(
 
     Example:
         >>> hit = np.array([0.9, 0.4])
-        >>> points = operating_points(hit, hit, np.array([0.4]), n_lesions=4, n_cases=1)
+        >>> points = operating_points(
+        ...     lesion_confidence=hit, true_confidence=hit, false_confidence=np.array([0.4]), n_lesions=4, n_cases=1
+        ... )
         >>> points.threshold.tolist(), points.sensitivity.tolist(), points.n_false.tolist()
         ([0.9, 0.4], [0.25, 0.5], [0, 1])
     """
@@ -135,7 +138,10 @@ def average_recall(points: OperatingPoints, max_fp_per_case: float) -> float | N
 
     Example:
         >>> one = np.array([0.9])
-        >>> average_recall(operating_points(one, one, np.array([0.95]), n_lesions=2, n_cases=1), 5)
+        >>> points = operating_points(
+        ...     lesion_confidence=one, true_confidence=one, false_confidence=np.array([0.95]), n_lesions=2, n_cases=1
+        ... )
+        >>> average_recall(points, 5)
         0.4
     """
     if not points.n_lesions:
@@ -165,7 +171,9 @@ def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tup
 
     Example:
         >>> hits = np.array([0.9, 0.4])
-        >>> points = operating_points(hits, hits, np.array([0.6]), n_lesions=2, n_cases=1)
+        >>> points = operating_points(
+        ...     lesion_confidence=hits, true_confidence=hits, false_confidence=np.array([0.6]), n_lesions=2, n_cases=1
+        ... )
         >>> [(m.sensitivity, m.threshold) for m in sensitivity_at(points, (0.5, 1))]
         [(0.5, 0.9), (1.0, 0.4)]
     """
@@ -173,6 +181,7 @@ def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tup
         return ()
     matched = []
     for limit in fp_per_case:
+        # 1e-9: limit x cases may be a whole number but for its rounding.
         n = int(np.searchsorted(points.n_false, limit * points.n_cases + 1e-9, side="right"))
         share = float(points.sensitivity[n - 1]) if n else 0.0
         rises = np.flatnonzero(points.n_detected[:n] == points.n_detected[n - 1]) if n else np.zeros(0, np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,7 +281,7 @@ class ResampledCurves:
 def resampled_curves(
     detections: Detections,
     weights: NDArray[np.integer],
-    cases_per_patient: NDArray[Any],
+    cases_per_patient: NDArray[np.float64],
     max_fp_per_case: float,
     fp_per_case: Sequence[float] = (),
     max_cells: int = 500_000,

@@ -131,7 +131,7 @@ class ConfidenceModel:
     fold_of_case: Mapping[str, int]
 
     def of_class(self, label: str | None) -> str:
-        """The name of a class in the file.
+        """How the file names a class.
 
         Args:
             label: name of a class or region; None: all foreground.

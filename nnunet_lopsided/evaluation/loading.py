@@ -259,7 +259,7 @@ def check_headers(
 
 
 def _labelled(
-    path: Path, labels: NDArray[Any], target: LesionClass, expected: str = "a label map"
+    path: Path, labels: NDArray[np.generic], target: LesionClass, expected: str = "a label map"
 ) -> NDArray[np.bool_]:
     """The lesion mask of a label map, of which every value must be known."""
     if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
@@ -314,7 +314,7 @@ def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> 
         raise InputError(f"reference and prediction {path} differ: {differing}")
 
 
-def _is_probability(path: Path, array: NDArray[Any], binary: bool) -> bool:
+def _is_probability(path: Path, array: NDArray[np.generic], binary: bool) -> bool:
     """Whether an image holds probabilities: floating point with fractional values (some tools save labels as float).
 
     A floating-point image of zeros is taken for probabilities; among label maps it counts as an empty one. One of zeros
@@ -361,7 +361,7 @@ def probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass
     return checked_probability(path, probability)
 
 
-def _check_array(path: Path, array_shape: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _check_array(path: Path, array_shape: tuple[int, ...], dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
     """Refuse an array of another type or shape than a reference of this shape can have."""
     if not np.issubdtype(dtype, np.floating):
         raise InputError(f"expected floating-point probabilities, found {dtype} in {path}")

@@ -52,6 +52,7 @@ def outcome_map(
     lesions: Lesions,
     candidates: Lesions,
     status: NDArray[np.int8],
+    *,
     detected: NDArray[np.bool_],
     missed: NDArray[np.bool_],
 ) -> NDArray[np.uint8]:
@@ -73,7 +74,7 @@ def outcome_map(
         >>> lesions = find_lesions(np.array([[1, 1, 0, 0, 1, 0, 0]]), (1, 1))
         >>> candidates = find_lesions(np.array([[0, 1, 0, 0, 0, 0, 1]]), (1, 1))
         >>> yes, no = np.array([True, False]), np.array([False, True])
-        >>> outcome_map(lesions, candidates, np.array([1, 0], np.int8), yes, no).tolist()
+        >>> outcome_map(lesions, candidates, np.array([1, 0], np.int8), detected=yes, missed=no).tolist()
         [[5, 1, 0, 0, 3, 0, 2]]
     """
     of_candidate = np.full(len(candidates) + 1, Outcome.NOT_COUNTED, np.uint8)
@@ -124,7 +125,13 @@ def write_map(folder: Path, case: LoadedAndEvaluated) -> None:
         case: what ``on_case`` is called with.
     """
     evaluated, result = case.evaluated, case.evaluated.result
-    values = outcome_map(evaluated.lesions, evaluated.candidates, result.matches.status, result.detected, result.missed)
+    values = outcome_map(
+        evaluated.lesions,
+        evaluated.candidates,
+        result.matches.status,
+        detected=result.detected,
+        missed=result.missed,
+    )
     write_outcome_map(folder, case.files.name, case.files.reference, values, case.loaded.geometry)
 
 

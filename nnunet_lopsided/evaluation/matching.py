@@ -202,6 +202,7 @@ def _allowed(touching: Shared, lesions: Lesions, candidates: Lesions, rules: Eva
     dice = 2 * touching.n_voxels / np.maximum(sizes, 1)
     kept: NDArray[np.bool_] = np.ones(len(dice), bool)
     if rules.min_iou:
+        # A pair that reaches min_iou exactly must not fail by the rounding of this product.
         kept = touching.n_voxels >= rules.min_iou * (sizes - touching.n_voxels) * (1 - 1e-12)
     if rules.one_to_one:
         kept &= _one_to_one(touching, np.where(kept, dice, 0.0))
@@ -243,6 +244,7 @@ def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bo
         [['TRUE_POSITIVE', 'DUPLICATE', 'FALSE_POSITIVE'], ['DUPLICATE', 'TRUE_POSITIVE', 'FALSE_POSITIVE']]
     """
     candidates, lesions = pairs.candidate_ids, pairs.lesion_ids
+    # lexsort sorts by its last key first: by lesion, then the most confident, and so on.
     order = np.lexsort((candidates, -pairs.n_shared, -confidence[candidates - 1], lesions))
     detected, first = np.unique(lesions[order], return_index=True)
     best = order[first]
@@ -274,6 +276,7 @@ def shared_voxels(lesions: Lesions, candidates: Lesions, dilation_voxels: int = 
             n_voxels = len(candidates.voxels)
             once = np.unique(lesion.astype(np.int64) * n_voxels + position[common])
             lesion, candidate = once // n_voxels, candidates.voxel_ids[once % n_voxels]
+    # One number per pair, so that one call of unique counts all pairs.
     keys = candidate.astype(np.int64) * (len(lesions) + 1) + lesion
     pairs, n_common = np.unique(keys, return_counts=True)
     return Shared(pairs // (len(lesions) + 1), pairs % (len(lesions) + 1), n_common.astype(np.int64))

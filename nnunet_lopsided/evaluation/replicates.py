@@ -91,7 +91,7 @@ class Replicates:
         )
 
     def interval(self, name: str) -> Interval:
-        """Of a metric."""
+        """The 95% interval of a metric."""
         return self._interval(self.metrics[name], n_contributing(self.pooled, name))
 
     def n_defined(self, name: str) -> int:
@@ -99,7 +99,7 @@ class Replicates:
         return int((~np.isnan(self.metrics[name])).sum())
 
     def by_diameter(self) -> list[Interval]:
-        """Of the sensitivity in every bin."""
+        """The 95% interval of the sensitivity in every bin of diameters, smallest first."""
         return [self._interval(share.replicates, share.n_patients) for share in self.diameter]
 
     def by_annotation(self) -> tuple[AnnotationGroup, ...]:
@@ -111,11 +111,11 @@ class Replicates:
                 n_detected=share.n_detected,
                 bootstrap=self._interval(share.replicates, share.n_patients),
             )
-            for name, share in zip(ANNOTATION_GROUPS, self.annotation, strict=False)  # there may be none
+            for name, share in zip(ANNOTATION_GROUPS, self.annotation, strict=False)  # () without censored ones
         )
 
     def at_fp(self, n: int) -> list[Interval]:
-        """Of the sensitivity at the first ``n`` numbers of false positives per case."""
+        """The 95% intervals of the sensitivity at the first ``n`` numbers of false positives per case."""
         return [self._interval(column, n_contributing(self.pooled, "map")) for column in self.froc.T[:n]]
 
     def _interval(self, replicates: NDArray[np.float64], n_patients: int) -> Interval:

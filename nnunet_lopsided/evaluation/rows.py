@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,7 @@ def skipped_rows(result: FolderResult) -> Iterable[Row]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
     empty = (None,) * (len(CASE_COLUMNS) - 5)
     for skipped in result.skipped:
-        files = result.files.get(skipped.case)  # none of a case that only splits_final.json names
+        files = result.files.get(skipped.case)  # None: splits_final.json names the case, but it has no files
         patient, fold = (None, None) if files is None else (files.patient, files.fold)
         yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
@@ -194,7 +194,7 @@ def lesion_rows(case: CaseResult) -> Iterable[Row]:
     confidence: NDArray[np.float64] = case.lesion_confidence
     if not case.ranked:
         confidence = np.full(len(confidence), np.nan)
-    columns: tuple[NDArray[Any] | list[Cell], ...] = (
+    columns: tuple[NDArray[np.generic] | list[Cell], ...] = (
         *_place_columns(case.lesions),
         case.detected.astype(int),
         _or_none(case.matches.candidate_of_lesion, case.detected),
@@ -215,7 +215,7 @@ def candidate_rows(case: CaseResult) -> Iterable[Row]:
     matched, scores = case.matches.lesion_of_candidate, case.scores
     unknown = np.full(len(matched), np.nan)
     hard = case.kind == "labels"
-    columns: tuple[NDArray[Any] | list[Cell], ...] = (
+    columns: tuple[NDArray[np.generic] | list[Cell], ...] = (
         *_place_columns(case.candidates),
         case.shown_confidence,
         [STATUS_NAMES[Status(status)] for status in case.matches.status],
@@ -248,7 +248,7 @@ def rows_of_cases(rows_of: Callable[[CaseResult], Iterable[Row]], cases: Sequenc
         yield from rows_of(case)
 
 
-def _place_columns(components: Components) -> tuple[NDArray[Any], ...]:
+def _place_columns(components: Components) -> tuple[NDArray[np.generic], ...]:
     centroid = components.centroid
     if centroid.shape[1] == 2:
         centroid = np.column_stack([np.full(len(centroid), np.nan), centroid])
@@ -259,5 +259,5 @@ def _or_none(ids: NDArray[np.int64], defined: NDArray[np.bool_]) -> list[Cell]:
     return [int(i) if ok else None for i, ok in zip(ids, defined, strict=True)]
 
 
-def _listed(column: NDArray[Any] | list[Cell]) -> list[Cell]:
+def _listed(column: NDArray[np.generic] | list[Cell]) -> list[Cell]:
     return list(column.tolist()) if isinstance(column, np.ndarray) else column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -159,16 +159,16 @@ def _case(
             raise ValueError(f"unknown status {component['status']!r} in candidates.csv")
     matches = Matches(
         status=np.array([status[c["status"]] for c in candidates], np.int8),
-        lesion_of_candidate=_column(candidates, "lesion", _whole),
-        distance_mm=_column(candidates, "distance_mm", _number),
-        overlap_voxels=_column(candidates, "overlap_voxels", _whole),
-        lesions_touched=_column(candidates, "lesions_touched", _whole),
-        candidate_of_lesion=_column(lesions, "candidate", _whole),
-        dice=_column(lesions, "dice", _number),
+        lesion_of_candidate=_whole_column(candidates, "lesion"),
+        distance_mm=_number_column(candidates, "distance_mm"),
+        overlap_voxels=_whole_column(candidates, "overlap_voxels"),
+        lesions_touched=_whole_column(candidates, "lesions_touched"),
+        candidate_of_lesion=_whole_column(lesions, "candidate"),
+        dice=_number_column(lesions, "dice"),
         pairs=pairs_of(candidates, len(lesions)),
         # Tables of older versions do not tell these two.
-        covering_candidate=_column(lesions, "covered_by", _whole, missing="0"),
-        covered_share=_column(lesions, "covered_share", _number, missing=""),
+        covering_candidate=_whole_column(lesions, "covered_by", missing="0"),
+        covered_share=_number_column(lesions, "covered_share", missing=""),
     )
     scores = scores_of(candidates, kind == "labels")
     reference = _whole(row["reference_voxels"])
@@ -179,10 +179,10 @@ def _case(
         lesions=_components(lesions),
         candidates=_components(candidates),
         confidence=scores.by(rules.confidence),
-        counted=_column(lesions, "counted", _whole) == 1,
+        counted=_whole_column(lesions, "counted") == 1,
         matches=matches,
-        mean_probability=_column(lesions, "mean_probability", _number),
-        entropy_bits=_column(lesions, "entropy_bits", _number),
+        mean_probability=_number_column(lesions, "mean_probability"),
+        entropy_bits=_number_column(lesions, "entropy_bits"),
         lesion_histogram=np.zeros(1, np.int64),
         candidate_overlap=VoxelCounts(
             reference, _whole(row["candidate_voxels"]), _whole(row["shared_candidate_voxels"])
@@ -193,7 +193,7 @@ def _case(
         scores=scores,
         ranked=kind != "labels" or rules.confidence in BY_SIZE,
         n_dropped=_whole(row.get("dropped_candidates", "")),
-        censored=_column(lesions, "censored", _whole) == 1 if censored else None,
+        censored=_whole_column(lesions, "censored") == 1 if censored else None,
     )
 
 
@@ -204,15 +204,15 @@ def scores_of(candidates: Sequence[Row], hard: bool) -> CandidateScores:
         candidates: its rows. Those of older versions have the mean probability as their confidence, and no highest.
         hard: whether the predictions are hard labels, whose probabilities are 1.
     """
-    n_voxels = _column(candidates, "n_voxels", _whole)
+    n_voxels = _whole_column(candidates, "n_voxels")
     if hard:
         return CandidateScores(np.ones(len(candidates)), np.ones(len(candidates)), n_voxels)
     if candidates and "mean_probability" not in candidates[0]:
-        return CandidateScores(_column(candidates, "confidence", _number), np.full(len(candidates), np.nan), n_voxels)
-    learned = _column(candidates, "learned_confidence", _number)
+        return CandidateScores(_number_column(candidates, "confidence"), np.full(len(candidates), np.nan), n_voxels)
+    learned = _number_column(candidates, "learned_confidence")
     return CandidateScores(
-        _column(candidates, "mean_probability", _number),
-        _column(candidates, "max_probability", _number),
+        _number_column(candidates, "mean_probability"),
+        _number_column(candidates, "max_probability"),
         n_voxels,
         learned if not np.isnan(learned).any() else None,
     )
@@ -240,22 +240,27 @@ def pairs_of(candidates: Sequence[Row], n_lesions: int) -> Pairs:
 def _components(rows: Sequence[Row]) -> Components:
     axes = ["centroid_y", "centroid_x"] if any(not row["centroid_z"] for row in rows) else None
     names = axes or ["centroid_z", "centroid_y", "centroid_x"]
-    centroid = np.stack([_column(rows, name, _number) for name in names], axis=1)
+    centroid = np.stack([_number_column(rows, name) for name in names], axis=1)
     return Components(
-        n_voxels=_column(rows, "n_voxels", _whole),
-        volume_mm3=_column(rows, "volume_mm3", _number),
-        diameter_mm=_column(rows, "diameter_mm", _number),
+        n_voxels=_whole_column(rows, "n_voxels"),
+        volume_mm3=_number_column(rows, "volume_mm3"),
+        diameter_mm=_number_column(rows, "diameter_mm"),
         centroid=centroid,
         boxes=np.zeros((len(rows), len(names), 2), np.int64),
     )
 
 
-def _column(
-    rows: Sequence[Row], name: str, parse: Callable[[str], int | float], missing: str | None = None
-) -> NDArray[Any]:
-    """A column as numbers; ``missing`` takes the place of the cells of a column that is not there."""
-    cells = [row[name] if missing is None else row.get(name, missing) for row in rows]
-    return np.array([parse(cell) for cell in cells], np.int64 if parse is _whole else np.float64)
+def _whole_column(rows: Sequence[Row], name: str, missing: str | None = None) -> NDArray[np.int64]:
+    return np.array([_whole(cell) for cell in _cells(rows, name, missing)], np.int64)
+
+
+def _number_column(rows: Sequence[Row], name: str, missing: str | None = None) -> NDArray[np.float64]:
+    return np.array([_number(cell) for cell in _cells(rows, name, missing)], np.float64)
+
+
+def _cells(rows: Sequence[Row], name: str, missing: str | None) -> list[str]:
+    """A column; ``missing`` takes the place of the cells of one that is not there."""
+    return [row[name] if missing is None else row.get(name, missing) for row in rows]
 
 
 def _whole(cell: str) -> int:

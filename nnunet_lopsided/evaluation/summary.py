@@ -219,7 +219,13 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     if pooled.has_probabilities:
         histogram = pooled.histograms.sum(axis=0)
     if pooled.ranked:
-        points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
+        points = operating_points(
+            lesion_confidence=d.lesion_confidence,
+            true_confidence=d.true_confidence,
+            false_confidence=d.false_confidence,
+            n_lesions=n_lesions,
+            n_cases=len(cases),
+        )
         area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
         roc = roc_points(pooled.scores)
         matched = sensitivity_at(points, rules.fp_per_case)
@@ -301,7 +307,13 @@ def _map_by_confidence(
         areas[name] = None
         if not reason and n_lesions:
             d = detections_by(cases, rules, name)
-            points = operating_points(d.lesion_confidence, d.true_confidence, d.false_confidence, n_lesions, len(cases))
+            points = operating_points(
+                lesion_confidence=d.lesion_confidence,
+                true_confidence=d.true_confidence,
+                false_confidence=d.false_confidence,
+                n_lesions=n_lesions,
+                n_cases=len(cases),
+            )
             areas[name] = average_precision(points)
         if areas[name] is None:
             undefined[f"map_by_confidence.{name}"] = reason or NO_LESIONS

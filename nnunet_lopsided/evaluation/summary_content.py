@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypedDict
 
 # Both ends of a 95% interval; None: undefined.
 Ends: TypeAlias = list[float] | None
 
 
-class MetricsContent(TypedDict):
-    """``metrics``: see :class:`~nnunet_lopsided.evaluation.summary.Metrics`; None: undefined."""
-
-    map: float | None
-    map_ci95_hanley_mcneil: Ends
-    map_ci95_bootstrap: Ends
-    max_sensitivity: float | None
-    precision_at_max_sensitivity: float | None
-    false_positives_per_case: float | None
-    tp_dice: float | None
-    lesion_entropy_bits: float | None
-    f1: float | None
-    lesion_wise_dice: float | None
-    lesion_wise_dice_case_mean: float | None
-    average_recall: float | None
-    false_positives_per_lesion_free_case: float | None
-    false_positive_volume_mm3_per_case: float | None
-    false_positive_volume_mm3_per_lesion_free_case: float | None
-    smallest_detected_diameter_mm: float | None
-    voxel_dice: float | None
-    voxel_dice_pooled: float | None
-    voxel_dice_at_threshold: float | None
-    patient_auc: float | None
-    patient_sensitivity: float | None
-    patient_specificity: float | None
-    map_by_confidence: dict[str, float | None]
-
-
-class CountsContent(TypedDict):
-    """``counts``: see :class:`~nnunet_lopsided.evaluation.summary.Counts`."""
-
-    cases: int
-    reference_lesions: int
-    candidates: int
-    true_positives: int
-    false_positives: int
-    duplicates: int
-    missed_lesions: int
+# ``metrics`` and ``counts``: the fields of ``Metrics`` and ``Counts`` (evaluation.summary) by their names, which stand
+# there and nowhere else. An interval is its ends; None: undefined. They are read by the functions of summary_json.
+MetricsContent: TypeAlias = Mapping[str, float | Ends | Mapping[str, float | None]]
+CountsContent: TypeAlias = Mapping[str, int]
 
 
 class ShareContent(TypedDict):

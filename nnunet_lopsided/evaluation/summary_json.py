@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
+from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
 from nnunet_lopsided.evaluation.patient_roc import RocPoints
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import (
-    CountsContent,
     CurvesContent,
     DiameterBinContent,
     Ends,
@@ -31,6 +31,7 @@ from nnunet_lopsided.evaluation.summary_content import (
 )
 
 SCHEMA_VERSION = 1
+_BY_CONFIDENCE = "map_by_confidence"
 
 
 def summary_dict(result: FolderResult) -> SummaryContent:
@@ -40,13 +41,13 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         "schema_version": SCHEMA_VERSION,
         "metrics": _metrics(summary),
         "undefined": summary.undefined,
-        "counts": _counts(summary),
+        "counts": asdict(summary.counts),
         "intervals": {f"{name}_ci95": value.ends for name, value in summary.intervals.items()},
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
         "by_volume": [_volume_group(group) for group in summary.by_volume] or None,
         "by_threshold": [
-            {"threshold": threshold, "metrics": _metrics(s), "counts": _counts(s)}
+            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
             for threshold, s in result.by_threshold
         ],
         "sensitivity_at_fp_per_case": [
@@ -84,45 +85,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
 
 
 def _metrics(summary: Summary) -> MetricsContent:
-    m = summary.metrics
-    return {
-        "map": m.map,
-        "map_ci95_hanley_mcneil": m.map_ci95_hanley_mcneil.ends,
-        "map_ci95_bootstrap": m.map_ci95_bootstrap.ends,
-        "max_sensitivity": m.max_sensitivity,
-        "precision_at_max_sensitivity": m.precision_at_max_sensitivity,
-        "false_positives_per_case": m.false_positives_per_case,
-        "tp_dice": m.tp_dice,
-        "lesion_entropy_bits": m.lesion_entropy_bits,
-        "f1": m.f1,
-        "lesion_wise_dice": m.lesion_wise_dice,
-        "lesion_wise_dice_case_mean": m.lesion_wise_dice_case_mean,
-        "average_recall": m.average_recall,
-        "false_positives_per_lesion_free_case": m.false_positives_per_lesion_free_case,
-        "false_positive_volume_mm3_per_case": m.false_positive_volume_mm3_per_case,
-        "false_positive_volume_mm3_per_lesion_free_case": m.false_positive_volume_mm3_per_lesion_free_case,
-        "smallest_detected_diameter_mm": m.smallest_detected_diameter_mm,
-        "voxel_dice": m.voxel_dice,
-        "voxel_dice_pooled": m.voxel_dice_pooled,
-        "voxel_dice_at_threshold": m.voxel_dice_at_threshold,
-        "patient_auc": m.patient_auc,
-        "patient_sensitivity": m.patient_sensitivity,
-        "patient_specificity": m.patient_specificity,
-        "map_by_confidence": dict(m.map_by_confidence),
-    }
-
-
-def _counts(summary: Summary) -> CountsContent:
-    counts = summary.counts
-    return {
-        "cases": counts.cases,
-        "reference_lesions": counts.reference_lesions,
-        "candidates": counts.candidates,
-        "true_positives": counts.true_positives,
-        "false_positives": counts.false_positives,
-        "duplicates": counts.duplicates,
-        "missed_lesions": counts.missed_lesions,
-    }
+    return {name: value.ends if isinstance(value, Interval) else value for name, value in vars(summary.metrics).items()}
 
 
 def flat_metrics(metrics: MetricsContent) -> dict[str, float | None]:
@@ -136,19 +99,36 @@ def flat_metrics(metrics: MetricsContent) -> dict[str, float | None]:
     """
     numbers: dict[str, float | None] = {}
     for name, value in metrics.items():
-        if name != "map_by_confidence" and "_ci95" not in name:
+        if name != _BY_CONFIDENCE and not _is_interval(name):
             assert value is None or isinstance(value, int | float), "every other metric is a number"
             numbers[name] = value
-    # Evaluations of older versions have none.
-    return numbers | {f"map_by_{name}": value for name, value in metrics.get("map_by_confidence", {}).items()}
+    return numbers | {f"map_by_{name}": value for name, value in map_by_confidence(metrics).items()}
+
+
+def map_by_confidence(metrics: MetricsContent) -> Mapping[str, float | None]:
+    """The average precision by every confidence, by its name; evaluations of older versions have none."""
+    by_name = metrics.get(_BY_CONFIDENCE, {})
+    assert isinstance(by_name, Mapping), "it is a mapping of its own"
+    return by_name
 
 
 def metric_intervals(metrics: MetricsContent) -> dict[str, Ends]:
-    """The intervals among the metrics of summary.json, by name."""
-    return {
-        "map_ci95_hanley_mcneil": metrics["map_ci95_hanley_mcneil"],
-        "map_ci95_bootstrap": metrics["map_ci95_bootstrap"],
-    }
+    """The intervals among the metrics of summary.json, by name.
+
+    Example:
+        >>> metric_intervals({"map": 0.5, "map_ci95_bootstrap": [0.25, 0.75], "map_by_confidence": {"mean": 0.5}})
+        {'map_ci95_bootstrap': [0.25, 0.75]}
+    """
+    intervals: dict[str, Ends] = {}
+    for name, value in metrics.items():
+        if _is_interval(name):
+            assert value is None or isinstance(value, list), "an interval is its ends"
+            intervals[name] = value
+    return intervals
+
+
+def _is_interval(name: str) -> bool:
+    return "_ci95" in name
 
 
 def _subsampled(summary: Summary) -> SpreadContent | None:
@@ -224,7 +204,7 @@ def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
     }
 
 
-def _settings(result: FolderResult) -> dict[str, Any]:
+def _settings(result: FolderResult) -> dict[str, object]:
     inputs, rules = result.inputs, result.rules
     by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
     return {
@@ -259,5 +239,5 @@ def _settings(result: FolderResult) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value

@@ -108,7 +108,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]])
 
 
 def _cell(value: Cell) -> str | int:
-    """Nine significant digits are below a voxel's rounding and keep tables readable; undefined is an empty cell."""
+    """A cell as text: numbers with nine significant digits, finer than anything measured; empty where undefined."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.9g}" if isinstance(value, float) else value

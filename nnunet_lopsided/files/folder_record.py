@@ -6,24 +6,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
-from nnunet_lopsided.files.locks import LOCK_FILE
+from nnunet_lopsided.files.json import check_shape, file_digest, read_json, write_json
+from nnunet_lopsided.files.locks import HELD, LOCK_FILE
 from nnunet_lopsided.files.new_files import UNFINISHED
 
 RECORD_FILE = ".lopsided.json"
 _TOOL = "nnunet-lopsided"
-_SHAPE = {"schema_version": int, "tool": str, "files": {str: (int, type(None))}}
+_SHAPE = {"schema_version": int, "tool": str, "id": str, "files": {str: (int, type(None))}}
 # What file browsers, open tables (LibreOffice) and file systems leave in folders that somebody has looked at.
 _TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock.*#", ".nfs*", ".fuse_hidden*")
-# Nobody's work: these, and what this package itself leaves when it is killed.
-_NO_WORK = (*_TRACES, RECORD_FILE, LOCK_FILE, "*.lopsided-lock", f"{UNFINISHED}*")
+# Files that nobody would miss: these, and what this package itself leaves when it is killed.
+_LOCKS = (LOCK_FILE, f"{LOCK_FILE}{HELD}", "*.lopsided-lock", f"*.lopsided-lock{HELD}")
+_NO_WORK = (*_TRACES, RECORD_FILE, *_LOCKS, f"{UNFINISHED}*")
+# Larger files are not read a second time to note what they hold: of them a later date says that they were changed.
+_DIGESTED_BYTES = 2**26
 
 
 def begin_record(folder: Path) -> None:
@@ -31,15 +34,26 @@ def begin_record(folder: Path) -> None:
     (folder / RECORD_FILE).write_text(json.dumps({"tool": _TOOL}) + "\n", encoding="utf-8")
 
 
-def finish_record(folder: Path) -> None:
-    """Note all files of the folder with their sizes; the id is a digest of that list.
+def finish_record(folder: Path, without: Collection[str] = ()) -> None:
+    """Note all files of the folder: their sizes, and digests of what they hold; the id is a digest of that list.
 
     The same files always give the same record.
+
+    Args:
+        folder: to which the record is written, or written anew.
+        without: files in it that are somebody else's, relative to it.
     """
-    files = {name: _size(folder / name) for name in sorted(_files(folder)) if name != RECORD_FILE}
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
-    content = {"schema_version": 1, "tool": _TOOL, "version": __version__, "id": digest, "files": files}
-    (folder / RECORD_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    names = sorted(name for name in _files(folder) if name != RECORD_FILE and name not in without)
+    files = {name: _size(folder / name) for name in names}
+    digests = {name: digest for name in names if (digest := _digest(folder / name)) is not None}
+    content = {"schema_version": 1, "tool": _TOOL, "version": __version__, "id": _id(files, digests)}
+    write_json(folder / RECORD_FILE, {**content, "files": files, "digests": digests})
+
+
+def unrecorded(folder: Path) -> list[str]:
+    """Files of a folder with a record that this does not list, sorted, relative to the folder."""
+    recorded = _read_record(folder)[0]
+    return sorted(name for name in _files(folder) if name not in recorded and not is_nobodys_work(Path(name).name))
 
 
 def check_ours(folder: Path, marks: Sequence[str], holds: Collection[str] = (), grows: Collection[str] = ()) -> None:
@@ -102,17 +116,50 @@ def is_nobodys_work(name: str) -> bool:
 
 
 def _check_recorded(folder: Path, grows: Collection[str]) -> None:
-    recorded: dict[str, int | None] = read_json(folder / RECORD_FILE, _SHAPE)["files"]
+    recorded, digests = _read_record(folder)
+    written = (folder / RECORD_FILE).stat()
     for name in sorted(_files(folder)):
         base = name.rpartition("/")[2]
         if _matches(base, grows) or is_nobodys_work(base):
             continue
         if name not in recorded:
             raise InputError(f"{folder} is not replaced: it holds {name}, which this command did not write")
-        if recorded[name] != _size(folder / name):
+        if recorded[name] != _size(folder / name) or _has_changed(folder / name, written, digests.get(name), digests):
             raise InputError(f"{folder} is not replaced: {name} has been changed since this command wrote it")
     for inner in _recorded_folders(folder):
         _check_recorded(inner, grows)
+
+
+def _has_changed(file: Path, written: os.stat_result, digest: str | None, digests: Mapping[str, str]) -> bool:
+    """Whether a file of the recorded size holds something else than it did; read only if it is newer than the record.
+
+    A copied folder has new dates and the same content. Those of a large file alone are no proof that it is the same.
+    """
+    now = file.lstat()
+    is_newer = now.st_mtime_ns > written.st_mtime_ns
+    if digest is None:  # a large file, or a record from before there were digests
+        return is_newer and bool(digests)
+    # The date of a change of the file's data or names cannot be set back.
+    return (file.is_symlink() or is_newer or now.st_ctime_ns > written.st_ctime_ns) and _digest(file) != digest
+
+
+def _read_record(folder: Path) -> tuple[dict[str, int | None], dict[str, str]]:
+    """Sizes and digests of the files in a folder's record.
+
+    Raises:
+        InputError: it is damaged, or was edited.
+    """
+    content = read_json(folder / RECORD_FILE, _SHAPE)
+    digests = content.get("digests", {})
+    check_shape(digests, {str: str}, folder / RECORD_FILE, "digests")
+    if content["id"] != _id(content["files"], digests):
+        raise InputError(f"{folder} is not replaced: {RECORD_FILE}, the list of its files, has been changed")
+    return content["files"], digests
+
+
+def _id(files: Mapping[str, int | None], digests: Mapping[str, str]) -> str:
+    listed = [files, digests] if digests else files  # as before there were digests
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:
@@ -122,6 +169,13 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
 def _size(file: Path) -> int | None:
     """Bytes of a file; None for a link, which has no size of its own."""
     return None if file.is_symlink() else file.stat().st_size
+
+
+def _digest(file: Path) -> str | None:
+    """Of what a file holds, or of where a link leads; None for a large file."""
+    if file.is_symlink():
+        return hashlib.sha256(os.fsencode(os.readlink(file))).hexdigest()
+    return file_digest(file) if file.stat().st_size <= _DIGESTED_BYTES else None
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """Folders that appear under their name only when they are complete.
 
 One transaction for all of them. Under a lock, the new folder is written beside the final one, under a hidden name that
-nobody else has; then the earlier one is renamed to another hidden name, the new one gets the final name, and the
-earlier one is removed. A kill at any moment loses nothing: the next run for the same target brings the earlier folder
-back, or removes what is left. Links are never followed, and only what this package wrote is ever removed.
+nobody else has; then the two change names in one step, and the earlier one is removed. Where the system cannot do that
+(macOS, some network file systems), or the earlier one is a link, it first gets another hidden name. A kill at any
+moment loses nothing: the next run for the same target brings the earlier folder back, or removes what is left. Links
+are never followed, and only what this package wrote is ever removed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from nnunet_lopsided.files.folder_record import (
 )
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.locks import locked, locked_beside
-from nnunet_lopsided.files.new_files import UNFINISHED, sync
+from nnunet_lopsided.files.new_files import UNFINISHED, exchange, sync
 
 __all__ = ["check_holds_only", "check_output_folder", "locked", "new_folder", "new_output_folder"]
 
@@ -115,10 +116,14 @@ def _check_output(
         if target == path.resolve() or target in path.resolve().parents:
             raise InputError(f"output folder {folder} contains the input {path}")
     if folder.is_dir():
-        if all(is_trace(entry.name) for entry in folder.iterdir()):
+        is_empty = all(is_trace(entry.name) for entry in folder.iterdir())
+        if is_empty and not folder.is_symlink():
             return
         if not overwrite:
-            raise InputError(f"output folder exists: {folder}; --overwrite replaces it")
+            what = "is a link" if folder.is_symlink() else "exists"
+            raise InputError(f"output folder {what}: {folder}; --overwrite replaces it")
+        if is_empty:
+            return
         if not _is_earlier_output(folder, marks):
             raise InputError(
                 f"output folder {folder} holds no {marks[0]} of {command} with {marks[1]} beside it; only an earlier "
@@ -126,12 +131,13 @@ def _check_output(
             )
         check_ours(folder, marks, holds)
     elif os.path.lexists(folder):
-        raise InputError(f"output folder {folder} is a file")
+        what = f"a link to {os.readlink(folder)}, which is no folder" if folder.is_symlink() else "a file"
+        raise InputError(f"output folder {folder} is {what}")
 
 
 def _check_can_be_renamed(folder: Path) -> None:
-    """Else this would be said only when all the work is done."""
-    if os.path.ismount(folder):  # such as a volume of a container
+    """Refuse a mounted folder, such as a container's volume: the rename at the end, after all the work, would fail."""
+    if os.path.ismount(folder):
         raise InputError(f"{folder} is a mounted file system, which cannot be replaced; give a folder in it")
 
 
@@ -222,11 +228,14 @@ def _publish(unfinished: Path, final: Path) -> None:
     former = _hidden(_REPLACED, final)
     if final.is_dir() and not final.is_symlink():
         _mark_former(final)
-    final.rename(former)
+        if exchange(unfinished, final):
+            sync(final.parent)
+            return  # the former one is removed as what is unfinished
     try:
+        final.rename(former)
         unfinished.rename(final)
     except BaseException:
-        if not os.path.lexists(final):
+        if not os.path.lexists(final) and os.path.lexists(former):
             former.rename(final)
         raise
     sync(final.parent)
@@ -259,7 +268,7 @@ def _remains(final: Path) -> list[Path]:
 
 
 def _remove_former(folder: Path) -> None:
-    """Under another name first, so that a half-removed folder is never taken for a whole one."""
+    """Remove an earlier folder, renamed first: a half-removed one must never be taken for a whole one."""
     is_former = folder.name.startswith(_REPLACED)
     if folder.is_symlink():
         if is_former:  # the link itself; nobody makes a link to write into
@@ -275,7 +284,7 @@ def _hidden(begin: str, final: Path) -> Path:
 
 
 def _named(error: OSError, unfinished: Path, final: Path) -> InputError:
-    """What is read meanwhile (a share that went away) is not what is written."""
+    """The one-line error for a failed write, or for a failed read of something else, such as a share that went away."""
     names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     inside = next((name for name in names if unfinished == name or unfinished in name.parents), None)
     if names and inside is None and final not in names:

@@ -20,7 +20,7 @@ def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any
     Args:
         path: the file.
         shape: what is expected, see :func:`check_shape`; None: anything.
-        any_number: NaN and infinity may stand in it, as in nnU-Net's files; for who needs no number of it.
+        any_number: allow NaN and infinity, which nnU-Net writes; for files of which no number is used.
 
     Raises:
         InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none) or has

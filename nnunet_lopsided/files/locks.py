@@ -15,6 +15,8 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from nnunet_lopsided.errors import InputError
 
 LOCK_FILE = ".lopsided.lock"
+# Ends the name of the file that is itself the lock, where a file system has none of its own.
+HELD = "-held"
 # What file systems answer that have no locks of their own.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
@@ -35,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the lock of this folder; nothing is written where none ever did."""
-    if not os.path.lexists(folder / LOCK_FILE):
+    if not any(os.path.lexists(folder / name) for name in (LOCK_FILE, LOCK_FILE + HELD)):
         return False
     try:
         with locked(folder):
@@ -86,15 +88,18 @@ def _held(lock_file: Path, what: Path, seconds: float) -> Iterator[None]:
 
 def _holder(lock_file: Path) -> str:
     """Which process holds a lock that is the file itself: one that died on another host never takes it away."""
-    try:
-        process, host = lock_file.read_text(encoding="utf-8").split()[:2]
-    except (OSError, ValueError):  # a lock of the file system, which ends with its process
-        return ""
-    return f": {lock_file} is of process {process} on {host}; remove this file if that process is gone"
+    for file in (_held_file(lock_file), lock_file):
+        with suppress(OSError, ValueError):
+            process, host = file.read_text(encoding="utf-8").split()[:2]
+            return f": {file} is of process {process} on {host}; remove this file if that process is gone"
+    return ""  # a lock of the file system, which ends with its process
+
+
+def _held_file(lock_file: Path) -> Path:
+    return lock_file.with_name(lock_file.name + HELD)
 
 
 def _acquired(lock_file: Path, seconds: float) -> BaseFileLock:
-    is_new = not os.path.lexists(lock_file)
     lock: BaseFileLock = FileLock(lock_file, timeout=seconds)
     try:
         with warnings.catch_warnings():
@@ -103,9 +108,10 @@ def _acquired(lock_file: Path, seconds: float) -> BaseFileLock:
     except OSError as error:
         if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
             raise
-        if is_new:  # the empty file that was to be locked; another's soft lock stays
-            lock_file.unlink(missing_ok=True)
-        # Its file names host and process, by which the next run sees that a process is dead.
-        lock = SoftFileLock(lock_file, timeout=seconds)
+        # The empty file that was to be locked, which nobody can lock here. The lock is another file, so that this one
+        # is never removed in the moment in which another process makes it its own.
+        lock_file.unlink(missing_ok=True)
+        # It names host and process, by which the next run sees that a process is dead.
+        lock = SoftFileLock(_held_file(lock_file), timeout=seconds)
         lock.acquire()
     return lock

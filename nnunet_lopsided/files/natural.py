@@ -26,7 +26,7 @@ def read_natural(path: Path) -> NDArray[np.generic]:
         if path.suffix.lower() == ".png":
             _check_png(path.read_bytes(), path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large images are none of its business
+            warnings.simplefilter("ignore")  # Pillow takes large images for an attack
             with Image.open(path, formats=("PNG", "BMP")) as picture:
                 picture.load()
                 array = np.asarray(picture.convert("RGB") if picture.mode in ("P", "PA") else picture)
@@ -39,7 +39,7 @@ def read_natural(path: Path) -> NDArray[np.generic]:
 
 
 def _check_png(content: bytes, path: Path) -> None:
-    """Pillow does not look at the checksums of the voxels."""
+    """Refuse a PNG that is cut off or has a wrong checksum, which Pillow does not verify for the voxels."""
     place = 8
     while place + 12 <= len(content):
         n_bytes = int.from_bytes(content[place : place + 4], "big")

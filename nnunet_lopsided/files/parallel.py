@@ -1,6 +1,7 @@
 """Work on many cases at the same time, in threads: all of them with a progress bar, or few in memory at a time.
 
-Reading, writing and labelling release the interpreter lock, and an interrupt leaves no process behind.
+Threads suffice: reading, writing and labelling release the interpreter lock. Unlike processes, none is left behind by
+an interrupt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, title: str) -> list[_R]:
+def for_each(
+    function: Callable[[_T], _R],
+    items: Sequence[_T],
+    n_workers: int,
+    title: str,
+    *,
+    option: str = "-np",
+    progress: bool = True,
+) -> list[_R]:
     """``[function(item) for item in items]``, several at the same time; the first exception ends it.
 
     Args:
@@ -27,6 +36,8 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
         items: cases or files.
         n_workers: how many items are worked on at the same time, at least 1.
         title: what the progress bar says.
+        option: by which the user sets ``n_workers``.
+        progress: show a bar on a terminal.
 
     Raises:
         InputError: ``n_workers`` is below 1.
@@ -36,7 +47,7 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
         [1, 2]
     """
     if n_workers < 1:
-        raise InputError(f"number of workers (-np) must be at least 1, got {n_workers}")
+        raise InputError(f"number of workers ({option}) must be at least 1, got {n_workers}")
     import_readers()
 
     def naming_memory(item: _T) -> _R:
@@ -44,13 +55,13 @@ def for_each(function: Callable[[_T], _R], items: Sequence[_T], n_workers: int, 
             return function(item)
         except MemoryError:
             raise InputError(
-                f"{title}: not enough memory for {_name(item)}; work on fewer at the same time (-np)"
+                f"{title}: not enough memory for {_name(item)}; work on fewer at the same time ({option})"
             ) from None
 
     # All are submitted at once: their results are small, and no worker waits for a slow item. Closed, so that no thread
     # is at work any more when an interrupt of the progress bar reaches the caller.
     with closing(in_order(naming_memory, items, n_workers, n_ahead=len(items))) as results:
-        return list(tqdm(results, total=len(items), desc=title, unit="case", disable=None))
+        return list(tqdm(results, total=len(items), desc=title, unit="case", disable=None if progress else True))
 
 
 def in_order(

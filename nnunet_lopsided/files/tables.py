@@ -59,7 +59,7 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
     return rows
 
 
-# What spreadsheets take for the beginning of a formula, behind any number of our marks.
+# What spreadsheets take for the beginning of a formula, after any number of our apostrophes.
 _FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
 
 

@@ -38,7 +38,7 @@ def read_tiff(path: Path) -> tuple[NDArray[np.generic], tuple[float, ...]]:
     """
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is raised, and said in one line
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it raises too, in many lines
     try:
         with tifffile.TiffFile(path) as file:
             _check_whole(file, path)
@@ -63,7 +63,7 @@ def write_tiff_spacing(path: Path, spacing_mm: Sequence[float]) -> None:
 
 
 def _check_whole(file: TiffFile, path: Path) -> None:
-    """tifffile takes what is missing for zeros, believes any shape, and several colours for slices."""
+    """Refuse a TIFF that lacks voxels, or has colours: tifffile reads them as zeros and slices, and says nothing."""
     size = path.stat().st_size
     if not file.series:
         raise InputError(f"cannot read image {path}: it holds no image")
@@ -97,7 +97,7 @@ def _spacing(path: Path) -> tuple[float, ...]:
 
 
 def _spacing_files(path: Path) -> list[Path]:
-    """Where the voxel size may stand: beside the file; for nnU-Net's copies of labels, in the raw dataset."""
+    """Where to look for the voxel size: beside the file; for nnU-Net's copies of labels, in the raw dataset."""
     names = [f"{path.stem}.json", *([f"{path.stem[:-5]}.json"] if _has_channel(path) else [])]
     files = [path.with_name(name) for name in names]
     root = os.environ.get("nnUNet_raw")
@@ -112,7 +112,7 @@ def _has_channel(path: Path) -> bool:
 
 
 def _warn_once(path: Path) -> None:
-    """nnU-Net takes such voxels for 1 mm, too; one line for each folder."""
+    """Warn, once for each folder, that a voxel size is missing and 1 mm is taken instead, as nnU-Net does."""
     with _warning:
         if path.parent in _warned:
             return

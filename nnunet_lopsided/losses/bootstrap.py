@@ -79,7 +79,7 @@ def bootstrapped_cross_entropy(
     elif mixture.beta < 1:
         answer = verdict(logits if teacher is None else teacher, sigmoid=mixture.sigmoid, soft=mixture.soft)
     share = _share_of_lesion(target, log_lesion, mixture.sigmoid, belief)
-    on_background, on_lesion = _class_weights(share, answer, mixture, weight, trust)
+    on_background, on_lesion = _class_weights(share, mixture, answer=answer, weight=weight, trust=trust)
     if valid is not None:
         on_background, on_lesion = on_background * valid, on_lesion * valid
     loss = -(on_background * log_background + _over_classes(on_lesion * log_lesion, mixture.sigmoid))
@@ -116,7 +116,7 @@ def _share_of_lesion(target: Tensor, like: Tensor, sigmoid: bool, belief: Tensor
 
 
 def _class_weights(
-    share: Tensor, answer: Tensor | None, mixture: Mixture, weight: Tensor | None, trust: Tensor | None
+    share: Tensor, mixture: Mixture, *, answer: Tensor | None, weight: Tensor | None, trust: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The target weights of background and of the lesion classes.
 

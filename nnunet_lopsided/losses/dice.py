@@ -102,7 +102,7 @@ class SoftDiceLoss(LesionLoss):
         with torch.autocast(logits.device.type, enabled=False):
             p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":
-                return p.sum() * 0.0
+                return p.sum() * 0.0  # with a graph: DDP wants a gradient for every parameter
             counted = p
             if self.mask != "full" or self.gamma:
                 judge = without_ignored(logits if teacher is None else teacher, valid)

@@ -67,11 +67,17 @@ def check_target(logits: Tensor, target: Tensor, sigmoid: bool, valid: Tensor | 
         low, high = -1, logits.shape[1] - 1
     if valid is not None:
         valid = with_channel(valid, logits, "valid")
-    _check_values(target, low, high, valid, f"target must hold {low} to {high}: a label is no class of the network")
+    _check_values(
+        target,
+        valid,
+        low=low,
+        high=high,
+        expected=f"target must hold {low} to {high}: a label is no class of the network",
+    )
     return target
 
 
-def _check_values(values: Tensor, low: float, high: float, valid: Tensor | None, expected: str) -> None:
+def _check_values(values: Tensor, valid: Tensor | None, *, low: float, high: float, expected: str) -> None:
     if values.dtype == torch.bool or not values.numel() or torch.compiler.is_compiling():
         return
     counted = values if valid is None else torch.where(valid, values, 0)
@@ -125,11 +131,12 @@ def check_belief(logits: Tensor, belief: Tensor, sigmoid: bool) -> Tensor:
     if belief.shape != shape:
         raise ValueError(f"belief must be (B, lesion classes or regions, ...), {shape}, got {tuple(belief.shape)}")
     belief = belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    rounding = 1e-4  # of interpolation
+    rounding = 1e-4  # interpolation of a belief leaves [0, 1] by less
     within = "belief must be within [0, 1]"
-    _check_values(belief, -rounding, 1 + rounding, None, within)
+    _check_values(belief, None, low=-rounding, high=1 + rounding, expected=within)
     if not sigmoid and n_problems > 1:
-        _check_values(belief.sum(1), -rounding, 1 + rounding, None, f"{within} in the sum over exclusive classes")
+        in_sum = f"{within} in the sum over exclusive classes"
+        _check_values(belief.sum(1), None, low=-rounding, high=1 + rounding, expected=in_sum)
     return belief
 
 

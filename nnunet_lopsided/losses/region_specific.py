@@ -30,10 +30,10 @@ def region_specific_loss(
     probability: Tensor,
     truth: Tensor,
     region_size: Sequence[int] = (16, 16, 16),
+    *,
     a: float = 0.3,
     b: float = 0.4,
     smooth: float = 1e-5,
-    *,
     valid: Tensor | None = None,
     reduction: RegionReduction = "mean",
     detach_weights: bool = False,
@@ -83,7 +83,8 @@ def region_specific_loss(
         raise ValueError(
             f"truth must have the shape of probability, {tuple(probability.shape)}, got {tuple(truth.shape)}"
         )
-    size = _check(region_size, probability.ndim - 2, a, b, smooth, reduction, empty_regions)
+    size = _checked_size(region_size, probability.ndim - 2)
+    _check_options(a=a, b=b, smooth=smooth, reduction=reduction, empty_regions=empty_regions)
     tp, fp, fn = probability * truth, probability * (1 - truth), (1 - probability) * truth
     if valid is None:
         n_voxels = _region_sums(torch.ones_like(truth[:1, :1]), size)
@@ -91,7 +92,7 @@ def region_specific_loss(
         tp, fp, fn = tp * valid, fp * valid, fn * valid
         n_voxels = _region_sums(valid.to(truth.dtype), size)
     present = _region_sums(truth if valid is None else truth * valid, size) > 0
-    divisor = n_voxels.clamp_min(1)
+    divisor = n_voxels.clamp_min(1)  # regions without a valid voxel are left out below
     tp, fp, fn = (_region_sums(x, size) / divisor for x in (tp, fp, fn))
 
     wrong = fp + fn + smooth
@@ -158,10 +159,10 @@ class RegionSpecificLoss(LesionLoss):
     def __init__(
         self,
         region_size: Sequence[int] = (16, 16, 16),
+        *,
         a: float = 0.3,
         b: float = 0.4,
         smooth: float = 1e-5,
-        *,
         reduction: RegionReduction = "mean",
         detach_weights: bool = False,
         empty_regions: EmptyRegions = "include",
@@ -173,7 +174,8 @@ class RegionSpecificLoss(LesionLoss):
         **target_format: Unpack[TargetFormat],
     ) -> None:
         super().__init__(**target_format)
-        _check(region_size, len(region_size), a, b, smooth, reduction, empty_regions)
+        _checked_size(region_size, len(region_size))
+        _check_options(a=a, b=b, smooth=smooth, reduction=reduction, empty_regions=empty_regions)
         if include_background and self.sigmoid:
             raise ValueError("include_background must be false with sigmoid: regions have no channel of background")
         self.include_background = include_background
@@ -205,9 +207,9 @@ class RegionSpecificLoss(LesionLoss):
                 p,
                 t,
                 self.region_size,
-                self.a,
-                self.b,
-                self.smooth,
+                a=self.a,
+                b=self.b,
+                smooth=self.smooth,
                 valid=counted,
                 reduction=self.reduction,
                 detach_weights=self.detach_weights,
@@ -232,20 +234,17 @@ def _region_sums(values: Tensor, size: tuple[int, ...]) -> Tensor:
     return values.reshape(*values.shape[:2], *split).sum(list(range(3, 3 + len(split), 2)))
 
 
-def _check(
-    region_size: Sequence[int],
-    n_axes: int,
-    a: float,
-    b: float,
-    smooth: float,
-    reduction: str,
-    empty_regions: str,
-) -> tuple[int, ...]:
+def _checked_size(region_size: Sequence[int], n_axes: int) -> tuple[int, ...]:
+    """The size of a region along each of ``n_axes`` axes."""
     size = tuple(region_size)
     if len(size) == 3 and n_axes == 2:
         size = size[1:]
     if len(size) != n_axes or n_axes not in (2, 3) or not all(isinstance(s, int) and s > 0 for s in size):
         raise ValueError(f"region_size must be {n_axes} positive whole numbers for {n_axes}D, got {tuple(region_size)}")
+    return size
+
+
+def _check_options(*, a: float, b: float, smooth: float, reduction: str, empty_regions: str) -> None:
     if not (a >= 0 and b >= 0 and a + b > 0):
         raise ValueError(f"a and b must be 0 or more and not both 0, got {a} and {b}")
     if not smooth > 0:
@@ -254,4 +253,3 @@ def _check(
         raise ValueError(f"reduction must be mean or sum, got {reduction}")
     if empty_regions not in ("include", "skip"):
         raise ValueError(f"empty_regions must be include or skip, got {empty_regions}")
-    return size

@@ -100,9 +100,9 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[Configuration, st
         check_shape(resolved_configuration(content, name), _PREPROCESSED, source, f"configurations.{name}")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that plans are old
+                warnings.simplefilter("ignore")  # nnU-Net warns of plans of older versions
                 manager = plans.get_configuration(name)
-            # Looked up by their names, which may be of nothing.
+            # nnU-Net finds these by names in the plans: asked for here, a wrong name ends the command now, not later.
             _ = plans.image_reader_writer_class, manager.resampling_fn_seg, manager.resampling_fn_data
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).strip() or type(error).__name__

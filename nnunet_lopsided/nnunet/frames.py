@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import nibabel
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import Header, Image
 
+_Voxel = TypeVar("_Voxel", bound=np.generic)
 _REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 
 
@@ -70,7 +71,7 @@ def array_shape(reader: str, header: Header | Image) -> tuple[int, ...]:
     return _turned(np.broadcast_to(np.False_, header.shape), _orientation(header)).shape
 
 
-def to_file_frame(array: NDArray[Any], reader: str, header: Header | Image) -> NDArray[Any]:
+def to_file_frame(array: NDArray[_Voxel], reader: str, header: Header | Image) -> NDArray[_Voxel]:
     """An array that nnU-Net saved, with its axes as the case's file has them.
 
     Args:
@@ -95,9 +96,9 @@ def to_file_frame(array: NDArray[Any], reader: str, header: Header | Image) -> N
     return _turned(array, back)
 
 
-def _turned(array: NDArray[Any], orientation: NDArray[np.floating]) -> NDArray[Any]:
+def _turned(array: NDArray[_Voxel], orientation: NDArray[np.floating]) -> NDArray[_Voxel]:
     """The last three axes (z, y, x) turned as nibabel turns the first three (x, y, z)."""
-    turned: NDArray[Any] = nibabel.orientations.apply_orientation(array.T, orientation).T
+    turned: NDArray[_Voxel] = nibabel.orientations.apply_orientation(array.T, orientation).T
     return turned
 
 

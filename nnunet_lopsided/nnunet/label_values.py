@@ -15,7 +15,7 @@ from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 _MOST_SHOWN = 5
 
 
-def check_label_values(scheme: LabelScheme, case: str, file: Path | str, array: NDArray[Any]) -> None:
+def check_label_values(scheme: LabelScheme, case: str, file: Path | str, array: NDArray[np.generic]) -> None:
     """Refuse a label map with a value that dataset.json does not declare; nnU-Net's own loss stops there too.
 
     Args:
@@ -39,7 +39,7 @@ def check_label_values(scheme: LabelScheme, case: str, file: Path | str, array: 
         raise InputError(f"case {case}: {file}: {problem} (dataset.json)")
 
 
-def unknown_label_values(array: NDArray[Any], known: Collection[int] | None) -> str:
+def unknown_label_values(array: NDArray[np.generic], known: Collection[int] | None) -> str:
     """In words, which values of a label map are not known; empty if all are.
 
     Values are shown with every digit they have, so that what was found differs from what was expected.

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
+import math
 import shutil
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
-from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -21,13 +15,30 @@ from nnunet_lopsided.files.json import file_digest, read_json, write_json
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.nnunet.network import Network, reason_of
 from nnunet_lopsided.nnunet.raw import Case
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 _RECORD = "magnified.json"
+
+
+def checked_factors(factors: Sequence[float], option: str = "--magnify") -> tuple[float, ...]:
+    """How many times images are magnified, ascending.
+
+    Args:
+        factors: as given.
+        option: what they were given as.
+
+    Raises:
+        InputError: one is not above 1, or two are the same.
+
+    Example:
+        >>> checked_factors([2, 1.5])
+        (1.5, 2)
+    """
+    named = {f"{factor:g}" for factor in factors}  # the names of their folders must differ, too
+    if not all(math.isfinite(factor) and factor > 1 for factor in factors) or len(named) < len(factors):
+        raise InputError(f"{option} must be different numbers above 1, got {' '.join(f'{f:g}' for f in factors)}")
+    return tuple(sorted(factors))
 
 
 def predict_magnified(
@@ -97,12 +108,12 @@ def _arrays(
     return arrays
 
 
-def _is_of(folder: Path, made_by: dict[str, Any]) -> bool:
+def _is_of(folder: Path, made_by: dict[str, object]) -> bool:
     return (folder / _RECORD).is_file() and read_json(folder / _RECORD) == made_by
 
 
-def _begin(folder: Path, made_by: dict[str, Any]) -> None:
-    """An empty folder, without what a model predicted that was trained again since; nothing else is removed."""
+def _begin(folder: Path, made_by: dict[str, object]) -> None:
+    """Make the folder empty: predictions of the model before it was trained again go, other files are refused."""
     if (folder / _RECORD).is_file():
         check_holds_only(folder, (_RECORD, "*.npz", ".*"))
         shutil.rmtree(folder)
@@ -113,103 +124,29 @@ def _begin(folder: Path, made_by: dict[str, Any]) -> None:
 
 
 def _cannot(error: Exception) -> str:
-    """The last line says what is wrong, in SimpleITK's messages for one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else type(error).__name__
-    return f"cannot predict magnified images: {reason}; --magnify without a number audits without them"
+    return f"cannot predict magnified images: {reason_of(error)}; --magnify without a number audits without them"
 
 
-class _Network:
-    """A fold's network in nnU-Net's predictor."""
+class _Network(Network):
+    """A fold's network, without mirroring."""
 
     def __init__(self, fold_folder: Path, checkpoint: str, device: str) -> None:
-        import torch
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-        # It says where it looks for the trainer; importing them warns of what others use.
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._predictor = nnUNetPredictor(
-                use_mirroring=False,
-                perform_everything_on_device=device == "cuda",
-                device=torch.device(device),
-                allow_tqdm=False,
-            )
-            fold = fold_folder.name.removeprefix("fold_")
-            load = self._predictor.initialize_from_trained_model_folder
-            try:
-                try:
-                    with _tensors_and_numbers_only():
-                        load(str(fold_folder.parent), (fold,), checkpoint)
-                except UnpicklingError:
-                    # It holds objects of other kinds, which a trainer may keep: unpickled as nnU-Net itself would.
-                    load(str(fold_folder.parent), (fold,), checkpoint)
-            except Exception as error:  # of any kind: what a damaged file makes of pickle
-                raise InputError(f"{fold_folder / checkpoint}: {_cannot(error)}") from error
-        self._one_at_a_time = Lock()
-        self._n_threads = torch.get_num_threads()
+        try:
+            super().__init__(fold_folder.parent, (fold_folder.name.removeprefix("fold_"),), checkpoint, device)
+        except Exception as error:  # of any kind: what a damaged file makes of pickle
+            raise InputError(f"{fold_folder / checkpoint}: {_cannot(error)}") from error
 
     def predict(self, case: Case, factor: float, array: Path) -> None:
         """Write the probabilities of a case, first under a temporary name."""
         import numpy as np
 
         try:
-            probabilities = self._probabilities(case, factor)
+            probabilities = self.probabilities(self.read(case.images), factor)
         except Exception as error:  # of any kind: nnU-Net's
             images = ", ".join(map(str, case.images))
             raise InputError(f"case {case.name}: {images}: {_cannot(error)}") from error
         with new_file(array) as unfinished:
             np.savez_compressed(unfinished, probabilities=probabilities)
-
-    def _probabilities(self, case: Case, factor: float) -> NDArray[np.floating]:
-        import numpy as np
-        import torch
-        from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-
-        of = self._predictor
-        image, properties = of.plans_manager.image_reader_writer_class().read_images([str(p) for p in case.images])
-        properties["spacing"] = [factor * size for size in properties["spacing"]]
-        preprocessor = of.configuration_manager.preprocessor_class(verbose=False)
-        data, _, properties = preprocessor.run_case_npy(
-            image, None, properties, of.plans_manager, of.configuration_manager, of.dataset_json
-        )
-        with self._one_at_a_time:
-            logits = of.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
-        _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits,
-            of.plans_manager,
-            of.configuration_manager,
-            of.label_manager,
-            properties,
-            return_probabilities=True,
-            num_threads_torch=self._n_threads,
-        )
-        return np.asarray(probabilities)
-
-
-@contextlib.contextmanager
-def _tensors_and_numbers_only() -> Iterator[None]:
-    """Let torch.load build tensors, numbers and plain containers alone, though nnU-Net asks it to unpickle anything.
-
-    What nnU-Net's own trainers write is of these kinds; the losses of the log are numbers of numpy.
-    """
-    import numpy as np
-    import torch
-
-    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(variable)
-    # What pickle makes numbers with; its module was renamed in numpy 2.
-    scalar = cast("Callable[..., object]", np.float64(0).__reduce__()[0])
-    os.environ[variable] = "1"
-    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    try:
-        with torch.serialization.safe_globals([scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]):
-            yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
 
 
 def is_whole(array: Path) -> bool:

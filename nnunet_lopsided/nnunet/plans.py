@@ -151,6 +151,17 @@ def resolved_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any
     return resolved
 
 
+def is_cascade(configurations: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Whether a configuration, or one that it inherits from, needs the predictions of a previous stage."""
+    seen: set[str] = set()
+    while name in configurations and name not in seen:
+        if configurations[name].get("previous_stage"):
+            return True
+        seen.add(name)
+        name = configurations[name].get("inherits_from") or ""
+    return False
+
+
 def architecture_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The ``architecture`` of a resolved configuration; of plans from before nnU-Net 2.3 as nnU-Net makes it.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 
-Array = NDArray[Any]
+Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class RawDataset:
 
     @property
     def channel_names(self) -> list[str]:
-        """In the order of the images; see :func:`channel_names`."""
+        """Names of the image channels, in the order of the images; see :func:`channel_names`."""
         return channel_names(self.json, self.folder / "dataset.json")
 
     def training_cases(self) -> list[Case]:
@@ -113,6 +113,21 @@ class RawDataset:
         for case in cases:
             self._check_images(case)
         return [c if c.label is not None and c.label.is_file() else Case(c.name, c.images, None) for c in cases]
+
+    def cases_to_predict(self, folder: Path) -> list[Case]:
+        """The cases of a folder with images as this dataset has them, sorted by name, without labels.
+
+        Raises:
+            InputError: there are none, a case lacks an image of a channel, or has one too many.
+        """
+        if not folder.is_dir():
+            raise InputError(f"folder not found: {folder}")
+        cases = self._cases_in(str(folder.absolute()), "")
+        if not cases:
+            raise InputError(f"{folder}: expected images CASE_0000{self.file_ending}, found none")
+        for case in cases:
+            self._check_images(case)
+        return [Case(case.name, case.images, None) for case in cases]
 
     @cached_property
     def label_scheme(self) -> LabelScheme:
@@ -350,7 +365,9 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
     return images
 
 
-def read_by_nnunet(case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+def read_by_nnunet(
+    case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+) -> NDArray[np.generic]:
     """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
 
     Args:

@@ -100,6 +100,7 @@ def folds_by_patient(
         members = [patient for patient in cases if stratum(n_lesions[patient]) == level]
         here = [0] * n_folds
         for patient in sorted(members, key=lambda name: _draw(seed, name)):
+            # The fold's number last, so that equal folds are filled in order and nothing is left to chance.
             chosen = min(range(n_folds), key=lambda fold: (here[fold], len(folds[fold]), fold))
             folds[chosen] += cases[patient]
             here[chosen] += len(cases[patient])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 _Point = tuple[int, int]
 
 
-def outline(mask: NDArray[Any]) -> str:
+def outline(mask: NDArray[np.generic]) -> str:
     """Closed loops around the nonzero pixels of a 2D mask.
 
     Args:

@@ -7,13 +7,14 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.images import Geometry
 
+Voxel = TypeVar("Voxel", bound=np.generic)
 Kind = Literal["missed", "false positive", "candidate"]
 # Half the side of a picture, unless the finding needs more; and the side in pixels beyond which images are shrunk.
 _HALF_MM = 22.0
@@ -72,7 +73,7 @@ class Picture:
         return [(side, letter) for side, letter in sides if letter]
 
 
-def finite(image: NDArray[Any]) -> NDArray[Any]:
+def finite(image: NDArray[np.generic]) -> NDArray[np.generic]:
     """The image with the lowest of its values in place of NaN and infinity."""
     known = np.isfinite(image)
     return image if known.all() else np.where(known, image, image[known].min() if known.any() else 0)
@@ -108,7 +109,7 @@ class Slice:
 
     @property
     def spacing_mm(self) -> tuple[float, float]:
-        """Of its rows and columns."""
+        """Size in mm of a pixel of the slice along rows and columns."""
         rows, columns = self._axes
         return self.geometry.spacing_mm[rows], self.geometry.spacing_mm[columns]
 
@@ -117,15 +118,15 @@ class Slice:
         """What lies at the left, right, top and bottom."""
         return orientation(self.geometry.direction, self.axis)[0]
 
-    def of(self, volume: NDArray[Any]) -> NDArray[Any]:
+    def of(self, volume: NDArray[Voxel]) -> NDArray[Voxel]:
         """The whole slice of a volume; a 2D image as it is."""
-        return volume if volume.ndim == 2 else volume.take(int(self.centre[self.axis]), axis=self.axis)
+        return volume if volume.ndim == 2 else np.asarray(volume.take(int(self.centre[self.axis]), axis=self.axis))
 
-    def around(self, volume: NDArray[Any], beyond: Any) -> NDArray[Any]:
+    def around(self, volume: NDArray[Voxel], beyond: object) -> NDArray[Voxel]:
         """The part of a volume that is shown; ``beyond`` is the value outside of it."""
         return self.around_slice(self.of(volume), beyond)
 
-    def around_slice(self, whole: NDArray[Any], beyond: Any) -> NDArray[Any]:
+    def around_slice(self, whole: NDArray[Voxel], beyond: object) -> NDArray[Voxel]:
         """The part of a whole slice that is shown."""
         axes = list(self._axes)
         half_mm = max([_HALF_MM, *(0.75 * np.ptp(self.box[axes], axis=1) * self.spacing_mm)])
@@ -167,7 +168,7 @@ def orientation(direction: Sequence[float], axis: int = 0) -> tuple[tuple[str, s
     return (edges[0], edges[1], edges[2], edges[3]), (flips[1], flips[0])
 
 
-def around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int], beyond: Any) -> NDArray[Any]:
+def around(array: NDArray[Voxel], centre: tuple[int, int], half: tuple[int, int], beyond: object) -> NDArray[Voxel]:
     """The part of a slice around a pixel, the pixel in its middle; ``beyond`` is the value outside of the slice."""
     part = np.full((2 * half[0] + 1, 2 * half[1] + 1), beyond, array.dtype)
     source, target = [], []
@@ -179,7 +180,7 @@ def around(array: NDArray[Any], centre: tuple[int, int], half: tuple[int, int], 
     return part
 
 
-def grey_png(part: NDArray[Any], limits: tuple[float, float]) -> bytes:
+def grey_png(part: NDArray[np.generic], limits: tuple[float, float]) -> bytes:
     from PIL import Image
 
     low, high = limits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,9 @@ FILE = "lesion_fingerprint.json"
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 
-def lesion_fingerprint(diameters_mm: Sequence[Sequence[float]], n_lesion_voxels: int, n_voxels: int) -> dict[str, Any]:
+def lesion_fingerprint(
+    diameters_mm: Sequence[Sequence[float]], n_lesion_voxels: int, n_voxels: int
+) -> dict[str, object]:
     """Counts, sizes and the foreground prior.
 
     Args:
@@ -60,7 +61,7 @@ def lesion_fingerprint(diameters_mm: Sequence[Sequence[float]], n_lesion_voxels:
     }
 
 
-def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, Any]:
+def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, object]:
     """The lesion fingerprint of a dataset that nnU-Net has planned or preprocessed.
 
     Lesions are the 26-connected (2D: 8-connected) components of all label values but background and ignore, in the

@@ -100,6 +100,7 @@ class _LiveBytes(TorchDispatchMode):
         key = storage._cdata
         if key in self._known:
             return
+        # Rounded up to whole blocks: // rounds down, so of the negative number up.
         n_bytes = -(-storage.nbytes() // _BLOCK_BYTES) * _BLOCK_BYTES
         self._known.add(key)
         self.live += n_bytes

@@ -107,9 +107,15 @@ class Choices:
         return {field.name: getattr(self, field.name).reason for field in fields(self)}
 
     @property
-    def network(self) -> dict[str, Any]:
+    def network(self) -> dict[str, object]:
         """``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`."""
-        return _network(self.slices, self.encoder, self.decoder, self.output_stride, self.encoder_weights)
+        return _network(
+            slices=self.slices,
+            encoder=self.encoder,
+            decoder=self.decoder,
+            stride=self.output_stride,
+            weights=self.encoder_weights,
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class TrainingMemory:
         return max(0, int((budget_bytes - self.fixed_bytes) // self.bytes_per_patch))
 
 
-MemoryModel = Callable[[Mapping[str, Any], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
+MemoryModel = Callable[[Mapping[str, object], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
 
 
 def choose_25d(
@@ -182,7 +188,9 @@ def choose_25d(
     budget = memory_target_gib * 2**30
     encoders = (overrides.encoder,) if overrides.encoder else _ENCODERS
     for encoder in encoders:
-        arguments = _network(slices, Choice(encoder, ""), decoder, output_stride, weights)
+        arguments = _network(
+            slices=slices, encoder=Choice(encoder, ""), decoder=decoder, stride=output_stride, weights=weights
+        )
         needed = memory(arguments, patch.value)
         fitting = needed.largest_batch(budget)
         if fitting >= _GOOD_BATCH:
@@ -196,8 +204,8 @@ def choose_25d(
         window=_window(largest, patch.value),
         depth=Choice(
             math.ceil(_DEPTH_MARGIN * deepest),
-            f"one window covers the deepest case{outliers}, {deepest} slices, with room to where nnU-Net's window has "
-            "digits",
+            f"one window covers the deepest case{outliers}, {deepest} slices, with a margin: near its edge nnU-Net's "
+            "window is inexact",
         ),
         decoder=decoder,
         output_stride=output_stride,
@@ -218,11 +226,11 @@ def check_memory_target(gib: float) -> None:
         raise InputError(f"GPU memory target must be above 0, got {gib:g}")
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _network(slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, Any]:
+def _network(*, slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, object]:
     arguments = {
         "n_slices": slices.value,
         "encoder": encoder.value,
@@ -251,6 +259,7 @@ def _largest_but_outliers(sizes: Sequence[int]) -> int:
         >>> [_largest_but_outliers(sizes) for sizes in ([30] * 49 + [900], [100] * 15 + [150], [1, 9])]
         [30, 150, 9]
     """
+    # The size of rank 0.9 n, rounded up: // rounds down, so of the negative number up.
     usual = sorted(sizes)[-(-9 * len(sizes) // 10) - 1]
     return max(size for size in sizes if size <= _OUTLIER_FACTOR * usual)
 
@@ -283,7 +292,9 @@ def _window(largest: Sequence[int], patch: tuple[int, int]) -> Choice:
         return Choice(patch, "the patch: several windows cover a slice")
     # As much on either side, so that a case lies in the patch as nnU-Net's padding would put it there.
     height, width = (side + 2 * math.ceil((_IN_PLANE_MARGIN - 1) / 2 * side) for side in patch)
-    return Choice((height, width), "the patch, with room to where nnU-Net's window has digits; padding is not computed")
+    return Choice(
+        (height, width), "the patch, with a margin: near its edge nnU-Net's window is inexact; padding costs nothing"
+    )
 
 
 def _decoder_and_stride(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.arms import SOFT, Arm
 from nnunet_lopsided.study.fields import did_you_mean
-from nnunet_lopsided.study.schema import Arm, Plan25d, Study
+from nnunet_lopsided.study.schema import Plan25d, Study
+from nnunet_lopsided.study.trainer_choice import is_ours
 
 
 class _Place:
@@ -33,6 +35,7 @@ def check_together(study: Study, source: str) -> None:
     _check_names(study, source)
     _check_trainers(study, source)
     _check_folds(study, source)
+    _check_magnified(study, source)
     for i, arm in enumerate(study.arms):
         _check_arm(_Place(source, f"arms[{i}]"), arm, study, study.arms[:i])
     for i, dataset in enumerate(study.datasets):
@@ -70,7 +73,7 @@ def _check_known(place: _Place, name: str, names: Sequence[str]) -> None:
 
 
 def _check_trainers(study: Study, source: str) -> None:
-    """NnU-Net keeps results by labels and trainer, so two arms with the same would write over each other."""
+    """Refuse two arms with the same labels and trainer: nnU-Net would write the results of both into one folder."""
     for repetition in range(1, study.repetitions + 1):
         trained = [arm for arm in study.arms if repetition <= study.repetitions_of(arm)]
         names = [f"{study.trainer_of(arm, repetition)} {arm.own_labels}".rstrip() for arm in trained]
@@ -78,7 +81,7 @@ def _check_trainers(study: Study, source: str) -> None:
 
 
 def _check_folds(study: Study, source: str) -> None:
-    """Fold ``all`` has trained on every case, so it can tell nothing of cases held out."""
+    """Refuse fold ``all`` where held-out cases are needed: it trains on every case."""
     if "all" not in study.folds:
         return
     place = _Place(source, "folds")
@@ -90,25 +93,41 @@ def _check_folds(study: Study, source: str) -> None:
         place.refuse("numbers where the confidence is learned from validation cases", "all")
 
 
+def _check_magnified(study: Study, source: str) -> None:
+    """Only test cases are predicted by a job of ours; validation cases are as nnU-Net's training predicted them."""
+    rules = study.evaluation
+    if rules.magnify is None:
+        return
+    place = _Place(source, "evaluation.magnify")
+    if "test" not in rules.cases:
+        place.refuse("test among the cases, which alone are magnified", ", ".join(rules.cases))
+    if rules.confidence == "learned":
+        place.refuse("another confidence than learned, which is that of images as they are", "learned")
+
+
 def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> None:
     if arm.repetitions is not None and arm.repetitions > study.repetitions:
         place.refuse(f"at most as many repetitions as the study has, {study.repetitions}", str(arm.repetitions))
-    if arm.relabelled is not None:
-        teacher = next((other for other in before if other.name == arm.relabelled.by), None)
+    if arm.teacher is not None:
+        teacher = next((other for other in before if other.name == arm.teacher), None)
         if teacher is None or teacher.own_labels:
-            place.refuse("by to name an arm above it, whose labels are as they are", arm.relabelled.by)
+            place.refuse("by to name an earlier arm whose labels are as they are", arm.teacher)
         _check_same_rule(place, arm, before)
         _check_teacher(place, arm, teacher, study)
+        if arm.completed is not None and not _takes_soft_targets(teacher.trainer):
+            place.refuse(
+                "by to name an arm whose trainer takes soft targets, such as nnUNetTrainerLopsided", arm.teacher
+            )
 
 
 def _check_same_rule(place: _Place, arm: Arm, before: Sequence[Arm]) -> None:
-    """Arms that are relabelled by the same arm share one set of labels."""
+    """Refuse another rule than that of an earlier arm relabelled by the same arm: both share one set of labels."""
     own = arm.relabelled
     for rule in (other.relabelled for other in before if other.own_labels == arm.own_labels):
         if own is not None and rule is not None and rule != own:
             expected = f"above to be {rule.above:g}" if rule.read is None else f"read to be {rule.read}"
             given = own.above if rule.read is None else own.read
-            place.refuse(f"{expected}, as in the arm before that is relabelled by {own.by}", str(given))
+            place.refuse(f"{expected}, as in the earlier arm that is relabelled by {own.by}", str(given))
 
 
 def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:
@@ -123,6 +142,14 @@ def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:
     missing = set(arm.censoring or _names(study)) - set(taught)
     if missing:
         place.refuse(f"arm {teacher.name} to be trained on {', '.join(sorted(missing))} too", ", ".join(taught))
+
+
+def _takes_soft_targets(trainer: str) -> bool:
+    """Whether ``lopsided-complete`` can be given this trainer."""
+    try:
+        return is_ours(trainer if SOFT in trainer else trainer + SOFT)
+    except InputError:
+        return False
 
 
 def _names(study: Study) -> list[str]:

@@ -46,7 +46,7 @@ def profile_folder(profile: str) -> Path:
 
 
 def command_line(
-    folder: StudyFolder, cores: int, gpus: int, profile: str | None = None, further: Sequence[str] = ()
+    folder: StudyFolder, *, cores: int, gpus: int, profile: str | None = None, further: Sequence[str] = ()
 ) -> list[str]:
     """The call of Snakemake that runs a study."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(_HERE / "Snakefile")]

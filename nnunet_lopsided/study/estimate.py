@@ -26,6 +26,7 @@ _SECONDS_BY_KIND = {
     "share": 20,
     "audit": 300,
     "apply": 20,
+    "complete": 120,
     "predict": 90,
     "confidence": 30,
     "evaluate": 15,

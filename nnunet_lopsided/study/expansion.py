@@ -50,7 +50,9 @@ class _Expansion:
             if variant.ignored:
                 jobs += self._of_variant(variant)
         for run in runs_of(self.study):
-            if run.variant.teacher:
+            if run.variant.completed:
+                jobs.append(self._completed(run))
+            elif run.variant.teacher:
                 jobs += self._relabelled(run)
             jobs += self._of_run(run)
         return tuple({job.name: job for job in jobs}.values())  # arms may share an audit and labels
@@ -111,8 +113,7 @@ class _Expansion:
         """The labels of a run, completed by the audit of its teacher's cross-validation."""
         rule, variant, name = run.arm.relabelled, run.variant, run.variant.name
         assert rule is not None, "called for relabelled arms"
-        arm = next(arm for arm in self.study.arms if arm.name == rule.by)
-        teacher = replace(run, variant=variant.plain, arm=arm)
+        teacher = self._teacher(run)
         audit = replace(variant, read=False).name
         resources, folder, results = self.study.resources, f"audits/{audit}", _results(run)
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
@@ -122,7 +123,7 @@ class _Expansion:
             needs=trained,
             results=results,
             cpus=resources.cpus,
-            gpus=self._gpus,  # it predicts magnified images
+            gpus=self._gpus,  # an audit predicts magnified images
             memory_gb=resources.memory_gb,
             hours=resources.hours,
         )
@@ -136,6 +137,28 @@ class _Expansion:
         yield Job(f"apply/{name}", tuple(apply), needs=(f"audit/{audit}",), results=results, cpus=resources.cpus)
         yield self._share(variant, f"apply/{name}")
 
+    def _completed(self, run: Run) -> Job:
+        """The soft targets of a run, made of its teacher's cross-validation, and its preprocessed folder."""
+        teacher, name, resources = self._teacher(run), run.variant.name, self.study.resources
+        command = ["lopsided-complete", "-d", str(self.ids[teacher.variant.name]), "-c", run.configuration]
+        command += ["-tr", self._trainer(teacher), *self._plans, "-o", str(self.ids[name]), "--name", name]
+        command += ["-device", self.study.device, "--overwrite", "-np", str(resources.cpus)]
+        return Job(
+            f"complete/{name}",
+            tuple(command),
+            needs=tuple(self._train(teacher, fold).name for fold in self.study.folds),
+            results=_results(run),
+            cpus=resources.cpus,
+            gpus=self._gpus,  # it trains the folds that the study does not
+            memory_gb=resources.memory_gb,
+            hours=resources.hours,
+        )
+
+    def _teacher(self, run: Run) -> Run:
+        """The run of the same labels, unchanged, whose cross-validation changes those of this one."""
+        arm = next(arm for arm in self.study.arms if arm.name == run.arm.teacher)
+        return replace(run, variant=run.variant.plain, arm=arm)
+
     def audit_command(self, run: Run, folder: str) -> tuple[str, ...]:
         command = ["lopsided-audit", "-d", str(self.ids[run.variant.name]), "-tr", self._trainer(run)]
         command += ["-c", run.configuration, *self._plans, "-f", *map(str, self.study.folds), "-o", folder]
@@ -144,7 +167,7 @@ class _Expansion:
 
     @property
     def _gpus(self) -> int:
-        """Of a job that predicts."""
+        """How many GPUs a job needs that predicts."""
         return 1 if self.study.device == "cuda" else 0
 
     @property
@@ -200,13 +223,14 @@ class _Expansion:
         resources, variant = self.study.resources, run.variant
         command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold)]
         command += ["-tr", self._trainer(run), *self._plans, "-device", self.study.device]
-        relabels = any(arm.relabelled for arm in self.study.arms)
-        if "validation" in self.study.evaluation.cases or relabels or self._learns_confidence:
+        teaches = any(arm.teacher for arm in self.study.arms)
+        if "validation" in self.study.evaluation.cases or teaches or self._learns_confidence:
             command.append("--npz")
         gpus = resources.gpus if self.study.device == "cuda" else 0
         if gpus > 1:
             command += ["-num_gpus", str(gpus)]
-        ready = self._ready(variant.dataset) if variant.is_source else f"share/{variant.name}"
+        made = "complete" if variant.completed else "share"
+        ready = self._ready(variant.dataset) if variant.is_source else f"{made}/{variant.name}"
         return Job(
             f"train/{run.name}-f{fold}",
             tuple(command),
@@ -223,9 +247,11 @@ class _Expansion:
     def _predict(self, run: Run, needs: tuple[str, ...]) -> Job:
         resources = self.study.resources
         images = f"nnUNet_raw/{self._folder(run.variant.dataset)}/imagesTs"
-        command = ["nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}"]
+        factors = self.study.evaluation.magnify or ()
+        command = ["lopsided-predict" if factors else "nnUNetv2_predict", "-i", images, "-o", f"predictions/{run.name}"]
         command += ["-d", str(self.ids[run.variant.name]), "-c", run.configuration, "-tr", self._trainer(run)]
         command += [*self._plans, "-f", *map(str, self.study.folds)]
+        command += ["--magnify", *(f"{factor:g}" for factor in factors)] if factors else []
         command += ["-device", self.study.device, "--save_probabilities"]
         command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
         return Job(
@@ -284,7 +310,7 @@ class _Expansion:
 
 
 def _results(run: Run) -> str:
-    """nnU-Net has no name for a repetition, and its own trainers no seed: each has a results folder of its own."""
+    """The results folder of a run's repetition: nnU-Net itself would write all repetitions to the same place."""
     return f"nnUNet_results/repetition_{run.repetition}"
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import Strict, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError, core_schema
+import pydantic.dataclasses
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ArgsKwargs, PydanticCustomError, core_schema
 
 from nnunet_lopsided.errors import InputError
 
@@ -90,6 +91,13 @@ class Name:
 
     def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
         return _expecting(self.form, core_schema.str_schema(strict=True, pattern=f"^{self.pattern}$"))
+
+
+# "__" separates the parts of nnU-Net's folder names.
+NAME = Name(
+    r"[A-Za-z0-9][A-Za-z0-9.]*(_[A-Za-z0-9.]+)*_?",
+    "a name of letters, digits, '.' and single '_' that begins with a letter or digit",
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ class Listed:
 
 
 def check_keys(value: object, keys: Sequence[str], required: Sequence[str]) -> dict[str, object]:
-    """What stands in a mapping of a file; a key with nothing behind it counts as not given, unless it is required.
+    """What a mapping of a file holds; a key without a value counts as not given, unless it is required.
 
     Raises:
         PydanticCustomError: it is no mapping, a key is unknown, or a required one is missing.
@@ -183,6 +191,22 @@ def check_keys(value: object, keys: Sequence[str], required: Sequence[str]) -> d
         if key not in value:
             raise problem(f"the key {key}", f"only {', '.join(value) or 'an empty mapping'}")
     return {key: content for key, content in value.items() if content is not None or key in required}
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class FileMapping:
+    """A mapping in a study.yaml: it has these keys and no others; a key without a value counts as not given."""
+
+    # Pydantic makes the docstring below a field the description of its key.
+    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: object) -> object:
+        if isinstance(value, (ArgsKwargs, cls)):  # made in Python
+            return value
+        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        return check_keys(value, [f.name for f in fields(cls)], needed)
 
 
 def checked(model: TypeAdapter[_T], content: object, source: str) -> _T:
@@ -233,7 +257,7 @@ def _expected_and_found(error: ErrorDetails, context: Mapping[str, object]) -> t
 
 
 def did_you_mean(given: object, options: Sequence[str]) -> str:
-    """A guess at what was meant, to be put behind what was found; empty without one.
+    """A guess at what was meant, to follow what was found in a message; empty without one.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "iterations"]), did_you_mean("x", ["epochs"])

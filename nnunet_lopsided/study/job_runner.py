@@ -136,6 +136,7 @@ class _Record:
         self.write()
 
     def every_second(self) -> None:
+        # An orphan gets another parent: Snakemake is gone, so nobody would take note of how the job ends.
         if os.getppid() != self.parent:
             raise KeyboardInterrupt("the process that started this job is gone")
         if time.monotonic() - self.written > _SECONDS_BETWEEN_RECORDS:

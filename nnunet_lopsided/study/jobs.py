@@ -18,6 +18,7 @@ KINDS = (
     "train",
     "audit",
     "apply",
+    "complete",
     "predict",
     "confidence",
     "evaluate",

@@ -24,7 +24,7 @@ from nnunet_lopsided.study.runs import choose_ids
 from nnunet_lopsided.study.schema import Dataset, Phantom, Study
 from nnunet_lopsided.study.study_file import study_name
 
-_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply")
+_DATA_KINDS = ("phantom", "preprocess", "plan", "censor", "share", "apply", "complete")
 
 
 def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[dict[str, int], tuple[Job, ...]]:
@@ -246,7 +246,7 @@ def _source(dataset: Dataset) -> RawDataset | None:
 
 
 def _case_names(dataset: Dataset, raw: RawDataset | None) -> tuple[list[str], list[str]]:
-    """Of training and of test."""
+    """Names of the training cases and of the test cases."""
     from nnunet_lopsided.dataset_conversion.phantom import case_names
 
     if raw is not None:
@@ -280,7 +280,7 @@ def _check_label(label: str | None, dataset: Dataset, raw: RawDataset | None) ->
 
 
 def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None) -> dict[str, str]:
-    """The patient of every case, who in a phantom without pattern is the case."""
+    """The patient of every case; in a phantom without a pattern each case is a patient."""
     from nnunet_lopsided.nnunet.patients import patients_of
 
     if raw is None and pattern is None:
@@ -296,7 +296,7 @@ def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int
         from nnunet_lopsided.variants.linking import link_cases
 
         test = [case for case in raw.test_cases() if case.label is not None]
-        linked = link_cases(raw, number, dataset.name, raw.training_cases(), test)
+        linked = link_cases(raw, number, dataset.name, training=raw.training_cases(), test=test)
         if (raw.folder / CASES_FILE).is_file():
             shutil.copyfile(raw.folder / CASES_FILE, linked / CASES_FILE)
     splits = _splits_file(folder, name)

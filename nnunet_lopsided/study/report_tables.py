@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from nnunet_lopsided.evaluation.summary_json import metric_intervals
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Results
+from nnunet_lopsided.study.schema import Study
 
 METRICS = (*PAPER_METRICS, *FURTHER_METRICS)
 _TITLES = {"map": "mAP", "max_sensitivity": "Max sensitivity", "tp_dice": "TP-Dice"}
@@ -49,6 +51,7 @@ _RUN_COLUMNS = (
     "confidence",
     "min_candidate_voxels",
     *CONFIDENCE_METRICS,
+    "magnify",
 )
 
 
@@ -62,10 +65,10 @@ def _run_rows(results: Results) -> Iterator[list[object]]:
         for name in METRICS:
             low, high = e.interval(name) or (None, None)
             row += [_cell(e.metric(name)), _cell(low), _cell(high)]
-        low, high = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"] or (None, None)
+        low, high = metric_intervals(e.evaluation.summary["metrics"])["map_ci95_hanley_mcneil"] or (None, None)
         rules = e.evaluation.rules
         row += [_cell(low), _cell(high), rules.confidence, rules.min_candidate_voxels]
-        yield [*row, *(_cell(e.metric(name)) for name in CONFIDENCE_METRICS)]
+        yield [*row, *(_cell(e.metric(name)) for name in CONFIDENCE_METRICS), factors_of(results.study, e.cases)]
 
 
 _ARM_COLUMNS = (
@@ -119,6 +122,11 @@ def _job_rows(results: Results) -> Iterator[list[object]]:
         marker = results.folder.record(job.name)
         known = ("", "", "") if marker is None else (marker["seconds"], marker["attempts"], marker["host"])
         yield [job.name, results.states[job.name], *known, " ".join(job.command)]
+
+
+def factors_of(study: Study, cases: str) -> str:
+    """How many times the images of these cases were magnified, too; empty: predicted as they are alone."""
+    return " ".join(f"{factor:g}" for factor in study.evaluation.magnify or ()) if cases == "test" else ""
 
 
 def relative(cell: Cell, baseline: Cell | None, metric: str) -> float | None:

@@ -10,10 +10,12 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
 from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.saved import SavedEvaluation, read_evaluation
+from nnunet_lopsided.evaluation.summary_json import metric_intervals
+from nnunet_lopsided.study.arms import FULL
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.jobs import Job, trainer_of_command
 from nnunet_lopsided.study.runs import Run, runs_of
-from nnunet_lopsided.study.schema import FULL, Study
+from nnunet_lopsided.study.schema import Study
 
 # In the paper's order, and what else a reader asks for.
 PAPER_METRICS = ("map", "max_sensitivity", "tp_dice")
@@ -50,10 +52,9 @@ class Evaluated:
     def interval(self, name: str) -> tuple[float, float] | None:
         """Its 95% bootstrap interval over patients."""
         summary = self.evaluation.summary
-        ends = summary["metrics"].get(f"{name}_ci95_bootstrap") or summary["intervals"].get(f"{name}_bootstrap_ci95")
-        if not isinstance(ends, (list, tuple)):  # none with few patients
-            return None
-        return float(ends[0]), float(ends[1])
+        intervals = metric_intervals(summary["metrics"]) | summary["intervals"]
+        ends = intervals.get(f"{name}_ci95_bootstrap") or intervals.get(f"{name}_bootstrap_ci95")
+        return None if ends is None else (float(ends[0]), float(ends[1]))  # none with few patients
 
 
 @dataclass(frozen=True, kw_only=True)

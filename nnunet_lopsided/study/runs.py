@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.schema import FULL, Arm, Censoring, Study
+from nnunet_lopsided.study.arms import FULL, Arm, Censoring
+from nnunet_lopsided.study.schema import Study
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Variant:
         ignored: whether the missing lesions are marked by the ignore label.
         teacher: the run of the same labels, without their name, whose audit has completed them; empty: none has.
         read: whether a reader has decided on what that audit found.
+        completed: whether soft targets of that run, not its audit, have completed them.
     """
 
     dataset: str
@@ -31,11 +33,12 @@ class Variant:
     ignored: bool = False
     teacher: str = ""
     read: bool = False
+    completed: bool = False
 
     @property
     def plain(self) -> Variant:
         """These labels before anything was marked or added."""
-        return replace(self, ignored=False, teacher="", read=False)
+        return replace(self, ignored=False, teacher="", read=False, completed=False)
 
     @property
     def is_source(self) -> bool:
@@ -59,7 +62,8 @@ class Variant:
             return self.dataset
         seed = "" if self.censoring.mode is None else f"-s{self.seed}"
         patients = "" if self.patients is None else f"-n{self.patients}"
-        change = "-ignored" if self.ignored else f"-by-{self.teacher}" if self.teacher else ""
+        how = "-completed-by" if self.completed else "-by"
+        change = "-ignored" if self.ignored else f"{how}-{self.teacher}" if self.teacher else ""
         return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}{'-read' if self.read else ''}"
 
 
@@ -118,10 +122,11 @@ def runs_of(study: Study) -> tuple[Run, ...]:
 
 
 def _of_arm(variant: Variant, arm: Arm, configuration: str, repetition: int) -> Variant:
-    rule = arm.relabelled
-    if rule is None:
+    if arm.teacher is None:
         return replace(variant, ignored=arm.ignored)
-    return replace(variant, teacher=f"{configuration}-{rule.by}-r{repetition}", read=rule.read is not None)
+    teacher, rule = f"{configuration}-{arm.teacher}-r{repetition}", arm.relabelled
+    read = rule is not None and rule.read is not None
+    return replace(variant, teacher=teacher, read=read, completed=arm.completed is not None)
 
 
 def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
@@ -137,6 +142,7 @@ def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
     low, high = study.dataset_ids
     names = [variant.name for variant in (*variants_of(study), *changed_variants_of(study))]
     chosen = {name: earlier[name] for name in names if name in earlier}
+    # Not those of variants that the study no longer has either: their results lie under these ids.
     free = (i for i in range(low, high + 1) if i not in earlier.values())
     for name in names:
         if name not in chosen:

@@ -1,25 +1,25 @@
 """What a study is: study.yaml, as pydantic checks it and as the rest of the package uses it.
 
-A field is a key of the file: its kind, its default and what it means stand here and nowhere else. ``lopsided-study
-schema`` prints the same for editors.
+A field is a key of the file: its kind, its default and what it means stand here, or in :mod:`.arms`, and nowhere else.
+``lopsided-study schema`` prints the same for editors.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, field_validator, model_serializer, model_validator
-from pydantic.config import JsonDict
+from pydantic import ConfigDict, field_validator, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
-from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.confidence import Confidence
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
+from nnunet_lopsided.nnunet.magnified import checked_factors
 from nnunet_lopsided.planning.rules_25d import Overrides
 from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.study.arms import Arm, Censoring
 from nnunet_lopsided.study.fields import (
+    NAME,
+    FileMapping,
     Listed,
     Name,
     Number,
@@ -28,14 +28,10 @@ from nnunet_lopsided.study.fields import (
     Text,
     Truth,
     Whole,
-    check_keys,
-    did_you_mean,
     problem,
 )
-from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers, with_seed
-from nnunet_lopsided.variants.choosing import MODES, Mode
+from nnunet_lopsided.study.trainer_choice import with_seed
 
-FULL = "full"
 # Planner -> the name nnU-Net gives its plans.
 PLANNERS = {
     "ExperimentPlanner": "nnUNetPlans",
@@ -45,13 +41,6 @@ PLANNERS = {
 }
 # Configurations that lopsided-plan adds -> the one of nnU-Net's whose preprocessed data they use.
 PARENTS = {"2.5d": "3d_fullres", **SMALL}
-# The modes of censoring that draw: with another seed other lesions are missing.
-_SEEDED = ("stochastic", "reader")
-# "__" separates the parts of nnU-Net's folder names.
-_NAME = Name(
-    r"[A-Za-z0-9][A-Za-z0-9.]*(_[A-Za-z0-9.]+)*_?",
-    "a name of letters, digits, '.' and single '_' that begins with a letter or digit",
-)
 _STUDY_NAME = Name(
     r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit"
 )
@@ -60,24 +49,8 @@ _CONFIGURATIONS = OneOf(
 )
 
 
-@dataclass(frozen=True)
-class _Mapping:
-    """A mapping in a study.yaml: it has these keys and no others; a key without a value counts as not given."""
-
-    # Pydantic makes the docstring below a field the description of its key.
-    __pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: object) -> object:
-        if isinstance(value, (ArgsKwargs, cls)):  # made in Python
-            return value
-        needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
-        return check_keys(value, [f.name for f in fields(cls)], needed)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Phantom(_Mapping):
+class Phantom(FileMapping):
     """Procedural brains: the options of ``python -m nnunet_lopsided.commands.phantom``."""
 
     train: Annotated[int, Whole(2)] = 24
@@ -105,14 +78,14 @@ class Phantom(_Mapping):
 
 
 @dataclass(frozen=True)
-class Dataset(_Mapping):
+class Dataset(FileMapping):
     """One dataset under the study's own name for it: exactly one of ``folder``, ``id`` and ``phantom``."""
 
     __pydantic_config__ = ConfigDict(
-        **_Mapping.__pydantic_config__,
+        **FileMapping.__pydantic_config__,
         json_schema_extra={"oneOf": [{"required": [source]} for source in ("folder", "id", "phantom")]},
     )
-    name: Annotated[str, _NAME]
+    name: Annotated[str, NAME]
     """In the study."""
     folder: Text | None = None
     """A dataset in nnU-Net's raw layout; relative to where the file lies."""
@@ -135,140 +108,8 @@ class Dataset(_Mapping):
         return self
 
 
-def _none_or_mapping(schema: JsonDict) -> None:
-    """JSON schema of a censoring."""
-    mapping: JsonDict = {**schema, "required": ["mode"]}
-    schema.clear()
-    schema["anyOf"] = [{"const": "none"}, mapping]
-
-
 @dataclass(frozen=True)
-class Censoring(_Mapping):
-    """Which lesions the training labels lack; ``mode`` None: none. A file then has the word ``none``, no mapping."""
-
-    __pydantic_config__ = ConfigDict(**_Mapping.__pydantic_config__, json_schema_extra=_none_or_mapping)
-    mode: Mode | None = None
-    """Which lesions are missed."""
-    rate: Annotated[float, Number(0, 1)] | None = None
-    """Share of lesions that are missing; mode reader has one of its own."""
-    seeds: Annotated[tuple[Annotated[int, Whole()], ...], Listed()] = (0,)
-    """Every seed is a set of labels of its own; several for stochastic and reader alone."""
-
-    @property
-    def name(self) -> str:
-        """What arms and tables call it.
-
-        Example:
-            >>> Censoring().name, Censoring("size", 0.5).name, Censoring("reader").name, Censoring("size", 0.125).name
-            ('full', 'size50', 'reader', 'size12p5')
-        """
-        if self.mode is None:
-            return FULL
-        return self.mode + ("" if self.rate is None else f"{100 * self.rate:g}".replace(".", "p"))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: object) -> object:
-        if isinstance(value, (ArgsKwargs, cls)):
-            return value
-        keys = ("mode", "rate", "seeds")
-        if value == "none":
-            return {}
-        if not isinstance(value, dict):
-            raise problem(f"none or a mapping with the keys {', '.join(keys)}")
-        given = check_keys(value, keys, required=("mode",))
-        if given["mode"] is None:
-            raise problem(f"one of {', '.join(MODES)}", "nothing", "mode")
-        return given
-
-    @model_validator(mode="after")
-    def _fits_its_mode(self) -> Censoring:
-        if self.mode is not None and self.rate is None and self.mode != "reader":
-            raise problem(f"a rate for mode {self.mode}", "none")
-        if len(self.seeds) > 1 and self.mode not in _SEEDED:
-            expected = f"one seed: mode {self.mode} deletes the same lesions with any"
-            raise problem(expected, f"a list of {len(self.seeds)}", "seeds")
-        return self
-
-    @model_serializer(mode="plain")
-    def _as_in_a_file(self) -> object:
-        mapping = {"mode": self.mode, "rate": self.rate, "seeds": self.seeds}
-        return "none" if self.mode is None else mapping
-
-
-@dataclass(frozen=True)
-class Relabelled(_Mapping):
-    """Labels to which candidates of an audit of another arm's cross-validation are added."""
-
-    by: Text
-    """Name of that arm."""
-    above: Annotated[float, Number(0, 1)] = 0.5
-    """The score from which a candidate is added, unread: self-training."""
-    read: Annotated[int, Whole(1)] | None = None
-    """Instead, how many candidates a reader who knows the truth decides on; nothing: nobody reads them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _above_or_read(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("above") is not None and value.get("read") is not None:
-            raise problem("either above or read", "both")
-        return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm(_Mapping):
-    """One way to train."""
-
-    name: Annotated[str, _NAME]
-    """In the study."""
-    trainer: Text
-    """Of nnU-Net, of this package with its hyper-parameters in the name, or of your nnUNet_extTrainer."""
-    censoring: Annotated[tuple[Text, ...], Listed()] | None = None
-    """Names of the censorings it is trained on, such as full or size50; nothing: all."""
-    ignored: Truth = False
-    """Whether it is told where labels lack lesions, by the ignore label: an oracle."""
-    relabelled: Relabelled | None = None
-    """How its labels are completed before it is trained; nothing: they are not."""
-    repetitions: Annotated[int, Whole(1, 999)] | None = None
-    """How many of the study's repetitions it has; nothing: all."""
-
-    @property
-    def own_labels(self) -> str:
-        """What was done to the labels before it is trained, in words; empty: nothing. Arms with the same share them."""
-        if self.ignored:
-            return "with ignored lesions"
-        if self.relabelled is None:
-            return ""
-        return f"{'' if self.relabelled.read is None else 'read and '}relabelled by {self.relabelled.by}"
-
-    @property
-    def knows_the_truth(self) -> bool:
-        """Whether its labels were completed or marked with the help of the whole labels."""
-        return self.ignored or (self.relabelled is not None and self.relabelled.read is not None)
-
-    @field_validator("trainer")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        if name in other_trainers():
-            return name
-        try:
-            ours = is_ours(name)
-        except InputError as error:
-            raise InputError(f"{error}; found {name}") from None
-        if not ours:
-            shown = f"{name}{did_you_mean(name, known_trainers())}"
-            raise problem("a trainer of nnU-Net or of this package", shown)
-        return name
-
-    @model_validator(mode="after")
-    def _ignored_or_relabelled(self) -> Arm:
-        if self.ignored and self.relabelled:
-            raise problem("either ignored or relabelled", "both")
-        return self
-
-
-@dataclass(frozen=True)
-class Budget(_Mapping):
+class Budget(FileMapping):
     """What the names of our trainers get that do not set it themselves; nnU-Net's own keep theirs."""
 
     epochs: Annotated[int, Whole(1)] | None = None
@@ -278,7 +119,7 @@ class Budget(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan25d(_Mapping):
+class Plan25d(FileMapping):
     """Options of ``lopsided-plan``; it chooses what is not given."""
 
     slices: Annotated[int, Whole(1)] | None = None
@@ -305,7 +146,7 @@ class Plan25d(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(_Mapping):
+class Evaluation(FileMapping):
     """What is evaluated and how: options of ``lopsided-eval``."""
 
     cases: Annotated[tuple[Literal["test", "validation"], ...], Listed()] = ("test",)
@@ -318,6 +159,13 @@ class Evaluation(_Mapping):
     """Its first group is the patient in a case's name."""
     confidence: Confidence | None = None
     """What ranks candidates; nothing: as the profile does."""
+    magnify: Annotated[tuple[Annotated[float, Number(1)], ...], Listed()] | None = None
+    """How many times test images are magnified for further predictions; nothing: they are predicted as they are."""
+
+    @field_validator("magnify")
+    @classmethod
+    def _can_be_magnified(cls, factors: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if factors is None else checked_factors(factors, "the factors")
 
     @field_validator("profile", mode="before")
     @classmethod
@@ -329,7 +177,7 @@ class Evaluation(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources(_Mapping):
+class Resources(FileMapping):
     """What one training may take."""
 
     cpus: Annotated[int, Whole(1)] = 2
@@ -345,7 +193,7 @@ class Resources(_Mapping):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(_Mapping):
+class Study(FileMapping):
     """A whole study; docs/reference/study.md says more of every key."""
 
     name: Annotated[str, _STUDY_NAME]

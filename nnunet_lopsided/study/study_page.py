@@ -13,6 +13,7 @@ from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, sensitivity_chart
 from nnunet_lopsided.evaluation.rules import profile_rules
+from nnunet_lopsided.evaluation.summary_json import metric_intervals
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.raw import RawDataset
@@ -29,7 +30,7 @@ from nnunet_lopsided.pages.html import (
 )
 from nnunet_lopsided.pages.rendering import Chart, chart
 from nnunet_lopsided.pages.versions import library_versions
-from nnunet_lopsided.study.report_tables import relative
+from nnunet_lopsided.study.report_tables import factors_of, relative
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Evaluated, Results
 
 _MAX_HISTOGRAMS = 12
@@ -109,8 +110,14 @@ def _subtitle(results: Results) -> str:
     return (
         f"{len(study.datasets)} dataset{'s' * (len(study.datasets) > 1)}, {len(results.runs)} runs, {n_done} of "
         f"{len(results.jobs)} jobs done. Baseline: {study.baseline} with full labels. Numbers are of the "
-        f"{results.main_cases} cases. nnU-Net trains without a seed: a repetition gives other numbers."
+        f"{results.main_cases} cases{_magnified(results)}. nnU-Net trains without a seed: a repetition gives other "
+        "numbers."
     )
+
+
+def _magnified(results: Results) -> str:
+    factors = factors_of(results.study, results.main_cases)
+    return f", predicted as they are and magnified {factors.replace(' ', ' and ')} times" if factors else ""
 
 
 def _failed(results: Results) -> list[tuple[str, str]]:
@@ -335,7 +342,7 @@ def _runs(results: Results) -> Table | None:
             value = e.metric(name)
             reason = None if value is None else _no_interval(e, name)
             row += [number(value), interval_or_reason(e.interval(name), reason)]
-        hanley = e.evaluation.summary["metrics"]["map_ci95_hanley_mcneil"]
+        hanley = metric_intervals(e.evaluation.summary["metrics"])["map_ci95_hanley_mcneil"]
         rows.append([*row, interval(hanley), f"{e.training_seconds / 3600:.3f}"])
     header = ["run", "cases", *(part for m in PAPER_METRICS for part in (title_of(m), "95% interval"))]
     header += ["mAP, Hanley-McNeil", "training, h"]

@@ -29,7 +29,7 @@ def __getattr__(name: str) -> Any:
         trainer = type(name, (bases[base],), {"__module__": __name__, **attributes})
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = trainer
+    globals()[name] = trainer  # the next look-up finds it without coming here
     return trainer
 
 

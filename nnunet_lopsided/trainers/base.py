@@ -110,7 +110,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         criterion = self._build_criterion()
-        self.criterion: Any = criterion  # whose weights a warm-up changes
+        self.criterion: Any = criterion  # without the wrapper below: a warm-up changes its beta and gamma
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return criterion

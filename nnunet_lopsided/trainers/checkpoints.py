@@ -6,7 +6,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError, refuse
 
@@ -43,7 +42,7 @@ def _is_of_the_device(error: RuntimeError) -> bool:
 
 
 def changed_values(
-    stored: Mapping[str, Any], now: Mapping[str, Any], names: tuple[str, ...], before: Mapping[str, Any]
+    stored: Mapping[str, object], now: Mapping[str, object], names: tuple[str, ...], before: Mapping[str, object]
 ) -> list[str]:
     """Which hyper-parameters a checkpoint's training had other than now, in words.
 

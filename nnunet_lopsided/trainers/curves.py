@@ -6,10 +6,14 @@ import csv
 import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.files.new_files import new_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FILE, PICTURE = "lopsided_curves.csv", "lopsided_curves.png"
 COLUMNS = {
@@ -93,15 +97,20 @@ def _free_name(path: Path) -> Path:
 
 def draw(folder: Path, rows: list[dict[str, str]]) -> None:
     """Draw every column of :data:`COLUMNS` over the epochs into :data:`PICTURE`."""
+    from nnunet_lopsided.pages.rendering import png
+
+    picture = png(lambda: curve_figure(rows), dpi=110)
+    with new_file(folder / PICTURE) as unfinished:
+        unfinished.write_bytes(picture)
+
+
+def curve_figure(rows: Sequence[Mapping[str, str]]) -> Figure:
+    """Every column of :data:`COLUMNS` over the epochs, one pair of axes each; empty cells have no point."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(2, 2).flat, COLUMNS.items(), strict=True):
         points = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), color="#2563a8", linewidth=1.5, marker=".")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.set_xlabel("epoch")
-        axes.grid(color="#e5e7eb")
-        axes.spines[["top", "right"]].set_visible(False)
-    with new_file(folder / PICTURE) as unfinished:
-        figure.savefig(unfinished, dpi=110, metadata={"Software": None}, format="png")
+        axes.set(title=title, xlabel="epoch")
+    return figure

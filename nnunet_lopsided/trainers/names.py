@@ -95,12 +95,12 @@ class NameFlag:
 Option = NameOption | NameFlag
 
 
-def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> tuple[str, dict[str, Any]] | None:
+def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> tuple[str, dict[str, object]] | None:
     """Split a trainer's name into the trainer it builds on and the hyper-parameters it sets.
 
     Args:
         name: for instance ``nnUNetTrainerLopsided_a10_b0p5``.
-        options: for every base name, the options it takes. Options may stand in any order, each once.
+        options: for every base name, the options it takes. Options may come in any order, each once.
 
     Returns:
         The base name and ``{attribute: value}``; None if the name does not start with one of the base names and ``_``.
@@ -116,7 +116,7 @@ def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> 
     base, separator, rest = name.partition("_")
     if not separator or base not in options:
         return None
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for token in rest.split("_"):
         try:
             attribute, value = _read(token, options[base])
@@ -154,7 +154,7 @@ def likely_meant(name: str, bases: Sequence[str]) -> str | None:
     return by_ending[likely[0]] if likely else None
 
 
-def _read(token: str, options: tuple[Option, ...]) -> tuple[str, Any]:
+def _read(token: str, options: tuple[Option, ...]) -> tuple[str, object]:
     for option in options:
         value = option.parse(token)
         if value is not None:

@@ -68,7 +68,7 @@ def _counts(label: NDArray[np.generic]) -> Counter[int]:
 
 
 def _file_of(case: str, dataset: Any) -> Path:
-    """The preprocessed label map: for the message."""
+    """The file of the preprocessed label map, for messages."""
     folder = Path(getattr(dataset, "source_folder", ""))
     names = (f"{case}_seg.b2nd", f"{case}.npz", f"{case}_seg.npy")
     return next((folder / name for name in names if (folder / name).is_file()), folder / case)

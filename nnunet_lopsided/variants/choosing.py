@@ -203,6 +203,7 @@ def lesion_draw(seed: int, case: str, lesion_id: int) -> float:
 
 def _draw(what: list[int | str]) -> float:
     text = json.dumps(what)
+    # 53 bits are what a float holds exactly, so every platform divides to the same number.
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53
 
 
@@ -214,4 +215,5 @@ def _contrast(row: LesionRow) -> float:
 
 def _count(rate: float, n: int) -> int:
     """``rate`` times ``n``, halves rounded up, with the rate taken as the decimal number it is written as."""
+    # In binary 0.145 * 100 is below 14.5, and would be rounded down.
     return int((Decimal(repr(float(rate))) * n).to_integral_value(ROUND_HALF_UP))

@@ -6,7 +6,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
@@ -39,10 +38,13 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
         training = [case for case in training if case not in test]
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
-    return link_cases(dataset, output_id, plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name)), training, test)
+    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
+    return link_cases(dataset, output_id, name, training=training, test=test)
 
 
-def link_cases(dataset: RawDataset, output_id: int, name: str, training: Sequence[Case], test: Sequence[Case]) -> Path:
+def link_cases(
+    dataset: RawDataset, output_id: int, name: str, *, training: Sequence[Case], test: Sequence[Case]
+) -> Path:
     """Link cases of a dataset into nnUNet_raw as a dataset of their own.
 
     Args:
@@ -66,7 +68,7 @@ def link_cases(dataset: RawDataset, output_id: int, name: str, training: Sequenc
                 assert case.label is not None, "both sides have labels"
                 _link(folder / f"labels{split}" / (case.name + dataset.file_ending), case.label)
                 for kind, file in (("images", case.images[0]), ("labels", case.label)):
-                    spacing = file.with_name(f"{case.name}.json")  # what TIFF lacks
+                    spacing = file.with_name(f"{case.name}.json")  # beside a TIFF: its voxel size
                     if spacing.is_file():
                         _link(folder / f"{kind}{split}" / spacing.name, spacing)
                 for channel, image in enumerate(case.images):
@@ -100,7 +102,7 @@ def write_dataset_files(
     final: Path,
     *,
     keep_splits: bool = True,
-    labels: dict[str, Any] | None = None,
+    labels: dict[str, object] | None = None,
 ) -> None:
     """Write the dataset.json of a variant, which references the source's images, and copy what tells its patients.
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest
@@ -102,7 +101,7 @@ class CensoringPlan:
     table: list[LesionRow]
     censored: frozenset[tuple[str, int]]
     labels: dict[str, CaseLabel]
-    notes: dict[str, Any]
+    notes: dict[str, object]
     folds: list[dict[str, list[str]]] = field(default_factory=list)
 
     @property
@@ -129,7 +128,7 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
     dataset = raw_dataset(source)
     training = dataset.training_cases()
     splits = _splits_of(dataset, training)
-    notes: dict[str, Any] = {}
+    notes: dict[str, object] = {}
     patients: dict[str, str] = {}
     if choice.n_patients is not None:
         training, patients, notes["patients"] = _chosen_patients(dataset, training, choice)
@@ -190,7 +189,7 @@ def _splits_of(dataset: RawDataset, training: Sequence[Case]) -> list[Fold] | No
 
 def _chosen_patients(
     dataset: RawDataset, cases: list[Case], choice: Choice
-) -> tuple[list[Case], dict[str, str], dict[str, Any]]:
+) -> tuple[list[Case], dict[str, str], dict[str, object]]:
     """The cases that stay, the patient of each of them, and what ``censoring.json`` says of them."""
     assert choice.n_patients is not None, "called for a number of patients"
     patients, grouping = patients_of([case.name for case in cases], dataset.folder, choice.patients_regex)

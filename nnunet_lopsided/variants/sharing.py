@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
@@ -197,12 +198,14 @@ class _Sharing:
         preprocessed = self.clean_folder / "gt_segmentations" / (clean_case.name + self.dataset.file_ending)
         return preprocessed if preprocessed.is_file() else clean_case.label
 
-    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> NDArray[Any]:
+    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> NDArray[np.generic]:
         array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
         check_label_values(self.dataset.label_scheme, name, label, array)
         return array
 
-    def _read(self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[Any], Any]]) -> NDArray[Any]:
+    def _read(
+        self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+    ) -> NDArray[np.generic]:
         return read_by_nnunet(f"{self.dataset.name}, case {name}", files, read)
 
 
@@ -239,7 +242,7 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
 
 
 def _write_dataset_files(dataset: RawDataset, clean_folder: Path, clean_names: Collection[str], folder: Path) -> str:
-    """What is there once; returns what the user must know of the splits."""
+    """Write the files that a dataset has once: dataset.json, fingerprint, splits; returns a note on the splits."""
     shutil.copyfile(dataset.folder / "dataset.json", folder / "dataset.json")
     fingerprint = clean_folder / "dataset_fingerprint.json"
     if fingerprint.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.variants.choosing import LesionRow
 from nnunet_lopsided.variants.planning import CensoringPlan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EDGES_MM = (3.0, 6.0, 10.0, 20.0)
 _COLOURS = {"stay": "#4c72b0", "go": "#dd8452"}
@@ -82,6 +86,15 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
         plan: what would be done.
         path: a PNG file; it appears when it is complete.
     """
+    from nnunet_lopsided.pages.rendering import png
+
+    picture = png(lambda: histogram_figure(plan), dpi=120)
+    with new_file(path) as unfinished:
+        unfinished.write_bytes(picture)
+
+
+def histogram_figure(plan: CensoringPlan) -> Figure:
+    """Lesions by diameter in steps of a quarter octave: those that stay, and on top of them those that go."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -105,8 +118,7 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
     axes.set_ylabel("lesions")
     axes.set_title(f"{plan.dataset.name}, {_title(plan)}")
     axes.legend()
-    with new_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=120)
+    return figure
 
 
 def _title(plan: CensoringPlan) -> str:

@@ -94,7 +94,7 @@ def write_censored_variant(
 
 
 def _notes(plan: CensoringPlan) -> list[str]:
-    notes = [plan.notes["splits"]] if "splits" in plan.notes else []
+    notes = [str(plan.notes["splits"])] if "splits" in plan.notes else []
     if dropped := plan.notes.get("list_rows_out_of_scope"):
         notes.append(f"{dropped} rows of the list are of cases that are not censored here, and had no effect")
     return notes

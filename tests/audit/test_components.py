@@ -21,9 +21,13 @@ def row(*values, dtype=np.float32):
     return image
 
 
+def measure(reference, predictions, images, **further):
+    return measure_case(reference, predictions=predictions, images=images, spacing_mm=(1, 1), rules=RULES, **further)
+
+
 def measured(reference, *models, images=None):
     reference = row(*reference, dtype=bool)
-    return measure_case(reference, [row(*m) for m in models], images or [reference.astype(float)], (1, 1), RULES)
+    return measure(reference, [row(*m) for m in models], images or [reference.astype(float)])
 
 
 def test_annotated_unexplained_and_touching():
@@ -60,7 +64,7 @@ def test_a_fainter_component_of_several_levels_is_one():
 def test_fainter_components_lie_where_there_is_annotation():
     reference, faint = row(*[0] * 4, dtype=bool), row(0.02, 0, 0, 0.02)
     valid = row(1, 1, 0, 0, dtype=bool)
-    found = measure_case(reference, [faint], [reference.astype(float)], (1, 1), RULES, valid=valid)
+    found = measure(reference, [faint], [reference.astype(float)], valid=valid)
     assert found.components.voxels.tolist() == [4]
 
 
@@ -140,7 +144,7 @@ def test_cutting_back_keeps_the_largest_piece_with_its_holes():
     probability[3, 3] = 0.2  # a hole
     probability[3, 6] = 0.2  # a bridge
     probability[3, 7] = 0.9  # a smaller piece
-    found = measure_case(np.zeros((7, 9), bool), [probability], [probability], (1, 1), RULES)
+    found = measure(np.zeros((7, 9), bool), [probability], [probability])
     whole = np.zeros((7, 9), bool)
     whole[1:6, 1:6] = True
     assert found.cut_back(0, 0.5).tolist() == np.flatnonzero(whole).tolist()
@@ -152,7 +156,7 @@ def test_what_lies_in_a_hole_stays_another_component():
     probability[1:8, 1:8] = 0.9
     probability[3:6, 3:6] = 0
     probability[4, 4] = 0.8
-    found = measure_case(np.zeros((9, 9), bool), [probability], [probability], (1, 1), RULES)
+    found = measure(np.zeros((9, 9), bool), [probability], [probability])
     ring, inner = found.cut_back(0, 0.5).tolist(), found.cut_back(1, 0.5).tolist()
     assert inner == [4 * 9 + 4]
     assert len(ring) == 49 - 1
@@ -198,7 +202,7 @@ def test_divided_components_are_connected_parts(probability, reference):
 @given(arrays(np.float32, (5, 6), elements=st.sampled_from([0.0, 0.3, 0.8])), arrays(bool, (5, 6)))
 def test_dividing_only_adds_candidates(probability, reference):
     images = [np.zeros((5, 6))]
-    found = measure_case(reference, [probability], images, (1, 1), RULES)
+    found = measure(reference, [probability], images)
     plain = find_lesions(probability >= 0.1, (1, 1))
     free = sum(not reference.reshape(-1)[plain.voxels[plain.voxel_ids == i]].any() for i in range(1, len(plain) + 1))
     touches = np.array(

@@ -12,7 +12,25 @@ from nnunet_lopsided.audit.stored import read_audit
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
 
-ODD = (None, True, -1, 0, 1.5, 10**30, 1e308, "", "\ud800", "../a", "²", [], {}, [[]], {"a": None}, "nan", float("nan"))
+ODD: tuple[object, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    1e308,
+    "",
+    "\ud800",
+    "../a",
+    "²",
+    [],
+    {},
+    [[]],
+    {"a": None},
+    "nan",
+    float("nan"),
+)
 WORDS = (
     "",
     "nan",

@@ -106,7 +106,7 @@ def test_undefined_is_said():
 def test_ends_of_few_replicates_are_not_printed():
     data, _ = scored()
     interval = estimate_miss_rates(data, (), n_replicates=99)[0].interval
-    assert interval.undefined == "of 99 replicates the ends are chance; at least 100 are needed"
+    assert interval.undefined == "with 99 replicates the ends of an interval are chance; at least 100 are needed"
 
 
 def test_few_patients_have_no_interval():

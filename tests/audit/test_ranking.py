@@ -20,13 +20,13 @@ def examples():
 
 def test_every_patient_is_judged_by_a_model_fitted_to_others(examples):
     features, annotated, patients = examples
-    found = fit_likeness(features, ("a", "b"), annotated, patients)
+    found = fit_likeness(features, ("a", "b"), annotated=annotated, patients=patients)
     # Whatever is changed about a patient's own labels, its judgement stays the same.
     for patient in (0, 7):
         own = patients == patient
         changed = annotated.copy()
         changed[own] = ~changed[own]
-        again = fit_likeness(features, ("a", "b"), changed, patients)
+        again = fit_likeness(features, ("a", "b"), annotated=changed, patients=patients)
         assert again.probability[own] == pytest.approx(found.probability[own], abs=1e-12)
         assert not np.allclose(again.probability[~own], found.probability[~own], atol=1e-6)
 
@@ -35,8 +35,8 @@ def test_what_is_only_judged_teaches_nothing(examples):
     features, annotated, patients = examples
     learned = np.arange(300) >= 60
     patients[:3] = 20  # a patient of whom nothing is learned
-    found = fit_likeness(features, ("a", "b"), annotated, patients, learned)
-    alone = fit_likeness(features[learned], ("a", "b"), annotated[learned], patients[learned])
+    found = fit_likeness(features, ("a", "b"), annotated=annotated, patients=patients, learned=learned)
+    alone = fit_likeness(features[learned], ("a", "b"), annotated=annotated[learned], patients=patients[learned])
     assert found.probability[learned].tolist() == alone.probability.tolist()
     for name in ("coefficients", "reliability", "separation"):
         assert getattr(found, name) == getattr(alone, name)
@@ -44,18 +44,22 @@ def test_what_is_only_judged_teaches_nothing(examples):
     twins = np.concatenate([features, features[:60]])
     other = np.concatenate([learned, np.ones(60, bool)])
     both = fit_likeness(
-        twins, ("a", "b"), np.concatenate([annotated, annotated[:60]]), np.concatenate([patients, patients[:60]]), other
+        twins,
+        ("a", "b"),
+        annotated=np.concatenate([annotated, annotated[:60]]),
+        patients=np.concatenate([patients, patients[:60]]),
+        learned=other,
     )
     assert both.probability[:60].tolist() == both.probability[300:].tolist()
 
 
 def test_a_telling_feature_gets_the_weight(examples):
     features, annotated, patients = examples
-    found = fit_likeness(features, ("a", "b"), annotated, patients)
+    found = fit_likeness(features, ("a", "b"), annotated=annotated, patients=patients)
     weights = dict(found.coefficients)
     assert weights["a"] > 10 * abs(weights["b"])
     # Without its second feature, whose sign may be held back, it is scikit-learn's.
-    (_, weight), *_ = fit_likeness(features[:, :1], ("a",), annotated, patients).coefficients
+    (_, weight), *_ = fit_likeness(features[:, :1], ("a",), annotated=annotated, patients=patients).coefficients
     standard = (features[:, :1] - features[:, :1].mean()) / features[:, :1].std()
     assert weight == pytest.approx(LogisticRegression().fit(standard, annotated).coef_[0, 0], rel=1e-3)
     assert 0.7 < found.separation < 0.95
@@ -67,7 +71,7 @@ def test_two_telling_features_are_weighed_as_scikit_learn_does(examples):
     features, annotated, patients = examples
     features = features.copy()
     features[:, 1] = 3 * annotated + features[:, 1] / 50  # positive in annotated components, and more so
-    found = fit_likeness(features, ("a", "b"), annotated, patients)
+    found = fit_likeness(features, ("a", "b"), annotated=annotated, patients=patients)
     standard = (features - features.mean(axis=0)) / features.std(axis=0)
     expected = LogisticRegression(tol=1e-8).fit(standard, annotated).coef_[0]
     assert [weight for _, weight in found.coefficients] == pytest.approx(expected, rel=1e-3)
@@ -79,20 +83,29 @@ def test_no_feature_counts_against_a_component_for_being_like_annotated_ones():
     annotated = np.arange(200) < 100
     contrast = np.where(annotated, -5.0, -9.0) + rng.normal(0, 1, 200)
     sure = annotated + rng.normal(0, 1, 200) + 3
-    found = fit_likeness(np.column_stack([sure, contrast]), ("sure", "contrast"), annotated, np.arange(200) % 10)
+    found = fit_likeness(
+        np.column_stack([sure, contrast]), ("sure", "contrast"), annotated=annotated, patients=np.arange(200) % 10
+    )
     weights = dict(found.coefficients)
     assert weights["contrast"] == 0
     assert weights["sure"] > 0
     # Where annotated lesions are darker than the rest, darkness speaks for a lesion.
-    found = fit_likeness(np.column_stack([sure, contrast + 8 * ~annotated]), ("a", "b"), annotated, np.arange(200) % 10)
+    found = fit_likeness(
+        np.column_stack([sure, contrast + 8 * ~annotated]),
+        ("a", "b"),
+        annotated=annotated,
+        patients=np.arange(200) % 10,
+    )
     assert found.coefficients[1][1] < 0
 
 
 def test_a_feature_that_never_varies_is_harmless(examples):
     features, annotated, patients = examples
     constant = np.column_stack([features[:, 0], np.ones(300)])
-    found = fit_likeness(constant, ("a", "b"), annotated, patients)
-    assert found.probability == pytest.approx(fit_likeness(features[:, :1], ("a",), annotated, patients).probability)
+    found = fit_likeness(constant, ("a", "b"), annotated=annotated, patients=patients)
+    assert found.probability == pytest.approx(
+        fit_likeness(features[:, :1], ("a",), annotated=annotated, patients=patients).probability
+    )
 
 
 def test_calibration_bins():
@@ -105,7 +118,7 @@ def test_calibration_bins():
 
 def test_too_few_of_either_or_of_patients():
     few = np.arange(100) < LEAST_EXAMPLES - 1
-    assert why_no_model(few, np.arange(100)) == (
+    assert why_no_model(annotated=few, patients=np.arange(100)) == (
         "there are 19 annotated lesions that are found and 81 candidates; a model needs 20 of each"
     )
     enough = np.arange(100) < 50
@@ -114,7 +127,7 @@ def test_too_few_of_either_or_of_patients():
     )
     assert why_no_model(enough, np.arange(100) % 5) == ""
     with pytest.raises(ValueError, match="20 of each"):
-        fit_likeness(np.zeros((100, 1)), ("a",), few, np.arange(100))
+        fit_likeness(np.zeros((100, 1)), ("a",), annotated=few, patients=np.arange(100))
 
 
 def test_elkan_and_noto_on_a_population_that_is_known():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from nnunet_lopsided.audit.score_writing import score_figure
 from nnunet_lopsided.audit.scoring import random_order, reviewed_numbers, score_ranking
 
 
@@ -57,3 +58,19 @@ def test_random_order_is_the_mean_over_all_orders(lesion):
 def test_where_a_ranking_is_read():
     assert list(reviewed_numbers(30)) == [10, 30, 50, 60, 100]
     assert list(reviewed_numbers(0)) == [10, 50, 100]
+
+
+def test_the_picture_of_a_score():
+    lesion = np.array([2, 0, 2, 1, 0])
+    scores = [score_ranking("of it", lesion, np.array([5.0, 4, 3, 2, 1]), n_missed=4), random_order(lesion, 4)]
+    curve, reviewed = score_figure(scores).axes
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("missed lesions found", "precision")
+    assert (reviewed.get_xlabel(), reviewed.get_ylabel()) == ("candidates reviewed", "missed lesions found")
+    # Of four missed lesions the first, third and fourth candidate find two.
+    of_it, by_chance = reviewed.lines[:2]
+    assert np.asarray(of_it.get_xydata()).tolist() == [[1, 0.25], [2, 0.25], [3, 0.25], [4, 0.5], [5, 0.5]]
+    assert [line.get_linestyle() for line in (of_it, by_chance)] == ["-", "--"]
+    assert [line.get_label() for line in (of_it, by_chance)] == ["of it", "random order"]
+    assert np.asarray(reviewed.lines[2].get_xdata()).tolist() == [4, 4]
+    steps = np.asarray(curve.lines[0].get_xydata()).round(3).tolist()
+    assert steps == [[0, 1], [0.25, 1], [0.25, 0.5], [0.25, 0.667], [0.5, 0.75], [0.5, 0.6]]

@@ -2,13 +2,14 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from nnunet_lopsided.audit.stored import chosen_audit, read_audit
 from nnunet_lopsided.errors import InputError
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "id": "abc",
     "schema_version": 1,
     "dataset": "Dataset511_Cut",

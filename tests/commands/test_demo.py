@@ -4,7 +4,8 @@ from dataclasses import asdict
 import pytest
 
 from nnunet_lopsided.commands.demo import main
-from nnunet_lopsided.demo.workflow import DemoSettings, _claim
+from nnunet_lopsided.demo.settings import DemoSettings
+from nnunet_lopsided.demo.workflow import _claim
 from nnunet_lopsided.files.folder_record import finish_record
 from nnunet_lopsided.files.locks import locked
 

@@ -243,7 +243,7 @@ def test_wrong_input(
     assert "holds no study: jobs.json not found" in fails("status", tmp_path)
     assert "holds no study: jobs.json not found" in fails("report", tmp_path)
     assert "--cores must be at least 1, got 0" in fails("run", study_file, "--cores", "0")
-    assert "only run takes arguments behind --, got -n" in fails("status", tmp_path, "--", "-n")
+    assert "only run takes arguments after --, got -n" in fails("status", tmp_path, "--", "-n")
     study_file.write_text(STUDY.replace("plain", "pl ain"))
     assert f"{study_file}: arms[0].name: expected a name of letters" in fails("plan", study_file)
     study_file.write_text(STUDY.replace("device: cpu", "resources: {gpus: 2}"))

@@ -71,6 +71,8 @@ def test_beliefs_are_out_of_fold_probabilities_where_no_label_is(completed: Path
     rows = list(csv.DictReader((variant / "completed_lesions.csv").open()))
     assert len(rows) == record(completed)["n_candidates"]
     assert believed or not rows
+    page = (variant / "completion.html").read_text()
+    assert f"<b>{len(rows)} candidates are soft targets now" in page
     whole = completed / "nnUNet_raw" / "Dataset701_Phantom" / "labelsTr"
     for path in whole.iterdir():
         assert (variant / "labelsTr" / path.name).read_bytes() == path.read_bytes()

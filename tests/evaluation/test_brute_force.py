@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, summarize
+from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.confidence import PLAIN
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.rules import profile_rules
@@ -35,7 +36,8 @@ def volumes(seed, n_cases):
 
 def check(seed, n_cases, spacing, rules):
     rules = replace(rules, fp_per_case=(0.5, 1, 2))
-    cases, expected = [], []
+    cases: list[CaseResult] = []
+    expected: list[object] = []
     for reference, probability in volumes(seed, n_cases):
         case = evaluate_case(reference, probability, spacing, rules, case=str(len(cases)))
         slow = brute_force.evaluate(reference, probability, spacing, rules)

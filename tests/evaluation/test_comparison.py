@@ -139,7 +139,7 @@ def test_lesion_by_lesion(two_models):
     comparison = compare(read(two_models), n_replicates=0)
     (pair,) = comparison.pairs
     tables = [{(r["case"], r["lesion"]): r for r in rows(folder / "lesions.csv")} for folder in two_models]
-    counts = {}
+    counts: dict[tuple[object, ...], int] = {}
     for place, row in tables[0].items():
         diameter = float(row["diameter_mm"])
         hits = row["detected"], tables[1][place]["detected"]
@@ -286,7 +286,7 @@ def test_kept_and_censored_lesions_apart(two_models, tmp_path):
     ]
     comparison = compare(marked, 200, seed=3)
     kept, censored = comparison.pairs[0].by_annotation
-    hits = {"kept": [], "censored": []}
+    hits: dict[str, list[tuple[bool, bool]]] = {"kept": [], "censored": []}
     for of_a, of_b in zip(a.cases, b.cases, strict=True):
         for k, hit in enumerate(zip(of_a.detected.tolist(), of_b.detected.tolist(), strict=True)):
             hits["censored" if k % 2 else "kept"].append(hit)

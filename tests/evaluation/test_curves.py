@@ -17,7 +17,9 @@ NONE = np.zeros(0)
 
 def points(true, false, n_lesions, n_cases=1):
     true, false = np.array(true, float), np.array(false, float)
-    return operating_points(true, true, false, n_lesions, n_cases)
+    return operating_points(
+        lesion_confidence=true, true_confidence=true, false_confidence=false, n_lesions=n_lesions, n_cases=n_cases
+    )
 
 
 def test_by_hand():
@@ -49,7 +51,13 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_duplicates_as_true_positives_raise_precision_only():
-    p = operating_points(np.array([0.9]), np.array([0.9, 0.5]), np.array([0.9]), n_lesions=2, n_cases=1)
+    p = operating_points(
+        lesion_confidence=np.array([0.9]),
+        true_confidence=np.array([0.9, 0.5]),
+        false_confidence=np.array([0.9]),
+        n_lesions=2,
+        n_cases=1,
+    )
     assert p.precision.tolist() == [0.5, 2 / 3]
     assert p.sensitivity.tolist() == [0.5, 0.5]
 
@@ -70,6 +78,8 @@ def test_sensitivity_at_false_positives_per_case():
     found = [(m.fp_per_case, m.sensitivity, m.threshold) for m in sensitivity_at(p, (0.25, 0.5, 1, 1.5, 100))]
     assert found == [(0.25, 0.25, 0.9), (0.5, 0.5, 0.7), (1, 0.5, 0.7), (1.5, 0.75, 0.3), (100, 0.75, 0.3)]
     assert [m.threshold for m in sensitivity_at(points([0.5], [0.9], 1), (0.5, 1))] == [None, 0.5]
+    # The strictest of the thresholds that find as much: the false positive at .8 is for nothing.
+    assert [m.threshold for m in sensitivity_at(points([0.9], [0.8], 1), (1,))] == [0.9]
     assert sensitivity_at(points([], [0.4], 0), (1,)) == ()
     # A false positive of the same confidence comes with the detection: it cannot be had without.
     assert [m.sensitivity for m in sensitivity_at(points([0.5], [0.5], 1), (0.5, 1))] == [0.0, 1.0]

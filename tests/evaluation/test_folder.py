@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, folder, summarize
-from nnunet_lopsided.evaluation.folder import load_again
+from nnunet_lopsided.evaluation.folder import LoadedAndEvaluated, load_again
 from nnunet_lopsided.evaluation.loading import load_case
 from nnunet_lopsided.files.parallel import in_order
 
@@ -250,9 +250,12 @@ def test_numbers_out_of_range(two_cases, option, value, message):
 def test_several_thresholds_share_the_loaded_cases(two_cases, monkeypatch):
     loads = []
     real = load_case
-    monkeypatch.setattr(
-        "nnunet_lopsided.evaluation.checking.load_case", lambda name, *rest: loads.append(name) or real(name, *rest)
-    )
+
+    def noting(name, *rest):
+        loads.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr("nnunet_lopsided.evaluation.checking.load_case", noting)
     result = evaluate(two_cases, thresholds=(0.4, 0.1, 0.9))
     assert sorted(loads) == ["a", "b"]
     assert [threshold for threshold, _ in result.by_threshold] == [0.4, 0.1, 0.9]
@@ -293,7 +296,7 @@ def test_kept_and_censored_lesions(two_cases, tmp_path):
 
 
 def test_on_case_sees_every_case_with_its_volumes(two_cases):
-    seen = {}
+    seen: dict[str, LoadedAndEvaluated] = {}
     result = evaluate(two_cases, on_case=lambda case: seen.__setitem__(case.files.name, case))
     assert sorted(seen) == ["a", "b"]
     assert seen["a"].loaded.prediction.shape == seen["a"].loaded.reference.shape == (8, 10, 12)
@@ -392,7 +395,7 @@ def test_few_cases_are_in_the_air_at_a_time():
             state["running"] -= 1
         return result
 
-    results = []
+    results: list[int] = []
     for value in in_order(work, [str(i) for i in range(50)], 3):
         state["ahead"] = max(state["ahead"], state["started"] - len(results))
         results.append(value)

@@ -29,6 +29,11 @@ def test_hanley_mcneil_by_hand():
     assert interval.high == pytest.approx(min(1, 0.8 + 1.959964 * 0.0104**0.5))
 
 
+def test_hanley_mcneil_tells_lesions_from_false_positives():
+    # As above with n2 = 2: (.16 + 9 (.66667 - .64) + 1 (.71111 - .64)) / 20 = (.16 + .24 + .07111) / 20 = .0235556.
+    assert hanley_mcneil(0.8, 10, 2).low == pytest.approx(0.8 - 1.959964 * 0.0235556**0.5, abs=1e-6)
+
+
 def test_hanley_mcneil_is_clipped_and_undefined_without_lesions_or_false_positives():
     assert hanley_mcneil(0.95, 3, 3).high == 1.0
     assert (hanley_mcneil(1.0, 5, 4).low, hanley_mcneil(1.0, 5, 4).high) == (1.0, 1.0)
@@ -66,6 +71,7 @@ def test_subsamples_draw_each_patient_at_most_once():
     assert weights.mean(axis=0) == pytest.approx(0.8, abs=0.1)
     np.testing.assert_array_equal(weights, subsample_weights(10, 0.8, 200, seed=1))
     assert subsample_weights(1, 0.3, 2, seed=0).tolist() == [[1], [1]]
+    assert (subsample_weights(7, 0.8, 20, seed=1).sum(axis=1) == 6).all()  # 5.6, rounded
 
 
 def test_percentiles_leave_out_undefined_replicates():
@@ -124,7 +130,13 @@ def test_resampled_curves_are_those_of_the_replicated_cases(seed, n_patients, ma
     fast = curves.average_precision
     for i, row in enumerate(weights):
         t, f = np.repeat(true, row[true_patient]), np.repeat(false, row[false_patient])
-        points = operating_points(t, t, f, int(lesions @ row), int(n_cases @ row))
+        points = operating_points(
+            lesion_confidence=t,
+            true_confidence=t,
+            false_confidence=f,
+            n_lesions=int(lesions @ row),
+            n_cases=int(n_cases @ row),
+        )
         if not points.n_lesions:
             assert np.isnan([fast[i], curves.average_recall[i], *curves.sensitivity_at[i]]).all()
             continue

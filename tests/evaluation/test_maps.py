@@ -25,7 +25,11 @@ from nnunet_lopsided.lesions import find_lesions
 def mapped(reference, prediction, status, detected, missed):
     lesions, candidates = (find_lesions(np.array([row]), (1, 1)) for row in (reference, prediction))
     values = outcome_map(
-        lesions, candidates, np.array(status, np.int8), np.array(detected, bool), np.array(missed, bool)
+        lesions,
+        candidates,
+        np.array(status, np.int8),
+        detected=np.array(detected, bool),
+        missed=np.array(missed, bool),
     )
     return values[0].tolist()
 
@@ -75,7 +79,9 @@ def test_every_voxel_against_the_table(reference, probability, match, min_lesion
     rules = EvaluationRules(match=match, min_lesion_mm3=min_lesion_mm3)
     (case,) = evaluate_thresholds(reference, probability, (1, 1), rules, (0.1,))
     result = case.result
-    values = outcome_map(case.lesions, case.candidates, result.matches.status, result.detected, result.missed)
+    values = outcome_map(
+        case.lesions, case.candidates, result.matches.status, detected=result.detected, missed=result.missed
+    )
     of_lesion, of_candidate = case.lesions.instances().ravel(), case.candidates.instances().ravel()
     expected = [by_voxel(a, b, result) for a, b in zip(of_lesion, of_candidate, strict=True)]
     assert values.ravel().tolist() == expected

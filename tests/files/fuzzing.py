@@ -36,8 +36,9 @@ def damaged(content: bytes, n: int, seed: str) -> Iterator[bytes]:
 
 def other_types(content: Any) -> Iterator[Any]:
     """Variants of JSON in which one value has another type."""
+    others: tuple[Any, ...] = (None, True, "text", 1.5, [], {}, [[]], {"a": 1})
     for path in _paths(content):
-        for value in (None, True, "text", 1.5, [], {}, [[]], {"a": 1}):
+        for value in others:
             variant = copy.deepcopy(content)
             place = variant
             for key in path[:-1]:

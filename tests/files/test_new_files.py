@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files import new_files
 from nnunet_lopsided.files.json import read_json, update_json, write_json
-from nnunet_lopsided.files.locks import is_locked, lock_file_beside, locked, locked_beside
+from nnunet_lopsided.files.locks import HELD, is_locked, lock_file_beside, locked, locked_beside
 from nnunet_lopsided.files.new_files import new_file
 from tests.files.forks import ended, started
 
@@ -168,7 +170,7 @@ def test_a_lock_of_a_process_that_died_on_another_host_is_named(tmp_path: Path, 
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuses)
-    lock = lock_file_beside(tmp_path / "a")
+    lock = tmp_path / f"{lock_file_beside(tmp_path / 'a').name}{HELD}"
     lock.write_text("12\nnode7\n")
     with (
         pytest.raises(InputError, match=r"of process 12 on node7; remove this file") as error,
@@ -177,3 +179,47 @@ def test_a_lock_of_a_process_that_died_on_another_host_is_named(tmp_path: Path, 
         pass
     assert str(lock) in str(error.value)
     assert names(tmp_path) == [lock.name]
+
+
+def test_no_lock_is_removed_while_another_process_makes_it(tmp_path: Path, monkeypatch) -> None:
+    """Where a file system has no locks: between the look for the file and the attempt to lock it, another takes it."""
+    import fcntl
+
+    began = False
+
+    def refuses(*_: object) -> None:
+        nonlocal began
+        if not began:
+            began = True
+            other.enter_context(locked_beside(tmp_path / "a"))
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with ExitStack() as other:
+        with pytest.raises(InputError, match="another process is writing"), locked_beside(tmp_path / "a"):
+            pass
+        with pytest.raises(InputError, match="another process is writing"), locked_beside(tmp_path / "a"):
+            pass
+    assert names(tmp_path) == []
+
+
+def test_four_take_turns_without_locks(tmp_path: Path, monkeypatch) -> None:
+    import fcntl
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    (tmp_path / "count").write_text("0")
+
+    def adds() -> int:
+        for _ in range(15):
+            with locked_beside(tmp_path / "a", seconds=60):
+                n = int((tmp_path / "count").read_text())
+                time.sleep(0.001)
+                (tmp_path / "count").write_text(str(n + 1))
+        return 0
+
+    assert ended([started(adds) for _ in range(4)]) == [0] * 4
+    assert (tmp_path / "count").read_text() == "60"
+    assert names(tmp_path) == ["count"]

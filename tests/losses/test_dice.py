@@ -270,6 +270,8 @@ def test_belief_0_is_no_belief_and_belief_1_the_label(dice: Any, sigmoid: bool, 
     # Labels outvote a belief.
     labelled = loss(logits, whole)
     torch.testing.assert_close(loss(logits, whole, belief=belief * 0.3), labelled)
+    if not sigmoid:  # one in another class, too
+        torch.testing.assert_close(loss(logits, whole, belief=belief.flip(1) * 0.3), labelled)
 
 
 @pytest.mark.parametrize("dice", ["full", "mixed"])

@@ -361,6 +361,19 @@ def test_where_look_alikes_come_to_rest(q: float, alpha: float, beta: float, res
     np.testing.assert_allclose(found.numpy(), resting, atol=0.006)
 
 
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_with_a_teacher_its_probability_decides_how_far_a_negative_is_believed(sigmoid: bool) -> None:
+    """The teacher's p is 0.8, the network's 0.5: (1 - 0.8)^2 log 2, not (1 - 0.5)^2 log 2."""
+    lesion_over_background = torch.tensor([[[np.log(4)]]])
+    teacher = lesion_over_background if sigmoid else torch.cat([torch.zeros(1, 1, 1), lesion_over_background], 1)
+    target = torch.zeros(1, 1, 1, dtype=torch.long)
+    options: dict[str, Any] = {"gamma": 2.0, "sigmoid": sigmoid}
+    loss = lopsided_bootstrap_loss(torch.zeros_like(teacher), target, 3, 1.0, teacher=teacher, **options)
+    assert float(loss) == pytest.approx(0.04 * np.log(2), rel=1e-6)
+    alone = lopsided_bootstrap_loss(torch.zeros_like(teacher), target, 3, 1.0, **options)
+    assert float(alone) == pytest.approx(0.25 * np.log(2), rel=1e-6)
+
+
 # ---- kinds of target and of number
 
 

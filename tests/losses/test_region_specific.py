@@ -115,7 +115,7 @@ def test_equals_brute_force_for_any_size_and_weight(
     shape: tuple[int, int], size: tuple[int, int], a: float, b: float, smooth: float, seed: int
 ) -> None:
     p, t, _ = random_problem(shape, seed)
-    loss = region_specific_loss(torch.from_numpy(p), torch.from_numpy(t), size, a, b, smooth)
+    loss = region_specific_loss(torch.from_numpy(p), torch.from_numpy(t), size, a=a, b=b, smooth=smooth)
     assert float(loss) == pytest.approx(brute_force(p, t, size, a=a, b=b, smooth=smooth), rel=1e-9, abs=1e-12)
 
 
@@ -132,9 +132,9 @@ def test_one_region_with_constant_weights_is_tversky_and_dice() -> None:
     tp, fp, fn = ((x).sum((2, 3)) for x in (p * t, p * (1 - t), (1 - p) * t))
     smooth = 16 * SMOOTH  # ours divides the sums by the voxels
     tversky = (1 - (tp + smooth) / (tp + 0.3 * fp + 0.3 * fn + smooth)).mean()
-    torch.testing.assert_close(region_specific_loss(p, t, (16, 16), 0.3, 0), tversky, rtol=1e-12, atol=0)
+    torch.testing.assert_close(region_specific_loss(p, t, (16, 16), a=0.3, b=0), tversky, rtol=1e-12, atol=0)
     dice = (1 - (2 * tp + 2 * smooth) / (2 * tp + fp + fn + 2 * smooth)).mean()
-    torch.testing.assert_close(region_specific_loss(p, t, (16, 16), 0.5, 0), dice, rtol=1e-12, atol=0)
+    torch.testing.assert_close(region_specific_loss(p, t, (16, 16), a=0.5, b=0), dice, rtol=1e-12, atol=0)
 
 
 def test_two_dimensions_take_the_last_two_sizes() -> None:
@@ -331,4 +331,4 @@ def test_one_region_equals_monai_tversky() -> None:
     losses = pytest.importorskip("monai.losses")
     p, t, _ = (torch.from_numpy(x) for x in random_problem((4, 4)))
     theirs = losses.TverskyLoss(alpha=0.3, beta=0.3, smooth_nr=16e-5, smooth_dr=16e-5)(p, t)
-    torch.testing.assert_close(region_specific_loss(p, t, (4, 4), 0.3, 0.0), theirs)
+    torch.testing.assert_close(region_specific_loss(p, t, (4, 4), a=0.3, b=0.0), theirs)

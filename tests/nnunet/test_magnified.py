@@ -11,6 +11,7 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet import magnified
+from nnunet_lopsided.nnunet import network as network_module
 from nnunet_lopsided.nnunet.magnified import predict_magnified
 from nnunet_lopsided.nnunet.raw import Case
 
@@ -146,7 +147,8 @@ def test_nothing_is_left_of_an_array_that_cannot_be_written(network, tmp_path, m
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(network, "_probabilities", lambda *_: np.zeros(1))
+    monkeypatch.setattr(network, "read", lambda _: None)
+    monkeypatch.setattr(network, "probabilities", lambda *_: np.zeros(1))
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="No space left"):
         network.predict(CASES[0], 2, tmp_path / "a.npz")
@@ -169,10 +171,10 @@ def test_a_checkpoint_as_nnunet_writes_it_needs_no_pickle_of_objects(tmp_path):
 
     path, numbers = tmp_path / "c.pth", {"loss": [np.float64(0.5), np.float32(2)], "best": np.float64(1)}
     torch.save({"network_weights": {"w": torch.ones(2)}, "init_args": {"device": torch.device("cpu")}, **numbers}, path)
-    with magnified._tensors_and_numbers_only():
+    with network_module._tensors_and_numbers_only():
         loaded = torch.load(path, weights_only=False)
     assert (loaded["loss"], loaded["best"]) == ([0.5, 2], 1)
     torch.save({"where": Path("x")}, path)
-    with magnified._tensors_and_numbers_only(), pytest.raises(UnpicklingError):
+    with network_module._tensors_and_numbers_only(), pytest.raises(UnpicklingError):
         torch.load(path, weights_only=False)
     assert torch.load(path, weights_only=False) == {"where": Path("x")}

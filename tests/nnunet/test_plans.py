@@ -138,7 +138,9 @@ def paths(content: Any, prefix: str = "") -> list[str]:
     return [p for key, value in content.items() for p in (f"{prefix}{key}", *paths(value, f"{prefix}{key}/"))]
 
 
-NONSENSE = st.sampled_from([None, True, 0, -1, 1.5, 10**400, "", "text", [], [0], [[]], {}, {"a": 1}, [None, 2, 3]])
+NONSENSE: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 0, -1, 1.5, 10**400, "", "text", [], [0], [[]], {}, {"a": 1}, [None, 2, 3]]
+)
 
 
 @given(st.sampled_from(paths(PLANS)), NONSENSE)

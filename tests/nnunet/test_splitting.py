@@ -52,6 +52,13 @@ def test_folds_are_stratified() -> None:
     ] * 5
 
 
+def test_the_seed_decides_the_folds() -> None:
+    cases = {f"p{i}": [f"p{i}"] for i in range(20)}
+    n_lesions = dict.fromkeys(cases, 1)
+    assert folds_by_patient(cases, n_lesions, seed=1) == folds_by_patient(cases, n_lesions, seed=1)
+    assert folds_by_patient(cases, n_lesions, seed=1) != folds_by_patient(cases, n_lesions, seed=2)
+
+
 @settings(deadline=None)
 @given(PATIENTS, st.data())
 def test_folds_are_a_partition_by_patient(n_lesions, data) -> None:

@@ -67,6 +67,13 @@ class Drawn:
         """Every line of text."""
         return ["".join(e.itertext()) for e in self.root.iter("text")]
 
+    def axis_names(self) -> tuple[str, str]:
+        """What stands below the chart, and what stands upright beside it: the names of x and y."""
+        texts = [e for e in self.root.iter("text") if "x" in e.attrib]
+        (upright,) = (e for e in texts if e.get("transform", "").startswith("rotate(-90"))
+        lowest = max(texts, key=lambda e: float(e.attrib["y"]) if e is not upright else 0.0)
+        return "".join(lowest.itertext()), "".join(upright.itertext())
+
     def text_places(self) -> dict[str, tuple[float, float]]:
         """Where every line of text stands, in data."""
         return {

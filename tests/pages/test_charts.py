@@ -171,6 +171,33 @@ def test_lines_over_what_was_varied():
     assert {"mAP", "patients"} <= set(drawn.texts())
 
 
+def test_each_axis_has_the_name_of_what_is_along_it():
+    line = {"a": [LinePoint(1, 0.5, None)]}
+    names = {
+        "recall": precision_recall([A]).axis_names(),
+        "FROC": froc([A], 2.6).axis_names(),
+        "bars": by_diameter(BINS).axis_names(),
+        "histogram": Drawn(chart(lambda axes: draw_histogram(axes, [6, 1])).svg, (0, 1), (0, 1)).axis_names(),
+        "lines": Drawn(chart(lambda axes: draw_lines(axes, "mAP", "patients", line)).svg, (0, 1), (0, 1)).axis_names(),
+    }
+    assert names == {
+        "recall": ("recall (lesions)", "precision (candidates)"),
+        "FROC": ("false positives per case", "sensitivity"),
+        "bars": ("lesion diameter, mm", "sensitivity"),
+        "histogram": ("predicted probability", "share of lesion voxels"),
+        "lines": ("patients", "mAP"),
+    }
+
+
+def test_the_markers_cross_reaches_from_the_axes():
+    """The page's script moves the other ends: of one line from the left, of the other from below."""
+    root = ET.fromstring(chart(lambda axes: draw_froc(axes, [A]), [(2.5, 0.8)], "froc").svg)
+    one, other = (line.attrib for line in root.iter("line"))
+    assert (one, other) == ({"class": "cross", "x1": "50"}, {"class": "cross", "y2": "260"})
+    drawn = froc([A], 2.6)
+    assert drawn.data((50, 260)) == (0, 0)
+
+
 def test_lines_without_any_value():
     drawn = Drawn(chart(lambda axes: draw_lines(axes, "mAP", "patients", {"a": []})).svg, (0, 1), (0, 1))
     assert "nothing evaluated yet" in drawn.texts()

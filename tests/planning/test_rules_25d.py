@@ -133,7 +133,7 @@ def test_outliers_do_not_count_and_the_reasons_say_so() -> None:
     but = "but 1 of 50 cases, of up to 900 x 600 x 256, far larger than nine of ten: several windows cover these"
     assert reasons["patch"] == f"the whole slice (largest 256 x 256 {but}), in multiples of 16"
     assert reasons["depth"] == (
-        f"one window covers the deepest case {but}, 30 slices, with room to where nnU-Net's window has digits"
+        f"one window covers the deepest case {but}, 30 slices, with a margin: near its edge nnU-Net's window is inexact"
     )
 
 

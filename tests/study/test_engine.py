@@ -190,12 +190,12 @@ def test_more_gpus_than_are_visible(n: int, visible: str, left: int) -> None:
 
 def test_the_call_of_snakemake(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
-    here = engine.command_line(folder, 4, 2, further=["--quiet"])
+    here = engine.command_line(folder, cores=4, gpus=2, further=["--quiet"])
     assert here[here.index("--cores") : here.index("--cores") + 2] == ["--cores", "4"]
     assert "gpu=2" in here
     assert here[-1] == "--quiet"
-    there = engine.command_line(folder, 4, 2, "slurm")
+    there = engine.command_line(folder, cores=4, gpus=2, profile="slurm")
     assert "--cores" not in there
     assert (Path(there[there.index("--profile") + 1]) / "config.yaml").is_file()
     with pytest.raises(InputError, match=r"--profile must be slurm or a folder with config\.yaml, got nowhere"):
-        engine.command_line(folder, 4, 2, "nowhere")
+        engine.command_line(folder, cores=4, gpus=2, profile="nowhere")

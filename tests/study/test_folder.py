@@ -85,3 +85,12 @@ def test_attempts_at_the_last_command() -> None:
     unnoted: list[Any] = [{"seconds": 1}, {"seconds": 2}]
     assert of_last_command(unnoted) == unnoted
     assert [a["seconds"] for a in of_last_command([*unnoted, *attempts[:2]])] == [1, 2, 2]
+
+
+def test_what_needs_a_blocked_job_is_blocked_too(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    jobs = [Job(f"train/{name}", ("true",), needs=needs) for name, needs in (("a", ()), ("b", ("train/a",)))]
+    jobs += [Job("predict/b", ("true",), needs=("train/b",)), Job("predict/c", ("true",))]
+    folder.failure_file("train/a").parent.mkdir(parents=True)
+    write_json(folder.failure_file("train/a"), {"exit_code": 1})
+    assert list(folder.states(jobs).values()) == ["failed", "blocked", "blocked", "waiting"]

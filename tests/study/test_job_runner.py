@@ -91,6 +91,16 @@ def test_a_job_that_fails_has_no_marker(tmp_path: Path, capsys: pytest.CaptureFi
     assert folder.states([job, after]) == {"train/one": "done", "predict/one": "waiting"}
 
 
+def test_what_is_done_is_not_repeated_but_by_another_command(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    for code, log in (("print('one')", "one\n"), ("print('one')", "one\n"), ("print('two')", "one\ntwo\n")):
+        assert run_job(folder, python(code)) == 0
+        assert folder.log("train/one").read_text() == log
+    record = folder.record("train/one")
+    assert record is not None
+    assert record["command"][-1] == "print('two')"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_job_that_is_killed_is_told_by_its_signal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, job = StudyFolder(tmp_path), python("import os; print('Epoch 3', flush=True); os.kill(os.getpid(), 9)")

@@ -60,6 +60,34 @@ def test_the_jobs_of_a_study() -> None:
     ]
 
 
+def test_a_study_that_magnifies_test_images() -> None:
+    plain = jobs_of()
+    jobs = jobs_of(TEXT.replace("validation]}", "validation], magnify: [2, 1.5]}"))
+    assert list(jobs) == list(plain)
+    changed = {name for name in jobs if jobs[name] != plain[name]}
+    assert changed == {name for name in jobs if name.startswith("predict/")}
+    for name in changed:
+        assert plain[name].startswith("nnUNetv2_predict -i ")
+        expected = plain[name].replace("nnUNetv2_predict", "lopsided-predict")
+        assert jobs[name] == expected.replace(" -device", " --magnify 1.5 2 -device")
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ("cases: [validation], magnify: [2]", "evaluation.magnify: expected test among the cases, which alone are"),
+        ("magnify: [2], confidence: learned", "evaluation.magnify: expected another confidence than learned"),
+        ("magnify: [2, 1]", r"evaluation.magnify: the factors must be different numbers above 1, got 2 1$"),
+        ("magnify: [0.5]", r"evaluation.magnify\[0\]: expected a number of at least 1, found 0.5"),
+        ("magnify: []", "evaluation.magnify: expected a list with at least one element, found a list of 0"),
+        ("magnify: [2, 2.0]", r"evaluation.magnify\[1\]: expected every element once"),
+    ],
+)
+def test_magnifications_that_a_study_cannot_have(evaluation: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        study(TEXT.replace("cases: [test, validation]", evaluation))
+
+
 def test_a_study_by_another_confidence() -> None:
     jobs = jobs_of(TEXT.replace("validation]}", "validation], confidence: sum}"))
     evaluations = [command for name, command in jobs.items() if name.startswith("evaluate/")]
@@ -360,6 +388,30 @@ def test_a_reader_who_knows_the_truth_shares_the_audit() -> None:
     train = jobs["train/mets-size50-s0-2d-read-r1-f0"]
     assert train.command[1] == str(ids[f"{name}-read"])
     assert train.needs == (f"share/{name}-read",)
+
+
+def test_a_completed_arm_trains_on_soft_targets_of_its_teacher() -> None:
+    arms = (
+        "  - {name: recipe, trainer: nnUNetTrainerLopsided_5epochs}\n"
+        "  - {name: done, trainer: nnUNetTrainerLopsided_5epochs_softtargets, completed: {by: recipe}}\n"
+    )
+    found = study(CHANGED.replace("folds:", arms + "folds:"), "repetitions: 2\n")
+    ids = choose_ids(found, {})
+    jobs = {job.name: job for job in expand(found, ids)}
+    name = "mets-size50-s0-completed-by-2d-recipe-r2"
+    job = jobs[f"complete/{name}"]
+    assert " ".join(job.command) == (
+        f"lopsided-complete -d 801 -c 2d -tr nnUNetTrainerLopsided_5epochs_seed2 -o {ids[name]} --name {name} "
+        "-device cpu --overwrite -np 2"
+    )
+    assert job.results == "nnUNet_results/repetition_2"
+    assert job.needs == ("train/mets-size50-s0-2d-recipe-r2-f0", "train/mets-size50-s0-2d-recipe-r2-f1")
+    assert "--npz" in jobs[job.needs[0]].command
+    train = jobs["train/mets-size50-s0-2d-done-r2-f1"]
+    assert train.command[:4] == ("nnUNetv2_train", str(ids[name]), "2d", "1")
+    assert train.command[5] == "nnUNetTrainerLopsided_5epochs_softtargets_seed2"
+    assert train.needs == (f"complete/{name}",)
+    assert not [name for name in jobs if name.startswith(("share/", "audit/")) and "completed" in name]
 
 
 def test_arms_with_fewer_repetitions() -> None:

@@ -157,6 +157,18 @@ def test_the_table_of_runs(made: Made) -> None:
     assert (run["map_hanley_mcneil_low"], run["map_hanley_mcneil_high"]) == ("", "")
 
 
+def test_magnified_test_cases_are_said_to_be(made: Made) -> None:
+    made.folder.study_file.write_text(STUDY.replace("validation]}", "validation], magnify: [2, 1.5]}"))
+    write_report(made.folder)
+    assert {(r["cases"], r["magnify"]) for r in rows(made, "runs")} == {("test", "1.5 2"), ("validation", "")}
+    page = (made.folder.path / "report" / "index.html").read_text()
+    assert "Numbers are of the test cases, predicted as they are and magnified 1.5 and 2 times." in page
+    made.folder.study_file.write_text(STUDY)
+    write_report(made.folder)
+    assert {r["magnify"] for r in rows(made, "runs")} == {""}
+    assert "are and magnified" not in (made.folder.path / "report" / "index.html").read_text()
+
+
 def test_differences_from_the_baseline(made: Made) -> None:
     write_report(made.folder)
     table = {

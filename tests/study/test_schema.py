@@ -10,8 +10,9 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.study.arms import Arm, Censoring, Relabelled
 from nnunet_lopsided.study.presets import preset_names, preset_text
-from nnunet_lopsided.study.schema import Arm, Censoring, Dataset, Phantom, Plan25d, Relabelled
+from nnunet_lopsided.study.schema import Dataset, Phantom, Plan25d
 from nnunet_lopsided.study.study_file import json_schema, study_of_text
 
 SMALLEST = """
@@ -54,7 +55,7 @@ def test_arms_with_labels_of_their_own() -> None:
         Arm(name="oracle", trainer="nnUNetTrainer", ignored=True),
         Arm(name="again", trainer="nnUNetTrainer", relabelled=Relabelled("plain", 0.5)),
     )
-    untouched = "expected by to name an arm above it, whose labels are as they are"
+    untouched = "expected by to name an earlier arm whose labels are as they are"
     for old, new, expected in (
         ("by: plain", "by: oracle", f"arms[2]: {untouched}, found oracle"),
         ("by: plain", "by: again", f"arms[2]: {untouched}, found again"),
@@ -68,13 +69,13 @@ def test_arms_with_labels_of_their_own() -> None:
             "relabelled: {by: plain}}",
             "relabelled: {by: plain}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, above: .7}}",
-            "arms[3]: expected above to be 0.5, as in the arm before that is relabelled by plain, found 0.7",
+            "arms[3]: expected above to be 0.5, as in the earlier arm that is relabelled by plain, found 0.7",
         ),
         (
             "relabelled: {by: plain}}",
             "relabelled: {by: plain, read: 9}}\n"
             "  - {name: more, trainer: nnUNetTrainerTversky, relabelled: {by: plain, read: 8}}",
-            "arms[3]: expected read to be 9, as in the arm before that is relabelled by plain, found 8",
+            "arms[3]: expected read to be 9, as in the earlier arm that is relabelled by plain, found 8",
         ),
         (
             "ignored: true",
@@ -87,6 +88,15 @@ def test_arms_with_labels_of_their_own() -> None:
         assert expected in problem(text.replace(old, new) + "censoring: [none, {mode: size, rate: .5}]\n")
     fewer = text.replace("{name: plain,", "{name: plain, repetitions: 2,") + "repetitions: 3\n"
     assert "arms[2]: expected at most as many repetitions as arm plain has, 2" in problem(fewer)
+    completed = "  - {name: done, trainer: nnUNetTrainerLopsided_softtargets, completed: {by: plain}}\n"
+    for old, new, expected in (
+        ("by: plain", "by: plain", "arms[3]: expected by to name an arm whose trainer takes soft targets"),
+        ("_softtargets", "", "arms[3]: expected a trainer with _softtargets in its name for a completed arm"),
+        ("completed", "ignored: true, completed", "arms[3]: expected either ignored or completed, found both"),
+        ("by: plain", "by: plain, above: .3", "arms[3].completed"),
+        ("by: plain", "by: oracle", f"arms[3]: {untouched}, found oracle"),
+    ):
+        assert expected in problem(text.replace("folds:", completed.replace(old, new) + "folds:"))
     both = text.replace("folds:", "  - {name: read, trainer: nnUNetTrainer, relabelled: {by: plain, read: 9}}\nfolds:")
     assert study(both).arms[3].relabelled == Relabelled("plain", read=9)
 
@@ -290,6 +300,7 @@ def test_the_json_schema_for_editors() -> None:
     for name in preset_names():
         validator.validate(yaml.safe_load(preset_text(name)))
     smallest = yaml.safe_load(SMALLEST)
+    wrong: dict[str, object]
     for wrong in (
         {"fold": [0]},
         {"folds": []},

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunet_lopsided.trainers import curves
@@ -19,6 +20,23 @@ def test_rows_are_added_and_those_of_an_interrupted_run_replaced(tmp_path: Path)
     curves.draw(tmp_path, rows)
     assert (tmp_path / curves.PICTURE).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == [curves.FILE, curves.PICTURE]
+
+
+def test_every_column_is_drawn_over_the_epochs() -> None:
+    rows = [
+        {"epoch": "0", "train_loss": "0.9", "lesion_probability": "0.3", "gradient_norm": "7"},
+        {"epoch": "3", "train_loss": "0.2", "lesion_probability": "", "gradient_norm": "4"},
+        {"epoch": "5", "train_loss": "0.4", "lesion_probability": "0.8", "gradient_norm": ""},
+    ]
+    panels = curves.curve_figure(rows).axes
+    drawn = {axes.get_title(): [np.asarray(line.get_xydata()).tolist() for line in axes.lines] for axes in panels}
+    assert drawn == {
+        "training loss": [[[0, 0.9], [3, 0.2], [5, 0.4]]],
+        "fraction of background voxels the network calls lesion": [[]],
+        "mean probability of labelled lesion voxels": [[[0, 0.3], [5, 0.8]]],
+        "gradient norm before clipping": [[[0, 7], [3, 4]]],
+    }
+    assert {axes.get_xlabel() for axes in panels} == {"epoch"}
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ class Phantoms:
     def load_case(self, identifier: str) -> Any:
         image = self.levels / np.float32(255)
         label = (self.levels[:1] > 127).astype(np.int16)
-        locations = {(1, 2): [], 1: [], 2: [], (2,): []}
+        locations: dict[Any, list[Any]] = {(1, 2): [], 1: [], 2: [], (2,): []}
         return ImageWithBelief(image, self.levels[: self._n], self._n), label, None, {"class_locations": locations}
 
 

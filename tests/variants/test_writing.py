@@ -70,7 +70,7 @@ def write_dataset(
 
 def volume(*voxels: tuple[int, int, int, int], dtype: type = np.uint8) -> np.ndarray:
     """Zeros of shape (4, 6, 8) but for ``(z, y, x, value)``."""
-    array = np.zeros((4, 6, 8), dtype)
+    array: np.ndarray = np.zeros((4, 6, 8), dtype)
     for z, y, x, value in voxels:
         array[z, y, x] = value
     return array
@@ -513,7 +513,7 @@ def test_contrast_is_measured_in_the_images(raw: Path) -> None:
     rows = read_csv(variant.folder)
     assert [(row["id"], row["status"]) for row in rows] == [("1", "kept"), ("2", "censored")]
     spread = 1.4826 * np.median(np.abs(image - np.median(image)))
-    grid = np.stack(np.mgrid[:4, :6, :8], -1) * (2.0, 1.0, 1.0)
+    grid = np.moveaxis(np.mgrid[:4, :6, :8], 0, -1) * (2.0, 1.0, 1.0)
     for row, at in zip(rows, ((1, 1, 1), (2, 4, 6)), strict=True):
         distance = np.linalg.norm(grid - grid[at], axis=-1)
         shell = (distance <= 3) & (distance > 0)

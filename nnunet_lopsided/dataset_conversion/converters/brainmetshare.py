@@ -78,14 +78,14 @@ def _volume(path: Path) -> Volume:
 
 
 def _misaligned(name: str, images: dict[str, Volume], label: Volume | None) -> list[tuple[str, str]]:
-    """Slices are aligned by number, which stacking forgets: every folder of a case must have the same numbers."""
+    """What is wrong where the folders of a case do not start at the same slice: stacks are aligned by slice number."""
     stacks = [v for v in [label, *images.values()] if isinstance(v, PngStack)]
     problems: list[tuple[str, str]] = []
     for stack in stacks[1:]:
         try:
             numbers, expected = list(stack.slices()), list(stacks[0].slices())
         except ValueError:
-            continue  # said when it is read
+            continue  # names that are no numbers are reported when the stack is read
         if numbers[0] != expected[0]:
             difference = f"{stack.path} starts at slice {numbers[0]}, {stacks[0].path} at slice {expected[0]}"
             problems.append((name, difference))

@@ -58,6 +58,7 @@ def check_case(case: SourceCase, release: Release, options: Options) -> CheckedC
         raise InputError("; ".join(problems))
     if label is None or new_array is None or target is None:
         return CheckedCase(case=case, label=None, label_is_as_in_source=False, n_lesions=None, geometry_fix=None)
+    # Where the images' geometry took its place, even a nearly equal one, the label needs a new file.
     same = np.issubdtype(label.array.dtype, np.integer) and target is label.geometry
     new = Image(new_array, target)
     return CheckedCase(
@@ -80,7 +81,7 @@ def _common_geometry(
     if not headers:
         return None, None
     first_name, first = next(iter(headers.items()))
-    expected, whose = (first, f"channel {first_name}")
+    expected, whose = first, f"channel {first_name}"
     fix = None
     if label is not None:
         own = Header(label.array.shape, label.geometry)
@@ -106,7 +107,7 @@ def _common_geometry(
 
 
 def _point_the_same_way(mine: Geometry, theirs: Geometry) -> bool:
-    """Whether every axis of the one points, but for less than 45 degrees, where the same axis of the other does."""
+    """Whether each axis of one lies within 45 degrees of the same axis of the other, pointing the same way."""
     n = len(mine.spacing_mm)
     axes, others = (np.array(geometry.direction).reshape(n, n).T for geometry in (mine, theirs))
     return bool(((axes * others).sum(axis=1) > np.sqrt(0.5)).all())

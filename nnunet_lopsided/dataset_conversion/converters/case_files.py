@@ -18,14 +18,14 @@ from nnunet_lopsided.nnunet.raw import link_file
 FOLDER_SUFFIX = {"train": "Tr", "test": "Ts"}
 
 
-def write_case(checked: CheckedCase, folder: Path, final: Path, release: Release, ending: str, copy: bool) -> None:
+def write_case(checked: CheckedCase, release: Release, *, folder: Path, final: Path, ending: str, copy: bool) -> None:
     """Bring the images and the label of a case into a dataset folder.
 
     Args:
         checked: the case.
+        release: whose case it is.
         folder: where the dataset is built.
         final: where it will lie.
-        release: whose case it is.
         ending: of the dataset's files.
         copy: copy files that would be linked.
     """

@@ -67,7 +67,7 @@ class Cropped:
         return Image(np.ascontiguousarray(image.array[box]), _moved(image.geometry, box))
 
     def _box(self, header: Header) -> Box:
-        self.organ.header()  # complete?
+        self.organ.header()  # refuses a file that is cut off, which read_image would fill with zeros
         organ = read_image(self.organ.path).array
         _same_shape(header, Header(organ.shape, header.geometry), self.organ.path)
         if not organ.any():

@@ -222,7 +222,7 @@ def write(release: Luna16Release, options: Options, settings: Mapping[str, Any])
         converted = fill_dataset(folder, release, options, settings)
         notes = list(converted.notes)
         if variants:
-            notes += [SLOT_NOTE, *_write_variants(folder, final, variants, release, options)]
+            notes += [SLOT_NOTE, *_write_variants(release, options, folder=folder, final=final, variants=variants)]
     return replace(converted, notes=tuple(notes))
 
 
@@ -234,7 +234,7 @@ def _is_left_over(variant_id: int, name: str, final: Path) -> bool:
 
 
 def _write_variants(
-    folder: Path, final: Path, variants: list[Path], release: Luna16Release, options: Options
+    release: Luna16Release, options: Options, *, folder: Path, final: Path, variants: list[Path]
 ) -> list[str]:
     """Fill the variants' folders and list, in the dataset, which reader marked which lesion; returns notes."""
     dataset = RawDataset(folder)
@@ -248,6 +248,7 @@ def _write_variants(
         lesions = find_lesions(reference_label.array, header.geometry.spacing_mm)
         slots = release.readings[name].slots
         masks = reader_masks(slots, header)
+        # A scan may have fewer reading sessions than there are variants.
         for mask, variant in zip(masks, variants, strict=False):
             label = Image(mask.astype(np.uint8), header.geometry)
             write_checked(variant / "labelsTr" / f"{name}.nii.gz", label)
@@ -278,9 +279,12 @@ def _write_variants(
             notes.append(
                 f"{own_final.name} lacks {len(training) - len(read)} cases that have no reading session {slot + 1}"
             )
+        # A lesion that this reader only pointed at has no voxels in the variant: it is missing there, too.
         missed = [row for row in rows if row[0] in set(read)]
         statuses = [[*row[:4], "censored" if row[4 + slot] != "outlined" else "kept"] for row in missed]
-        note = _finish_variant(variant, own_final, dataset, final, read, statuses, slot + 1)
+        note = _finish_variant(
+            variant, dataset, own_final=own_final, final=final, training=read, statuses=statuses, slot=slot + 1
+        )
         if note:
             notes.append(f"{own_final.name}: {note}")
     return notes
@@ -307,8 +311,9 @@ def _mark(lesion: int, slot: int, outlined: list[set[int]], pointed: list[set[in
 
 def _finish_variant(
     folder: Path,
-    own_final: Path,
     dataset: RawDataset,
+    *,
+    own_final: Path,
     final: Path,
     training: list[str],
     statuses: list[list[Any]],

@@ -44,6 +44,7 @@ class _Source:
 def merge(
     datasets: Sequence[int | str],
     options: Options,
+    *,
     same_channels: Mapping[str, str] | None = None,
     class_names: Mapping[tuple[str, str], str] | None = None,
     prefix: bool = False,

@@ -85,7 +85,7 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
             problems.append(f"case {case.name}: {error}")
             return None
         if not problems:
-            write_case(checked, folder, final, release, ending, options.copy)
+            write_case(checked, release, folder=folder, final=final, ending=ending, copy=options.copy)
         return _Done(case, checked.n_lesions, checked.geometry_fix)
 
     done = [result for result in for_each(work, cases, options.n_workers, "cases") if result is not None]
@@ -139,7 +139,7 @@ def _wanted(release: Release, options: Options, problems: list[str]) -> tuple[li
         if unknown:
             raise InputError(f"{what} not found in the source: {', '.join(unknown)}")
     repeated = sorted(name for name, n in Counter(names).items() if n > 1)
-    problems += [f"case {name}: there {names.count(name)} times" for name in repeated]
+    problems += [f"case {name}: found {names.count(name)} times" for name in repeated]
     notes = list(release.notes)
     kept, skipped = [], []
     for case in sorted(release.cases, key=lambda case: case.name):

@@ -9,7 +9,7 @@ _WHY = {
     Status.TRUE_POSITIVE: "counts for another lesion",
     Status.DUPLICATE: "counts for another lesion",
     Status.FALSE_POSITIVE: "lies with its centroid too far from every lesion",
-    Status.IGNORED: "counts for a lesion that is too small to count",
+    Status.IGNORED: "matches only a lesion that is too small to count",
 }
 
 

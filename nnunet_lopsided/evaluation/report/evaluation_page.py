@@ -23,6 +23,7 @@ from nnunet_lopsided.evaluation.report.summary_charts import (
     roc_charts,
     sensitivity_chart,
 )
+from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
 from nnunet_lopsided.evaluation.summary_json import flat_metrics
 from nnunet_lopsided.pages.charts import diameter_range
@@ -85,7 +86,7 @@ def report_html(
         confidence=settings["confidence"],
         at_rates=_at_rates(summary),
         size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
-        by_diameter=_by_diameter(summary),
+        by_diameter=_by_diameter(summary, result.summary),
         patients=roc_charts({"": summary}),
         n_patients=(summary["details"]["patients_with_lesions"], summary["details"]["patients_without_lesions"]),
         rule=result.rules.match_in_words,
@@ -93,7 +94,7 @@ def report_html(
         by_confidence=confidence_table(summary),
         counts=count_table(summary),
         by_threshold=_by_threshold(summary),
-        by_annotation=_by_annotation(summary),
+        by_annotation=_by_annotation(summary, result.summary),
         galleries=[(title, [p for p in shown if p.kind == kind]) for kind, title in _GALLERY] if shown else [],
         lesions=lesion_table(result.cases, names),
         candidates=candidate_table(result.cases, names),
@@ -213,19 +214,21 @@ def _by_threshold(summary: SummaryContent) -> Table | None:
     return Table(header, rows, right=range(len(header)))
 
 
-def _by_diameter(summary: SummaryContent) -> Table:
-    reason = summary["undefined"].get("by_diameter.sensitivity_ci95_bootstrap")
-    rows = [(diameter_range(b["lower_mm"], b["upper_mm"]), *_share(b, reason)) for b in summary["by_diameter"]]
+def _by_diameter(content: SummaryContent, summary: Summary) -> Table:
+    rows = [
+        (diameter_range(b["lower_mm"], b["upper_mm"]), *_share(b, of_bin.bootstrap.undefined))
+        for b, of_bin in zip(content["by_diameter"], summary.by_diameter, strict=True)
+    ]
     return _shares("diameter, mm", rows)
 
 
-def _by_annotation(summary: SummaryContent) -> Table | None:
+def _by_annotation(content: SummaryContent, summary: Summary) -> Table | None:
     """Sensitivity on the lesions that an incomplete reference kept, and on those it lacks."""
-    groups = summary["by_annotation"]
-    if not groups:
-        return None
-    reason = summary["undefined"].get("by_annotation.sensitivity_ci95_bootstrap")
-    return _shares("in the censored reference", [(group["annotation"], *_share(group, reason)) for group in groups])
+    rows = [
+        (group["annotation"], *_share(group, of_group.bootstrap.undefined))
+        for group, of_group in zip(content["by_annotation"] or [], summary.by_annotation, strict=True)
+    ]
+    return _shares("in the censored reference", rows) if rows else None
 
 
 def _shares(title: str, rows: Sequence[Sequence[TableCell]]) -> Table:
@@ -234,7 +237,7 @@ def _shares(title: str, rows: Sequence[Sequence[TableCell]]) -> Table:
 
 
 def _share(group: ShareContent, reason: str | None) -> tuple[TableCell, ...]:
-    """Detected lesions of a group; where there is none, there is nothing to give a reason for."""
+    """Detected lesions of a group, and why it has no bootstrap interval; without a lesion there is nothing to say."""
     some = group["lesions"] > 0
     return (
         f"{group['detected']} / {group['lesions']}",

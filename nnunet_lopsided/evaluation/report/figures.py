@@ -15,7 +15,7 @@ from nnunet_lopsided.pages.charts import (
     draw_precision_recall,
     draw_sensitivity_by_diameter,
 )
-from nnunet_lopsided.pages.rendering import STYLE, png
+from nnunet_lopsided.pages.rendering import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,18 +30,16 @@ def curve_figure(summary: Summary) -> Figure:
         summary: of the evaluation.
 
     Returns:
-        A figure that belongs to no window and no global state; render it by :func:`figure_png`.
+        A figure that belongs to no window. :func:`figure_png` draws it in the style of all our figures.
     """
-    from matplotlib import style
     from matplotlib.figure import Figure
 
     curves, undefined = [curve_of(summary.points)], summary.undefined.get("map")
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(11.4, 3.7), layout="constrained")
-        precision_recall, froc, diameter = figure.subplots(1, 3)
-        draw_precision_recall(precision_recall, curves, summary.metrics.map, undefined)
-        draw_froc(froc, curves, undefined)
-        draw_sensitivity_by_diameter(diameter, [size_bins(summary.by_diameter)])
+    figure = Figure(figsize=(11.4, 3.7), layout="constrained")
+    precision_recall, froc, diameter = figure.subplots(1, 3)
+    draw_precision_recall(precision_recall, curves, summary.metrics.map, undefined)
+    draw_froc(froc, curves, undefined)
+    draw_sensitivity_by_diameter(diameter, [size_bins(summary.by_diameter)])
     return figure
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +136,7 @@ def _picture(
     finding: Finding,
     case: CaseResult,
     loaded: LoadedCase,
-    image: NDArray[Any],
+    image: NDArray[np.generic],
     limits: tuple[float, float],
     threshold: float,
 ) -> Picture:

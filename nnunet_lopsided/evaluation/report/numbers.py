@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
-from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
+from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, map_by_confidence, metric_intervals
 from nnunet_lopsided.pages.html import Table, code, interval, number, why
 
 # Title, and what the number says to someone who has not read the reference.
@@ -183,7 +183,7 @@ def confidence_table(content: SummaryContent) -> Table:
     """The average precision by every confidence side by side, the chosen one and the paper's named."""
     chosen = content["settings"]["confidence"]
     rows = []
-    for name, value in content["metrics"]["map_by_confidence"].items():
+    for name, value in map_by_confidence(content["metrics"]).items():
         marks = [mark for mark, of in (("this page", chosen), ("the paper's", "mean")) if of == name]
         reason = content["undefined"].get(f"map_by_confidence.{name}")
         rows.append((code(name), TITLES[name], number(value), why(reason) or ", ".join(marks)))

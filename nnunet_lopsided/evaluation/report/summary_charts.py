@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from nnunet_lopsided.evaluation.summary_json import SummaryContent
+from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics
 from nnunet_lopsided.pages.charts import (
     Curve,
     RocCurve,
@@ -39,7 +39,7 @@ class OperatingCurves:
 def operating_curves(content: SummaryContent) -> OperatingCurves:
     """The curves of one evaluation; the charts say why, where there is none."""
     curve, undefined = curve_in(content), content["undefined"].get("map")
-    area = content["metrics"]["map"]
+    area = flat_metrics(content["metrics"])["map"]
     moves = undefined is None and curve is not None and len(curve.recall) > 0
     if curve is None or not moves:
         empty = (
@@ -89,7 +89,7 @@ def compared_curves(contents: Mapping[str, SummaryContent]) -> tuple[Chart, Char
 
 def _curve_to_compare(content: SummaryContent) -> Curve | None:
     curve = curve_in(content)
-    return None if curve is None or content["metrics"]["map"] is None else curve.thinned()
+    return None if curve is None or flat_metrics(content["metrics"])["map"] is None else curve.thinned()
 
 
 def roc_charts(contents: Mapping[str, SummaryContent]) -> list[Chart]:
@@ -97,7 +97,7 @@ def roc_charts(contents: Mapping[str, SummaryContent]) -> list[Chart]:
     curves = [_roc_in(content) for content in contents.values()]
     if not any(curves):
         return []
-    area = next(iter(contents.values()))["metrics"]["patient_auc"] if len(curves) == 1 else None
+    area = flat_metrics(next(iter(contents.values()))["metrics"])["patient_auc"] if len(curves) == 1 else None
     return [chart(lambda axes: draw_roc(axes, curves, area))]
 
 
@@ -118,7 +118,7 @@ def sensitivity_chart(contents: Mapping[str, SummaryContent]) -> Chart:
 
 def histogram_chart(content: SummaryContent) -> Chart:
     """Which probabilities the voxels of the reference lesions were given, and the entropy of that."""
-    histogram, entropy = content["lesion_histogram"], content["metrics"]["lesion_entropy_bits"]
+    histogram, entropy = content["lesion_histogram"], flat_metrics(content["metrics"])["lesion_entropy_bits"]
     undefined = content["undefined"].get("lesion_entropy_bits")
     counts = [] if histogram is None else histogram["counts"]
     return chart(lambda axes: draw_histogram(axes, counts, entropy, undefined))

@@ -276,6 +276,12 @@ def test_test_fraction_is_of_patients_and_stratified(tree, run) -> None:
     assert len(written.names("imagesTr")) == 2 * 12
     assert all((written.folder / "imagesTs" / name).is_file() for name in written.names("imagesTs"))
     assert (written.conversion["seed"], written.conversion["test_fraction"]) == (2, 0.25)
+    by_seed = []
+    for seed in range(4):
+        again = run("folder", test_fraction=0.25, seed=seed, overwrite=True, **BY_PATIENT)
+        by_seed.append({name[:2] for name, row in again.cases.items() if row["split"] == "test"})
+    assert by_seed[2] == test
+    assert len({frozenset(chosen) for chosen in by_seed}) > 1
 
 
 @pytest.mark.parametrize(

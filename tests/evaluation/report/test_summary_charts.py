@@ -19,7 +19,7 @@ from nnunet_lopsided.evaluation.strata import DiameterBin
 from nnunet_lopsided.pages.charts import MAX_POINTS
 from tests.pages.chart_reading import Drawn
 
-CONTENT = {
+CONTENT: Any = {
     "metrics": {"map": 0.25, "lesion_entropy_bits": 0.72},
     "undefined": {},
     "counts": {"reference_lesions": 10},

@@ -1,0 +1,264 @@
+"""Commands that are killed at random moments, and two at once into one output: does anything get lost, mixed or left?
+
+    python benchmarks/interruptions.py [--commands censor eval ...] [--kills 5] [--pairs 5] [--seed 0]
+
+On tiny data, each command in processes of its own, forked when everything is imported:
+
+- killed by SIGKILL and by SIGTERM, writing something new and replacing an earlier output (``--overwrite``): the earlier
+  one must be whole or the new one in its place; then the same command must work, and leave exactly what it leaves when
+  nothing disturbs it, in all of nnU-Net's folders;
+- two at once with other settings: one succeeds, the other does or says why not, and what is there is of one of them.
+
+Prints a line for each command and one for each fault; the exit code is the number of faults, at most 99.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from interruptions_data import COMMANDS, MODULES, Trial, make_data, set_paths
+
+Snapshot = dict[str, str]
+_SECONDS = 120  # no command on this data takes longer
+
+
+def main() -> int:
+    """Make the data, run the trials."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), help="default: all")
+    parser.add_argument("--kills", type=int, default=5, help="by each signal, new and replacing (default: 5)")
+    parser.add_argument("--pairs", type=int, default=5, help="two at once (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    parser.add_argument("--data", type=Path, help="where the data are kept from one call to the next")
+    arguments = parser.parse_args()
+    for module in MODULES:
+        importlib.import_module(module)
+    random.seed(arguments.seed)
+    faults = []
+    with tempfile.TemporaryDirectory() as folder:
+        base = arguments.data or Path(folder) / "base"
+        if not base.is_dir():
+            make_data(base)
+        for name in arguments.commands:
+            trials = Trials(name, COMMANDS[name], base, Path(folder) / "work")
+            faults += [f"{name}: {fault}" for fault in trials.run(arguments.kills, arguments.pairs)]
+    print("\n".join(faults) or "no fault")
+    return min(len(faults), 99)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code (that of a signal negative) and the last line that it printed."""
+
+    code: int
+    line: str
+
+
+class Trials:
+    """The trials of one command."""
+
+    def __init__(self, name: str, trial: Trial, base: Path, work: Path) -> None:
+        self._name, self._trial, self._base, self._work = name, trial, base, work
+
+    def run(self, n_kills: int, n_pairs: int) -> Iterator[str]:
+        """Run all; yields faults, and prints how often what came out."""
+        one, other = self._trial.one, self._trial.other
+        again, replacing = [*one, *self._trial.overwrite], [*other, *self._trial.overwrite]
+        self._reset()
+        begin = time.monotonic()
+        if (first := self._ended([self._started(one)])[0]).code:
+            yield f"does not work at all: {first.line}"
+            return
+        seconds = time.monotonic() - begin
+        new = self._snapshot()
+        self._ended([self._started(replacing)])
+        replaced = self._snapshot()
+        self._reset()
+        self._ended([self._started(other)])
+        other_alone = self._snapshot()
+        self._ended([self._started(again)])
+        either = [new, replaced, other_alone, self._snapshot()]
+        outcomes: Counter[str] = Counter()
+        for kill in (signal.SIGKILL, signal.SIGTERM):
+            for _ in range(n_kills):
+                yield from self._killed([], one, kill, seconds, [None, new], new, outcomes)
+            for _ in range(n_kills if self._trial.overwrite else 0):
+                yield from self._killed(one, replacing, kill, seconds, [new, replaced], replaced, outcomes)
+        for i in range(n_pairs):
+            pair = (again, replacing) if i % 2 else (one, other)
+            yield from self._pair(pair, seconds, either, outcomes)
+        counts = ", ".join(f"{n} x {what}" for what, n in sorted(outcomes.items()))
+        print(f"{self._name} ({seconds:.1f} s): {counts}", flush=True)
+
+    def _killed(
+        self,
+        before: Sequence[str],
+        command: Sequence[str],
+        kill: signal.Signals,
+        seconds: float,
+        allowed: Sequence[Snapshot | None],
+        expected: Snapshot,
+        outcomes: Counter[str],
+    ) -> Iterator[str]:
+        """Kill the command, after ``before`` was run where it is given; then run it again."""
+        self._reset()
+        if before:
+            self._ended([self._started(before)])
+        untouched = self._snapshot()
+        process = self._started(command)
+        moment = random.uniform(0, 1.05 * seconds)
+        time.sleep(moment)
+        os.kill(process, kill)
+        (ended,) = self._ended([process])
+        outcomes[f"{'replacing' if before else 'new'}, {kill.name}: {ended.code}"] += 1
+        where = f"{kill.name} after {moment:.3f} of {seconds:.3f} s{', replacing' if before else ''}"
+        if ended.code not in (0, -kill, 130):
+            yield f"{where}: ended with {ended.code}: {ended.line}"
+        visible = self._visible(self._snapshot())
+        if visible not in [self._visible(untouched if one is None else one) for one in allowed]:
+            yield f"{where}: half of something is there: {_difference(untouched, visible)}"
+        left = sorted(self._hidden(self._snapshot()))
+        if kill == signal.SIGTERM and left:
+            yield f"{where}: left {left[:3]}"
+        if alive := self._alive(process):
+            yield f"{where}: processes {alive} live on"
+        then = [*command, *(self._trial.overwrite if self._snapshot() == expected else [])]
+        (ended,) = self._ended([self._started(then)])
+        if ended.code:
+            yield f"{where}: the same command again: {ended.code}: {ended.line}"
+        elif self._snapshot() != expected:
+            yield f"{where}: the same command again leaves something else: {_difference(expected, self._snapshot())}"
+
+    def _pair(
+        self, commands: Sequence[Sequence[str]], seconds: float, either: Sequence[Snapshot], outcomes: Counter[str]
+    ) -> Iterator[str]:
+        self._reset()
+        first = self._started(commands[0])
+        moment = random.choice([0, random.uniform(0, seconds)])
+        time.sleep(moment)
+        ends = self._ended([first, self._started(commands[1])])
+        codes = sorted(end.code for end in ends)
+        outcomes[f"two at once: {' and '.join(map(str, codes))}"] += 1
+        where = f"two at once, {moment:.3f} of {seconds:.3f} s apart"
+        if codes not in ([0, 0], [0, 2]):
+            yield f"{where}: ended with {codes}: {' | '.join(end.line for end in ends)}"
+        now = self._snapshot()
+        if now not in either:
+            yield f"{where} {codes}: neither's: {_difference(either[0], now)}; {_difference(either[2], now)}"
+
+    def _reset(self) -> None:
+        shutil.rmtree(self._work, ignore_errors=True)
+        shutil.copytree(self._base, self._work, symlinks=True)
+        set_paths(self._work)
+        os.chdir(self._work)
+        for command in self._trial.before:
+            (ended,) = self._ended([self._started(command)])
+            assert ended.code == 0, ended.line
+
+    def _started(self, command: Sequence[str]) -> int:
+        """A process that runs a command: its module, then its arguments."""
+        module = importlib.import_module(command[0])
+        log = os.open(self._log(0), os.O_WRONLY | os.O_CREAT)
+        process = os.fork()
+        if process:
+            os.rename(self._log(0), self._log(process))
+            os.close(log)
+            return process
+        code = 99
+        try:
+            os.setsid()
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            signal.alarm(_SECONDS)
+            code = module.main(list(command[1:]))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException as error:
+            print(f"TRACEBACK: {type(error).__name__}: {error}", file=sys.stderr)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _ended(self, processes: Sequence[int]) -> list[Ended]:
+        ends = []
+        for process in processes:
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            text = self._log(process).read_text(errors="replace").replace("\r", "\n").strip()
+            ends.append(Ended(code, (text.splitlines() or [""])[-1][-300:]))
+            self._log(process).unlink()
+        return ends
+
+    def _log(self, process: int) -> Path:
+        return self._work.with_name(f"{process}.log")
+
+    def _snapshot(self) -> Snapshot:
+        """All files and links below the folder, by their content or target."""
+        found = {}
+        for parent, folders, files in os.walk(self._work):
+            for name in (*files, *(folder for folder in folders if Path(parent, folder).is_symlink())):
+                path = Path(parent, name)
+                key = str(path.relative_to(self._work))
+                found[key] = os.readlink(path) if path.is_symlink() else hashlib.md5(path.read_bytes()).hexdigest()
+            if not folders and not files:
+                found[str(Path(parent).relative_to(self._work)) + "/"] = ""
+        return found
+
+    def _visible(self, snapshot: Snapshot) -> Snapshot:
+        return {key: value for key, value in snapshot.items() if not _is_hidden(key)}
+
+    def _hidden(self, snapshot: Snapshot) -> set[str]:
+        return {key for key in snapshot if _is_hidden(key)}
+
+    def _alive(self, session: int) -> list[int]:
+        """Processes of a session that are there five seconds later."""
+        alive: list[int] = []
+        for _ in range(50):
+            alive = []
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    fields = stat.read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[3]) == session and fields[0] != "Z":
+                    alive.append(int(stat.parent.name))
+            if not alive:
+                break
+            time.sleep(0.1)
+        return alive
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether it is, or lies in, what a command names only while it works."""
+    parts = Path(path).parts
+    return any(part.startswith((".unfinished-", ".replaced-")) or part.endswith("lopsided-lock") for part in parts) or (
+        parts[-1] == ".lopsided.lock"
+    )
+
+
+def _difference(expected: Snapshot, found: Snapshot) -> str:
+    more = sorted(set(found) - set(expected))
+    less = sorted(set(expected) - set(found))
+    other = sorted(key for key in set(found) & set(expected) if found[key] != expected[key])
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:3])})"
+        for what, names in (("more", more), ("missing", less), ("different", other))
+        if names
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""The raw dataset of a completion: the source's labels and images as links, soft targets, a table, a record, a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided import __version__
+from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
+from nnunet_lopsided.completion.completion_page import CompletedLesion, DiameterRow, completion_html, shown_pictures
+from nnunet_lopsided.completion.soft_target import SoftTarget, soft_target
+from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
+from nnunet_lopsided.evaluation.loading import LesionClass, load_case
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
+from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.tables import write_table
+from nnunet_lopsided.images import Image, write_image
+from nnunet_lopsided.nnunet.beliefs import lesion_classes
+from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
+from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
+
+COMPLETION_FILE, LESIONS_FILE, PAGE = "completion.json", "completed_lesions.csv", "completion.html"
+BELIEFS = "beliefsTr"
+_COLUMNS = (
+    "case",
+    "class",
+    "candidate",
+    "n_voxels",
+    "volume_mm3",
+    "diameter_mm",
+    "mean_probability",
+    "max_probability",
+)
+_Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Completed:
+    """What is kept of a case and class once its soft target is written; scores are mean p times root of voxels.
+
+    Attributes:
+        lesions: the candidates, in the order of their components.
+        scores: of the candidates, (N,).
+        explained_scores: of components that touch an annotation, (M,).
+        explained_mm: their diameters, (M,).
+    """
+
+    lesions: tuple[CompletedLesion, ...]
+    scores: _Numbers
+    explained_scores: _Numbers
+    explained_mm: _Numbers
+
+
+def belief_name(case: str, lesion_class: str, n_classes: int) -> str:
+    """Name of a soft target's file without its ending, as ``lopsided-soften`` expects it.
+
+    Example:
+        >>> belief_name("case_1", "lesion", 1), belief_name("case_1", "core", 2)
+        ('case_1', 'case_1__core')
+    """
+    return case if n_classes == 1 else f"{case}__{lesion_class}"
+
+
+def write_variant(
+    inputs: AuditInputs,
+    *,
+    output_id: int,
+    name: str,
+    settings: Mapping[str, object],
+    threshold: float,
+    overwrite: bool = False,
+    n_workers: int = 2,
+) -> Path:
+    """Write the raw dataset of a completion; it appears when it is whole.
+
+    Args:
+        inputs: cases with their out-of-fold predictions.
+        output_id: its id.
+        name: of its folder after ``DatasetXXX_``.
+        settings: what it is made of, for its record.
+        threshold: candidates are where p is at least this, within (0, 1).
+        overwrite: replace an earlier completion of this id and name.
+        n_workers: cases worked on at the same time.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: the id is in use, or a file cannot be read.
+    """
+    dataset = inputs.dataset
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
+    with new_raw_dataset(output_id, name, marker=COMPLETION_FILE, overwrite=overwrite) as folder:
+        for made in ("labelsTr", BELIEFS):
+            (folder / made).mkdir()
+        for audited in inputs.cases:
+            link_file(folder / "labelsTr" / (audited.name + dataset.file_ending), audited.label, final)
+        work = _Work(dataset, folder / BELIEFS, threshold)
+        completed = [
+            one for of_case in for_each(work.complete, inputs.cases, n_workers, "completing") for one in of_case
+        ]
+        link_test_files(dataset, folder, final)
+        write_dataset_files(dataset, [audited.case for audited in inputs.cases], folder, final)
+        content = read_json(folder / "dataset.json")
+        content["completed"] = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
+        write_json(folder / "dataset.json", content)
+        lesions = [lesion for one in completed for lesion in one.lesions]
+        write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
+        record = _record(inputs, settings, completed)
+        by_diameter = _by_diameter(completed)
+        pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
+        page = completion_html(final.name, record, by_diameter, lesions, pictures)
+        (folder / PAGE).write_text(page, encoding="utf-8")
+        write_json(folder / COMPLETION_FILE, record)
+    return final
+
+
+def _record(inputs: AuditInputs, settings: Mapping[str, object], completed: Sequence[_Completed]) -> dict[str, object]:
+    explained = _joined([one.explained_scores for one in completed])
+    unexplained = _joined([one.scores for one in completed])
+    rho = missed_per_annotated(explained, unexplained)
+    return {
+        "schema_version": 1,
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        "settings": settings,
+        "n_cases": len(inputs.cases),
+        "not_completed": list(inputs.left_out),
+        "n_candidates": len(unexplained),
+        "n_explained": len(explained),
+        "missed_per_annotated": rho,
+        "estimated_missed_lesions": None if rho is None else float(belief(explained, unexplained, rho).sum()),
+        "by_diameter": [vars(row) for row in _by_diameter(completed)],
+    }
+
+
+def _by_diameter(completed: Sequence[_Completed]) -> list[DiameterRow]:
+    edges = EvaluationRules().diameter_edges_mm
+    explained = _joined([one.explained_mm for one in completed])
+    candidates = np.array([lesion.diameter_mm for one in completed for lesion in one.lesions])
+    believed = np.array([lesion.mean for one in completed for lesion in one.lesions])
+    bins, of_candidate = diameter_bin(explained, edges), diameter_bin(candidates, edges)
+    return [
+        DiameterRow(
+            lower_mm=lower,
+            upper_mm=upper,
+            n_explained=int((bins == i).sum()),
+            n_candidates=int((of_candidate == i).sum()),
+            mean_probability=float(believed[of_candidate == i].mean()) if (of_candidate == i).any() else None,
+        )
+        for i, (lower, upper) in enumerate(diameter_bounds(edges))
+    ]
+
+
+def _joined(arrays: Sequence[_Numbers]) -> _Numbers:
+    return np.concatenate([np.zeros(0), *arrays])
+
+
+class _Work:
+    """Completes the cases of a dataset, one call each."""
+
+    def __init__(self, dataset: RawDataset, folder: Path, threshold: float) -> None:
+        self._scheme = dataset.label_scheme
+        self._classes = lesion_classes(self._scheme)
+        self._folder = folder
+        self._threshold = threshold
+
+    def file_of(self, case: str, lesion_class: str) -> Path:
+        """The file of a soft target."""
+        return self._folder / f"{belief_name(case, lesion_class, len(self._classes))}.nii.gz"
+
+    def complete(self, audited: AuditedCase) -> list[_Completed]:
+        """Write the soft targets of a case, one per class; what is kept of each."""
+        # Lesions of all classes together: what is annotated as one class is no candidate of another.
+        labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))
+        known = labelled.reference if labelled.valid is None else labelled.reference | ~labelled.valid
+        completed = []
+        for name in self._classes:
+            loaded = load_case(audited.name, audited.label, audited.predictions[0], LesionClass(self._scheme, name))
+            assert loaded.prediction is not None, "every case has a prediction"
+            target = soft_target(loaded.prediction, known, loaded.spacing_mm, self._threshold)
+            write_image(self.file_of(audited.name, name), Image(target.belief, labelled.geometry))
+            completed.append(_kept(audited.name, name, target))
+        return completed
+
+
+def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
+    components = target.components
+    lesions = tuple(
+        CompletedLesion(
+            case=case,
+            lesion_class=lesion_class,
+            number=i + 1,
+            n_voxels=int(components.n_voxels[i]),
+            volume_mm3=float(components.volume_mm3[i]),
+            diameter_mm=float(components.diameter_mm[i]),
+            mean=float(target.mean[i]),
+            highest=float(target.highest[i]),
+        )
+        for i in range(len(components))
+    )
+    return _Completed(
+        lesions=lesions,
+        scores=target.unexplained_score,
+        explained_scores=target.explained_score,
+        explained_mm=target.explained_mm,
+    )
+
+
+def _row(lesion: CompletedLesion) -> Sequence[object]:
+    numbers = (lesion.volume_mm3, lesion.diameter_mm, lesion.mean, lesion.highest)
+    named = lesion.case, lesion.lesion_class, lesion.number, lesion.n_voxels
+    return (*named, *(f"{number:.9g}" for number in numbers))

@@ -1,0 +1,247 @@
+"""completion.html: what was believed, how surely, of which sizes, with pictures of the most and the least believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
+from nnunet_lopsided.evaluation.loading import LesionClass
+from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.images import read_image
+from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.nnunet.raw import case_images
+from nnunet_lopsided.pages.charts import diameter_range
+from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, number, number_or_empty, page
+from nnunet_lopsided.pages.outline import outline
+from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, window
+
+# Pictures of the most believed, and as many of the least believed.
+N_SHOWN = 12
+# Rows of the page's table; all are in completed_lesions.csv.
+_MOST_ROWS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedLesion:
+    """A candidate that no label explains and that is a soft target now.
+
+    Attributes:
+        case: its case.
+        lesion_class: name of its label.
+        number: of its component in the soft target, from 1.
+        n_voxels: its size.
+        volume_mm3: its volume.
+        diameter_mm: of the sphere (2D: the circle) of equal volume.
+        mean: mean probability, within (0, 1].
+        highest: highest probability, within (0, 1].
+    """
+
+    case: str
+    lesion_class: str
+    number: int
+    n_voxels: int
+    volume_mm3: float
+    diameter_mm: float
+    mean: float
+    highest: float
+
+    @property
+    def score(self) -> float:
+        """By which candidates are ordered: mean probability times root of voxels."""
+        return float(self.mean * np.sqrt(self.n_voxels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiameterRow:
+    """What was called of a range of diameters.
+
+    Attributes:
+        lower_mm: inclusive.
+        upper_mm: exclusive; None: no limit.
+        n_explained: components that touch an annotated lesion.
+        n_candidates: components that touch none.
+        mean_probability: of the candidates, the mean of their means; None without any.
+    """
+
+    lower_mm: float
+    upper_mm: float | None
+    n_explained: int
+    n_candidates: int
+    mean_probability: float | None
+
+
+def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[CompletedLesion], list[CompletedLesion]]:
+    """The ``n`` candidates that are believed most, then the ``n`` that are believed least; none is in both.
+
+    Example:
+        >>> def of(number, mean):
+        ...     return CompletedLesion(
+        ...         case="a", lesion_class="lesion", number=number, n_voxels=4, volume_mm3=4.0, diameter_mm=2.0,
+        ...         mean=mean, highest=mean)
+        >>> most, least = shown([of(1, 0.3), of(2, 0.9), of(3, 0.2)], n=2)
+        >>> [lesion.number for lesion in most], [lesion.number for lesion in least]
+        ([2, 1], [3])
+    """
+    most = sorted(lesions, key=lambda lesion: (-lesion.score, lesion.case, lesion.lesion_class, lesion.number))
+    return most[:n], most[n:][-n:][::-1]
+
+
+def shown_pictures(
+    inputs: AuditInputs,
+    lesions: Sequence[CompletedLesion],
+    file_of: Callable[[str, str], Path],
+    n_workers: int = 2,
+) -> tuple[list[Picture], list[Picture]]:
+    """Pictures of :func:`shown`, in the first channel of the images; the cases concerned are read once more.
+
+    Args:
+        inputs: the cases.
+        lesions: all candidates.
+        file_of: the file of a soft target, by case and class.
+        n_workers: cases worked on at the same time.
+
+    Raises:
+        InputError: an image or a label map cannot be read.
+    """
+    chosen = shown(lesions)
+    wanted: dict[str, list[CompletedLesion]] = {}
+    for lesion in [*chosen[0], *chosen[1]]:
+        wanted.setdefault(lesion.case, []).append(lesion)
+
+    def draw(audited: AuditedCase) -> dict[CompletedLesion, Picture]:
+        label = read_image(audited.label)
+        annotated = LesionClass(inputs.dataset.label_scheme).mask(label.array)
+        image = case_images(audited.case, label.shape, colour=True)[0]
+        limits = window(image)
+        pictures = {}
+        for lesion in wanted[audited.name]:
+            belief = read_image(file_of(lesion.case, lesion.lesion_class)).array
+            components = find_lesions(belief, label.geometry.spacing_mm)
+            own = np.zeros(belief.shape, bool)
+            own.reshape(-1)[components.select([lesion.number])] = True
+            voxels = np.argwhere(own)
+            # The voxel nearest to the centroid: a ring's centroid lies outside of it.
+            centre = voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()]
+            part = Slice(label.geometry, centre, components.boxes[lesion.number - 1])
+            grey = part.around(image, image.min())
+            pictures[lesion] = Picture(
+                kind="candidate",
+                title=lesion.case,
+                caption=_caption(lesion, centre.tolist(), image.shape),
+                png=grey_png(grey, limits),
+                shape=(grey.shape[0], grey.shape[1]),
+                spacing_mm=part.spacing_mm,
+                reference=outline(part.around(annotated, False)),
+                candidate=outline(part.around(own, False)),
+                edges=part.edges,
+            )
+        return pictures
+
+    cases = [audited for audited in inputs.cases if audited.name in wanted]
+    drawn = {lesion: picture for one in for_each(draw, cases, n_workers, "pictures") for lesion, picture in one.items()}
+    most, least = ([drawn[lesion] for lesion in part] for part in chosen)
+    return most, least
+
+
+def _caption(lesion: CompletedLesion, centre: Sequence[int], shape: tuple[int, ...]) -> str:
+    where = f", slice {centre[0]} (0 to {shape[0] - 1})" if len(shape) == 3 else ""
+    return f"candidate {lesion.number}, {lesion.diameter_mm:.1f} mm, mean probability {lesion.mean:.2f}{where}"
+
+
+def completion_html(
+    name: str,
+    record: Mapping[str, object],
+    by_diameter: Sequence[DiameterRow],
+    lesions: Sequence[CompletedLesion],
+    pictures: tuple[Sequence[Picture], Sequence[Picture]],
+) -> str:
+    """The page of a completion.
+
+    Args:
+        name: of the variant.
+        record: the content of completion.json.
+        by_diameter: what was called, by size.
+        lesions: all candidates.
+        pictures: of :func:`shown_pictures`.
+
+    Returns:
+        HTML, the same for the same arguments. It asks for no other file.
+    """
+    settings = record["settings"]
+    assert isinstance(settings, Mapping), "as write_variant makes it"
+    return page(
+        "completion/completion_page.html",
+        f"{name}: completed without a reader",
+        name=name,
+        source=settings["source_dataset"],
+        record=record,
+        guess=_guess(record),
+        notices=_notices(record),
+        by_diameter=_diameter_table(by_diameter),
+        galleries=[("Believed most", pictures[0]), ("Believed least", pictures[1])],
+        candidates=_candidate_table(lesions),
+        settings=Table(("setting", "value"), [(key, code(value)) for key, value in settings.items()]),
+    )
+
+
+def _guess(record: Mapping[str, object]) -> str:
+    estimate = record["estimated_missed_lesions"]
+    if not isinstance(estimate, float):
+        return "Too few annotated lesions were called to say how many of them are missed lesions."
+    return f"By the highest scores, about {estimate:.0f} of them are missed lesions."
+
+
+def _notices(record: Mapping[str, object]) -> list[str]:
+    lines = []
+    if record["estimated_missed_lesions"] == 0 and record["n_candidates"]:
+        lines.append(
+            "Among the largest and surest candidates nothing is missing. If small lesions were annotated too, your "
+            "labels are whole: train on them as they are, as soft targets would only add false alarms."
+        )
+    left_out = record["not_completed"]
+    if isinstance(left_out, Sequence) and left_out:
+        lines.append(f"Validated by none of the folds, and not in this dataset: {', '.join(map(str, left_out))}.")
+    return lines
+
+
+def _diameter_table(rows: Sequence[DiameterRow]) -> Table:
+    header = ("diameter, mm", "called, annotated", "called, not annotated", "ratio", "mean probability of the latter")
+    cells: list[tuple[TableCell, ...]] = [
+        (
+            diameter_range(row.lower_mm, row.upper_mm),
+            str(row.n_explained),
+            str(row.n_candidates),
+            number_or_empty(row.n_candidates / row.n_explained if row.n_explained else None),
+            number_or_empty(row.mean_probability),
+        )
+        for row in rows
+    ]
+    return Table(header, cells, right=(1, 2, 3, 4))
+
+
+def _candidate_table(lesions: Sequence[CompletedLesion]) -> SortableTable:
+    most = sorted(lesions, key=lambda lesion: (-lesion.score, lesion.case, lesion.lesion_class, lesion.number))
+    rows = [
+        (
+            lesion.case,
+            lesion.lesion_class,
+            str(lesion.number),
+            f"{lesion.diameter_mm:.1f}",
+            number(lesion.mean),
+            number(lesion.highest),
+            number(lesion.score),
+        )
+        for lesion in most[:_MOST_ROWS]
+    ]
+    left_out = len(lesions) - len(rows)
+    return SortableTable(
+        name="candidates",
+        header=("case", "class", "candidate", "diameter, mm", "mean p", "highest p", "score"),
+        rows=rows,
+        right=range(2, 7),
+        note=f"The other {left_out} are in completed_lesions.csv." if left_out else "",
+    )

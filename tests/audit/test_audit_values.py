@@ -1,0 +1,179 @@
+"""audit.html: which number of audit.json stands where. All values are asymmetric, so that nothing can be swapped."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from nnunet_lopsided.audit.audit_page import audit_html
+from nnunet_lopsided.audit.record_content import AuditContent, MissRateContent
+from tests.evaluation.report.conftest import Page
+
+
+def rate(lower: float, upper: float | None, share: float | None, undefined: str | None = None) -> MissRateContent:
+    n = 10 * int(lower)
+    return {
+        "lower_mm": lower,
+        "upper_mm": upper,
+        "annotated_lesions": n + 7,
+        "annotated_lesions_found": n + 5,
+        "candidates": n + 3,
+        "missed_share_of_candidates": None,
+        "missed_lesions": None if share is None else n + 2.4,
+        "miss_rate": share,
+        "miss_rate_ci95_bootstrap": None if share is None else [share - 0.1, share + 0.25],
+        "undefined": undefined,
+    }
+
+
+RECORD: AuditContent = {
+    "id": "0123456789abcdef",
+    "schema_version": 1,
+    "tool": "nnunet-lopsided",
+    "version": "9.8.7",
+    "dataset": "Dataset511_Cut",
+    "models": [
+        {"trainer": "TrainerA", "plans": "plansB", "configuration": "2d"},
+        {"trainer": "TrainerC", "plans": "plansD", "configuration": "2.5d"},
+    ],
+    "folds": [1, 3],
+    "counts": {
+        "cases": 11,
+        "patients": 9,
+        "annotated_lesions": 43,
+        "annotated_lesions_found": 37,
+        "candidates": 29,
+        "fainter_candidates": 6,
+    },
+    "ranked_by": "likeness",
+    "likeness": {
+        "separation_auc": 0.875,
+        "coefficients": {"mean probability": 0.5, "contrast": -0.25},
+        "reliability": [{"predicted": 0.125, "observed": 0.375, "n": 8}],
+    },
+    "no_likeness": "",
+    "miss_rate": rate(0, None, 0.5),
+    "miss_rate_in_any_prediction": rate(0, None, 0.375),
+    "miss_rate_by_diameter": [rate(3, 6, 0.25), rate(6, None, None, "too few")],
+    "outside_miss_rate": {"candidates": 13, "miss_rate_if_missed": 0.625},
+    "cut_back": {"fraction": 0.3, "mean_dice_of_annotated": 0.75},
+    "settings": {
+        "label": None,
+        "magnify": [2.0, 1.5],
+        "threshold": 0.03,
+        "connectivity": None,
+        "tolerance_mm": 1.5,
+        "diameter_edges_mm": [3.0, 6.0],
+        "patients": "cases",
+        "seed": 4,
+        "bootstrap_replicates": 1000,
+    },
+    "not_audited": ["p7"],
+    "not_magnified": "",
+    "cases": {},
+    "detector": {
+        "annotated_lesions": 43,
+        "annotated_lesions_found": 37,
+        "sensitivity": 0.86,
+        "false_positives_per_case": 2.6,
+        "average_precision": 0.41,
+        "least_sensitivity": 0.5,
+        "least_average_precision": 0.15,
+    },
+    "withheld": None,
+    "maps": {},
+}
+
+
+@pytest.fixture(scope="module")
+def shown() -> Page:
+    return Page(audit_html(SimpleNamespace(candidates=()), RECORD, ()))
+
+
+def table(shown: Page, first: str) -> list[list[str]]:
+    (found,) = (rows for rows in shown.tables.values() if rows[0][0] == first)
+    return found
+
+
+def sentence(shown: Page, part: str) -> str:
+    text = re.sub(r"\s+", " ", "".join(shown.text))
+    (found,) = (s for s in re.split(r"(?<=[a-z0-9])\. ", text) if part in s)
+    return found
+
+
+def test_counts_and_models(shown: Page) -> None:
+    text = re.sub(r"\s+", " ", "".join(shown.text))
+    assert (
+        "Dataset511_Cut: 11 cases, 43 annotated lesions, of which the models find 37, and 29 candidates that no "
+        "annotation explains, 6 of them below 0.03; TrainerA, plansB, 2d; TrainerC, plansD, 2.5d; folds 1, 3; images "
+        "as they are and magnified 2 and 1.5 times; audit 0123456789abcdef" in text
+    )
+    assert "Validated by none of the folds, and not audited: p7." in text
+    assert "candidates of which no voxel reaches 0.03" in text
+
+
+def test_miss_rates_by_diameter(shown: Page) -> None:
+    assert table(shown, "diameter, mm")[1:] == [
+        ["all", "5 / 7", "3", "2", "0.500", "0.400 to 0.750"],
+        ["3\u20136", "35 / 37", "33", "32", "0.250", "0.150 to 0.500"],
+        ["6+", "65 / 67", "63", "", "undefined", "too few"],
+    ]
+
+
+def test_what_is_said_of_the_miss_rate(shown: Page) -> None:
+    assert "0.375 (95% interval 0.275 to 0.625) is the share" in sentence(shown, "if the highest probability in any")
+    assert "13 candidates are of diameters that are hardly annotated" in sentence(shown, "hardly annotated")
+    assert sentence(shown, "If all of them were").endswith("the rate would be 0.625")
+    assert "a sensitivity of 0.86 and an average precision of 0.41, with 2.6 candidates per case" in sentence(
+        shown, "out of fold"
+    )
+    assert sentence(shown, "miss rates are withheld") == "Below 0.5 and 0.15 miss rates are withheld"
+
+
+def test_what_ranks(shown: Page) -> None:
+    assert "in the order of the probability of being a missed lesion; audit.csv" in sentence(shown, "in the order of")
+    assert "ROC curve: 0.875" in sentence(shown, "ROC curve")
+    assert table(shown, "feature, standardised")[1:] == [["mean probability", "+0.500"], ["contrast", "-0.250"]]
+    assert table(shown, "probability of being annotated")[1:] == [["0.125", "0.375", "8"]]
+
+
+def test_settings_are_words(shown: Page) -> None:
+    assert dict(table(shown, "setting")[1:]) == {
+        "cut back at, of the highest probability": "0.3",
+        "mean Dice of annotated lesions so cut back": "0.750",
+        "label": "all foreground",
+        "magnify": "2, 1.5",
+        "threshold": "0.03",
+        "connectivity": "26 in 3D, 8 in 2D",
+        "tolerance_mm": "1.5",
+        "diameter_edges_mm": "3, 6",
+        "patients": "cases",
+        "seed": "4",
+        "bootstrap_replicates": "1000",
+        "version": "9.8.7",
+    }
+
+
+def test_reasons_stand_above_the_numbers() -> None:
+    record: AuditContent = {
+        **RECORD,
+        "ranked_by": "mean-probability",
+        "likeness": None,
+        "no_likeness": "there are few",
+        "not_magnified": "no checkpoint",
+        "withheld": "weak models",
+        "not_audited": [],
+        "outside_miss_rate": None,
+        "miss_rate_in_any_prediction": None,
+    }
+    page = Page(audit_html(SimpleNamespace(candidates=()), record, ()))
+    text = "".join(page.text)
+    assert re.findall(r"Images were.*|Miss rates and.*|Ranked by.*", text) == [
+        "Images were not magnified: no checkpoint.",
+        "Miss rates and scores are withheld: weak models.",
+        "Ranked by mean probability: there are few.",
+    ]
+    assert "not audited" not in text
+    assert "hardly annotated" not in text
