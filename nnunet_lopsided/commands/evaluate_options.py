@@ -129,6 +129,11 @@ def evaluate_parser() -> Parser:
     pictures.add_argument(
         "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
     )
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="report.html without paths, and with numbers in place of case names; all other files keep the names",
+    )
     # --np is what it was called before; nnU-Net writes -np.
     parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")

@@ -44,6 +44,11 @@ def _warn_of(result: FolderResult) -> None:
     ):
         if n:
             _warn(f"{n} instances of the {whose} lie in several pieces; each counts as one {what}")
+    if result.look_swapped:
+        _warn(
+            f"most voxels outside of lesions are called lesion, and fewer inside: {', '.join(result.look_swapped)}: "
+            "channels in another order than the classes, or a network that has hardly trained?"
+        )
     if result.looks_hard:
         _warn(
             "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "
@@ -76,6 +81,12 @@ def _table(result: FolderResult) -> str:
         ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil"),
         *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
     )
+    if summary.n_patients_without_lesions:  # where all have lesions, nothing is to be told apart
+        rows += (
+            ("patient_auc", metrics.patient_auc, intervals.get("patient_auc_newcombe"), "Newcombe"),
+            ("patient_sensitivity", metrics.patient_sensitivity, intervals["patient_sensitivity_wilson"], "Wilson"),
+            ("patient_specificity", metrics.patient_specificity, intervals["patient_specificity_wilson"], "Wilson"),
+        )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
     lines.insert(2, _by_confidence(result))
     lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")

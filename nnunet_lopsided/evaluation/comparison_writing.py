@@ -51,7 +51,7 @@ def comparison_settings(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = False) -> None:
+def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = False, anonymous: bool = False) -> None:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 
     The same comparison always gives the same bytes.
@@ -60,6 +60,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
         comparison: of ``compare``.
         folder: target.
         overwrite: replace an earlier comparison there, and nothing else.
+        anonymous: the page names no case and no folder; the other files do. Models have their names on it.
 
     Raises:
         InputError: the target is refused, or cannot be written.
@@ -72,7 +73,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
         text = json.dumps(content, indent=2, allow_nan=False)
         (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))
-        page = comparison_html(comparison, comparison_settings(comparison))
+        page = comparison_html(comparison, comparison_settings(comparison), anonymous)
         (unfinished / "compare.html").write_text(page, encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class FolderResult:
         by_threshold: (threshold, summary) of every threshold, in their order; empty when there is only one.
         confidence_model: the model of the learned confidence; None: there is none.
         seen: cases whose candidates the model was fitted to, too: its confidence in them may be too good.
+        look_swapped: cases whose probabilities look like the background's: channels in another order than the classes,
+            or a network that has hardly trained.
     """
 
     summary: Summary
@@ -61,6 +63,7 @@ class FolderResult:
     by_threshold: tuple[tuple[float, Summary], ...] = ()
     confidence_model: ConfidenceModel | None = None
     seen: tuple[str, ...] = ()
+    look_swapped: tuple[str, ...] = ()
 
     @property
     def lesions_in_pieces(self) -> int:
@@ -237,6 +240,7 @@ def evaluate_folder(
         skipped=tuple(skipped),
         by_threshold=tuple(several),
         confidence_model=confidence.model,
+        look_swapped=tuple(sorted(evaluation.look_swapped)),
         seen=tuple(case.case for case in by_threshold[0] if confidence.has_seen(case.case)),
     )
 
@@ -250,6 +254,8 @@ class _CaseEvaluation:
     all_rules: Sequence[EvaluationRules]
     confidence: ChosenConfidence
     on_case: Callable[[LoadedAndEvaluated], object] | None
+    # Names, as they are found; every thread appends to it.
+    look_swapped: list[str] = field(default_factory=list)
 
     def of(self, files: CaseFiles) -> tuple[CaseResult, ...] | Skipped:
         """The tables of a case, one for each threshold; or why there are none."""
@@ -259,6 +265,8 @@ class _CaseEvaluation:
             evaluated = self._evaluate(files, loaded)
             if self.on_case is not None:
                 self.on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
+            if loaded.looks_swapped:
+                self.look_swapped.append(files.name)
         except InputError as error:
             return Skipped(files.name, str(error))
         return tuple(one.result for one in evaluated)

@@ -42,6 +42,7 @@ class LoadedCase:
         segmentation: the lesion mask of the predicted label map, same shape; None when there is none.
         censored_reference: lesion voxels of a reference that lacks some lesions, same shape; None when none is given.
         numbers: the lesion of every voxel, same shape, where the reference is an instance map; None: it is not.
+        looks_swapped: whether the probability looks like the background's, without proof.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LoadedCase:
     geometry: Geometry
     segmentation: NDArray[np.bool_] | None = None
     censored_reference: NDArray[np.bool_] | None = None
+    looks_swapped: bool = False
     numbers: NDArray[np.integer] | None = None
 
     @property
@@ -103,6 +105,7 @@ def load_case(
         ignore = target.scheme.ignore if target.scheme else None
         valid = None if ignore is None else labels != ignore
         censored = predicted = segmentation = None
+        looks_swapped = False
         if censored_reference is not None:
             other = read_image(censored_reference)
             check_fit(censored_reference, other, image)
@@ -114,7 +117,7 @@ def load_case(
             predicted = load_instances(prediction, image, hard_labels)
             segmentation = predicted != 0
         elif prediction is not None:
-            predicted, segmentation = _load_prediction(prediction, image, mask, target, hard_labels)
+            predicted, segmentation, looks_swapped = _load_prediction(prediction, image, mask, target, hard_labels)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
     return LoadedCase(
@@ -126,6 +129,7 @@ def load_case(
         segmentation=segmentation,
         censored_reference=censored,
         numbers=numbers,
+        looks_swapped=looks_swapped,
     )
 
 
@@ -183,8 +187,8 @@ def _labelled(
 
 def _load_prediction(
     files: Prediction, reference: Image, lesion: NDArray[np.bool_], target: LesionClass, hard_labels: bool
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """The prediction, and the mask of the predicted label map if there is one."""
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None, bool]:
+    """The prediction, the mask of the predicted label map if there is one, and whether channels look swapped."""
     segmentation = None
     if files.image is not None:
         image = read_image(files.image)
@@ -193,20 +197,20 @@ def _load_prediction(
         alone = files.array is None and not hard_labels and target.values in (None, (1,))
         soft = _is_probability(files.image, image.array, alone) and not (hard_labels and not image.array.any())
         if soft and files.array is None and not hard_labels:
-            return checked_probability(files.image, image.array), None
+            return checked_probability(files.image, image.array), None, False
         if hard_labels or not soft:
             segmentation = _labelled(files.image, image.array, target)
     if hard_labels and segmentation is None:
         raise InputError(f"expected a label map beside {files.array}, found none")
     if files.array is None or hard_labels:
         assert segmentation is not None
-        return segmentation, segmentation
+        return segmentation, segmentation, False
     probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
     probability = to_file_frame(probability, files.reader, reference)
-    check_not_swapped(files.array, probability, lesion)
+    looks_swapped = check_not_swapped(files.array, probability, lesion)
     if segmentation is not None:
         _check_agreement(files, reference, target, segmentation, probability)
-    return probability, segmentation
+    return probability, segmentation, looks_swapped
 
 
 def _is_probability(path: Path, array: NDArray[np.generic], binary: bool) -> bool:

@@ -108,7 +108,15 @@ PATIENT_METRICS = (
     "voxel_dice_pooled",
     "lesion_entropy_bits",
 )
-PATIENT_COLUMNS = ("patient", "cases", "lesions", "detected_lesions", "false_positives", *PATIENT_METRICS)
+PATIENT_COLUMNS = (
+    "patient",
+    "cases",
+    "lesions",
+    "detected_lesions",
+    "false_positives",
+    *PATIENT_METRICS,
+    "highest_confidence",
+)
 
 
 def patient_rows(result: FolderResult) -> Iterable[Row]:
@@ -123,6 +131,7 @@ def patient_rows(result: FolderResult) -> Iterable[Row]:
             sum(int(case.detected.sum()) for case in cases),
             sum(case.count(Status.FALSE_POSITIVE) for case in cases),
             *(float(summary.per_patient[name][i]) for name in PATIENT_METRICS),
+            float(summary.patient_confidence[i]),
         )
 
 

@@ -133,11 +133,20 @@ class FrocCurveContent(TypedDict):
     sensitivity: list[float | None]
 
 
+class PatientRocContent(TypedDict):
+    """``curves.patient_roc``: lists of one length, from the strictest threshold; (0, 0) and (1, 1) are left out."""
+
+    threshold: list[float]
+    false_positive_rate: list[float]
+    sensitivity: list[float]
+
+
 class CurvesContent(TypedDict):
-    """``curves``; None without a ranking."""
+    """``curves``; None without a ranking, of patients also where they all have lesions, or none."""
 
     pr: PrCurveContent | None
     froc: FrocCurveContent | None
+    patient_roc: PatientRocContent | None
 
 
 class SkippedContent(TypedDict):
@@ -151,6 +160,8 @@ class DetailsContent(TypedDict):
     """``details``: see :class:`~nnunet_lopsided.evaluation.summary.Summary`."""
 
     patients: int
+    patients_with_lesions: int
+    patients_without_lesions: int
     cases_with_lesions: int
     false_positives_on_lesions: int
     missed_but_covered: int
@@ -159,6 +170,7 @@ class DetailsContent(TypedDict):
     ignored_candidates: int
     dropped_candidates: int
     probabilities_look_hard: bool
+    probabilities_look_swapped: list[str]
     defined_bootstrap_replicates: int
     missing_predictions: list[str]
     predictions_without_reference: list[str]

@@ -9,10 +9,10 @@ import nnunet_lopsided
 from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
-from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
+from nnunet_lopsided.evaluation.patient_roc import RocPoints
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import (
@@ -22,6 +22,7 @@ from nnunet_lopsided.evaluation.summary_content import (
     Ends,
     HistogramContent,
     MetricsContent,
+    PatientRocContent,
     ShareContent,
     SpreadContent,
     SurfaceContent,
@@ -61,9 +62,11 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         ],
         "average_recall_80_percent": _subsampled(summary),
         "lesion_histogram": _histogram(summary, result.rules.probability_bins),
-        "curves": _curves(summary.points),
+        "curves": _curves(summary),
         "details": {
             "patients": summary.n_patients,
+            "patients_with_lesions": summary.n_patients_with_lesions,
+            "patients_without_lesions": summary.n_patients_without_lesions,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
             "missed_but_covered": summary.n_missed_but_covered,
@@ -72,6 +75,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
             "ignored_candidates": summary.n_ignored_candidates,
             "dropped_candidates": summary.n_dropped_candidates,
             "probabilities_look_hard": result.looks_hard,
+            "probabilities_look_swapped": list(result.look_swapped),
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
@@ -196,9 +200,10 @@ def _share(group: DiameterBin | AnnotationGroup) -> ShareContent:
     }
 
 
-def _curves(points: OperatingPoints | None) -> CurvesContent:
+def _curves(summary: Summary) -> CurvesContent:
+    points = summary.points
     if points is None:
-        return {"pr": None, "froc": None}
+        return {"pr": None, "froc": None, "patient_roc": None}
     corners = points.corners()
     threshold = corners.threshold.tolist()
     sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)
@@ -215,6 +220,17 @@ def _curves(points: OperatingPoints | None) -> CurvesContent:
             "false_positives_per_case": corners.false_positives_per_case.tolist(),
             "sensitivity": sensitivity,
         },
+        "patient_roc": _patient_roc(summary.patient_roc),
+    }
+
+
+def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
+    if points is None:
+        return None
+    return {
+        "threshold": points.threshold.tolist(),
+        "false_positive_rate": points.false_positive_rate.tolist(),
+        "sensitivity": points.sensitivity.tolist(),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nnunet_lopsided.evaluation.intervals import Interval
+from nnunet_lopsided.evaluation.patient_roc import NO_FREE_PATIENT, NO_PATIENT
 from nnunet_lopsided.evaluation.pooling import Pooled
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.surface_summary import NO_DETECTED, SurfaceSummary
@@ -19,6 +20,9 @@ def reasons_of_metrics(pooled: Pooled) -> dict[str, str]:
     soft = pooled.has_probabilities
     no_area = NO_LESIONS if pooled.ranked else NO_PROBABILITIES
     no_free_case = "every case has a lesion"
+    no_roc = (
+        (NO_PATIENT if pooled.scores.without_lesion.any() else NO_FREE_PATIENT) if pooled.ranked else NO_PROBABILITIES
+    )
     no_voxels = "neither reference nor prediction has a voxel in any case"
     return {
         "map": no_area,
@@ -36,6 +40,9 @@ def reasons_of_metrics(pooled: Pooled) -> dict[str, str]:
         "voxel_dice": no_voxels,
         "voxel_dice_pooled": no_voxels,
         "voxel_dice_at_threshold": no_voxels,
+        "patient_auc": no_roc,
+        "patient_sensitivity": NO_PATIENT,
+        "patient_specificity": NO_FREE_PATIENT,
     }
 
 

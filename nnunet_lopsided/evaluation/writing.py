@@ -33,7 +33,7 @@ from nnunet_lopsided.pages.pictures import Picture
 FILES = ("summary.json", "*.csv", "curves.png", "report.html", "maps")
 
 
-def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -> None:
+def write_results(result: FolderResult, folder: Path, overwrite: bool = False, anonymous: bool = False) -> None:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 
     The same result always gives the same bytes.
@@ -42,12 +42,13 @@ def write_results(result: FolderResult, folder: Path, overwrite: bool = False) -
         result: of ``evaluate_folder``.
         folder: target; see :func:`check_output_folder`.
         overwrite: replace an earlier evaluation there.
+        anonymous: see :func:`write_files`.
 
     Raises:
         InputError: the target is refused, or cannot be written.
     """
     with new_output_folder(folder, overwrite, input_folders(result.inputs), holds=FILES) as unfinished:
-        write_files(result, unfinished)
+        write_files(result, unfinished, anonymous=anonymous)
 
 
 def input_folders(inputs: Inputs) -> tuple[Path, ...]:
@@ -55,13 +56,14 @@ def input_folders(inputs: Inputs) -> tuple[Path, ...]:
     return tuple(p for p in (inputs.references, inputs.predictions, inputs.censored_references) if p is not None)
 
 
-def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] = ()) -> None:
+def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] = (), anonymous: bool = False) -> None:
     """Write every output into an existing folder.
 
     Args:
         result: of ``evaluate_folder``.
         folder: an empty one.
         gallery: pictures for the page, of ``report.gallery``.
+        anonymous: the page names no case and no folder. The other files do, and tell which case is which.
     """
     from nnunet_lopsided.evaluation.report import figure_png, report_html
 
@@ -79,7 +81,7 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
     if result.by_threshold:
         write_csv(folder / "thresholds.csv", *_threshold_table(summary["by_threshold"]))
     (folder / "curves.png").write_bytes(figure_png(result.summary))
-    (folder / "report.html").write_text(report_html(result, summary, gallery), encoding="utf-8")
+    (folder / "report.html").write_text(report_html(result, summary, gallery, anonymous), encoding="utf-8")
 
 
 def _threshold_table(rows: Sequence[ThresholdContent]) -> tuple[tuple[str, ...], list[Row]]:

@@ -75,6 +75,9 @@ def test_summary_keys_and_values(result, tmp_path):
         "voxel_dice",
         "voxel_dice_pooled",
         "voxel_dice_at_threshold",
+        "patient_auc",
+        "patient_sensitivity",
+        "patient_specificity",
         "map_by_confidence",
     ]
     assert summary["counts"]["missed_lesions"] == 1
@@ -212,7 +215,7 @@ def test_hard_labels_have_no_confidence_and_no_curves(two_cases, tmp_path):
     result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=True)
     write_results(result, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["curves"] == {"pr": None, "froc": None}
+    assert summary["curves"] == {"pr": None, "froc": None, "patient_roc": None}
     assert summary["metrics"]["map_ci95_bootstrap"] is None
     assert {c["confidence"] for c in rows(tmp_path / "out" / "candidates.csv")} == {""}
     assert "hard labels" in (tmp_path / "out" / "report.html").read_text()

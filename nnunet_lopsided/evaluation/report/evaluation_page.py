@@ -18,7 +18,12 @@ from nnunet_lopsided.evaluation.report.numbers import (
     surface_table,
     title_of,
 )
-from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.report.summary_charts import (
+    histogram_chart,
+    operating_curves,
+    roc_charts,
+    sensitivity_chart,
+)
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
 from nnunet_lopsided.evaluation.summary_json import flat_metrics
@@ -41,6 +46,7 @@ NAMING_SETTINGS = (
     "confidence_model",
     "confidence_model_has_seen",
     "patients_regex",
+    "cases",
 )
 
 
@@ -82,6 +88,8 @@ def report_html(
         at_rates=_at_rates(summary),
         size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
         by_diameter=_by_diameter(summary, result.summary),
+        patients=roc_charts({"": summary}),
+        n_patients=(summary["details"]["patients_with_lesions"], summary["details"]["patients_without_lesions"]),
         rule=result.rules.match_in_words,
         metrics=metric_rows(summary),
         by_confidence=confidence_table(summary),
@@ -143,6 +151,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
         (
             summary["settings"]["confidence_model_has_seen"],
             "The learned confidence was fitted to these very candidates, and may rank them too well: ",
+        ),
+        (
+            details["probabilities_look_swapped"],
+            "Most voxels outside of lesions are called lesion, and fewer inside. Channels in another order than the "
+            "classes, or a network that has hardly trained? ",
         ),
         (details["missing_predictions"], "References without prediction, their lesions counted as missed: "),
         (details["predictions_without_reference"], "Predictions without reference, not evaluated: "),

@@ -75,6 +75,16 @@ METRICS: dict[str, tuple[str, str]] = {
         "voxel-wise Dice of candidates",
         "As the voxel-wise Dice, of the voxels of the candidates instead of the segmentation.",
     ),
+    "patient_auc": (
+        "patients: area under the ROC curve",
+        "Chance that a patient with lesions has a more confident candidate, right or wrong, than a patient without "
+        "(equal ones count half). 0.5 is chance.",
+    ),
+    "patient_sensitivity": (
+        "patients: sensitivity",
+        "Share of the patients with lesions who have any candidate, right or wrong.",
+    ),
+    "patient_specificity": ("patients: specificity", "Share of the patients without lesions who have no candidate."),
 }
 
 COUNTS: dict[str, str] = {
@@ -90,6 +100,8 @@ COUNTS: dict[str, str] = {
 # Further counts, in the details of summary.json.
 DETAILS: dict[str, str] = {
     "patients": "units of the bootstrap",
+    "patients_with_lesions": "of these with a lesion that counts",
+    "patients_without_lesions": "without any reference lesion, and with all predictions",
     "cases_with_lesions": "cases with at least one reference lesion",
     "false_positives_on_lesions": "false positives that share a voxel with a lesion, but lie too far off to match it",
     "missed_but_covered": "missed lesions at least half under a candidate, which joins lesions or lies too far off",
@@ -139,7 +151,12 @@ def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
     intervals = metric_intervals(content["metrics"]) | content["intervals"]
     return [
         ShownInterval(method, intervals[key], content["undefined"].get(key))
-        for kind, method in (("bootstrap", bootstrap), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson"))
+        for kind, method in (
+            ("bootstrap", bootstrap),
+            ("hanley_mcneil", "Hanley-McNeil"),
+            ("newcombe", "Newcombe"),
+            ("wilson", "Wilson"),
+        )
         for key in (f"{name}_ci95_{kind}", f"{name}_{kind}_ci95")
         if key in intervals
     ]
