@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -12,12 +13,21 @@ from typing import Any, NoReturn
 
 from nnunet_lopsided.errors import InputError, InputErrors
 
+# As a shell says that SIGPIPE has ended a program.
+_READER_IS_GONE = 141
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # argparse takes the value away from "--output=--", and hands out an empty list in its place.
+        if arg_strings == ["--"] and action.option_strings and action.nargs not in ("?", "*"):
+            raise argparse.ArgumentError(action, "expected a value, got '--'")
+        return super()._get_values(action, arg_strings)
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
@@ -27,7 +37,11 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     arguments = parser.parse_args(argv)
     before = _end_on_sigterm()
     try:
-        return work(arguments)
+        return _printed(parser, work(arguments))
+    except BrokenPipeError:
+        # "| head" has read what it wanted; what was written to files is complete or was taken back.
+        _forget_stdout()
+        return _READER_IS_GONE
     except InputError as error:
         for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
             print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
@@ -44,6 +58,30 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _printed(parser: Parser, code: int) -> int:
+    """Write what was printed while there is somebody to say that it cannot be; returns the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_stdout()
+        print(f"{parser.prog}: error: cannot write to stdout: {error}; the work is done", file=sys.stderr)
+        return 2
+    return code
+
+
+def _forget_stdout() -> None:
+    """Lead stdout to nowhere, where it is a file of the system and not one that a test has put there."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
 
 
 def _end_on_sigterm() -> Any:
