@@ -24,11 +24,33 @@ def nnunet_path(variable: str) -> Path:
     Raises:
         InputError: the variable is not set, or the folder does not exist.
     """
+    path = path_if_set(variable)
+    if path is None:
+        raise InputError(f"{variable} is not set: export {variable}=/path/to/{variable}")
+    if not path.is_dir():
+        raise InputError(f"{variable} is set to {path}, which is not a folder")
+    return path
+
+
+def path_if_set(variable: str) -> Path | None:
+    """The folder an nnU-Net path variable names, which need not exist: nnU-Net makes it when it first writes there.
+
+    Args:
+        variable: as of :func:`nnunet_path`.
+
+    Returns:
+        None where the variable is not set, or empty.
+
+    Raises:
+        InputError: it names something that is there and is no folder, or a folder that is not there and whose name
+            begins or ends with white space, as after a slip in a shell's start-up file. Nothing would be found there.
+    """
     value = os.environ.get(variable)
     if not value:
-        raise InputError(f"{variable} is not set: export {variable}=/path/to/{variable}")
-    if not Path(value).is_dir():
-        raise InputError(f"{variable} is set to {value}, which is not a folder")
+        return None
+    if not Path(value).is_dir() and (os.path.lexists(value) or value != value.strip()):
+        shown = value if value == value.strip() else f"{value!a} (mind the white space)"
+        raise InputError(f"{variable} is set to {shown}, which is not a folder")
     return Path(value)
 
 
@@ -36,14 +58,17 @@ def names_of_dataset(dataset: int | str, variables: tuple[str, ...] = PATH_VARIA
     """Names of the folders that carry this dataset id (or name) below the set nnU-Net paths, sorted.
 
     nnU-Net refuses to work when two different names carry one id anywhere below its three paths.
+
+    Raises:
+        InputError: a variable that is set names no folder, see :func:`path_if_set`: what lies there cannot be told.
     """
     number = dataset_id(dataset)
     pattern = re.compile(re.escape(str(dataset)) if number is None else rf"Dataset{number:03d}_.+")
     names = set()
     for variable in variables:
-        root = os.environ.get(variable)
-        if root and Path(root).is_dir():
-            names |= {p.name for p in Path(root).iterdir() if p.is_dir() and pattern.fullmatch(p.name)}
+        root = path_if_set(variable)
+        if root is not None and root.is_dir():
+            names |= {p.name for p in root.iterdir() if p.is_dir() and pattern.fullmatch(p.name)}
     return sorted(names)
 
 

@@ -73,3 +73,30 @@ def test_names_of_dataset_look_below_every_path(raw, tmp_path, monkeypatch):
     assert preprocessed_folder("Dataset501_Older") == tmp_path / "preprocessed" / "Dataset501_Older"
     with pytest.raises(InputError, match="run nnUNetv2_plan_and_preprocess first"):
         preprocessed_folder(7)
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_a_path_that_leads_nowhere_hides_no_dataset(nnunet_paths, variable, monkeypatch):
+    """An id was taken for free where the variable of the folder that has it was mistyped."""
+    folder = nnunet_paths / variable
+    (folder / "Dataset501_Toy").mkdir()
+    (nnunet_paths / "file").touch()
+    (nnunet_paths / "link").symlink_to("gone")
+    for value, shown in (
+        (f"{folder} ", f"'{folder} ' (mind the white space)"),
+        (f"{folder}\n", f"'{folder}\\n' (mind the white space)"),
+        (str(nnunet_paths / "file"), str(nnunet_paths / "file")),
+        (str(nnunet_paths / "link"), str(nnunet_paths / "link")),
+    ):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(InputError) as error:
+            names_of_dataset(501)
+        assert str(error.value) == f"{variable} is set to {shown}, which is not a folder"
+    # nnU-Net makes it when it first writes there: there are no datasets in it yet.
+    monkeypatch.setenv(variable, str(nnunet_paths / "not yet"))
+    assert names_of_dataset(501) == []
+    monkeypatch.setenv(variable, "")
+    assert names_of_dataset(501) == []
+    monkeypatch.chdir(nnunet_paths)
+    monkeypatch.setenv(variable, variable)
+    assert names_of_dataset(501) == ["Dataset501_Toy"]
