@@ -13,11 +13,12 @@ from nnunet_lopsided.completion.soft_target import THRESHOLD
 from nnunet_lopsided.completion.training import command_of, final_trainer, train_missing_folds, train_on_soft_targets
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.parallel import check_n_workers
 from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
-from nnunet_lopsided.nnunet.raw import raw_dataset
+from nnunet_lopsided.nnunet.raw import check_id_is_free, raw_dataset
 from nnunet_lopsided.variants.sharing import SHARING_FILE, share_preprocessed
 from nnunet_lopsided.variants.softening import soften
 
@@ -78,16 +79,20 @@ def complete(
 
     Raises:
         InputError: an argument is out of range, the trainer takes no soft targets, the source is not preprocessed, a
-            training fails, or the id is in use.
+            training fails, or the id is in use (told before anything is trained).
     """
     if not 0 < threshold < 1:
         raise InputError(f"the threshold must be within 0 and 1, got {threshold}")
+    check_n_workers(n_workers)
     _check_trainer(trainer)
     dataset = raw_dataset(source)
     number = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
     if number is None or int(number[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{number[2]}Completed")
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
+    # Whether an earlier completion is of just this call is told after training; it may be, and is then kept.
+    check_id_is_free(output_id, final, overwrite or (final / COMPLETION_FILE).is_file())
     preprocessed = preprocessed_folder(dataset.name)
     options = () if device is None else ("-device", device)
     train_missing_folds(
@@ -101,7 +106,6 @@ def complete(
     inputs = find_inputs(
         dataset.name, [Model(trainer, plans, configuration)], magnify=(), device=device, n_workers=n_workers
     )
-    final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
     settings = {"trainer": trainer, "plans": plans, "configuration": configuration, "threshold": threshold}
     settings |= {"predictions": _digest(inputs), "source_dataset": dataset.name}
     if overwrite or not _is_done(final, settings):

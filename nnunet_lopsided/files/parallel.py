@@ -20,6 +20,16 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
+def check_n_workers(n_workers: int, option: str = "-np") -> None:
+    """Refuse a number of workers below 1; by itself for a command that works long before it has work for them.
+
+    Raises:
+        InputError: ``n_workers`` is below 1; the message names ``option``.
+    """
+    if n_workers < 1:
+        raise InputError(f"number of workers ({option}) must be at least 1, got {n_workers}")
+
+
 def for_each(
     function: Callable[[_T], _R],
     items: Sequence[_T],
@@ -46,8 +56,7 @@ def for_each(
         >>> for_each(len, ["a", "bc"], 2, "lengths")
         [1, 2]
     """
-    if n_workers < 1:
-        raise InputError(f"number of workers ({option}) must be at least 1, got {n_workers}")
+    check_n_workers(n_workers, option)
     import_readers()
 
     def naming_memory(item: _T) -> _R:

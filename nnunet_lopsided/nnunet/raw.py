@@ -317,13 +317,23 @@ def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = F
     final = nnunet_path("nnUNet_raw") / new_dataset_name(dataset_id, name)
 
     def check() -> None:
-        _refuse_existing(dataset_id, final, overwrite)
+        check_id_is_free(dataset_id, final, overwrite)
 
     with new_folder(final, marker, overwrite, check=check, holds=_IN_OUR_DATASETS) as folder:
         yield folder
 
 
-def _refuse_existing(dataset_id: int, final: Path, overwrite: bool) -> None:
+def check_id_is_free(dataset_id: int, final: Path, overwrite: bool) -> None:
+    """Refuse a dataset that cannot be written, before hours are spent on what goes into it.
+
+    Args:
+        dataset_id: its id.
+        final: its folder below nnUNet_raw.
+        overwrite: allow folders of exactly this id and name, as :func:`new_raw_dataset` does.
+
+    Raises:
+        InputError: a folder below nnU-Net's paths carries the id.
+    """
     for variable in PATH_VARIABLES:
         for name in names_of_dataset(dataset_id, (variable,)):
             if overwrite and name == final.name:
