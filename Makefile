@@ -62,5 +62,5 @@ PEERS ?= $(HOME)/.cache/nnunet-lopsided-peers
 peers:
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet panoptica picai_eval brats-evaluation connected-components-3d SimpleITK nibabel tifffile \
-		scipy tqdm matplotlib pytest hypothesis
+		scipy tqdm matplotlib pytest hypothesis filelock pydantic jinja2 markupsafe
 	PYTHONPATH=. $(PEERS)/bin/python -m pytest -p no:cacheprovider tests/evaluation/test_peers.py

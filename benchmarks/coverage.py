@@ -132,6 +132,9 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if min(arguments.patients) < 2 or arguments.repeats < 1 or arguments.replicates < 1:
+        # Of one patient every replicate is the same.
+        parser.error("--patients must be at least 2, --repeats and --replicates at least 1")
     rng = np.random.default_rng(arguments.seed)
     truth = plain_values(Patients.draw(rng, 20_000).read(rng))
     print("true values: " + ", ".join(f"{name} {value:.3f}" for name, value in truth.items()))

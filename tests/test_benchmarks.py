@@ -36,3 +36,20 @@ def test_what_is_imported_late_exists(script: Path) -> None:
                 a.name for a in node.names if not (hasattr(module, a.name) or f"{node.module}.{a.name}" in sys.modules)
             ]
             assert missing == [], node.module
+
+
+@pytest.mark.parametrize(
+    ("script", "few", "too_few"), [("coverage.py", "2", "1"), ("coverage_patients.py", "2,2", "1,5")]
+)
+def test_coverage_of_few_patients(
+    script: str, few: str, too_few: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hits may lack altogether, and false positives too; of one patient there is nothing to resample."""
+    monkeypatch.setattr(sys, "argv", [script, "--repeats", "20", "--patients", few, "--seed", "1"])
+    runpy.run_path(str(FOLDER / script), run_name="__main__")
+    assert "%" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [script, "--patients", too_few])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(FOLDER / script), run_name="__main__")
+    assert end.value.code == 2
+    assert "must be at least 2" in capsys.readouterr().err

@@ -34,6 +34,12 @@ def _parser() -> Parser:
         "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="compare.html without paths, and with numbers in place of case names and, without --names, of models; "
+        "comparison.json and lesions.csv keep them",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier comparison in the output folder")
     return parser
 
@@ -49,7 +55,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     if len(folders) < 2:
         raise InputError(f"a comparison needs at least two evaluations, got {len(folders)}")
     if names is None:
-        names = _names(folders)
+        # The name of a folder may tell who was scanned where.
+        numbered = [f"model {i}" for i in range(1, len(folders) + 1)]
+        names = numbered if arguments.anonymous else _names(folders)
     elif len(names) != len(folders):
         raise InputError(f"--names must be {len(folders)} names, one for each evaluation, got {len(names)}")
     check_output_folder(arguments.output, arguments.overwrite, folders, MARKS, COMMAND, FILES)
@@ -61,9 +69,11 @@ def _compare(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     comparison = compare(models, arguments.bootstrap, arguments.seed)
-    write_comparison(comparison, arguments.output, arguments.overwrite)
+    write_comparison(comparison, arguments.output, arguments.overwrite, arguments.anonymous)
     print(_table(comparison))
     print(f"results in {arguments.output}: see compare.html")
+    if arguments.anonymous:
+        print("compare.html names no case and no folder; all other files do, and tell which case is which")
     return 0
 
 

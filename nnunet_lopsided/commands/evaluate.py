@@ -49,16 +49,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if len(labels) == 1:
         with new_output_folder(arguments.output, arguments.overwrite, inputs, holds=FILES) as unfinished:
             result = results[labels[0]] = _of_class(arguments, labels[0], unfinished)
-            write_files(result, unfinished, _gallery(arguments, result))
+            write_files(result, unfinished, _gallery(arguments, result), arguments.anonymous)
     else:
         check_class_names(arguments.label)
         with new_output_folder(arguments.output, arguments.overwrite, inputs, MARKS) as unfinished:
             for label in arguments.label:
                 (unfinished / label).mkdir()
                 result = results[label] = _of_class(arguments, label, unfinished / label)
-                write_files(result, unfinished / label, _gallery(arguments, result))
+                write_files(result, unfinished / label, _gallery(arguments, result), arguments.anonymous)
             write_classes({label: results[label] for label in arguments.label}, unfinished)
     report(results, arguments.output)
+    if arguments.anonymous:
+        print("report.html names no case and no folder; all other files do, and tell which case is which")
     return 0
 
 
@@ -72,6 +74,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--seed must be at least 0, got {arguments.seed}")
     if arguments.gallery < 0:
         raise InputError(f"--gallery must be at least 0, got {arguments.gallery}")
+    if arguments.instances and len(arguments.label) > 1:
+        raise InputError("--instances needs at most one --label: an instance map has no classes")
+    if arguments.instances in ("prediction", "both") and arguments.threshold:
+        raise InputError(f"--instances {arguments.instances} has no --threshold: candidates are numbered already")
     if arguments.folds and arguments.cv is None:
         raise InputError("--folds needs --cv")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation import FolderResult
     from nnunet_lopsided.evaluation.intervals import Interval
+    from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary
 
 
 def report(results: Mapping[str | None, FolderResult], output: Path) -> None:
@@ -37,6 +38,17 @@ def _warn_of(result: FolderResult) -> None:
         _warn(f"the learned confidence was fitted to candidates at a threshold of {model.threshold:g}: {model.path}")
     if result.seen:
         _warn(f"the learned confidence was fitted to the candidates of {len(result.seen)} of these cases, too")
+    for n, whose, what in (
+        (result.lesions_in_pieces, "references", "lesion"),
+        (result.candidates_in_pieces, "predictions", "candidate"),
+    ):
+        if n:
+            _warn(f"{n} instances of the {whose} lie in several pieces; each counts as one {what}")
+    if result.look_swapped:
+        _warn(
+            f"most voxels outside of lesions are called lesion, and fewer inside: {', '.join(result.look_swapped)}: "
+            "channels in another order than the classes, or a network that has hardly trained?"
+        )
     if result.looks_hard:
         _warn(
             "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "
@@ -69,10 +81,18 @@ def _table(result: FolderResult) -> str:
         ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil"),
         *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
     )
+    if summary.n_patients_without_lesions:  # where all have lesions, nothing is to be told apart
+        rows += (
+            ("patient_auc", metrics.patient_auc, intervals.get("patient_auc_newcombe"), "Newcombe"),
+            ("patient_sensitivity", metrics.patient_sensitivity, intervals["patient_sensitivity_wilson"], "Wilson"),
+            ("patient_specificity", metrics.patient_specificity, intervals["patient_specificity_wilson"], "Wilson"),
+        )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
     lines.insert(2, _by_confidence(result))
     lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")
     lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    if summary.surface is not None:
+        lines += _surface_lines(summary.surface, summary.undefined)
     if summary.n_missed_but_covered:
         lines.append(f"{'missed_but_covered':<30}{summary.n_missed_but_covered:>10}  at least half under a candidate")
     if result.rules.min_candidate_voxels > 1:
@@ -85,6 +105,19 @@ def _table(result: FolderResult) -> str:
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
     return "\n".join(line for line in lines if line is not None)
+
+
+def _surface_lines(surface: SurfaceSummary, undefined: Mapping[str, str]) -> list[str | None]:
+    """HD95 and NSD of the lesions found, with the number of those that have none."""
+    without = f", {surface.n_missed} missed without" if surface.n_missed else ""
+    lines: list[str | None] = []
+    for key, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
+        name = f"nsd at {surface.tolerance_mm:g} mm" if key == "nsd" else key
+        reason = {f"{name}, mean": undefined.get(f"surface_distances.{key}.mean", "")}
+        lines.append(_line(f"{name}, mean", average.mean, average.interval, "bootstrap", reason))
+        if average.median is not None:
+            lines.append(f"{f'{name}, median':<30}{average.median:>10.4f}  of {surface.n_lesions} lesions{without}")
+    return lines
 
 
 def _by_confidence(result: FolderResult) -> str:

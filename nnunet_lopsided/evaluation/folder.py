@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class FolderResult:
         by_threshold: (threshold, summary) of every threshold, in their order; empty when there is only one.
         confidence_model: the model of the learned confidence; None: there is none.
         seen: cases whose candidates the model was fitted to, too: its confidence in them may be too good.
+        look_swapped: cases whose probabilities look like the background's: channels in another order than the classes,
+            or a network that has hardly trained.
     """
 
     summary: Summary
@@ -61,6 +63,17 @@ class FolderResult:
     by_threshold: tuple[tuple[float, Summary], ...] = ()
     confidence_model: ConfidenceModel | None = None
     seen: tuple[str, ...] = ()
+    look_swapped: tuple[str, ...] = ()
+
+    @property
+    def lesions_in_pieces(self) -> int:
+        """Instances of the references in several pieces, which count as one lesion each."""
+        return sum(case.lesions.n_in_pieces for case in self.cases)
+
+    @property
+    def candidates_in_pieces(self) -> int:
+        """Instances of the predictions in several pieces, which count as one candidate each."""
+        return sum(case.candidates.n_in_pieces for case in self.cases)
 
     @property
     def looks_hard(self) -> bool:
@@ -165,6 +178,10 @@ def evaluate_folder(
     check_replicates(n_replicates)
     if folds is not None and not cross_validation:
         raise InputError("folds needs cross_validation")
+    if label is not None and rules.instances == "both":
+        raise InputError(f"label {label} has no part in instances both: the values are numbers of lesions, not classes")
+    if len(thresholds) > 1 and rules.predicted_instances:
+        raise InputError(f"instances {rules.instances} has no thresholds: candidates are numbered already")
     all_rules = _rules_by_threshold(rules, thresholds)
     predictions = Path(predictions)
     chosen_folds = tuple(validation_folders(predictions, folds)) if cross_validation else None
@@ -183,6 +200,7 @@ def evaluate_folder(
         censored_references=None if censored_references is None else Path(censored_references),
         folds=chosen_folds,
         cases=None if cases is None else tuple(cases),
+        instances=rules.instances,
     )
     pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)
@@ -222,6 +240,7 @@ def evaluate_folder(
         skipped=tuple(skipped),
         by_threshold=tuple(several),
         confidence_model=confidence.model,
+        look_swapped=tuple(sorted(evaluation.look_swapped)),
         seen=tuple(case.case for case in by_threshold[0] if confidence.has_seen(case.case)),
     )
 
@@ -235,6 +254,8 @@ class _CaseEvaluation:
     all_rules: Sequence[EvaluationRules]
     confidence: ChosenConfidence
     on_case: Callable[[LoadedAndEvaluated], object] | None
+    # Names, as they are found; every thread appends to it.
+    look_swapped: list[str] = field(default_factory=list)
 
     def of(self, files: CaseFiles) -> tuple[CaseResult, ...] | Skipped:
         """The tables of a case, one for each threshold; or why there are none."""
@@ -244,6 +265,8 @@ class _CaseEvaluation:
             evaluated = self._evaluate(files, loaded)
             if self.on_case is not None:
                 self.on_case(LoadedAndEvaluated(files, loaded, evaluated[0]))
+            if loaded.looks_swapped:
+                self.look_swapped.append(files.name)
         except InputError as error:
             return Skipped(files.name, str(error))
         return tuple(one.result for one in evaluated)
@@ -251,7 +274,7 @@ class _CaseEvaluation:
     def _evaluate(self, files: CaseFiles, loaded: LoadedCase) -> tuple[EvaluatedCase, ...]:
         try:
             return evaluate_thresholds(
-                loaded.reference,
+                loaded.lesions,
                 loaded.prediction,
                 loaded.spacing_mm,
                 self.all_rules[0],

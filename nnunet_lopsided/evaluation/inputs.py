@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.rules import InstanceMaps
 from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.nnunet.results import (
     Prediction,
@@ -37,6 +38,7 @@ class Inputs:
         censored_references: folder of label maps that lack some of the lesions; None: there is none.
         folds: the folds whose ``fold_X/validation`` are evaluated together; None: ``predictions`` is one folder.
         cases: names of the only cases to evaluate, each with a reference; None: all.
+        instances: whose label maps number their lesions; the rules' own.
     """
 
     references: Path
@@ -50,6 +52,7 @@ class Inputs:
     censored_references: Path | None = None
     folds: tuple[int, ...] | None = None
     cases: tuple[str, ...] | None = None
+    instances: InstanceMaps = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

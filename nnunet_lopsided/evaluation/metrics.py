@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import resampled_curves, resampled_ratio
+from nnunet_lopsided.evaluation.patient_roc import resampled_roc_area
 from nnunet_lopsided.evaluation.pooling import Pooled, detections_by
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_of_rows
@@ -32,13 +33,22 @@ RATIOS: Mapping[str, tuple[str, str]] = {
     "voxel_dice_at_threshold": ("case_candidate_dice", "cases_with_candidate_dice"),
 }
 
+# The same of patients that have lesions or have none, in whom there is any candidate or none.
+PATIENT_RATIOS: Mapping[str, tuple[str, str]] = {
+    "patient_sensitivity": ("called_patients_with_lesion", "patients_with_lesion"),
+    "patient_specificity": ("cleared_patients_without_lesion", "patients_without_lesion"),
+}
+_EVERY = {**RATIOS, **PATIENT_RATIOS}
+
 
 def n_contributing(pooled: Pooled, name: str) -> int:
     """Patients that contribute to the denominator of a metric of :func:`resampled_metrics`."""
     totals = pooled.totals
     if name == "f1":
         return int(((totals["lesions"] + totals["true_and_false"]) > 0).sum())
-    return int((totals[RATIOS[name][1] if name in RATIOS else "lesions"] > 0).sum())
+    if name == "patient_auc":
+        return int(min(totals["patients_with_lesion"].sum(), totals["patients_without_lesion"].sum()))
+    return int((totals[_EVERY[name][1] if name in _EVERY else "lesions"] > 0).sum())
 
 
 def resampled_metrics(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
@@ -77,16 +87,18 @@ def resampled_metrics_and_froc(
         entropy_of_rows(weights @ pooled.histograms) if pooled.has_probabilities else nothing
     )
     if not pooled.ranked:
-        return {**metrics, "map": nothing, "average_recall": nothing}, np.zeros((len(weights), 0))
+        undefined = {"map": nothing, "average_recall": nothing, "patient_auc": nothing}
+        return {**metrics, **undefined}, np.zeros((len(weights), 0))
     curves = resampled_curves(pooled.detections, weights, pooled.totals["cases"], AVERAGE_RECALL_MAX_FP, fp_per_case)
     metrics["map"], metrics["average_recall"] = curves.average_precision, curves.average_recall
+    metrics["patient_auc"] = resampled_roc_area(pooled.scores, weights)
     return metrics, curves.sensitivity_at
 
 
 def _resampled_ratios(pooled: Pooled, weights: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
     """Of :func:`resampled_metrics` those that need no confidences."""
     totals = pooled.totals
-    ratios = {name: resampled_ratio(weights, totals[top], totals[bottom]) for name, (top, bottom) in RATIOS.items()}
+    ratios = {name: resampled_ratio(weights, totals[top], totals[bottom]) for name, (top, bottom) in _EVERY.items()}
     ratios["f1"] = _f1(ratios["max_sensitivity"], ratios["precision_at_max_sensitivity"])
     return ratios
 
@@ -115,7 +127,7 @@ def f1_score(recall: float | None, precision: float | None) -> float | None:
 
 
 def plain_ratios(pooled: Pooled) -> dict[str, float | None]:
-    """The ratios and F1 over all patients; None where undefined."""
+    """The ratios, those of patients too, and F1 over all patients; None where undefined."""
     values = _resampled_ratios(pooled, np.ones((1, len(pooled.patients)), np.int64))
     return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in values.items()}
 

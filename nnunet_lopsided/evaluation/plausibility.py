@@ -46,32 +46,44 @@ def sums_to_one(sums: NDArray[np.float32]) -> bool:
     return bool(np.allclose(sums, 1, atol=SUM_TOLERANCE))
 
 
-def check_not_swapped(path: Path, probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> None:
-    """Refuse the probability of the background in place of the lesion's.
+def check_not_swapped(path: Path, probability: NDArray[np.floating], reference: NDArray[np.bool_]) -> bool:
+    """Refuse the probability of the background in place of the lesion's where it is proven; else say if it looks so.
 
-    Most voxels outside of the reference's lesions are then called lesion, and those inside have less of it. No model is
-    that wrong; where a reference has no lesion nothing can be told.
+    It looks so where most voxels outside of the reference's lesions are called lesion, and those inside less often. A
+    network that has hardly trained may do that as well: its probabilities may be anything. The proof is that what is
+    *not* called lesion segments the reference's lesions (a Dice of at least 0.5, of at least ten voxels): no network
+    learns to find lesions and to spare just them.
 
     Args:
         path: of the array, for the message.
         probability: of lesion.
-        reference: where there is lesion, same shape.
+        reference: where there is lesion, same shape; without any nothing can be told.
+
+    Returns:
+        Whether it looks so.
 
     Raises:
-        InputError: it is.
+        InputError: it is proven.
     """
     called = probability >= 0.5
     n_lesion = int(np.count_nonzero(reference))
     n_outside = reference.size - n_lesion
     if np.count_nonzero(called) * 2 <= n_outside or not n_lesion:
-        return
-    share_inside = np.count_nonzero(called & reference) / n_lesion
+        return False
+    n_inside = int(np.count_nonzero(called & reference))
+    share_inside = n_inside / n_lesion
     share_outside = np.count_nonzero(called & ~reference) / max(n_outside, 1)
-    if share_outside > 0.5 and share_inside < share_outside:
+    if not (share_outside > 0.5 and share_inside < share_outside):
+        return False
+    n_spared = called.size - int(np.count_nonzero(called))
+    dice = 2 * (n_lesion - n_inside) / (n_spared + n_lesion)
+    if n_lesion >= 10 and dice >= 0.5:
         raise InputError(
             f"{path} gives lesion a probability of at least 0.5 in {share_outside:.0%} of the voxels outside of the "
-            f"reference's lesions and in {share_inside:.0%} inside: are its channels in another order than the classes?"
+            f"reference's lesions and in {share_inside:.0%} inside, and what it spares are the lesions: are its "
+            "channels in another order than the classes?"
         )
+    return True
 
 
 def is_of_another_threshold(probability: NDArray[np.floating], segmentation: NDArray[np.bool_]) -> bool:

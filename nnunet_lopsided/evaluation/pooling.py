@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import Detections
 from nnunet_lopsided.evaluation.matching import Status, assign
+from nnunet_lopsided.evaluation.patient_roc import PatientScores, patient_scores
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 
 
@@ -24,6 +25,7 @@ class Pooled:
         ranked: whether the candidates have a confidence that ranks; hard labels may have none.
         detections: confidences and patients of detected lesions, true and false positives.
         totals: sums over each patient's cases by name, each of shape (n_patients,).
+        scores: of the patients: their most confident candidates, and whether they have lesions.
         histograms: of the probabilities of each patient's lesion voxels, (n_patients, bins).
         lesion_patient: index of the patient of every lesion, (K,).
         lesion_diameter_mm: (K,).
@@ -36,6 +38,7 @@ class Pooled:
     ranked: bool
     detections: Detections
     totals: dict[str, NDArray[np.float64]]
+    scores: PatientScores
     histograms: NDArray[np.int64]
     lesion_patient: NDArray[np.int64]
     lesion_diameter_mm: NDArray[np.float64]
@@ -66,6 +69,7 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
     for name in sums[0]:
         values = np.array([s[name] for s in sums], np.float64)
         totals[name] = np.bincount(patient_of_case, weights=values, minlength=len(patients)).astype(np.float64)
+    scores = patient_scores(cases, patient_of_case, len(patients))
     histograms = np.zeros((len(patients), len(cases[0].lesion_histogram)), np.int64)
     np.add.at(histograms, patient_of_case, np.stack([case.lesion_histogram for case in cases]))
     marked = [case.censored[case.counted] for case in cases if case.censored is not None]
@@ -74,7 +78,8 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
         has_probabilities=all(case.kind != "labels" for case in cases),
         ranked=all(case.ranked for case in cases),
         detections=detections,
-        totals=totals,
+        totals=totals | scores.sums(),
+        scores=scores,
         histograms=histograms,
         lesion_patient=lesion_patient,
         lesion_diameter_mm=np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),

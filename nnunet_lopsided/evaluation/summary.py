@@ -22,6 +22,7 @@ from nnunet_lopsided.evaluation.curves import (
 from nnunet_lopsided.evaluation.intervals import Interval, hanley_mcneil, wilson
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP, RATIOS, each_patient_alone, plain_ratios
+from nnunet_lopsided.evaluation.patient_roc import RocPoints, patient_intervals, roc_points
 from nnunet_lopsided.evaluation.pooling import detections_by, pool
 from nnunet_lopsided.evaluation.replicates import Replicates, subsampled_average_recall
 from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -31,6 +32,7 @@ from nnunet_lopsided.evaluation.strata import (
     sensitivity_by_diameter,
     shannon_entropy_bits,
 )
+from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary, summarize_surfaces
 from nnunet_lopsided.evaluation.undefined import (
     NO_LESIONS,
     NO_MAXIMUM,
@@ -38,6 +40,7 @@ from nnunet_lopsided.evaluation.undefined import (
     reasons_of_metrics,
     undefined_metrics,
     undefined_shares,
+    undefined_surfaces,
 )
 
 
@@ -84,6 +87,9 @@ class Metrics:
             averages it.
         voxel_dice_pooled: of the segmentation, from the voxels of all cases.
         voxel_dice_at_threshold: of the candidates' voxels, averaged as ``voxel_dice``.
+        patient_auc: area under the ROC curve of patients with and without lesions, by their most confident candidates.
+        patient_sensitivity: share of the patients with lesions who have any candidate, right or wrong.
+        patient_specificity: share of the patients without lesions who have none.
         map_by_confidence: ``map`` by every confidence by its name, candidates matched anew by each.
     """
 
@@ -106,6 +112,9 @@ class Metrics:
     voxel_dice: float | None
     voxel_dice_pooled: float | None
     voxel_dice_at_threshold: float | None
+    patient_auc: float | None
+    patient_sensitivity: float | None
+    patient_specificity: float | None
     map_by_confidence: Mapping[str, float | None]
 
 
@@ -123,6 +132,7 @@ class Summary:
         by_volume: small and large lesions scored apart; empty unless ``rules.small_below_mm3`` asks for it.
         by_annotation: sensitivity on lesions that an incomplete reference kept and lacks; empty without one.
         points: the curves at every distinct confidence; None for hard labels without a confidence that ranks.
+        patient_roc: the ROC curve of patients; None as ``points``, and where all patients have lesions, or none.
         sensitivity_at_fp: the FROC read at ``rules.fp_per_case``, each with its bootstrap interval; empty where
             undefined.
         average_recall_subsampled: mean and standard deviation of the average recall when 80% of the patients are drawn
@@ -130,6 +140,8 @@ class Summary:
         lesion_histogram: of the probabilities of all lesion voxels, (bins,); None without probabilities.
         patients: names of the units of the bootstrap.
         per_patient: the metrics of each patient alone, arrays of shape (n_patients,), NaN where undefined, by name.
+        patient_confidence: the highest of each patient's candidates, (n_patients,); NaN without any, or a ranking.
+        n_patients_with_lesions, n_patients_without_lesions: what the ROC curve tells apart.
         n_cases_with_lesions: cases with at least one reference lesion.
         n_false_positives_on_lesions: false positives that share a voxel with a lesion, as rings around one do.
         n_missed_but_covered: missed lesions of which candidates cover at least half (``CaseResult.covered_by``).
@@ -138,6 +150,7 @@ class Summary:
         n_ignored_candidates: candidates that match nothing but such lesions.
         n_dropped_candidates: candidates of fewer voxels than ``rules.min_candidate_voxels``.
         n_defined_replicates: bootstrap replicates in which the average precision is defined.
+        surface: HD95 and NSD of the detected lesions; None: they were not asked for.
     """
 
     metrics: Metrics
@@ -148,11 +161,15 @@ class Summary:
     by_volume: tuple[VolumeGroup, ...]
     by_annotation: tuple[AnnotationGroup, ...]
     points: OperatingPoints | None
+    patient_roc: RocPoints | None
     sensitivity_at_fp: tuple[tuple[MatchedSensitivity, Interval], ...]
     average_recall_subsampled: tuple[float, float] | None
     lesion_histogram: NDArray[np.int64] | None
     patients: tuple[str, ...]
     per_patient: dict[str, NDArray[np.float64]]
+    patient_confidence: NDArray[np.float64]
+    n_patients_with_lesions: int
+    n_patients_without_lesions: int
     n_cases_with_lesions: int
     n_false_positives_on_lesions: int
     n_missed_but_covered: int
@@ -161,6 +178,7 @@ class Summary:
     n_ignored_candidates: int
     n_dropped_candidates: int
     n_defined_replicates: int
+    surface: SurfaceSummary | None = None
 
     @property
     def n_patients(self) -> int:
@@ -200,7 +218,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     pooled = pool(cases, rules)
     d = pooled.detections
     n_lesions, n_false = int(pooled.totals["lesions"].sum()), len(d.false_confidence)
-    points = area = recall = histogram = None
+    points = area = recall = histogram = roc = None
     matched: tuple[MatchedSensitivity, ...] = ()
     if pooled.has_probabilities:
         histogram = pooled.histograms.sum(axis=0)
@@ -213,6 +231,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
             n_cases=len(cases),
         )
         area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
+        roc = roc_points(pooled.scores)
         matched = sensitivity_at(points, rules.fp_per_case)
     replicates = Replicates.draw(pooled, rules, n_replicates, seed)
     reasons = reasons_of_metrics(pooled)
@@ -226,6 +245,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         lesion_entropy_bits=None if histogram is None else shannon_entropy_bits(histogram),
         average_recall=recall,
         smallest_detected_diameter_mm=float(sizes.min()) if len(sizes) else None,
+        patient_auc=None if roc is None else roc.area,
         map_by_confidence=by_confidence,
         **plain_ratios(pooled),
     )
@@ -234,6 +254,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     if pooled.ranked:
         intervals["average_recall_bootstrap"] = replicates.interval("average_recall")
     intervals["max_sensitivity_wilson"] = wilson(int(pooled.totals["detected"].sum()), n_lesions)
+    intervals |= patient_intervals(pooled.scores, metrics.patient_auc)
     by_diameter = sensitivity_by_diameter(
         pooled.lesion_diameter_mm, pooled.lesion_detected, rules.diameter_edges_mm, replicates.by_diameter()
     )
@@ -245,6 +266,10 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         **undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
         **undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
     }
+    surface = None
+    if rules.surface_distances:
+        surface = summarize_surfaces(cases, pooled, rules.nsd_tolerance_mm, n_replicates, seed)
+        undefined |= undefined_surfaces(surface)
     if any(interval.undefined for _, interval in at_fp):
         undefined["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] = at_fp[0][1].undefined or ""
     return Summary(
@@ -256,11 +281,15 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         by_volume=small_and_large(cases, rules.small_below_mm3) if rules.small_below_mm3 else (),
         by_annotation=by_annotation,
         points=points,
+        patient_roc=roc,
         sensitivity_at_fp=at_fp,
         average_recall_subsampled=subsampled_average_recall(pooled, n_replicates, seed),
         lesion_histogram=histogram,
         patients=pooled.patients,
         per_patient=each_patient_alone(pooled),
+        patient_confidence=np.where(pooled.scores.called & pooled.ranked, pooled.scores.confidence, np.nan),
+        n_patients_with_lesions=int(pooled.scores.with_lesion.sum()),
+        n_patients_without_lesions=int(pooled.scores.without_lesion.sum()),
         n_cases_with_lesions=sum(len(case.lesions) > 0 for case in cases),
         n_false_positives_on_lesions=sum(case.n_false_positives_on_lesions for case in cases),
         n_missed_but_covered=sum(int((case.covered_by > 0).sum()) for case in cases),
@@ -269,6 +298,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         n_ignored_candidates=sum(case.count(Status.IGNORED) for case in cases),
         n_dropped_candidates=sum(case.n_dropped for case in cases),
         n_defined_replicates=replicates.n_defined("map"),
+        surface=surface,
     )
 
 

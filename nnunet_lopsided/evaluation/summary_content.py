@@ -53,7 +53,38 @@ class AnnotationGroupContent(ShareContent):
     annotation: str
 
 
-class ThresholdContent(TypedDict):
+class AverageContent(TypedDict):
+    """See :class:`~nnunet_lopsided.evaluation.surface_summary.Average`."""
+
+    mean: float | None
+    median: float | None
+    mean_ci95_bootstrap: Ends
+
+
+class SurfaceContent(TypedDict):
+    """``surface_distances``: see :class:`~nnunet_lopsided.evaluation.surface_summary.SurfaceSummary`."""
+
+    nsd_tolerance_mm: float
+    lesions: int
+    missed_lesions: int
+    hd95_mm: AverageContent
+    nsd: AverageContent
+
+
+class InstancesContent(TypedDict):
+    """``instances``: how many lesions and candidates lie in several pieces and count once; None: not numbered."""
+
+    lesions_in_pieces: int | None
+    candidates_in_pieces: int | None
+
+
+class WithSurface(TypedDict, total=False):
+    """What is there only where it was asked for."""
+
+    surface_distances: SurfaceContent
+
+
+class ThresholdContent(WithSurface):
     """A row of ``by_threshold``."""
 
     threshold: float
@@ -102,11 +133,20 @@ class FrocCurveContent(TypedDict):
     sensitivity: list[float | None]
 
 
+class PatientRocContent(TypedDict):
+    """``curves.patient_roc``: lists of one length, from the strictest threshold; (0, 0) and (1, 1) are left out."""
+
+    threshold: list[float]
+    false_positive_rate: list[float]
+    sensitivity: list[float]
+
+
 class CurvesContent(TypedDict):
-    """``curves``; None without a ranking."""
+    """``curves``; None without a ranking, of patients also where they all have lesions, or none."""
 
     pr: PrCurveContent | None
     froc: FrocCurveContent | None
+    patient_roc: PatientRocContent | None
 
 
 class SkippedContent(TypedDict):
@@ -120,6 +160,8 @@ class DetailsContent(TypedDict):
     """``details``: see :class:`~nnunet_lopsided.evaluation.summary.Summary`."""
 
     patients: int
+    patients_with_lesions: int
+    patients_without_lesions: int
     cases_with_lesions: int
     false_positives_on_lesions: int
     missed_but_covered: int
@@ -128,13 +170,20 @@ class DetailsContent(TypedDict):
     ignored_candidates: int
     dropped_candidates: int
     probabilities_look_hard: bool
+    probabilities_look_swapped: list[str]
     defined_bootstrap_replicates: int
     missing_predictions: list[str]
     predictions_without_reference: list[str]
     skipped: list[SkippedContent]
 
 
-class SummaryContent(TypedDict):
+class WithInstances(TypedDict, total=False):
+    """What is there only where label maps number their lesions."""
+
+    instances: InstancesContent
+
+
+class SummaryContent(WithSurface, WithInstances):
     """What summary.json holds.
 
     Files of older versions may lack keys that were added since, without a new ``schema_version``.

@@ -9,25 +9,30 @@ import nnunet_lopsided
 from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
-from nnunet_lopsided.evaluation.curves import OperatingPoints
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
+from nnunet_lopsided.evaluation.patient_roc import RocPoints
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import (
+    AverageContent,
     CurvesContent,
     DiameterBinContent,
     Ends,
     HistogramContent,
     MetricsContent,
+    PatientRocContent,
     ShareContent,
     SpreadContent,
+    SurfaceContent,
+    ThresholdContent,
     VolumeGroupContent,
 )
 from nnunet_lopsided.evaluation.summary_content import (
     SummaryContent as SummaryContent,
 )
+from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary
 
 SCHEMA_VERSION = 1
 _BY_CONFIDENCE = "map_by_confidence"
@@ -36,7 +41,7 @@ _BY_CONFIDENCE = "map_by_confidence"
 def summary_dict(result: FolderResult) -> SummaryContent:
     """The content of summary.json: plain JSON types, None for what is undefined, never NaN."""
     summary = result.summary
-    return {
+    content: SummaryContent = {
         "schema_version": SCHEMA_VERSION,
         "metrics": _metrics(summary),
         "undefined": summary.undefined,
@@ -45,10 +50,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
         "by_volume": [_volume_group(group) for group in summary.by_volume] or None,
-        "by_threshold": [
-            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
-            for threshold, s in result.by_threshold
-        ],
+        "by_threshold": [_threshold(threshold, s) for threshold, s in result.by_threshold],
         "sensitivity_at_fp_per_case": [
             {
                 "fp_per_case": matched.fp_per_case,
@@ -60,9 +62,11 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         ],
         "average_recall_80_percent": _subsampled(summary),
         "lesion_histogram": _histogram(summary, result.rules.probability_bins),
-        "curves": _curves(summary.points),
+        "curves": _curves(summary),
         "details": {
             "patients": summary.n_patients,
+            "patients_with_lesions": summary.n_patients_with_lesions,
+            "patients_without_lesions": summary.n_patients_without_lesions,
             "cases_with_lesions": summary.n_cases_with_lesions,
             "false_positives_on_lesions": summary.n_false_positives_on_lesions,
             "missed_but_covered": summary.n_missed_but_covered,
@@ -71,12 +75,42 @@ def summary_dict(result: FolderResult) -> SummaryContent:
             "ignored_candidates": summary.n_ignored_candidates,
             "dropped_candidates": summary.n_dropped_candidates,
             "probabilities_look_hard": result.looks_hard,
+            "probabilities_look_swapped": list(result.look_swapped),
             "defined_bootstrap_replicates": summary.n_defined_replicates,
             "missing_predictions": list(result.missing_predictions),
             "predictions_without_reference": list(result.unreferenced_predictions),
             "skipped": [{"case": skipped.case, "problem": skipped.problem} for skipped in result.skipped],
         },
         "settings": _settings(result),
+    }
+    if summary.surface is not None:
+        content["surface_distances"] = _surface(summary.surface)
+    if result.rules.instances != "none":
+        content["instances"] = {
+            "lesions_in_pieces": result.lesions_in_pieces if result.rules.reference_instances else None,
+            "candidates_in_pieces": result.candidates_in_pieces if result.rules.predicted_instances else None,
+        }
+    return content
+
+
+def _threshold(threshold: float, summary: Summary) -> ThresholdContent:
+    content: ThresholdContent = {"threshold": threshold, "metrics": _metrics(summary), "counts": asdict(summary.counts)}
+    if summary.surface is not None:
+        content["surface_distances"] = _surface(summary.surface)
+    return content
+
+
+def _surface(surface: SurfaceSummary) -> SurfaceContent:
+    hd95, nsd = (
+        AverageContent(mean=a.mean, median=a.median, mean_ci95_bootstrap=a.interval.ends)
+        for a in (surface.hd95_mm, surface.nsd)
+    )
+    return {
+        "nsd_tolerance_mm": surface.tolerance_mm,
+        "lesions": surface.n_lesions,
+        "missed_lesions": surface.n_missed,
+        "hd95_mm": hd95,
+        "nsd": nsd,
     }
 
 
@@ -166,9 +200,10 @@ def _share(group: DiameterBin | AnnotationGroup) -> ShareContent:
     }
 
 
-def _curves(points: OperatingPoints | None) -> CurvesContent:
+def _curves(summary: Summary) -> CurvesContent:
+    points = summary.points
     if points is None:
-        return {"pr": None, "froc": None}
+        return {"pr": None, "froc": None, "patient_roc": None}
     corners = points.corners()
     threshold = corners.threshold.tolist()
     sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)
@@ -185,12 +220,23 @@ def _curves(points: OperatingPoints | None) -> CurvesContent:
             "false_positives_per_case": corners.false_positives_per_case.tolist(),
             "sensitivity": sensitivity,
         },
+        "patient_roc": _patient_roc(summary.patient_roc),
+    }
+
+
+def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
+    if points is None:
+        return None
+    return {
+        "threshold": points.threshold.tolist(),
+        "false_positive_rate": points.false_positive_rate.tolist(),
+        "sensitivity": points.sensitivity.tolist(),
     }
 
 
 def _settings(result: FolderResult) -> dict[str, object]:
     inputs, rules = result.inputs, result.rules
-    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
+    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules) if f.name not in rules.unused}
     return {
         "version": nnunet_lopsided.__version__,
         "references": str(inputs.references),

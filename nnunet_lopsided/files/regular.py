@@ -34,10 +34,7 @@ def check_regular(path: Path, kind: str = "file") -> None:
     Raises:
         InputError: nothing is there, it is no file, or its name is not UTF-8.
     """
-    try:
-        os.fspath(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{kind} {os.fspath(path)!a}: expected a name in UTF-8; rename it") from None
+    check_name(path, kind)
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -47,3 +44,15 @@ def check_regular(path: Path, kind: str = "file") -> None:
     if not stat.S_ISREG(mode):
         what = "folder" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device"
         raise InputError(f"{kind} not found: {path} is a {what}, expected a file")
+
+
+def check_name(path: Path, kind: str = "file") -> None:
+    """Refuse a name that is not UTF-8: of what is written too, as it could not be read again.
+
+    Raises:
+        InputError: see above.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{kind} {os.fspath(path)!a}: expected a name in UTF-8; rename it") from None

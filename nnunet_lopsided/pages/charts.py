@@ -74,6 +74,13 @@ class Curve:
         )
 
 
+class RocCurve(NamedTuple):
+    """Operating points from the strictest confidence to any candidate, both ascending and within [0, 1]."""
+
+    false_positive_rate: Values
+    sensitivity: Values
+
+
 @dataclass(frozen=True, kw_only=True)
 class SizeBin:
     """Lesions of a range of diameters, and how many were found.
@@ -190,6 +197,40 @@ def draw_froc(axes: Axes, curves: Sequence[Curve | None], undefined: str | None 
         most = max(most, false[-1])
         axes.set_xlim(0, max(1.0, most * 1.04))
     axes.set(title="FROC", xlabel="false positives per case", ylabel="sensitivity", ylim=(0, 1.04))
+
+
+def draw_roc(
+    axes: Axes, curves: Sequence[RocCurve | None], area: float | None = None, undefined: str | None = None
+) -> None:
+    """Draw the sensitivity for patients with lesions against the false positive rate among those without.
+
+    Args:
+        axes: where.
+        curves: of every evaluation; None: it has none.
+        area: under the only curve, for the title.
+        undefined: why there is no curve at all; it is written in place of one.
+    """
+    axes.set(title="Patients with lesions" + ("" if area is None else f"   AUC {area:.3f}"))
+    axes.set(xlabel="1 - specificity (patients without)", ylabel="sensitivity (patients with)")
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.04))
+    if undefined is not None or not any(curves):
+        say(axes, undefined or "there are no patients without lesions")
+        return
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", gid=classed("chance"))
+    for i, curve in enumerate(curves):
+        if curve is not None:
+            series, kind = SERIES[i % len(SERIES)], classed(f"curve k{i % len(SERIES)}")
+            # Straight lines, as the area is taken: what is equally confident is told apart by nothing.
+            axes.plot(
+                np.r_[0, curve.false_positive_rate, 1],
+                np.r_[0, curve.sensitivity, 1],
+                color=series.colour,
+                linewidth=_LINE_WIDTH,
+                linestyle=series.linestyle,
+                gid=kind,
+            )
+            if len(curve.sensitivity):
+                _end(axes, i, curve.false_positive_rate[-1], curve.sensitivity[-1])
 
 
 def _drawable(axes: Axes, curves: Sequence[Curve | None], undefined: str | None) -> list[tuple[int, Curve]]:

@@ -219,6 +219,8 @@ def test_pieces_are_found_by_the_connectivity_of_the_components(connectivity, n)
     probability[1, 1:3] = probability[2, 3:6] = 0.9
     probability[2, 2] = 0.2
     rules = EvaluationRules(connectivity=connectivity)
-    found = measure_case(np.zeros((4, 8), bool), [probability], [probability], (1, 1), rules)
+    found = measure_case(
+        np.zeros((4, 8), bool), predictions=[probability], images=[probability], spacing_mm=(1, 1), rules=rules
+    )
     assert len(found.kind) == 1
     assert len(found.cut_back(0, 0.5)) == n

@@ -1,6 +1,9 @@
 """lopsided-eval."""
 
+import base64
+import html
 import json
+import re
 import subprocess
 import sys
 
@@ -45,6 +48,9 @@ def test_table_and_files(arguments, tmp_path, capsys):
         "lesion_wise_dice                  0.5000",
         "voxel_dice                        1.0000",
         "lesion_entropy_bits               0.0000",
+        "patient_auc                       1.0000",
+        "patient_sensitivity               1.0000  0.2065 to 1.0000 (Wilson)",
+        "patient_specificity               0.0000  0.0000 to 0.7935 (Wilson)",
         "cases                                  2",
         "reference_lesions                      1",
         "candidates                             2",
@@ -313,3 +319,96 @@ def test_what_is_refused_says_what_to_do(arguments, tmp_path, capsys, options, m
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+WORDS = {
+    "case": "zanzibar",
+    "missing": "quagga",
+    "extra": "axolotl",
+    "bad": "dugong",
+    "references": "okapi",
+    "censored": "numbat",
+    "predictions": "tapir",
+    "images": "ocelot",
+    "out": "gharial",
+    "list": "wombat",
+    "json": "kakapo",
+    "second": "lemur",
+}
+
+
+def write_confidential(tmp_path):
+    """Everything that has a name of its own has one of WORDS; arguments for an evaluation with all options."""
+    folders = {name: tmp_path / WORDS[name] for name in ("references", "censored", "predictions", "images")}
+    for folder in folders.values():
+        folder.mkdir()
+    one, other = f"{WORDS['case']}_1", f"{WORDS['case']}_2"
+    for i, case in enumerate((one, other, WORDS["missing"], WORDS["bad"])):
+        reference = np.zeros((5, 12, 14), np.uint8)
+        reference[1:3, 1:3, 1:3] = reference[3, 8:10, 8:10] = i < 3
+        censored = reference * (np.arange(14) < 5).astype(np.uint8)
+        write_image(folders["references"] / f"{case}.nii.gz", Image(reference, PLAIN))
+        write_image(folders["censored"] / f"{case}.nii.gz", Image(censored, PLAIN))
+        image = np.random.default_rng(i).normal(size=reference.shape).astype(np.float32)
+        write_image(folders["images"] / f"{case}_0000.nii.gz", Image(image, PLAIN))
+        lesion = np.zeros(reference.shape, np.float32)
+        lesion[1:3, 1:3, 1:3] = lesion[0, 5, 5] = 0.75
+        if case != WORDS["missing"]:
+            channels = np.stack([1 - lesion, lesion * (2 if case == WORDS["bad"] else 1)])
+            np.savez_compressed(folders["predictions"] / f"{case}.npz", probabilities=channels)
+    np.savez_compressed(folders["predictions"] / f"{WORDS['extra']}.npz", probabilities=channels)
+    (tmp_path / f"{WORDS['list']}.txt").write_text("\n".join((one, other, WORDS["missing"], WORDS["bad"])))
+    (tmp_path / f"{WORDS['json']}.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}}))
+    options = ["--allow-missing", "--skip-bad", "--write-maps", "--bootstrap", "0", "--anonymous"]
+    values = {
+        "-g": folders["references"],
+        "-p": folders["predictions"],
+        "--reference-censored": folders["censored"],
+        "--images": folders["images"],
+        "--cases": tmp_path / f"{WORDS['list']}.txt",
+        "--dataset-json": tmp_path / f"{WORDS['json']}.json",
+        "--patients-regex": f"({WORDS['case']}_.|{WORDS['missing']}|{WORDS['bad']})",
+    }
+    return [*options, *(str(part) for pair in values.items() for part in pair)]
+
+
+def check_nameless(page, tmp_path):
+    """Neither as text, nor in another case, nor as an entity, nor in base64 of any alignment."""
+    text = page.read_text(encoding="utf-8")
+    hidden = [html.unescape(text)]
+    for encoded in re.findall(r"[A-Za-z0-9+/]{24,}={0,2}", text):
+        hidden.append(base64.b64decode(encoded + "=" * (-len(encoded) % 4)).decode("latin-1"))
+    everything = "\n".join([text, *hidden]).lower()
+    assert [word for word in (*WORDS.values(), tmp_path.name.lower()) if word in everything] == []
+    return text
+
+
+def test_an_anonymous_page_names_nothing(tmp_path, capsys):
+    arguments = write_confidential(tmp_path)
+    out = tmp_path / WORDS["out"]
+    assert main([*arguments, "-o", str(out)]) == 0
+    assert "report.html names no case and no folder" in capsys.readouterr().out
+    text = check_nameless(out / "report.html", tmp_path)
+    assert "case 1" in text
+    assert "data:image/png;base64," in text  # there are pictures, with captions
+    assert "1 further case" in text or "cases that are not on this page" in text  # the skipped one
+    # The other files tell which case is which.
+    assert WORDS["case"] in (out / "cases.csv").read_text()
+    assert main([*(a for a in arguments if a != "--anonymous"), "-o", str(tmp_path / WORDS["second"])]) == 0
+    named = (tmp_path / WORDS["second"] / "report.html").read_text()
+    absent = [word for key, word in WORDS.items() if word not in named and key not in ("out", "second")]
+    # The test would see a name. Settings tell neither images nor lists, which leave the extra prediction out.
+    assert absent == [WORDS[key] for key in ("extra", "images", "list")]
+
+
+def test_an_anonymous_comparison_names_nothing(tmp_path, capsys):
+    arguments = write_confidential(tmp_path)
+    outputs = [str(tmp_path / WORDS[name]) for name in ("out", "second")]
+    for output in outputs:
+        assert main([*arguments, "-o", output]) == 0
+    assert main(["compare", *outputs, "-o", str(tmp_path / "compared"), "--anonymous", "--bootstrap", "0"]) == 0
+    text = check_nameless(tmp_path / "compared" / "compare.html", tmp_path)
+    assert "model 1" in text
+    assert WORDS["out"] in (tmp_path / "compared" / "comparison.json").read_text()
+    assert main(["compare", *outputs, "-o", str(tmp_path / "named"), "--anonymous", "--names", "A net", "B net"]) == 0
+    assert "A net" in check_nameless(tmp_path / "named" / "compare.html", tmp_path)

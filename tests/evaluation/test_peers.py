@@ -145,3 +145,77 @@ def test_the_metastasis_challenge_since_2025(seed, tmp_path):
         assert group.sensitivity_case_mean == pytest.approx(mean[f"{prefix}_rec_et"])
         assert group.precision_case_mean == pytest.approx(mean[f"{prefix}_prec_et"])
     assert large.lesion_wise_dice_case_mean == pytest.approx(mean["lesionwise_dsc_mean_et"])
+
+
+# The regions of the challenge: what their labels are in its files.
+REGIONS = {"et": (3,), "rc": (4,), "tc": (1, 3), "wt": (1, 2, 3)}
+# A column of the challenge's table, and where ours stands in a group of lesions by volume.
+BY_VOLUME = {"f1": "f1_case_mean", "rec": "sensitivity_case_mean", "prec": "precision_case_mean"}
+
+
+def label_maps(rng):
+    """Reference and prediction with blobs of all labels, some of a few voxels; either may be empty, or lack a class."""
+    shape = (10, 26, 26)
+
+    def drawn(field):
+        labels = np.zeros(shape, np.uint8)
+        level = np.quantile(field, rng.choice([0.9, 0.97, 0.995]))
+        kinds = rng.choice([1, 2, 3, 3, 4, 0], size=(1, 3, 3))
+        blocks = np.kron(kinds, np.ones((10, 9, 9), int))[:, :26, :26]
+        labels[field > level] = blocks[field > level]
+        return labels if rng.random() > 0.15 else np.zeros(shape, np.uint8)
+
+    field = gaussian_filter(rng.random(shape), 1.0)
+    other = field + rng.choice([0.0, 0.3, 0.8]) * (gaussian_filter(rng.random(shape), 1.0) - 0.5)
+    return drawn(field), drawn(other)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_whole_table_of_the_metastasis_challenge(seed, tmp_path):
+    """All columns but surface distances, of all regions, through files with thick slices: per case and as means."""
+    package = pytest.importorskip("brats_evaluation")
+    import nibabel
+    import pandas
+    from brats_evaluation.evaluation import evaluate_single_exam
+    from brats_evaluation.metrics_parser import parse_mets_results
+    from panoptica import Panoptica_Evaluator
+
+    evaluator = Panoptica_Evaluator.load_from_config(
+        str(Path(package.__file__).parent / "configs" / "config_mets.yaml")
+    )
+    rules, rng, spacing = profile_rules("brats-mets-2025"), np.random.default_rng(seed), (2.0, 1.0, 0.5)
+    records, maps = [], [label_maps(rng) for _ in range(6)]
+    for i, pair in enumerate(maps):
+        paths = [str(tmp_path / f"{name}{i}.nii.gz") for name in ("reference", "prediction")]
+        for path, array in zip(paths, pair, strict=True):
+            nibabel.save(nibabel.Nifti1Image(array.T, np.diag([*spacing[::-1], 1])), path)
+        record = evaluate_single_exam(paths[1], paths[0], str(i), evaluator)
+        assert "error" not in record, record
+        records.append(record)
+    (tmp_path / "scores.json").write_text(json.dumps({"metrics": records, "missings": []}, default=float))
+    parse_mets_results(str(tmp_path / "scores.json"), rules.small_below_mm3, 0.1, str(tmp_path / "scores.csv"))
+    table = pandas.read_csv(tmp_path / "scores.csv", index_col="subject_id")
+
+    def same(ours, row, column):
+        theirs = table.loc[row].get(column, np.nan)
+        assert (np.nan if ours is None else ours) == pytest.approx(theirs, nan_ok=True, abs=1e-9), (row, column)
+
+    for region, values in REGIONS.items():
+        cases = [
+            evaluate_case(np.isin(reference, values), np.isin(predicted, values), spacing, rules, case=str(i))
+            for i, (reference, predicted) in enumerate(maps)
+        ]
+        for of, row in [*(([case], case.case) for case in cases), (cases, "mean")]:
+            summary = summarize(of, rules, 0)
+            if row != "mean":  # of all lesions ours pools the cases
+                found = of[0].count(Status.TRUE_POSITIVE), of[0].count(Status.FALSE_POSITIVE), int(of[0].missed.sum())
+                for name, n in zip(("tp", "fp", "fn"), found, strict=True):
+                    same(n, row, f"all_instance_{name}_{region}")
+                same(summary.metrics.f1, row, f"all_instance_f1_{region}")
+                same(summary.metrics.max_sensitivity, row, f"all_instance_rec_{region}")
+                same(summary.metrics.precision_at_max_sensitivity, row, f"all_instance_prec_{region}")
+            same(summary.metrics.voxel_dice_at_threshold, row, f"global_dsc_{region}")
+            for group in summary.by_volume:
+                for column, name in BY_VOLUME.items():
+                    same(getattr(group, name), row, f"{group.name}_instance_{column}_{region}")
+            same(summary.by_volume[1].lesion_wise_dice_case_mean, row, f"lesionwise_dsc_mean_{region}")

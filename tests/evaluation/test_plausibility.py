@@ -9,6 +9,8 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class
 from nnunet_lopsided.evaluation.plausibility import UnfitChannels, check_not_swapped, is_of_another_threshold
+from nnunet_lopsided.evaluation.report import report_html
+from nnunet_lopsided.evaluation.summary_json import summary_dict
 
 
 @pytest.fixture
@@ -76,6 +78,36 @@ def test_a_poor_model_is_not_called_swapped():
     check_not_swapped(Path("a.npz"), everywhere, np.zeros_like(reference))  # nothing can be told
     with pytest.raises(InputError, match="in another order"):
         check_not_swapped(Path("a.npz"), np.where(reference, 0.1, 0.9), reference)
+
+
+def test_what_a_network_that_hardly_trained_says_is_never_refused():
+    """It may call all lesion, most of it in noise, or all that is dark: no proof of swapped channels."""
+    reference = np.zeros((6, 20, 20), bool)
+    reference[1:4, 2:6, 2:6] = True
+    rng = np.random.default_rng(0)
+    noise = np.clip(0.55 + 0.2 * rng.standard_normal(reference.shape), 0, 1)
+    noise[reference] = np.clip(noise[reference] - 0.15, 0, 1)
+    dark = np.full(reference.shape, 0.9)
+    dark[:, :15] = 0.3  # all tissue is spared, lesions are in it
+    dark[:, :15][rng.random((6, 15, 20)) < 0.6] = 0.7
+    dark[reference] = 0.3
+    for p in (noise, dark):
+        assert check_not_swapped(Path("a.npz"), p, reference)
+    one = np.zeros_like(reference)
+    one[2, 2, 2] = True  # nine voxels and fewer may be spared by chance
+    assert check_not_swapped(Path("a.npz"), np.where(one, 0.1, 0.9), one)
+    assert not check_not_swapped(Path("a.npz"), np.where(reference, 0.9, 0.6), reference)
+
+
+def test_what_only_looks_swapped_is_told(alone):
+    """The first case's lesion has 28 voxels; half of the background is spared with it."""
+    p = np.full((8, 10, 12), 0.8, np.float32)
+    p[:3] = 0.2
+    alone.write_npz("a", p)
+    result = evaluate(alone)
+    assert result.look_swapped == ("a",)
+    assert summary_dict(result)["details"]["probabilities_look_swapped"] == ["a"]
+    assert "a network that has hardly trained? a." in report_html(result, summary_dict(result))
 
 
 def test_a_label_map_of_another_threshold_is_not_of_another_orientation():

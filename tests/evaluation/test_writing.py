@@ -75,6 +75,9 @@ def test_summary_keys_and_values(result, tmp_path):
         "voxel_dice",
         "voxel_dice_pooled",
         "voxel_dice_at_threshold",
+        "patient_auc",
+        "patient_sensitivity",
+        "patient_specificity",
         "map_by_confidence",
     ]
     assert summary["counts"]["missed_lesions"] == 1
@@ -144,7 +147,7 @@ def test_the_rules_of_a_profile_are_in_the_settings(two_cases, tmp_path):
     }
     assert {name: summary["settings"][name] for name in expected} == expected
     assert summary["details"]["ignored_lesions"] == 1
-    assert {f.name for f in fields(EvaluationRules)} <= set(summary["settings"])
+    assert {f.name for f in fields(EvaluationRules)} - rules.unused <= set(summary["settings"])
 
 
 def test_skipped_cases_are_listed_in_the_summary_and_in_the_table_of_cases(two_cases, tmp_path):
@@ -212,7 +215,7 @@ def test_hard_labels_have_no_confidence_and_no_curves(two_cases, tmp_path):
     result = evaluate_folder(two_cases.references, two_cases.predictions, hard_labels=True)
     write_results(result, tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["curves"] == {"pr": None, "froc": None}
+    assert summary["curves"] == {"pr": None, "froc": None, "patient_roc": None}
     assert summary["metrics"]["map_ci95_bootstrap"] is None
     assert {c["confidence"] for c in rows(tmp_path / "out" / "candidates.csv")} == {""}
     assert "hard labels" in (tmp_path / "out" / "report.html").read_text()
@@ -302,7 +305,7 @@ def test_figure_panels():
     rules = EvaluationRules()
     summary = summarize([evaluate_case(reference, reference * 0.5, (1, 1, 1), case="a")], rules, 0)
     pr, froc, diameter = curve_figure(summary).axes
-    assert pr.get_title(loc="left") == "Precision and recall   AP 1.000"
+    assert pr.get_title() == "Precision and recall   AP 1.000"
     assert np.asarray(pr.lines[0].get_xdata()).tolist() == [0.0, 1.0]
     assert np.asarray(froc.lines[0].get_ydata()).tolist() == [0.0, 1.0]
     assert diameter.texts[0].get_text() == "2/2"

@@ -11,7 +11,7 @@ from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundB
 from nnunet_lopsided.evaluation.report.evaluation_page import settings_table
 from nnunet_lopsided.evaluation.report.findings import MAX_ROWS, left_out, shown_names
 from nnunet_lopsided.evaluation.report.numbers import title_of
-from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, roc_charts, sensitivity_chart
 from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, interval, number, page, why
 
 
@@ -47,7 +47,7 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, object], anon
         subtitle=f"{counts['cases']} cases, {comparison.n_patients} units of the bootstrap, "
         f"{counts['reference_lesions']} reference lesions, the same rules for all",
         models=list(contents),
-        charts=[*compared_curves(contents), sensitivity_chart(contents)],
+        charts=[*compared_curves(contents), sensitivity_chart(contents), *roc_charts(contents)],
         pairs=[_pair(comparison, pair) for pair in comparison.pairs],
         bootstrap=f"Paired bootstrap of {comparison.n_replicates} replicates over {unit}s, seed {comparison.seed}: "
         f"every replicate gives both models the same {unit}s.",
@@ -61,6 +61,9 @@ def _pair(comparison: Comparison, pair: Pair) -> ShownPair:
     first, second = (comparison.models[i].name for i in (pair.first, pair.second))
     rows = [_row(title_of(name), difference) for name, difference in pair.differences.items()]
     rows += [_row(f"Sensitivity on {g.name} lesions", g.sensitivity) for g in pair.by_annotation]
+    if pair.surface is not None:
+        of = f"of the {pair.surface.n_lesions} lesions that both found"
+        rows += [_row(f"HD95, mm, {of}", pair.surface.hd95_mm), _row(f"NSD {of}", pair.surface.nsd)]
     header = ("metric", first, second, "difference", "95% interval")
     caption = f"Candidates match lesions by {comparison.models[0].rules.match_in_words}."
     differences = Table(header, rows, right=(1, 2, 3), caption=caption)

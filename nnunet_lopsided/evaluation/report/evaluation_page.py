@@ -15,9 +15,15 @@ from nnunet_lopsided.evaluation.report.numbers import (
     count_table,
     intervals_of,
     metric_rows,
+    surface_table,
     title_of,
 )
-from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, operating_curves, sensitivity_chart
+from nnunet_lopsided.evaluation.report.summary_charts import (
+    histogram_chart,
+    operating_curves,
+    roc_charts,
+    sensitivity_chart,
+)
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import ShareContent, SummaryContent
 from nnunet_lopsided.evaluation.summary_json import flat_metrics
@@ -40,6 +46,7 @@ NAMING_SETTINGS = (
     "confidence_model",
     "confidence_model_has_seen",
     "patients_regex",
+    "cases",
 )
 
 
@@ -81,9 +88,12 @@ def report_html(
         at_rates=_at_rates(summary),
         size_charts=[sensitivity_chart({"": summary}), histogram_chart(summary)],
         by_diameter=_by_diameter(summary, result.summary),
+        patients=roc_charts({"": summary}),
+        n_patients=(summary["details"]["patients_with_lesions"], summary["details"]["patients_without_lesions"]),
         rule=result.rules.match_in_words,
         metrics=metric_rows(summary),
         by_confidence=confidence_table(summary),
+        surfaces=surface_table(summary),
         counts=count_table(summary),
         by_threshold=_by_threshold(summary),
         by_annotation=_by_annotation(summary, result.summary),
@@ -142,6 +152,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             summary["settings"]["confidence_model_has_seen"],
             "The learned confidence was fitted to these very candidates, and may rank them too well: ",
         ),
+        (
+            details["probabilities_look_swapped"],
+            "Most voxels outside of lesions are called lesion, and fewer inside. Channels in another order than the "
+            "classes, or a network that has hardly trained? ",
+        ),
         (details["missing_predictions"], "References without prediction, their lesions counted as missed: "),
         (details["predictions_without_reference"], "Predictions without reference, not evaluated: "),
     ):
@@ -151,6 +166,11 @@ def _notices(summary: SummaryContent, names: Mapping[str, str], anonymous: bool)
             if anonymous and others:
                 others = [f"{len(others)} cases that are not on this page" if len(others) > 1 else "1 further case"]
             lines.append(text + ", ".join(known + others) + ".")
+    instances = summary.get("instances")
+    if instances is not None:
+        for n, what in ((instances["lesions_in_pieces"], "lesion"), (instances["candidates_in_pieces"], "candidate")):
+            if n:
+                lines.append(f"{n} instances lie in several pieces; each counts as one {what}.")
     if details["probabilities_look_hard"]:
         lines.append(
             "Every candidate has a probability of 1. Label maps that were saved as floating point? They are ranked as "

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, map_by_confidence, metric_intervals
-from nnunet_lopsided.pages.html import Table, code, interval, number, why
+from nnunet_lopsided.pages.html import Table, code, interval, interval_or_reason, number, why
 
 # Title, and what the number says to someone who has not read the reference.
 METRICS: dict[str, tuple[str, str]] = {
@@ -75,6 +75,16 @@ METRICS: dict[str, tuple[str, str]] = {
         "voxel-wise Dice of candidates",
         "As the voxel-wise Dice, of the voxels of the candidates instead of the segmentation.",
     ),
+    "patient_auc": (
+        "patients: area under the ROC curve",
+        "Chance that a patient with lesions has a more confident candidate, right or wrong, than a patient without "
+        "(equal ones count half). 0.5 is chance.",
+    ),
+    "patient_sensitivity": (
+        "patients: sensitivity",
+        "Share of the patients with lesions who have any candidate, right or wrong.",
+    ),
+    "patient_specificity": ("patients: specificity", "Share of the patients without lesions who have no candidate."),
 }
 
 COUNTS: dict[str, str] = {
@@ -90,6 +100,8 @@ COUNTS: dict[str, str] = {
 # Further counts, in the details of summary.json.
 DETAILS: dict[str, str] = {
     "patients": "units of the bootstrap",
+    "patients_with_lesions": "of these with a lesion that counts",
+    "patients_without_lesions": "without any reference lesion, and with all predictions",
     "cases_with_lesions": "cases with at least one reference lesion",
     "false_positives_on_lesions": "false positives that share a voxel with a lesion, but lie too far off to match it",
     "missed_but_covered": "missed lesions at least half under a candidate, which joins lesions or lies too far off",
@@ -139,7 +151,12 @@ def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
     intervals = metric_intervals(content["metrics"]) | content["intervals"]
     return [
         ShownInterval(method, intervals[key], content["undefined"].get(key))
-        for kind, method in (("bootstrap", bootstrap), ("hanley_mcneil", "Hanley-McNeil"), ("wilson", "Wilson"))
+        for kind, method in (
+            ("bootstrap", bootstrap),
+            ("hanley_mcneil", "Hanley-McNeil"),
+            ("newcombe", "Newcombe"),
+            ("wilson", "Wilson"),
+        )
         for key in (f"{name}_ci95_{kind}", f"{name}_{kind}_ci95")
         if key in intervals
     ]
@@ -171,6 +188,25 @@ def confidence_table(content: SummaryContent) -> Table:
         reason = content["undefined"].get(f"map_by_confidence.{name}")
         rows.append((code(name), TITLES[name], number(value), why(reason) or ", ".join(marks)))
     return Table(("confidence", "of a candidate", "average precision (mAP)", ""), rows, right=(2,))
+
+
+def surface_table(content: SummaryContent) -> Table | None:
+    """HD95 and NSD of the lesions found, and how many have none; None: they were not asked for."""
+    surface = content.get("surface_distances")
+    if surface is None:
+        return None
+    named = (
+        ("HD95, mm", "hd95_mm", surface["hd95_mm"]),
+        (f"NSD at {surface['nsd_tolerance_mm']:g} mm", "nsd", surface["nsd"]),
+    )
+    rows = []
+    for title, name, average in named:
+        reason = content["undefined"].get(f"surface_distances.{name}.mean_ci95_bootstrap")
+        ends = interval_or_reason(average["mean_ci95_bootstrap"], reason)
+        rows.append((title, number(average["mean"]), ends, number(average["median"])))
+    caption = f"Of the {surface['lesions']} lesions found; the {surface['missed_lesions']} missed ones have no value."
+    header = ("", "mean over lesions", "95% interval (bootstrap)", "median")
+    return Table(header, rows, right=(1, 3), caption=caption)
 
 
 def count_table(content: SummaryContent) -> Table:

@@ -10,10 +10,12 @@ from markupsafe import Markup
 from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics
 from nnunet_lopsided.pages.charts import (
     Curve,
+    RocCurve,
     SizeBin,
     draw_froc,
     draw_histogram,
     draw_precision_recall,
+    draw_roc,
     draw_sensitivity_by_diameter,
     thinned,
 )
@@ -88,6 +90,24 @@ def compared_curves(contents: Mapping[str, SummaryContent]) -> tuple[Chart, Char
 def _curve_to_compare(content: SummaryContent) -> Curve | None:
     curve = curve_in(content)
     return None if curve is None or flat_metrics(content["metrics"])["map"] is None else curve.thinned()
+
+
+def roc_charts(contents: Mapping[str, SummaryContent]) -> list[Chart]:
+    """The ROC curves of patients of evaluations by name, in one chart; no chart where there is no curve."""
+    curves = [_roc_in(content) for content in contents.values()]
+    if not any(curves):
+        return []
+    area = flat_metrics(next(iter(contents.values()))["metrics"])["patient_auc"] if len(curves) == 1 else None
+    return [chart(lambda axes: draw_roc(axes, curves, area))]
+
+
+def _roc_in(content: SummaryContent) -> RocCurve | None:
+    # Evaluations of older versions have none.
+    roc = content["curves"].get("patient_roc")
+    if roc is None:
+        return None
+    keep = thinned(len(roc["sensitivity"]))
+    return RocCurve([roc["false_positive_rate"][i] for i in keep], [roc["sensitivity"][i] for i in keep])
 
 
 def sensitivity_chart(contents: Mapping[str, SummaryContent]) -> Chart:
