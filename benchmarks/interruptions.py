@@ -47,16 +47,18 @@ def main() -> int:
     for module in MODULES:
         importlib.import_module(module)
     random.seed(arguments.seed)
-    faults = []
+    n_faults = 0
     with tempfile.TemporaryDirectory() as folder:
         base = arguments.data or Path(folder) / "base"
         if not base.is_dir():
             make_data(base)
         for name in arguments.commands:
             trials = Trials(name, COMMANDS[name], base, Path(folder) / "work")
-            faults += [f"{name}: {fault}" for fault in trials.run(arguments.kills, arguments.pairs)]
-    print("\n".join(faults) or "no fault")
-    return min(len(faults), 99)
+            for fault in trials.run(arguments.kills, arguments.pairs):
+                print(f"FAULT: {name}: {fault}", flush=True)
+                n_faults += 1
+    print(f"{n_faults} faults")
+    return min(n_faults, 99)
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,21 @@ class Trials:
         one, other = self._trial.one, self._trial.other
         again, replacing = [*one, *self._trial.overwrite], [*other, *self._trial.overwrite]
         self._reset()
+        for command in self._trial.before:
+            if (end := self._ended([self._started(command)])[0]).code:
+                yield f"{' '.join(command)} does not work at all: {end.line}"
+                return
+        self._keep("new")
         begin = time.monotonic()
         if (first := self._ended([self._started(one)])[0]).code:
             yield f"does not work at all: {first.line}"
             return
         seconds = time.monotonic() - begin
         new = self._snapshot()
+        self._keep("earlier")
         self._ended([self._started(replacing)])
         replaced = self._snapshot()
-        self._reset()
+        self._reset("new")
         self._ended([self._started(other)])
         other_alone = self._snapshot()
         self._ended([self._started(again)])
@@ -94,9 +102,9 @@ class Trials:
         outcomes: Counter[str] = Counter()
         for kill in (signal.SIGKILL, signal.SIGTERM):
             for _ in range(n_kills):
-                yield from self._killed([], one, kill, seconds, [None, new], new, outcomes)
+                yield from self._killed("new", one, kill, seconds, [None, new], new, outcomes)
             for _ in range(n_kills if self._trial.overwrite else 0):
-                yield from self._killed(one, replacing, kill, seconds, [new, replaced], replaced, outcomes)
+                yield from self._killed("earlier", replacing, kill, seconds, [new, replaced], replaced, outcomes)
         for i in range(n_pairs):
             pair = (again, replacing) if i % 2 else (one, other)
             yield from self._pair(pair, seconds, either, outcomes)
@@ -105,7 +113,7 @@ class Trials:
 
     def _killed(
         self,
-        before: Sequence[str],
+        state: str,
         command: Sequence[str],
         kill: signal.Signals,
         seconds: float,
@@ -113,18 +121,16 @@ class Trials:
         expected: Snapshot,
         outcomes: Counter[str],
     ) -> Iterator[str]:
-        """Kill the command, after ``before`` was run where it is given; then run it again."""
-        self._reset()
-        if before:
-            self._ended([self._started(before)])
+        """Kill the command in a state of the data; then run it again."""
+        self._reset(state)
         untouched = self._snapshot()
         process = self._started(command)
         moment = random.uniform(0, 1.05 * seconds)
         time.sleep(moment)
         os.kill(process, kill)
         (ended,) = self._ended([process])
-        outcomes[f"{'replacing' if before else 'new'}, {kill.name}: {ended.code}"] += 1
-        where = f"{kill.name} after {moment:.3f} of {seconds:.3f} s{', replacing' if before else ''}"
+        outcomes[f"{'replacing' if state == 'earlier' else 'new'}, {kill.name}: {ended.code}"] += 1
+        where = f"{kill.name} after {moment:.3f} of {seconds:.3f} s{', replacing' if state == 'earlier' else ''}"
         if ended.code not in (0, -kill, 130):
             yield f"{where}: ended with {ended.code}: {ended.line}"
         visible = self._visible(self._snapshot())
@@ -145,7 +151,7 @@ class Trials:
     def _pair(
         self, commands: Sequence[Sequence[str]], seconds: float, either: Sequence[Snapshot], outcomes: Counter[str]
     ) -> Iterator[str]:
-        self._reset()
+        self._reset("new")
         first = self._started(commands[0])
         moment = random.choice([0, random.uniform(0, seconds)])
         time.sleep(moment)
@@ -159,14 +165,19 @@ class Trials:
         if now not in either:
             yield f"{where} {codes}: neither's: {_difference(either[0], now)}; {_difference(either[2], now)}"
 
-    def _reset(self) -> None:
+    def _reset(self, state: str = "") -> None:
+        """The data as they were, or as they were kept."""
         shutil.rmtree(self._work, ignore_errors=True)
-        shutil.copytree(self._base, self._work, symlinks=True)
+        shutil.copytree(self._kept(state) if state else self._base, self._work, symlinks=True)
         set_paths(self._work)
         os.chdir(self._work)
-        for command in self._trial.before:
-            (ended,) = self._ended([self._started(command)])
-            assert ended.code == 0, ended.line
+
+    def _keep(self, state: str) -> None:
+        shutil.rmtree(self._kept(state), ignore_errors=True)
+        shutil.copytree(self._work, self._kept(state), symlinks=True)
+
+    def _kept(self, state: str) -> Path:
+        return self._work.with_name(f"kept-{state}")
 
     def _started(self, command: Sequence[str]) -> int:
         """A process that runs a command: its module, then its arguments."""

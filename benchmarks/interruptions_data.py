@@ -96,7 +96,6 @@ _AUDIT = "audit -d 701 -c 2d --bootstrap 20 --shown 3 --magnify"
 COMMANDS = {
     "phantom": _trial("phantom -d 801 --train 3 --test 1 --shape 12 32 32 -np 2", "--seed 1", "--seed 2"),
     "censor": _trial("censor -d 701 -o 802 --mode stochastic --rate 0.5", "--seed 1", "--seed 2"),
-    "merge": _trial("convert merge 701 -d 803 --name Merged", "--copy", "--copy --seed 2"),
     "folder": _trial(
         "convert folder release -d 804 --name Read --channels T1=*_t1.nii.gz --label *_seg.nii.gz --lesion-values 1",
         "--seed 1",
@@ -110,12 +109,12 @@ COMMANDS = {
     ),
     "soften": _trial("soften -d 701 -c 2d", "-i beliefs", "-i beliefs_other"),
     "plan": _trial("plan -d 701", "-c 2d_small", "-c 3d_fullres_small"),
-    "eval": _trial(f"{_EVAL} -o evaluation --save-maps", "--seed 1", "--threshold 0.3"),
+    "eval": _trial(f"{_EVAL} -o evaluation --write-maps", "--seed 1", "--threshold 0.3"),
     "compare": _trial(
         "compare one two -o compared",
         "--bootstrap 100 --seed 1",
         "--bootstrap 100 --seed 2",
-        before=(_command(f"{_EVAL} -o one"), _command(f"{_EVAL} -o two --threshold 0.4")),
+        before=(_command(f"{_EVAL} -o one"), _command(f"{_EVAL} -o two --seed 3")),
     ),
     "audit": _trial(_AUDIT, "--seed 1", "--threshold 0.2"),
     "apply": _trial("audit apply -o 811", "--accept-above 0.2", "--accept-above 0.6", before=(_command(_AUDIT),)),
@@ -143,8 +142,8 @@ def make_data(root: Path) -> None:
 
     root.mkdir(parents=True)
     set_paths(root)
-    write_phantom_dataset(700, n_train=6, n_test=2, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3, name="Whole")
-    censor.main(["-d", "700", "-o", "701", "--name", "Phantom", "--mode", "stochastic", "--rate", "0.4", "--seed", "1"])
+    write_phantom_dataset(700, n_train=10, n_test=2, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3, name="Whole")
+    censor.main(["-d", "700", "-o", "701", "--name", "Phantom", "--mode", "stochastic", "--rate", "0.3", "--seed", "1"])
     _preprocess(701)
     whole, dataset = raw_dataset(700), raw_dataset(701)
     rng = np.random.default_rng(0)
@@ -156,7 +155,7 @@ def make_data(root: Path) -> None:
 
     def as_predicted(label: Path) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], Image]:
         truth = read_image(label)
-        p = np.where(truth.array > 0, rng.uniform(0.4, 0.99, truth.array.shape), 0.02).astype(np.float32)
+        p = np.where(truth.array != 0, rng.uniform(0.4, 0.99, truth.array.shape), 0.02).astype(np.float32)
         p[:2, :3, :3] = 0.3  # a false one
         return p, truth
 

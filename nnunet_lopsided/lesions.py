@@ -81,16 +81,20 @@ def equivalent_diameter_mm(volume_mm3: NDArray[np.floating], ndim: int) -> NDArr
     return diameters
 
 
-def _component_of_voxels(coordinates: tuple[NDArray[np.int64], ...], connectivity: int) -> NDArray[np.integer]:
+def _component_of_voxels(
+    coordinates: tuple[NDArray[np.int64], ...], connectivity: int, numbers: NDArray[np.int32] | None = None
+) -> NDArray[np.integer]:
     """A component number for each foreground voxel, given in C order; the numbers are in no particular order.
 
     Only the bounding box of the foreground is labelled, so that a volume of mostly background costs little memory.
+    With ``numbers``, one per voxel, voxels of different numbers are not connected.
     """
     low = [int(c.min()) for c in coordinates]
     # One voxel more than the bounding box: cc3d 4.1.1 runs out of ids where isolated voxels fill one of odd sides.
-    box = np.zeros([int(c.max()) + 2 - start for c, start in zip(coordinates, low, strict=True)], bool)
+    sides = [int(c.max()) + 2 - start for c, start in zip(coordinates, low, strict=True)]
+    box = np.zeros(sides, bool if numbers is None else numbers.dtype)
     inside = tuple(c - start for c, start in zip(coordinates, low, strict=True))
-    box[inside] = True
+    box[inside] = True if numbers is None else numbers
     labelled: NDArray[np.integer] = cc3d.connected_components(box, connectivity=connectivity)
     return labelled[inside]
 
@@ -151,6 +155,54 @@ def find_lesions(label: NDArray[np.generic], spacing_mm: Sequence[float], connec
     _, first, compact = np.unique(raw_ids, return_index=True, return_inverse=True)
     voxel_ids = _by_first(first)[compact.reshape(-1)]
     return _described(label.shape, spacing, coordinates, voxels=voxels, voxel_ids=voxel_ids)
+
+
+def find_instances(numbers: NDArray[np.integer | np.floating | np.bool_], spacing_mm: Sequence[float]) -> Lesions:
+    """The lesions of a map that numbers them: every positive value is one, in one piece or several.
+
+    Args:
+        numbers: the lesion of every voxel, 0 for background, shape (z, y, x) or (y, x).
+        spacing_mm: voxel size along each axis, in mm, all positive.
+
+    Returns:
+        One lesion per value, with ids in the order of their first voxels as :func:`find_lesions` gives them, whatever
+        the values are: what is not connected has the same lesions in both.
+
+    Raises:
+        ValueError: as :func:`find_lesions`; or a value is negative, no whole number or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> lesions = find_instances(np.array([[0, 7, 7, 2, 0, 2]]), spacing_mm=(1, 1))
+        >>> lesions.n_voxels.tolist(), lesions.voxel_ids.tolist()
+        ([2, 2], [1, 1, 2, 2])
+    """
+    numbers = np.asarray(numbers)
+    foreground = find_lesions(numbers, spacing_mm)
+    if not len(foreground):
+        return foreground
+    values = numbers.reshape(-1)[foreground.voxels]
+    if values.dtype != bool and not (np.isfinite(values) & (values > 0) & (values == np.floor(values))).all():
+        raise ValueError("numbers must hold 0 and positive whole numbers alone")
+    _, first, compact = np.unique(values, return_index=True, return_inverse=True)
+    voxel_ids = _by_first(first)[compact.reshape(-1)]
+    return lesions_of_voxels(foreground.shape, foreground.spacing_mm, foreground.voxels, voxel_ids)
+
+
+def pieces_of(lesions: Lesions) -> NDArray[np.int64]:
+    """In how many pieces every lesion lies, which do not touch each other (26 neighbours; 2D: 8); (K,).
+
+    Example:
+        >>> import numpy as np
+        >>> pieces_of(find_instances(np.array([[0, 7, 7, 2, 0, 2]]), spacing_mm=(1, 1))).tolist()
+        [1, 2]
+    """
+    if not len(lesions):
+        return np.zeros(0, np.int64)
+    coordinates = tuple(lesions.voxel_coordinates().T)
+    pieces = _component_of_voxels(coordinates, 8 if len(lesions.shape) == 2 else 26, lesions.voxel_ids)
+    of_pieces = np.unique(np.stack([lesions.voxel_ids, pieces.astype(np.int64)]), axis=1)[0]
+    return np.bincount(of_pieces, minlength=len(lesions) + 1)[1:].astype(np.int64)
 
 
 def join_lesions(lesions: Lesions, group: NDArray[np.integer]) -> Lesions:

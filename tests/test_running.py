@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_lopsided import running
 from nnunet_lopsided.running import last_line, program_path, run_logged, why_it_failed
 
 
@@ -90,6 +91,32 @@ def test_what_a_killed_command_has_started_ends_too(tmp_path: Path) -> None:
     killed = PARENT.format(SLEEPER.format(str(pid))) + wait + "\nimport os; os.kill(os.getpid(), 9)"
     assert run_logged(["python", "-c", killed], tmp_path / "log", {}) == -9
     assert gone(wait_for_pid(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells who is a zombie")
+def test_the_dead_that_nobody_collects_are_not_waited_for() -> None:
+    """In a container whose first process collects none, every step took five seconds more."""
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        os._exit(0)
+    os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT)  # dead, and not collected
+    begin = time.monotonic()
+    running._end_session(leader)
+    assert time.monotonic() - begin < 3
+    os.waitpid(leader, 0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sessions")
+def test_a_child_that_takes_its_time_to_end_gets_it() -> None:
+    slow = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(.5), sys.exit(7))); print(flush=True)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{slow}; time.sleep(60)"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    running._end_session(child.pid)
+    assert child.wait() == 7
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sessions")

@@ -60,6 +60,7 @@ class MeasuredCase:
         lesion_diameter_mm: of every annotated lesion, (K,).
         lesion_detected: whether a component matches it, (K,).
         lesion_of_component: index of the lesion an annotated component matches, -1 for the others, (M,).
+        connectivity: by which the components were found; None: 26 in 3D, 8 in 2D.
     """
 
     components: Lesions
@@ -75,6 +76,7 @@ class MeasuredCase:
     lesion_diameter_mm: NDArray[np.float64]
     lesion_detected: NDArray[np.bool_]
     lesion_of_component: NDArray[np.int64]
+    connectivity: int | None = None
 
     def cut_back(self, component: int, fraction: float) -> NDArray[np.int64]:
         """Flat voxels of a component whose probability is at least ``fraction`` of its highest: its largest piece,
@@ -91,7 +93,7 @@ class MeasuredCase:
         own = order[starts[component] : starts[component + 1]]
         voxels, values = self.components.voxels[own], self.probability[own]
         kept = voxels[values >= np.float32(fraction) * values.max()]
-        piece = _largest_piece(kept, self.components.shape, self.components.boxes[component])
+        piece = _largest_piece(kept, self.components.shape, self.components.boxes[component], self.connectivity)
         at = np.minimum(np.searchsorted(self.components.voxels, piece), len(self.components.voxels) - 1)
         foreign = (self.components.voxels[at] == piece) & (self.components.voxel_ids[at] != component + 1)
         return np.asarray(piece[~foreign])
@@ -167,6 +169,7 @@ def measure_case(
         lesion_diameter_mm=lesions.diameter_mm,
         lesion_detected=matches.candidate_of_lesion > 0,
         lesion_of_component=lesion,
+        connectivity=rules.connectivity,
     )
 
 
@@ -317,11 +320,13 @@ def _dice(
     return dice
 
 
-def _largest_piece(voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[np.generic]) -> NDArray[np.int64]:
+def _largest_piece(
+    voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[np.generic], connectivity: int | None
+) -> NDArray[np.int64]:
     low = box[:, 0]
     crop = np.zeros(np.ptp(box, axis=1).tolist(), bool)
     crop[tuple(c - a for c, a in zip(np.unravel_index(voxels, shape), low, strict=True))] = True
-    pieces = find_lesions(crop, (1.0,) * len(shape))
+    pieces = find_lesions(crop, (1.0,) * len(shape), connectivity)
     largest = pieces.instances() == int(np.argmax(pieces.n_voxels)) + 1
     places = np.nonzero(ndimage.binary_fill_holes(largest))
     return np.asarray(np.ravel_multi_index(tuple(c + a for c, a in zip(places, low, strict=True)), shape), np.int64)

@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet.checkpoints import FINAL
 from nnunet_lopsided.nnunet.magnified import best_device, checked_factors, is_whole, predict_magnified
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
@@ -24,7 +26,6 @@ from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, resu
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
-CHECKPOINT = "checkpoint_final.pth"
 # How many times images are magnified for further predictions of every model.
 MAGNIFY = (1.5, 2.0)
 
@@ -155,7 +156,7 @@ def find_inputs(
         for name in wanted[fold]:
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
-        for name, arrays in predict_magnified(folder.parent, CHECKPOINT, factors, own, device, n_workers).items():
+        for name, arrays in predict_magnified(folder.parent, FINAL, factors, own, device, n_workers).items():
             predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
     return AuditInputs(
         dataset=source,
@@ -176,7 +177,7 @@ def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
     """Why images cannot be magnified; empty: they can."""
     for model, fold in trained:
         results = model.folder(dataset)
-        for needed in (f"fold_{fold}/{CHECKPOINT}", "plans.json"):
+        for needed in (f"fold_{fold}/{FINAL}", "plans.json"):
             if not (results / needed).is_file():
                 return f"{results.name} has no {needed}"
         plans = read_json(results / "plans.json", {"configurations": {str: dict}})
@@ -241,7 +242,7 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
     folder = _validation(model, dataset, fold)
     lacking = _lacking(folder, wanted)
     if lacking:
-        checkpoint = folder.parent / CHECKPOINT
+        checkpoint = folder.parent / FINAL
         command = (
             "nnUNetv2_train",
             dataset,
@@ -261,11 +262,14 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
                 "no such folder" if not folder.is_dir() else f"no whole CASE.npz of {len(lacking)} cases ({lacking[0]})"
             )
             raise InputError(
-                f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {CHECKPOINT} to make "
+                f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {FINAL} to make "
                 f"them with; train it by {' '.join(command[:8])} --npz, or choose folds by -f"
             )
-        _make(command, fold, folder)
-        if lacking := _lacking(folder, wanted):
+        with locked(folder.parent):
+            lacking = _lacking(folder, wanted)  # another process may have made them
+            if lacking:
+                _make(command, fold, folder)
+        if lacking and (lacking := _lacking(folder, wanted)):
             raise InputError(f"fold {fold}: {' '.join(command)} made no {folder / lacking[0]}.npz")
 
 

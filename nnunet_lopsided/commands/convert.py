@@ -251,14 +251,11 @@ def _options(arguments: argparse.Namespace, name: str) -> Options:
 
 def _names(given: list[str]) -> list[str]:
     """The names given, or those of a single .txt file."""
-    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.files.regular import read_text
 
     if len(given) != 1 or not given[0].endswith(".txt"):
         return given
-    try:
-        return [line.strip() for line in Path(given[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the test cases from {given[0]}: {error}") from None
+    return [line.strip() for line in read_text(Path(given[0])).splitlines() if line.strip()]
 
 
 def _find_options(arguments: argparse.Namespace) -> dict[str, object]:

@@ -74,6 +74,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--seed must be at least 0, got {arguments.seed}")
     if arguments.gallery < 0:
         raise InputError(f"--gallery must be at least 0, got {arguments.gallery}")
+    if arguments.instances and len(arguments.label) > 1:
+        raise InputError("--instances needs at most one --label: an instance map has no classes")
+    if arguments.instances in ("prediction", "both") and arguments.threshold:
+        raise InputError(f"--instances {arguments.instances} has no --threshold: candidates are numbered already")
     if arguments.folds and arguments.cv is None:
         raise InputError("--folds needs --cv")
 

@@ -27,6 +27,9 @@ RULES = (
     "min_iou",
     "one_to_one",
     "small_below_mm3",
+    "surface_distances",
+    "nsd_tolerance_mm",
+    "instances",
     "diameter_edges_mm",
     "fp_per_case",
 )
@@ -231,6 +234,24 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="MM3",
         help="score lesions below this volume and the others apart, too (default: 0, not)",
+    )
+    rules.add_argument(
+        "--instances",
+        choices=("reference", "prediction", "both"),
+        help="label maps of these number their lesions: every positive value is one, also where they touch (default: "
+        "lesions are connected components)",
+    )
+    rules.add_argument(
+        "--surface-distances",
+        action="store_const",
+        const=True,
+        help="tell HD95 and normalised surface Dice (NSD) of every lesion found; takes longer",
+    )
+    rules.add_argument(
+        "--nsd-tolerance-mm",
+        type=float,
+        metavar="MM",
+        help="with --surface-distances: surfaces this far apart or nearer agree in the NSD (default: 1)",
     )
     rules.add_argument(
         "--diameter-edges-mm",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation import FolderResult
     from nnunet_lopsided.evaluation.intervals import Interval
+    from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary
 
 
 def report(results: Mapping[str | None, FolderResult], output: Path) -> None:
@@ -42,6 +43,12 @@ def _warn_of(result: FolderResult) -> None:
             f"most voxels outside of lesions are called lesion, and fewer inside: {', '.join(result.look_swapped)}: "
             "channels in another order than the classes, or a network that has hardly trained?"
         )
+    for n, whose, what in (
+        (result.lesions_in_pieces, "references", "lesion"),
+        (result.candidates_in_pieces, "predictions", "candidate"),
+    ):
+        if n:
+            _warn(f"{n} instances of the {whose} lie in several pieces; each counts as one {what}")
     if result.looks_hard:
         _warn(
             "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "
@@ -84,6 +91,8 @@ def _table(result: FolderResult) -> str:
     lines.insert(2, _by_confidence(result))
     lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")
     lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    if summary.surface is not None:
+        lines += _surface_lines(summary.surface, summary.undefined)
     if summary.n_missed_but_covered:
         lines.append(f"{'missed_but_covered':<30}{summary.n_missed_but_covered:>10}  at least half under a candidate")
     if result.rules.min_candidate_voxels > 1:
@@ -96,6 +105,19 @@ def _table(result: FolderResult) -> str:
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
     return "\n".join(line for line in lines if line is not None)
+
+
+def _surface_lines(surface: SurfaceSummary, undefined: Mapping[str, str]) -> list[str | None]:
+    """HD95 and NSD of the lesions found, with the number of those that have none."""
+    without = f", {surface.n_missed} missed without" if surface.n_missed else ""
+    lines: list[str | None] = []
+    for key, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
+        name = f"nsd at {surface.tolerance_mm:g} mm" if key == "nsd" else key
+        reason = {f"{name}, mean": undefined.get(f"surface_distances.{key}.mean", "")}
+        lines.append(_line(f"{name}, mean", average.mean, average.interval, "bootstrap", reason))
+        if average.median is not None:
+            lines.append(f"{f'{name}, median':<30}{average.median:>10.4f}  of {surface.n_lesions} lesions{without}")
+    return lines
 
 
 def _by_confidence(result: FolderResult) -> str:

@@ -110,13 +110,14 @@ def _parser() -> Parser:
 def _load(text_or_path: str) -> tuple[Study, str, str]:
     """A study by the path of its file or the name of a preset, its text, and how messages call the file."""
     from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.files.regular import read_text
     from nnunet_lopsided.study.fields import did_you_mean
     from nnunet_lopsided.study.presets import preset_names, preset_text
     from nnunet_lopsided.study.study_file import read_study, study_of_text
 
     path = Path(text_or_path)
-    if path.is_file():
-        return read_study(path), path.read_text(encoding="utf-8"), str(path)
+    if path.exists():
+        return read_study(path), read_text(path), str(path)
     if text_or_path in preset_names():
         text, name = preset_text(text_or_path), f"preset {text_or_path}"
         return study_of_text(text, name, Path.cwd()), text, name

@@ -17,11 +17,12 @@ from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.loading import LesionClass, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
-from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.nnunet.beliefs import lesion_classes
+from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
@@ -108,7 +109,7 @@ def write_variant(
         ]
         link_test_files(dataset, folder, final)
         write_dataset_files(dataset, [audited.case for audited in inputs.cases], folder, final)
-        content = read_json(folder / "dataset.json")
+        content = read_dataset_json(folder / "dataset.json")
         content["completed"] = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
         write_json(folder / "dataset.json", content)
         lesions = [lesion for one in completed for lesion in one.lesions]

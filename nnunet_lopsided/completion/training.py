@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from nnunet_lopsided.audit.inputs import CHECKPOINT
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.locks import locked
+from nnunet_lopsided.nnunet.checkpoints import FINAL, whole_checkpoint
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.results import results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
-from nnunet_lopsided.running import last_line, run_logged
+from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
-LATEST = "checkpoint_latest.pth"
 SOFT = "_softtargets"
 
 
@@ -94,15 +94,25 @@ def _train(
     command = command_of(
         dataset=dataset, configuration=configuration, fold=fold, trainer=trainer, plans=plans, options=options
     )
-    if (own / CHECKPOINT).is_file():
-        return command
-    if with_probabilities:
-        command = (*command, "--npz")
-    if (own / LATEST).is_file():  # goes on where an interrupted one stopped
-        command = (*command, "--c")
-    log = nnunet_path("nnUNet_results") / f"lopsided-complete-{dataset}-{trainer}-{configuration}-fold_{fold}.log"
-    with tqdm(total=1, desc=f"fold {fold}: {' '.join(command)}", bar_format="{desc} {elapsed}", disable=None) as bar:
-        if run_logged(command, log, {}, bar.refresh) != 0:
-            raise InputError(f"{' '.join(command)} failed: {last_line(log)} (see {log})")
-    log.unlink()
+    own.mkdir(parents=True, exist_ok=True)
+    with locked(own):  # two trainings into one folder would spoil each other's checkpoints
+        checkpoint = whole_checkpoint(own)
+        if checkpoint == FINAL:
+            return command
+        if with_probabilities:
+            command = (*command, "--npz")
+        if checkpoint:  # goes on where an interrupted one stopped
+            command = (*command, "--c")
+        log = f"lopsided-complete-{dataset}-{folder.name}-fold_{fold}.log"
+        _run(command, fold, nnunet_path("nnUNet_results") / log)
     return command
+
+
+def _run(command: Sequence[str], fold: str, log: Path) -> None:
+    words = " ".join(command)
+    with tqdm(total=1, desc=f"fold {fold}: {words}", bar_format="{desc} {elapsed}", disable=None) as bar:
+        code = run_logged(command, log, {}, bar.refresh)
+    if code != 0:
+        why = why_it_failed(code, last_line(log), "set nnUNet_n_proc_DA and nnUNet_def_n_proc to fewer processes")
+        raise InputError(f"{words} failed: {why} (see {log})")
+    log.unlink()

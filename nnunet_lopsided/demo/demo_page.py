@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from nnunet_lopsided.demo.slices import slice_figure
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
 from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.new_files import new_file
+from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.nnunet.raw import RawDataset
 from nnunet_lopsided.pages.html import Table, code, number, page
 from nnunet_lopsided.pages.rendering import png
@@ -55,9 +56,10 @@ def write_comparison(
     summaries = [read_json(folder / "evaluation" / arm.name / "summary.json") for arm in arms]
     rows = [_row(arm, summary, seconds) for arm, summary in zip(arms, summaries, strict=True)]
     caution = _caution(summaries, settings)
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
-    (folder / "table.md").write_text(f"{_markdown(rows)}\n\n{caution}\n")
+    with new_file(folder / "table.csv") as unfinished:
+        write_table(unfinished, _COLUMNS, rows)
+    with new_file(folder / "table.md") as unfinished:
+        unfinished.write_text(f"{_markdown(rows)}\n\n{caution}\n", encoding="utf-8")
     target = folder / "index.html"
     contents = {arm.title: summary for arm, summary in zip(arms, summaries, strict=True)}
     slices = png(lambda: slice_figure(arms, folder, dataset), dpi=110)
@@ -74,7 +76,8 @@ def write_comparison(
         arms=arms,
         commands=_commands(folder, seconds),
     )
-    target.write_text(html, encoding="utf-8")
+    with new_file(target) as unfinished:
+        unfinished.write_text(html, encoding="utf-8")
     return target
 
 

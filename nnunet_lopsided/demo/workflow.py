@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 
 from nnunet_lopsided import __version__
@@ -13,9 +15,15 @@ from nnunet_lopsided.demo.demo_page import Arm, write_comparison
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folder_record import RECORD_FILE, check_ours, finish_record
+from nnunet_lopsided.files.folder_record import (
+    RECORD_FILE,
+    check_ours,
+    finish_record,
+    is_nobodys_work,
+    unrecorded,
+)
 from nnunet_lopsided.files.json import read_json, write_json
-from nnunet_lopsided.files.locks import is_locked, locked
+from nnunet_lopsided.files.locks import HELD, LOCK_FILE, locked
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, names_of_dataset
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
@@ -30,6 +38,9 @@ _N_VALIDATION = 2
 _FILES = (SETTINGS_FILE, *PATH_VARIABLES, "predictions", "evaluation", "logs", "table.csv", "table.md", "index.html")
 # What nnU-Net writes in the middle of a step; a run that was killed there could not note it.
 _OF_A_KILLED_STEP = ("checkpoint_*.pth", "training_log_*.txt", "progress.png", "debug.json", "*.b2nd", "*.pkl", "*.npz")
+# What the next run may find of it, too, when it goes on.
+_OF_ANY_STEP = (*_OF_A_KILLED_STEP, "*.nii.gz", "*.json", "*.log")
+_LOCKS = (LOCK_FILE, LOCK_FILE + HELD)
 
 
 def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> Path:
@@ -58,15 +69,29 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         source.training_cases()  # raises InputError before anything is written
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
-    _claim(folder, settings, overwrite)
-    with locked(folder):
+    _check_folder(folder)
+    was_killed = any(os.path.lexists(folder / name) for name in _LOCKS)
+    with _only_demo(folder):
+        others = _claim(folder, settings, overwrite, was_killed)
         try:
-            return _run(settings, folder, source)
+            return _run(settings, folder, source, others)
         finally:
-            finish_record(folder)
+            finish_record(folder, others)
 
 
-def _run(settings: DemoSettings, folder: Path, source: RawDataset | None) -> Path:
+@contextmanager
+def _only_demo(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            yield
+    except InputError as error:
+        if str(error).startswith("another process is writing"):
+            raise InputError(f"another lopsided-demo is at work in {folder}") from None
+        raise
+
+
+def _run(settings: DemoSettings, folder: Path, source: RawDataset | None, others: list[str]) -> Path:
     for variable in PATH_VARIABLES:
         (folder / variable).mkdir(exist_ok=True)
     environment = {variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES}
@@ -78,19 +103,21 @@ def _run(settings: DemoSettings, folder: Path, source: RawDataset | None) -> Pat
     flat = source is not None and _is_2d(raw_dataset(FULL))
     arms, configuration = _arms(settings), "2d" if flat else "2.5d"
     n_steps = (source is None) + 1 + (2 if flat else 4) + 3 * len(arms)
-    seconds = run_steps(_steps(settings, arms, configuration, folder), n_steps, folder / "logs", environment)
+    seconds = run_steps(_steps(settings, arms, configuration, folder, others), n_steps, folder / "logs", environment)
     return write_comparison(arms, folder, raw_dataset(FULL), settings, configuration, seconds)
 
 
-def _steps(settings: DemoSettings, arms: list[Arm], configuration: str, folder: Path) -> Iterator[Step]:
+def _steps(
+    settings: DemoSettings, arms: list[Arm], configuration: str, folder: Path, others: list[str]
+) -> Iterator[Step]:
     """All steps; after each, its files are noted as ours."""
     for step in (*_data_steps(settings), *_planning_steps(configuration == "2d")):
         yield step
-        finish_record(folder)
+        finish_record(folder, others)
     _share_split()
     for step in _arm_steps(arms, configuration, settings.device, folder):
         yield step
-        finish_record(folder)
+        finish_record(folder, others)
 
 
 def _arms(settings: DemoSettings) -> list[Arm]:
@@ -145,29 +172,39 @@ def _arm_steps(arms: list[Arm], configuration: str, device: str, folder: Path) -
     return steps
 
 
-def _claim(folder: Path, settings: DemoSettings, overwrite: bool) -> None:
-    """Make ``folder`` ours, or go on in it."""
-    wanted = {"version": __version__, **asdict(settings)}
-    settings_file = folder / SETTINGS_FILE
+def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    if settings_file.is_file():
-        if is_locked(folder):
-            raise InputError(f"another lopsided-demo is at work in {folder}")
-        if overwrite:
-            _check_own(folder)
-            shutil.rmtree(folder)
-        elif read_json(settings_file) != wanted:
-            raise InputError(f"{folder} holds a demo with other settings; --overwrite starts anew")
-    elif folder.is_dir() and any(folder.iterdir()):
+    if (folder / SETTINGS_FILE).is_file() or not folder.is_dir():
+        return
+    if not all(is_nobodys_work(path.name) for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no {SETTINGS_FILE}; choose another folder with -o")
+
+
+def _claim(folder: Path, settings: DemoSettings, overwrite: bool, was_killed: bool = False) -> list[str]:
+    """Make ``folder`` ours, or go on in it; returns the files in it that somebody else put there meanwhile."""
+    wanted = {"version": __version__, **asdict(settings)}
+    _check_folder(folder)
+    if (folder / SETTINGS_FILE).is_file():
+        if not overwrite:
+            if read_json(folder / SETTINGS_FILE) != wanted:
+                raise InputError(f"{folder} holds a demo with other settings; --overwrite starts anew")
+            if not (folder / RECORD_FILE).is_file():  # from before there were records: nothing is known of its files
+                known = {SETTINGS_FILE, *_LOCKS}
+                files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+                finish_record(folder, without=[name for name in files if name not in known])
+            ours = _OF_ANY_STEP if was_killed else ()
+            return [name for name in unrecorded(folder) if not any(fnmatch(Path(name).name, o) for o in ours)]
+        _check_own(folder, was_killed)
+        _empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(settings_file, wanted)
-    if not (folder / RECORD_FILE).is_file():
-        finish_record(folder)
+    finish_record(folder)  # before the settings: a kill between the two must not leave a demo that proves nothing
+    write_json(folder / SETTINGS_FILE, wanted)
+    finish_record(folder)
+    return []
 
 
-def _check_own(folder: Path) -> None:
+def _check_own(folder: Path, was_killed: bool) -> None:
     """Refuse to remove a folder that holds anything but what a demo wrote: its list of files is the proof."""
     if folder.is_symlink():
         raise InputError(f"{folder} is a link, which is not followed; give the folder that it leads to")
@@ -176,9 +213,26 @@ def _check_own(folder: Path) -> None:
     if others:
         raise InputError(f"{folder} is not replaced: it holds {others[0]}, which lopsided-demo did not write")
     try:
-        check_ours(folder, [SETTINGS_FILE, RECORD_FILE], grows=_OF_A_KILLED_STEP)
+        check_ours(
+            folder, [SETTINGS_FILE, RECORD_FILE], grows=(SETTINGS_FILE, *(_OF_A_KILLED_STEP if was_killed else ()))
+        )
     except InputError as error:
         raise InputError(f"{error}; if it is of a demo that was killed, remove {folder} yourself") from None
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a demo wrote. Killed in the middle, it can begin again: what shows whose folder it is stays.
+
+    The logs, which say what is done, go first.
+    """
+    kept = {SETTINGS_FILE, RECORD_FILE, *_LOCKS}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "logs"):
+        if path.name in kept:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _share_split() -> None:

@@ -24,7 +24,8 @@ from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import entropy_by_component, probability_histogram
-from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
+from nnunet_lopsided.evaluation.surface_distances import surface_distances
+from nnunet_lopsided.lesions import Lesions, find_instances, find_lesions, lesions_of_voxels
 
 # Where there is no predicted label map, these voxels are the segmentation: the class with the highest probability.
 SEGMENTATION_THRESHOLD = 0.5
@@ -58,9 +59,11 @@ def evaluate_case(
 
     Args:
         reference: nonzero where there is lesion, shape (z, y, x) or (y, x); like all images a numpy array, a torch
-            tensor, or an image of SimpleITK. How the latter lie in space is not compared.
+            tensor, or an image of SimpleITK. How the latter lie in space is not compared. With ``rules.instances``
+            ``reference`` or ``both`` every positive value is one lesion.
         prediction: lesion probability (floating point, within [0, 1]) or a hard mask (bool or integer, nonzero is
-            lesion), same shape; None: there is no prediction, and every lesion counts as missed.
+            lesion), same shape; with ``rules.instances`` ``prediction`` or ``both`` every positive value of an integer
+            array is one candidate. None: there is no prediction, and every lesion counts as missed.
         spacing_mm: voxel size along each axis; None: that of ``reference``, an image of SimpleITK.
         rules: default :class:`EvaluationRules`.
         valid: voxels with annotation, same shape; elsewhere neither lesions nor candidates exist. None: all.
@@ -74,8 +77,8 @@ def evaluate_case(
         Tables of lesions and candidates; empty ones where there are none.
 
     Raises:
-        ValueError: shapes differ, the connectivity or spacing does not fit their dimension, or a voxel of a lesion or
-            candidate holds no probability.
+        ValueError: shapes differ, the connectivity or spacing does not fit their dimension, a voxel of a lesion or
+            candidate holds no probability, or an instance map anything but whole numbers of at least 0.
         InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks, or the confidence is to be
             ``learned`` and there is no model.
 
@@ -104,7 +107,7 @@ def evaluate_case(
 
 
 def evaluate_thresholds(
-    reference: NDArray[np.generic],
+    reference: NDArray[Any],
     prediction: NDArray[Any] | None,
     spacing_mm: Sequence[float],
     rules: EvaluationRules,
@@ -133,7 +136,7 @@ def evaluate_thresholds(
     ):
         if array is not None and array.shape != reference.shape:
             raise ValueError(f"{name} must have the reference's shape {reference.shape}, got {array.shape}")
-    lesions = find_lesions(_within(reference, valid), spacing_mm, rules.connectivity)
+    lesions = _components(reference, valid, spacing_mm, rules, rules.reference_instances)
     censored = None if censored_reference is None else _censored(lesions, censored_reference, valid)
     if rules.join_dilated:
         joined = joined_when_grown(lesions, rules.dilation_voxels, rules.connectivity)
@@ -163,15 +166,16 @@ def evaluate_thresholds(
         candidates = _large_enough(of_any_size, rules.min_candidate_voxels)
         scores = _scores(candidates, probability, learned)
         confidence = scores.by(rules.confidence)
+        matches = match(lesions, candidates, confidence, rules, counted)
         result = CaseResult(
             case=case,
             patient=patient if patient is not None else case,
             kind=kind,
-            lesions=Components.of(lesions),
-            candidates=Components.of(candidates),
+            lesions=Components.of(lesions, reference if rules.reference_instances else None),
+            candidates=Components.of(candidates, prediction if rules.predicted_instances else None),
             confidence=confidence,
             counted=counted,
-            matches=match(lesions, candidates, confidence, rules, counted),
+            matches=matches,
             mean_probability=mean_probability,
             entropy_bits=entropy,
             lesion_histogram=histogram,
@@ -181,6 +185,7 @@ def evaluate_thresholds(
             ranked=kind != "labels" or rules.confidence in BY_SIZE,
             n_dropped=len(of_any_size) - len(candidates),
             censored=censored,
+            surface=surface_distances(lesions, candidates, matches, rules) if rules.surface_distances else None,
         )
         results.append(EvaluatedCase(result, lesions, candidates))
     return tuple(results)
@@ -198,7 +203,9 @@ def _candidates(
         none = lesions.voxels[:0]
         return lesions_of_voxels(lesions.shape, lesions.spacing_mm, none, none), "missing"
     if not np.issubdtype(prediction.dtype, np.floating):
-        return find_lesions(_within(prediction, valid), lesions.spacing_mm, rules.connectivity), "labels"
+        return _components(prediction, valid, lesions.spacing_mm, rules, rules.predicted_instances), "labels"
+    if rules.predicted_instances:
+        raise InputError(f"instances {rules.instances} needs whole numbers as prediction, got {prediction.dtype}")
     cast = prediction.dtype.type(threshold)
     if threshold > 0 and not cast > 0:
         raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
@@ -209,6 +216,19 @@ def _candidates(
         candidates = find_lesions(_within(prediction >= cast, valid), lesions.spacing_mm, rules.connectivity)
         _require_probabilities(prediction.reshape(-1)[candidates.voxels])
     return candidates, "probabilities" if len(candidates) or prediction.any() else "empty"
+
+
+def _components(
+    labels: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    spacing_mm: Sequence[float],
+    rules: EvaluationRules,
+    numbered: bool,
+) -> Lesions:
+    """The lesions or candidates of a mask or, where they are ``numbered``, of an instance map."""
+    if numbered:
+        return find_instances(labels if valid is None else np.where(valid, labels, 0), spacing_mm)
+    return find_lesions(_within(labels, valid), spacing_mm, rules.connectivity)
 
 
 def _large_enough(components: Lesions, min_voxels: int) -> Lesions:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation.confidence import CandidateScores
 from nnunet_lopsided.evaluation.matching import Matches, Status
-from nnunet_lopsided.lesions import Lesions
+from nnunet_lopsided.evaluation.surface_distances import SurfaceDistances
+from nnunet_lopsided.lesions import Lesions, pieces_of
 
 # A missed lesion counts as covered by candidates from this share of its voxels on.
 COVERED_SHARE = 0.5
@@ -25,6 +26,8 @@ class Components:
         diameter_mm: of the sphere (2D: circle) of equal volume, (K,).
         centroid: mean voxel index, array order, (K, ndim).
         boxes: first (inclusive) and last (exclusive) index along each axis, int64, (K, ndim, 2).
+        instance: the number of each in its instance map, (K,); None: they are connected components.
+        n_pieces: in how many pieces that do not touch each lies, (K,); None likewise.
     """
 
     n_voxels: NDArray[np.int64]
@@ -32,19 +35,33 @@ class Components:
     diameter_mm: NDArray[np.float64]
     centroid: NDArray[np.float64]
     boxes: NDArray[np.int64]
+    instance: NDArray[np.int64] | None = None
+    n_pieces: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.n_voxels)
 
     @classmethod
-    def of(cls, lesions: Lesions) -> Components:
+    def of(cls, lesions: Lesions, numbers: NDArray[np.generic] | None = None) -> Components:
+        """Of lesions, and where these have numbers of their own, of the map that holds them."""
+        instance = None
+        if numbers is not None:
+            _, first = np.unique(lesions.voxel_ids, return_index=True)
+            instance = numbers.reshape(-1)[lesions.voxels[first]].astype(np.int64)
         return cls(
             n_voxels=lesions.n_voxels,
             volume_mm3=lesions.volume_mm3,
             diameter_mm=lesions.diameter_mm,
             centroid=lesions.centroids,
             boxes=lesions.boxes,
+            instance=instance,
+            n_pieces=None if numbers is None else pieces_of(lesions),
         )
+
+    @property
+    def n_in_pieces(self) -> int:
+        """Instances in several pieces, each of which is one lesion or candidate nevertheless."""
+        return 0 if self.n_pieces is None else int((self.n_pieces > 1).sum())
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ class CaseResult:
         ranked: whether the confidence ranks: hard labels have one only where size is part of it.
         n_dropped: candidates smaller than ``rules.min_candidate_voxels``; in nothing else here.
         censored: lesions of which an incomplete reference has no voxel, (K,); None without such a reference.
+        surface: how far the outlines of matched lesions lie off; None: it was not asked for.
     """
 
     case: str
@@ -106,6 +124,7 @@ class CaseResult:
     ranked: bool = True
     n_dropped: int = 0
     censored: NDArray[np.bool_] | None = None
+    surface: SurfaceDistances | None = None
 
     @property
     def detected(self) -> NDArray[np.bool_]:

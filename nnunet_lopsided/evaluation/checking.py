@@ -77,7 +77,15 @@ def load_files(files: CaseFiles, target: LesionClass, inputs: Inputs) -> LoadedC
     Raises:
         InputError: see :func:`~nnunet_lopsided.evaluation.loading.load_case`.
     """
-    return load_case(files.name, files.reference, files.prediction, target, inputs.hard_labels, files.censored)
+    return load_case(
+        files.name,
+        files.reference,
+        files.prediction,
+        target,
+        inputs.hard_labels,
+        files.censored,
+        inputs.instances,
+    )
 
 
 def check_kinds(cases: Sequence[CaseResult]) -> None:

@@ -24,6 +24,7 @@ from nnunet_lopsided.evaluation.pooling import Pooled, lesions_by_patient, pool
 from nnunet_lopsided.evaluation.saved import SavedEvaluation
 from nnunet_lopsided.evaluation.strata import ANNOTATION_GROUPS, diameter_bin, diameter_bounds
 from nnunet_lopsided.evaluation.summary_json import map_by_confidence
+from nnunet_lopsided.evaluation.surface_summary import mean_interval
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,21 @@ class FoundByAnnotation:
     sensitivity: Difference
 
 
+@dataclass(frozen=True)
+class SurfaceDifferences:
+    """Means over the lesions that both models found: of others one of the two has no surface.
+
+    Attributes:
+        n_lesions: so many.
+        hd95_mm: the mean HD95.
+        nsd: the mean normalised surface Dice; undefined where the tolerances differ.
+    """
+
+    n_lesions: int
+    hd95_mm: Difference
+    nsd: Difference
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two models, by their number (from 0).
@@ -104,6 +120,7 @@ class Pair:
         by_diameter: the same by size, smallest first.
         by_annotation: the same for lesions that an incomplete reference kept and lacks; empty unless both models were
             evaluated with the same one.
+        surface: mean HD95 and NSD of the lesions that both found; None unless both were evaluated with them.
     """
 
     first: int
@@ -112,6 +129,7 @@ class Pair:
     lesions: FoundBy
     by_diameter: tuple[FoundByDiameter, ...]
     by_annotation: tuple[FoundByAnnotation, ...]
+    surface: SurfaceDifferences | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +224,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
             lesions=_found_by(detected[:, a], detected[:, b]),
             by_diameter=_by_diameter(diameter, detected[:, a], detected[:, b], rules.diameter_edges_mm),
             by_annotation=_by_annotation(pooled[a], pooled[b], weights, why),
+            surface=_surface(models[a], models[b], pooled[a], n_replicates, seed),
         )
         for a, b in combinations(range(len(models)), 2)
     )
@@ -235,9 +254,11 @@ def check_comparable(models: Sequence[SavedEvaluation]) -> None:
         for folder, missing in ((other.folder, mine.keys() - theirs), (first.folder, theirs.keys() - mine)):
             if missing:
                 raise InputError(f"{where}: {folder} lacks {_some(sorted(missing))}")
-        for name, value in first.rule_settings.items():
-            if other.rule_settings[name] != value:
-                raise InputError(f"{where}: {name} is {value!r} versus {other.rule_settings[name]!r}")
+        ours, others = first.rule_settings, other.rule_settings
+        for name in ours | others:
+            mine_is, theirs_is = ours.get(name, "off"), others.get(name, "off")  # what is off is not named
+            if mine_is != theirs_is:
+                raise InputError(f"{where}: {name} is {mine_is!r} versus {theirs_is!r}")
         for case in first.cases:
             _check_case(where, case, theirs[case.case])
 
@@ -315,6 +336,36 @@ def _by_annotation(
         difference = Difference(a, b, b - a if a is not None and b is not None else None, interval)
         groups.append(FoundByAnnotation(name, found_by, difference))
     return tuple(groups)
+
+
+def _surface(
+    first: SavedEvaluation, second: SavedEvaluation, pooled: Pooled, n_replicates: int, seed: int
+) -> SurfaceDifferences | None:
+    """Mean HD95 and NSD over the lesions that both found, paired."""
+    if not (first.rules.surface_distances and second.rules.surface_distances):
+        return None
+    both = [a.detected & b.detected for a, b in zip(first.cases, second.cases, strict=True)]
+    patient = pooled.lesion_patient[
+        np.concatenate([b[case.counted] for b, case in zip(both, first.cases, strict=True)])
+    ]
+    n = np.bincount(patient, minlength=len(pooled.patients))
+    differences = []
+    for name in ("hd95_mm", "nsd"):
+        a, b = (
+            np.concatenate([getattr(c.surface, name)[found] for c, found in zip(m.cases, both, strict=True)])
+            for m in (first, second)
+        )
+        why = "no lesion was found by both"
+        comparable = name == "hd95_mm" or first.rules.nsd_tolerance_mm == second.rules.nsd_tolerance_mm
+        if not comparable:
+            why = f"tolerances of {first.rules.nsd_tolerance_mm:g} and {second.rules.nsd_tolerance_mm:g} mm"
+        if not (len(patient) and comparable):
+            differences.append(Difference(None, None, None, Interval.without(why)))
+            continue
+        sums = np.bincount(patient, weights=b - a, minlength=len(pooled.patients)).astype(np.float64)
+        interval = mean_interval(sums, n, n_replicates, seed)
+        differences.append(Difference(float(a.mean()), float(b.mean()), float((b - a).mean()), interval))
+    return SurfaceDifferences(len(patient), *differences)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 import nnunet_lopsided
 from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundBy, Pair
-from nnunet_lopsided.evaluation.rows import LESION_COLUMNS, Cell
+from nnunet_lopsided.evaluation.rows import LESION_COLUMNS, SURFACE_COLUMNS, Cell
 from nnunet_lopsided.evaluation.rows import lesion_rows as lesion_table_rows
 from nnunet_lopsided.evaluation.writing import write_csv
 from nnunet_lopsided.files.folders import new_output_folder
@@ -78,8 +78,12 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
 
 
 def lesion_columns(comparison: Comparison) -> tuple[str, ...]:
-    """The header of lesions.csv: place and size of each lesion, then three columns per model."""
-    of_models = [f"{m.name}:{column}" for m in comparison.models for column in ("detected", "confidence", "dice")]
+    """The header of lesions.csv: place and size of each lesion, then three columns per model, with surfaces five."""
+    of_models = [
+        f"{m.name}:{column}"
+        for m in comparison.models
+        for column in ("detected", "confidence", "dice", *(SURFACE_COLUMNS * m.rules.surface_distances))
+    ]
     return "case", "patient", *LESION_COLUMNS[1:8], "found_by", *of_models
 
 
@@ -97,11 +101,13 @@ def lesion_rows(comparison: Comparison) -> Iterable[tuple[Cell, ...]]:
             for case in of_case:
                 confidence = None if not case.ranked else float(case.lesion_confidence[k])
                 of_models += [int(case.detected[k]), confidence, float(case.matches.dice[k])]
+                if case.surface is not None:
+                    of_models += [float(case.surface.hd95_mm[k]), float(case.surface.nsd[k])]
             yield (first.case, first.patient, *places[k][1:8], "; ".join(finders), *of_models)
 
 
 def _pair(comparison: Comparison, pair: Pair) -> dict[str, object]:
-    return {
+    content: dict[str, object] = {
         "first": comparison.models[pair.first].name,
         "second": comparison.models[pair.second].name,
         "differences": {name: _difference(d) for name, d in pair.differences.items()},
@@ -114,6 +120,13 @@ def _pair(comparison: Comparison, pair: Pair) -> dict[str, object]:
             for group in pair.by_annotation
         ],
     }
+    if pair.surface is not None:
+        content["surface_distances_of_both"] = {
+            "lesions": pair.surface.n_lesions,
+            "hd95_mm_mean": _difference(pair.surface.hd95_mm),
+            "nsd_mean": _difference(pair.surface.nsd),
+        }
+    return content
 
 
 def _difference(d: Difference) -> dict[str, object]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.rows import (
-    CANDIDATE_COLUMNS,
     CASE_COLUMNS,
-    LESION_COLUMNS,
     PATIENT_COLUMNS,
+    candidate_columns,
     candidate_rows,
     case_row,
+    lesion_columns,
     lesion_rows,
     patient_rows,
     rows_of_cases,
@@ -41,7 +41,9 @@ def data_frame(result: FolderResult, table: Table) -> DataFrame:
     if table == "patients":
         return DataFrame(list(patient_rows(result)), columns=list(PATIENT_COLUMNS))
     if table == "lesions":
-        return DataFrame(list(rows_of_cases(lesion_rows, result.cases)), columns=list(LESION_COLUMNS))
+        return DataFrame(list(rows_of_cases(lesion_rows, result.cases)), columns=list(lesion_columns(result.rules)))
     if table == "candidates":
-        return DataFrame(list(rows_of_cases(candidate_rows, result.cases)), columns=list(CANDIDATE_COLUMNS))
+        return DataFrame(
+            list(rows_of_cases(candidate_rows, result.cases)), columns=list(candidate_columns(result.rules))
+        )
     raise ValueError(f"table must be one of cases, patients, lesions, candidates, got {table!r}")

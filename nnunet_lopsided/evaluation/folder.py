@@ -66,6 +66,16 @@ class FolderResult:
     look_swapped: tuple[str, ...] = ()
 
     @property
+    def lesions_in_pieces(self) -> int:
+        """Instances of the references in several pieces, which count as one lesion each."""
+        return sum(case.lesions.n_in_pieces for case in self.cases)
+
+    @property
+    def candidates_in_pieces(self) -> int:
+        """Instances of the predictions in several pieces, which count as one candidate each."""
+        return sum(case.candidates.n_in_pieces for case in self.cases)
+
+    @property
     def looks_hard(self) -> bool:
         """Whether every candidate of all cases has a probability of 1: label maps that were saved as floating point?"""
         with_candidates = [case for case in self.cases if len(case.candidates)]
@@ -168,6 +178,10 @@ def evaluate_folder(
     check_replicates(n_replicates)
     if folds is not None and not cross_validation:
         raise InputError("folds needs cross_validation")
+    if label is not None and rules.instances == "both":
+        raise InputError(f"label {label} has no part in instances both: the values are numbers of lesions, not classes")
+    if len(thresholds) > 1 and rules.predicted_instances:
+        raise InputError(f"instances {rules.instances} has no thresholds: candidates are numbered already")
     all_rules = _rules_by_threshold(rules, thresholds)
     predictions = Path(predictions)
     chosen_folds = tuple(validation_folders(predictions, folds)) if cross_validation else None
@@ -186,6 +200,7 @@ def evaluate_folder(
         censored_references=None if censored_references is None else Path(censored_references),
         folds=chosen_folds,
         cases=None if cases is None else tuple(cases),
+        instances=rules.instances,
     )
     pairing = pair(inputs)
     target = lesion_class(label, inputs.dataset_json)
@@ -259,7 +274,7 @@ class _CaseEvaluation:
     def _evaluate(self, files: CaseFiles, loaded: LoadedCase) -> tuple[EvaluatedCase, ...]:
         try:
             return evaluate_thresholds(
-                loaded.reference,
+                loaded.lesions,
                 loaded.prediction,
                 loaded.spacing_mm,
                 self.all_rules[0],

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.rules import InstanceMaps
+from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.nnunet.results import (
     Prediction,
     find_dataset_json,
@@ -36,6 +38,7 @@ class Inputs:
         censored_references: folder of label maps that lack some of the lesions; None: there is none.
         folds: the folds whose ``fold_X/validation`` are evaluated together; None: ``predictions`` is one folder.
         cases: names of the only cases to evaluate, each with a reference; None: all.
+        instances: whose label maps number their lesions; the rules' own.
     """
 
     references: Path
@@ -49,6 +52,7 @@ class Inputs:
     censored_references: Path | None = None
     folds: tuple[int, ...] | None = None
     cases: tuple[str, ...] | None = None
+    instances: InstanceMaps = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +119,9 @@ def read_case_list(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file cannot be read, names no case, or names one twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of cases {path}: {error}") from error
-    names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    names = [
+        line.strip() for line in read_text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not names:
         raise InputError(f"{path} names no case")
     twice = sorted({name for name in names if names.count(name) > 1})

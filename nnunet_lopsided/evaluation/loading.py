@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,110 +12,20 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.evaluation.instance_maps import check_fit, instance_numbers, load_instances
+from nnunet_lopsided.evaluation.lesion_class import LesionClass as LesionClass
+from nnunet_lopsided.evaluation.lesion_class import lesion_class as lesion_class
 from nnunet_lopsided.evaluation.plausibility import (
     ROUNDING,
     UnfitChannels,
     check_not_swapped,
     is_of_another_threshold,
-    require_probabilities,
-    sampled,
-    sums_to_one,
-    wide,
 )
-from nnunet_lopsided.files.json import read_json
-from nnunet_lopsided.images import Geometry, Header, Image, difference, read_header, read_image
-from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.evaluation.rules import InstanceMaps
+from nnunet_lopsided.images import Geometry, Image, read_header, read_image
 from nnunet_lopsided.nnunet.frames import array_shape, to_file_frame
 from nnunet_lopsided.nnunet.label_values import unknown_label_values
 from nnunet_lopsided.nnunet.results import Prediction
-
-
-@dataclass(frozen=True)
-class LesionClass:
-    """Which class is evaluated.
-
-    Attributes:
-        scheme: the classes of dataset.json; None where there is none: lesion is every label value above 0.
-        name: a class or region of the scheme; None: all foreground classes together.
-    """
-
-    scheme: LabelScheme | None = None
-    name: str | None = None
-
-    @property
-    def values(self) -> tuple[int, ...] | None:
-        """The label values of the class; None: every value above 0."""
-        if self.scheme is None:
-            return None
-        if self.name is not None:
-            return self.scheme.foreground[self.name]
-        return tuple(sorted(set().union(*self.scheme.foreground.values())))
-
-    def mask(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
-        """The lesion voxels of a label map, same shape."""
-        values = self.values
-        if values is None:
-            above_0: NDArray[np.bool_] = labels > 0
-            return above_0
-        mask: NDArray[np.bool_] = np.equal(labels, values[0])
-        for value in values[1:]:
-            mask |= labels == value
-        return mask
-
-    def probability(self, channels: Iterable[NDArray[np.floating]], n: int) -> NDArray[np.floating]:
-        """Lesion probability from the channels of a network.
-
-        Softmax channels of the class are summed (all foreground: 1 minus background); of region channels the class's
-        own is taken (all foreground: their maximum). float16 is widened to float32 where arithmetic is needed.
-
-        Args:
-            channels: ``n`` arrays of one shape, in order; each is looked at once.
-            n: their number.
-
-        Returns:
-            Array of the channels' shape.
-
-        Raises:
-            UnfitChannels: their number does not fit the scheme, one of them holds anything but probabilities, or they
-                do not sum to 1 where they must.
-        """
-        if self.scheme is not None and n != self.scheme.n_channels:
-            raise UnfitChannels(f"expected {self.scheme.n_channels} channels from dataset.json, found {n}")
-        chosen, combine = self._combination(n)
-        combined: NDArray[np.floating] | None = None
-        sums: NDArray[np.float32] = np.zeros(1, np.float32)
-        i = -1
-        for channel in channels:  # enumerate would hold on to the last one while the next is read
-            i += 1
-            if i not in chosen:  # the chosen ones are checked when they are combined
-                require_probabilities(channel, i)
-            sums = sums + sampled(channel)
-            if i in chosen:
-                combined = channel if combined is None else combine(combined, channel)
-            del channel
-        regions = self.scheme is not None and self.scheme.has_regions
-        if n > 1 and not regions and not sums_to_one(sums):
-            hint = "the classes must be known; give --dataset-json" if self.scheme is None else "they are no softmax"
-            raise UnfitChannels(f"{n} channels that do not sum to 1: {hint}")
-        assert combined is not None
-        return 1 - wide(combined) if chosen == (0,) and self._is_background(n) else combined
-
-    def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
-        """The channels that make the probability, and how two of them are taken together."""
-        if self.scheme is None:
-            return ((1,) if n == 2 else (0,)), np.maximum
-        if self._is_background(n):
-            return (0,), np.maximum
-        if self.name is None and len(self.scheme.foreground) > 1:
-            return tuple(range(n)), np.maximum
-        chosen = self.scheme.channels_of(self.name or next(iter(self.scheme.foreground)))
-        return chosen, lambda a, b: wide(a) + wide(b)
-
-    def _is_background(self, n: int) -> bool:
-        """Whether the probability is 1 minus the first of ``n`` channels."""
-        if self.scheme is None:
-            return n > 2
-        return self.name is None and len(self.scheme.foreground) > 1 and not self.scheme.has_regions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +36,13 @@ class LoadedCase:
         name: the case.
         reference: lesion voxels of the reference, shape (z, y, x) or (y, x).
         valid: voxels with annotation, same shape; None when all have one.
-        prediction: lesion probability (floating, within [0, 1]) or a hard lesion mask (bool), same shape; None when
-            the case has no prediction.
+        prediction: lesion probability (floating, within [0, 1]), a hard lesion mask (bool), or of an instance map the
+            candidate's number, same shape; None when the case has no prediction.
         geometry: where the voxels lie.
         segmentation: the lesion mask of the predicted label map, same shape; None when there is none.
         censored_reference: lesion voxels of a reference that lacks some lesions, same shape; None when none is given.
         looks_swapped: whether the probability looks like the background's, without proof.
+        numbers: the lesion of every voxel, same shape, where the reference is an instance map; None: it is not.
     """
 
     name: str
@@ -143,33 +53,17 @@ class LoadedCase:
     segmentation: NDArray[np.bool_] | None = None
     censored_reference: NDArray[np.bool_] | None = None
     looks_swapped: bool = False
+    numbers: NDArray[np.integer] | None = None
+
+    @property
+    def lesions(self) -> NDArray[np.integer] | NDArray[np.bool_]:
+        """The lesion of every voxel where lesions are numbered, else the lesion voxels."""
+        return self.reference if self.numbers is None else self.numbers
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
         """Voxel size along each axis."""
         return self.geometry.spacing_mm
-
-
-def lesion_class(label: str | None, dataset_json: Path | None) -> LesionClass:
-    """The class to evaluate, by its name in dataset.json.
-
-    Args:
-        label: name of a class or region; None: all foreground.
-        dataset_json: the file that declares the classes; None: there is none, and lesion is every label above 0.
-
-    Raises:
-        InputError: the name is not in dataset.json, or a name is given and there is no dataset.json.
-    """
-    if dataset_json is None:
-        if label is not None:
-            raise InputError(f"label {label} needs a dataset.json, and none was found: give --dataset-json")
-        return LesionClass()
-    scheme = label_scheme(read_json(dataset_json), dataset_json)
-    if not scheme.foreground:
-        raise InputError(f"{dataset_json}: no foreground label")
-    if label is not None and label not in scheme.foreground:
-        raise InputError(f"label must be one of {', '.join(scheme.foreground)} ({dataset_json}), got {label}")
-    return LesionClass(scheme, label)
 
 
 def load_case(
@@ -179,6 +73,7 @@ def load_case(
     target: LesionClass,
     hard_labels: bool = False,
     censored_reference: Path | None = None,
+    instances: InstanceMaps = "none",
 ) -> LoadedCase:
     """Read one case and check that its files fit each other.
 
@@ -189,6 +84,7 @@ def load_case(
         target: the class to evaluate.
         hard_labels: use the predicted label map even where probabilities lie beside it.
         censored_reference: a label map that lacks some of the lesions.
+        instances: whose label maps number their lesions instead of naming their class.
 
     Returns:
         The case. Its prediction is a probability when ``CASE.npz``, ``CASE.npy`` or a floating-point image with
@@ -204,16 +100,24 @@ def load_case(
         spacing = image.geometry.spacing_mm
         if not all(0 < s < math.inf for s in spacing):
             raise InputError(f"expected a positive voxel size, found {spacing} in {reference}")
-        mask = _labelled(reference, labels, target, "a label map as reference")
-        valid = None if target.scheme is None or target.scheme.ignore is None else labels != target.scheme.ignore
+        numbers = instance_numbers(reference, labels, target) if instances in ("reference", "both") else None
+        mask = _labelled(reference, labels, target, "a label map as reference") if numbers is None else numbers != 0
+        ignore = target.scheme.ignore if target.scheme else None
+        valid = None if ignore is None else labels != ignore
         censored = predicted = segmentation = None
         looks_swapped = False
         if censored_reference is not None:
             other = read_image(censored_reference)
-            _check_fit(censored_reference, other, image)
-            censored = _labelled(censored_reference, other.array, target, "a label map as censored reference")
-        if prediction is not None:
-            predicted, segmentation, looks_swapped = _load_prediction(prediction, image, target, hard_labels)
+            check_fit(censored_reference, other, image)
+            if numbers is None:
+                censored = _labelled(censored_reference, other.array, target, "a label map as censored reference")
+            else:
+                censored = instance_numbers(censored_reference, other.array) != 0
+        if prediction is not None and instances in ("prediction", "both"):
+            predicted = load_instances(prediction, image, hard_labels)
+            segmentation = predicted != 0
+        elif prediction is not None:
+            predicted, segmentation, looks_swapped = _load_prediction(prediction, image, mask, target, hard_labels)
     except InputError as error:
         raise InputError(f"case {name}: {error}") from error
     return LoadedCase(
@@ -225,6 +129,7 @@ def load_case(
         segmentation=segmentation,
         censored_reference=censored,
         looks_swapped=looks_swapped,
+        numbers=numbers,
     )
 
 
@@ -246,11 +151,11 @@ def check_headers(
     try:
         header = read_header(reference)
         if censored_reference is not None:
-            _check_fit(censored_reference, read_header(censored_reference), header)
+            check_fit(censored_reference, read_header(censored_reference), header)
         if prediction is None:
             return
         if prediction.image is not None:
-            _check_fit(prediction.image, read_header(prediction.image), header)
+            check_fit(prediction.image, read_header(prediction.image), header)
         if prediction.array is not None and not hard_labels:
             array = array_header(prediction.array)
             _check_array(prediction.array, array.shape, array.dtype, array_shape(prediction.reader, header))
@@ -281,13 +186,13 @@ def _labelled(
 
 
 def _load_prediction(
-    files: Prediction, reference: Image, target: LesionClass, hard_labels: bool
+    files: Prediction, reference: Image, lesion: NDArray[np.bool_], target: LesionClass, hard_labels: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, bool]:
     """The prediction, the mask of the predicted label map if there is one, and whether channels look swapped."""
     segmentation = None
     if files.image is not None:
         image = read_image(files.image)
-        _check_fit(files.image, image, reference)
+        check_fit(files.image, image, reference)
         # A floating-point image of zeros is a label map where one is asked for.
         alone = files.array is None and not hard_labels and target.values in (None, (1,))
         soft = _is_probability(files.image, image.array, alone) and not (hard_labels and not image.array.any())
@@ -302,16 +207,10 @@ def _load_prediction(
         return segmentation, segmentation, False
     probability = probability_of_array(files.array, array_shape(files.reader, reference), target)
     probability = to_file_frame(probability, files.reader, reference)
-    looks_swapped = check_not_swapped(files.array, probability, target.mask(reference.array))
+    looks_swapped = check_not_swapped(files.array, probability, lesion)
     if segmentation is not None:
         _check_agreement(files, reference, target, segmentation, probability)
     return probability, segmentation, looks_swapped
-
-
-def _check_fit(path: Path, image: Image | Header, reference: Image | Header) -> None:
-    differing = difference(reference, image)
-    if differing is not None:
-        raise InputError(f"reference and prediction {path} differ: {differing}")
 
 
 def _is_probability(path: Path, array: NDArray[np.generic], binary: bool) -> bool:

@@ -74,6 +74,9 @@ LESION_COLUMNS = (
     "covered_by",
     "covered_share",
 )
+# Further ones, at the end, with surface distances and of instance maps.
+SURFACE_COLUMNS = ("hd95_mm", "nsd")
+INSTANCE_COLUMNS = ("instance", "pieces")
 CANDIDATE_COLUMNS = (
     "case",
     "candidate",
@@ -189,6 +192,16 @@ def skipped_rows(result: FolderResult) -> Iterable[Row]:
         yield (skipped.case, patient, fold, "skipped", *empty, skipped.problem)
 
 
+def lesion_columns(rules: EvaluationRules) -> tuple[str, ...]:
+    """The header of lesions.csv."""
+    return LESION_COLUMNS + SURFACE_COLUMNS * rules.surface_distances + INSTANCE_COLUMNS * rules.reference_instances
+
+
+def candidate_columns(rules: EvaluationRules) -> tuple[str, ...]:
+    """The header of candidates.csv."""
+    return CANDIDATE_COLUMNS + INSTANCE_COLUMNS * rules.predicted_instances
+
+
 def lesion_rows(case: CaseResult) -> Iterable[Row]:
     """Rows of lesions.csv, detected and missed lesions alike."""
     confidence: NDArray[np.float64] = case.lesion_confidence
@@ -206,6 +219,8 @@ def lesion_rows(case: CaseResult) -> Iterable[Row]:
         np.full(len(confidence), np.nan) if case.censored is None else case.censored.astype(int),
         _or_none(case.covered_by, case.covered_by > 0),
         case.covered_share,
+        *((case.surface.hd95_mm, case.surface.nsd) if case.surface is not None else ()),
+        *_instance_columns(case.lesions),
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
@@ -227,6 +242,7 @@ def candidate_rows(case: CaseResult) -> Iterable[Row]:
         unknown if hard else scores.highest,
         unknown if scores.learned is None else scores.learned,
         *_pair_columns(case.matches.pairs),
+        *_instance_columns(case.candidates),
     )
     return ((case.case, i + 1, *row) for i, row in enumerate(zip(*map(_listed, columns), strict=True)))
 
@@ -253,6 +269,12 @@ def _place_columns(components: Components) -> tuple[NDArray[np.generic], ...]:
     if centroid.shape[1] == 2:
         centroid = np.column_stack([np.full(len(centroid), np.nan), centroid])
     return components.n_voxels, components.volume_mm3, components.diameter_mm, *centroid.T
+
+
+def _instance_columns(components: Components) -> tuple[NDArray[np.int64], ...]:
+    if components.instance is None or components.n_pieces is None:
+        return ()
+    return components.instance, components.n_pieces
 
 
 def _or_none(ids: NDArray[np.int64], defined: NDArray[np.bool_]) -> list[Cell]:

@@ -15,6 +15,7 @@ DistanceRule = Literal["box", "center"]
 DuplicatePolicy = Literal["ignore", "fp", "tp"]
 DiceRule = Literal["best", "union"]
 CandidateRule = Literal["threshold", "dynamic"]
+InstanceMaps = Literal["none", "reference", "prediction", "both"]
 Profile = Literal["paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025"]
 # Names that profiles had, and what they are called now.
 RENAMED_PROFILES = {"brats-mets": "brats-mets-2023"}
@@ -57,6 +58,10 @@ class EvaluationRules:
             highest sum, and whatever is left matches nothing.
         small_below_mm3: lesions below this volume (2D: area in mm2) and the others are also scored apart; 0: they are
             not.
+        surface_distances: tell HD95 and NSD of every detected lesion.
+        nsd_tolerance_mm: greatest distance at which two surfaces agree, in mm, inclusive.
+        instances: whose label maps number their lesions: every positive value is one lesion or candidate, whether its
+            voxels touch each other or another's; ``none``: lesions are connected components.
 
     Raises:
         InputError: a value is outside its range.
@@ -82,6 +87,9 @@ class EvaluationRules:
     min_iou: float = 0.0
     one_to_one: bool = False
     small_below_mm3: float = 0.0
+    surface_distances: bool = False
+    nsd_tolerance_mm: float = 1.0
+    instances: InstanceMaps = "none"
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -94,10 +102,11 @@ class EvaluationRules:
             ("confidence", Confidence),
             ("profile", Profile),
             ("candidates", CandidateRule),
+            ("instances", InstanceMaps),
         ):
             if getattr(self, name) not in get_args(allowed):
                 raise InputError(f"{name} must be one of {', '.join(get_args(allowed))}, got {getattr(self, name)!r}")
-        for name in ("tolerance_mm", "min_lesion_mm3", "small_below_mm3"):
+        for name in ("tolerance_mm", "min_lesion_mm3", "small_below_mm3", "nsd_tolerance_mm"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}")
         if not (isinstance(self.dilation_voxels, int) and 0 <= self.dilation_voxels <= MAX_DILATION):
@@ -118,6 +127,9 @@ class EvaluationRules:
             raise InputError("min_iou and one_to_one need match overlap without dilation_voxels")
         if self.join_dilated and not self.dilation_voxels:
             raise InputError("join_dilated needs dilation_voxels of at least 1, got 0")
+        if self.nsd_tolerance_mm != 1 and not self.surface_distances:
+            raise InputError(f"nsd_tolerance_mm needs surface_distances, got {self.nsd_tolerance_mm} without")
+        self._check_instances()
         if self.connectivity not in (None, 26, 18, 6, 8, 4):
             raise InputError(f"connectivity must be 26, 18 or 6 (2D: 8 or 4), got {self.connectivity}")
         for name in ("diameter_edges_mm", "fp_per_case"):
@@ -126,6 +138,34 @@ class EvaluationRules:
                 raise InputError(f"{name} must be positive and ascending, got {values}")
         if self.probability_bins < 2:
             raise InputError(f"probability_bins must be at least 2, got {self.probability_bins}")
+
+    def _check_instances(self) -> None:
+        """Refuse rules that make lesions or candidates in another way than by their numbers."""
+        if self.reference_instances and self.join_dilated:
+            raise InputError(
+                f"instances {self.instances} tells touching lesions apart and join_dilated takes them together: give "
+                "--no-join-dilated, or another profile"
+            )
+        if self.predicted_instances and self.candidates == "dynamic":
+            raise InputError(f"instances {self.instances} needs candidates threshold: candidates are numbered already")
+        if self.instances == "both" and self.connectivity is not None:
+            raise InputError(f"connectivity {self.connectivity} has no part in instances both: nothing is connected")
+
+    @property
+    def reference_instances(self) -> bool:
+        """Whether the values of reference label maps are the numbers of lesions."""
+        return self.instances in ("reference", "both")
+
+    @property
+    def predicted_instances(self) -> bool:
+        """Whether the values of predicted label maps are the numbers of candidates."""
+        return self.instances in ("prediction", "both")
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """Rules of options that are off; outputs do not name them."""
+        surface = () if self.surface_distances else ("surface_distances", "nsd_tolerance_mm")
+        return frozenset((*surface, *(() if self.instances != "none" else ("instances",))))
 
     @property
     def match_in_words(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
@@ -20,7 +21,9 @@ from nnunet_lopsided.evaluation.rows import STATUS_NAMES
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, EvaluationRules
 from nnunet_lopsided.evaluation.summary_content import SummaryContent
 from nnunet_lopsided.evaluation.summary_json import SCHEMA_VERSION, flat_metrics
+from nnunet_lopsided.evaluation.surface_distances import SurfaceDistances
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.schema import validated
 from nnunet_lopsided.files.tables import read_table
 
 # Settings beside the rules that decide what is counted.
@@ -30,8 +33,8 @@ _FURTHER_RULES = (
     "average_precision",
     "average_recall_max_fp_per_case",
 )
-# A name, and where a curve is read.
-_NO_RULES = ("profile", "fp_per_case")
+# A name, where a curve is read, and what changes no count: models are compared where both have it.
+_NO_RULES = ("profile", "fp_per_case", "surface_distances", "nsd_tolerance_mm")
 # The tables have 9 significant digits.
 _TOLERANCE = 1e-6
 
@@ -65,7 +68,9 @@ class SavedEvaluation:
     def rule_settings(self) -> dict[str, Any]:
         """The settings that must be the same where numbers are compared."""
         settings = _known(self.summary["settings"])
-        names = [f.name for f in fields(EvaluationRules) if f.name not in _NO_RULES] + list(_FURTHER_RULES)
+        names = [f.name for f in fields(EvaluationRules) if f.name not in {*_NO_RULES, *self.rules.unused}] + list(
+            _FURTHER_RULES
+        )
         hard = any(case.kind == "labels" for case in self.cases)
         return {**{name: settings[name] for name in names}, "predictions": "hard labels" if hard else "probabilities"}
 
@@ -90,6 +95,7 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
     version = summary.get("schema_version") if isinstance(summary, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(f"{folder / 'summary.json'}: expected schema_version {SCHEMA_VERSION}, found {version}")
+    validated(TypeAdapter(SummaryContent), summary, folder / "summary.json", may_lack=True)
     try:
         rules = _rules(summary["settings"])
         cases = _cases(folder, rules, summary["settings"]["censored_references"] is not None)
@@ -111,6 +117,10 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
         "min_iou": 0.0,
         "one_to_one": False,
         "small_below_mm3": 0.0,
+        # Not named where they are off.
+        "surface_distances": False,
+        "nsd_tolerance_mm": 1.0,
+        "instances": "none",
     }
     known = {**unchosen, **settings}
     known["profile"] = RENAMED_PROFILES.get(known["profile"], known["profile"])
@@ -194,6 +204,7 @@ def _case(
         ranked=kind != "labels" or rules.confidence in BY_SIZE,
         n_dropped=_whole(row.get("dropped_candidates", "")),
         censored=_whole_column(lesions, "censored") == 1 if censored else None,
+        surface=_surface(lesions) if rules.surface_distances else None,
     )
 
 
@@ -235,6 +246,10 @@ def pairs_of(candidates: Sequence[Row], n_lesions: int) -> Pairs:
         n_candidates=len(candidates),
         n_lesions=n_lesions,
     )
+
+
+def _surface(lesions: Sequence[Row]) -> SurfaceDistances:
+    return SurfaceDistances(_number_column(lesions, "hd95_mm"), _number_column(lesions, "nsd"))
 
 
 def _components(rows: Sequence[Row]) -> Components:

@@ -36,7 +36,9 @@ def class_table(results: Mapping[str, FolderResult]) -> tuple[tuple[str, ...], l
     rows = []
     for name, result in results.items():
         summary = summary_dict(result)
-        rows.append({"class": name, **metric_cells(summary["metrics"], summary["counts"])})
+        rows.append(
+            {"class": name, **metric_cells(summary["metrics"], summary["counts"], summary.get("surface_distances"))}
+        )
     # A confidence may be told of some classes only.
     header = tuple(dict.fromkeys(column for row in rows for column in row))
     return header, [tuple(row.get(column) for column in header) for row in rows]

@@ -32,6 +32,7 @@ from nnunet_lopsided.evaluation.strata import (
     sensitivity_by_diameter,
     shannon_entropy_bits,
 )
+from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary, summarize_surfaces
 from nnunet_lopsided.evaluation.undefined import (
     NO_LESIONS,
     NO_MAXIMUM,
@@ -39,6 +40,7 @@ from nnunet_lopsided.evaluation.undefined import (
     reasons_of_metrics,
     undefined_metrics,
     undefined_shares,
+    undefined_surfaces,
 )
 
 
@@ -148,6 +150,7 @@ class Summary:
         n_ignored_candidates: candidates that match nothing but such lesions.
         n_dropped_candidates: candidates of fewer voxels than ``rules.min_candidate_voxels``.
         n_defined_replicates: bootstrap replicates in which the average precision is defined.
+        surface: HD95 and NSD of the detected lesions; None: they were not asked for.
     """
 
     metrics: Metrics
@@ -175,6 +178,7 @@ class Summary:
     n_ignored_candidates: int
     n_dropped_candidates: int
     n_defined_replicates: int
+    surface: SurfaceSummary | None = None
 
     @property
     def n_patients(self) -> int:
@@ -262,6 +266,10 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         **undefined_shares("by_diameter", by_diameter, "the bin has no lesion"),
         **undefined_shares("by_annotation", by_annotation, "the group has no lesion"),
     }
+    surface = None
+    if rules.surface_distances:
+        surface = summarize_surfaces(cases, pooled, rules.nsd_tolerance_mm, n_replicates, seed)
+        undefined |= undefined_surfaces(surface)
     if any(interval.undefined for _, interval in at_fp):
         undefined["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] = at_fp[0][1].undefined or ""
     return Summary(
@@ -290,6 +298,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         n_ignored_candidates=sum(case.count(Status.IGNORED) for case in cases),
         n_dropped_candidates=sum(case.n_dropped for case in cases),
         n_defined_replicates=replicates.n_defined("map"),
+        surface=surface,
     )
 
 

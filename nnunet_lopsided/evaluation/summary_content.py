@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
 
 # Both ends of a 95% interval; None: undefined.
 Ends: TypeAlias = list[float] | None
@@ -50,7 +53,38 @@ class AnnotationGroupContent(ShareContent):
     annotation: str
 
 
-class ThresholdContent(TypedDict):
+class AverageContent(TypedDict):
+    """See :class:`~nnunet_lopsided.evaluation.surface_summary.Average`."""
+
+    mean: float | None
+    median: float | None
+    mean_ci95_bootstrap: Ends
+
+
+class SurfaceContent(TypedDict):
+    """``surface_distances``: see :class:`~nnunet_lopsided.evaluation.surface_summary.SurfaceSummary`."""
+
+    nsd_tolerance_mm: float
+    lesions: int
+    missed_lesions: int
+    hd95_mm: AverageContent
+    nsd: AverageContent
+
+
+class InstancesContent(TypedDict):
+    """``instances``: how many lesions and candidates lie in several pieces and count once; None: not numbered."""
+
+    lesions_in_pieces: int | None
+    candidates_in_pieces: int | None
+
+
+class WithSurface(TypedDict, total=False):
+    """What is there only where it was asked for."""
+
+    surface_distances: SurfaceContent
+
+
+class ThresholdContent(WithSurface):
     """A row of ``by_threshold``."""
 
     threshold: float
@@ -143,7 +177,13 @@ class DetailsContent(TypedDict):
     skipped: list[SkippedContent]
 
 
-class SummaryContent(TypedDict):
+class WithInstances(TypedDict, total=False):
+    """What is there only where label maps number their lesions."""
+
+    instances: InstancesContent
+
+
+class SummaryContent(WithSurface, WithInstances):
     """What summary.json holds.
 
     Files of older versions may lack keys that were added since, without a new ``schema_version``.

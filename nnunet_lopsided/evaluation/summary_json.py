@@ -16,6 +16,7 @@ from nnunet_lopsided.evaluation.patient_roc import RocPoints
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
 from nnunet_lopsided.evaluation.summary import Summary
 from nnunet_lopsided.evaluation.summary_content import (
+    AverageContent,
     CurvesContent,
     DiameterBinContent,
     Ends,
@@ -24,11 +25,14 @@ from nnunet_lopsided.evaluation.summary_content import (
     PatientRocContent,
     ShareContent,
     SpreadContent,
+    SurfaceContent,
+    ThresholdContent,
     VolumeGroupContent,
 )
 from nnunet_lopsided.evaluation.summary_content import (
     SummaryContent as SummaryContent,
 )
+from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary
 
 SCHEMA_VERSION = 1
 _BY_CONFIDENCE = "map_by_confidence"
@@ -37,7 +41,7 @@ _BY_CONFIDENCE = "map_by_confidence"
 def summary_dict(result: FolderResult) -> SummaryContent:
     """The content of summary.json: plain JSON types, None for what is undefined, never NaN."""
     summary = result.summary
-    return {
+    content: SummaryContent = {
         "schema_version": SCHEMA_VERSION,
         "metrics": _metrics(summary),
         "undefined": summary.undefined,
@@ -46,10 +50,7 @@ def summary_dict(result: FolderResult) -> SummaryContent:
         "by_diameter": [_diameter_bin(b) for b in summary.by_diameter],
         "by_annotation": [{"annotation": g.name, **_share(g)} for g in summary.by_annotation] or None,
         "by_volume": [_volume_group(group) for group in summary.by_volume] or None,
-        "by_threshold": [
-            {"threshold": threshold, "metrics": _metrics(s), "counts": asdict(s.counts)}
-            for threshold, s in result.by_threshold
-        ],
+        "by_threshold": [_threshold(threshold, s) for threshold, s in result.by_threshold],
         "sensitivity_at_fp_per_case": [
             {
                 "fp_per_case": matched.fp_per_case,
@@ -81,6 +82,35 @@ def summary_dict(result: FolderResult) -> SummaryContent:
             "skipped": [{"case": skipped.case, "problem": skipped.problem} for skipped in result.skipped],
         },
         "settings": _settings(result),
+    }
+    if summary.surface is not None:
+        content["surface_distances"] = _surface(summary.surface)
+    if result.rules.instances != "none":
+        content["instances"] = {
+            "lesions_in_pieces": result.lesions_in_pieces if result.rules.reference_instances else None,
+            "candidates_in_pieces": result.candidates_in_pieces if result.rules.predicted_instances else None,
+        }
+    return content
+
+
+def _threshold(threshold: float, summary: Summary) -> ThresholdContent:
+    content: ThresholdContent = {"threshold": threshold, "metrics": _metrics(summary), "counts": asdict(summary.counts)}
+    if summary.surface is not None:
+        content["surface_distances"] = _surface(summary.surface)
+    return content
+
+
+def _surface(surface: SurfaceSummary) -> SurfaceContent:
+    hd95, nsd = (
+        AverageContent(mean=a.mean, median=a.median, mean_ci95_bootstrap=a.interval.ends)
+        for a in (surface.hd95_mm, surface.nsd)
+    )
+    return {
+        "nsd_tolerance_mm": surface.tolerance_mm,
+        "lesions": surface.n_lesions,
+        "missed_lesions": surface.n_missed,
+        "hd95_mm": hd95,
+        "nsd": nsd,
     }
 
 
@@ -206,7 +236,7 @@ def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
 
 def _settings(result: FolderResult) -> dict[str, object]:
     inputs, rules = result.inputs, result.rules
-    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules)}
+    by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules) if f.name not in rules.unused}
     return {
         "version": nnunet_lopsided.__version__,
         "references": str(inputs.references),

@@ -8,6 +8,7 @@ from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.patient_roc import NO_FREE_PATIENT, NO_PATIENT
 from nnunet_lopsided.evaluation.pooling import Pooled
 from nnunet_lopsided.evaluation.strata import AnnotationGroup, DiameterBin
+from nnunet_lopsided.evaluation.surface_summary import NO_DETECTED, SurfaceSummary
 
 NO_LESIONS = "there are no reference lesions"
 NO_MAXIMUM = "the tables do not tell the highest probability of the candidates"
@@ -28,14 +29,14 @@ def reasons_of_metrics(pooled: Pooled) -> dict[str, str]:
         "average_recall": no_area,
         "max_sensitivity": NO_LESIONS,
         "precision_at_max_sensitivity": "there are no candidates",
-        "tp_dice": "no lesion was detected",
+        "tp_dice": NO_DETECTED,
         "lesion_entropy_bits": "no lesion voxel has a predicted probability" if soft else NO_PROBABILITIES,
         "f1": "there are neither lesions nor candidates",
         "lesion_wise_dice": "there are neither lesions nor false positives",
         "lesion_wise_dice_case_mean": "no case has lesions or false positives",
         "false_positives_per_lesion_free_case": no_free_case,
         "false_positive_volume_mm3_per_lesion_free_case": no_free_case,
-        "smallest_detected_diameter_mm": "no lesion was detected",
+        "smallest_detected_diameter_mm": NO_DETECTED,
         "voxel_dice": no_voxels,
         "voxel_dice_pooled": no_voxels,
         "voxel_dice_at_threshold": no_voxels,
@@ -73,4 +74,16 @@ def undefined_shares(table: str, groups: Sequence[DiameterBin | AnnotationGroup]
     reasons = dict.fromkeys(g.bootstrap.undefined for g in groups if g.bootstrap.undefined is not None)
     if reasons:
         undefined[f"{table}.sensitivity_ci95_bootstrap"] = "; ".join(reasons)
+    return undefined
+
+
+def undefined_surfaces(surface: SurfaceSummary) -> dict[str, str]:
+    """Why something of ``surface_distances`` is undefined, under its name in summary.json."""
+    undefined: dict[str, str] = {}
+    for name, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
+        for of_lesions, value in (("mean", average.mean), ("median", average.median)):
+            if value is None:
+                undefined[f"surface_distances.{name}.{of_lesions}"] = NO_DETECTED
+        if average.interval.undefined is not None:
+            undefined[f"surface_distances.{name}.mean_ci95_bootstrap"] = average.interval.undefined
     return undefined

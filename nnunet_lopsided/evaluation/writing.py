@@ -10,20 +10,20 @@ from pathlib import Path
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.inputs import Inputs
 from nnunet_lopsided.evaluation.rows import (
-    CANDIDATE_COLUMNS,
     CASE_COLUMNS,
-    LESION_COLUMNS,
     PATIENT_COLUMNS,
     Cell,
     Row,
+    candidate_columns,
     candidate_rows,
     case_row,
+    lesion_columns,
     lesion_rows,
     patient_rows,
     rows_of_cases,
     skipped_rows,
 )
-from nnunet_lopsided.evaluation.summary_content import CountsContent, MetricsContent, ThresholdContent
+from nnunet_lopsided.evaluation.summary_content import CountsContent, MetricsContent, SurfaceContent, ThresholdContent
 from nnunet_lopsided.evaluation.summary_json import flat_metrics, metric_intervals, summary_dict
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.tables import write_table
@@ -76,8 +76,8 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
     )
     write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: str(row[0])))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
-    write_csv(folder / "lesions.csv", LESION_COLUMNS, rows_of_cases(lesion_rows, result.cases))
-    write_csv(folder / "candidates.csv", CANDIDATE_COLUMNS, rows_of_cases(candidate_rows, result.cases))
+    write_csv(folder / "lesions.csv", lesion_columns(result.rules), rows_of_cases(lesion_rows, result.cases))
+    write_csv(folder / "candidates.csv", candidate_columns(result.rules), rows_of_cases(candidate_rows, result.cases))
     if result.by_threshold:
         write_csv(folder / "thresholds.csv", *_threshold_table(summary["by_threshold"]))
     (folder / "curves.png").write_bytes(figure_png(result.summary))
@@ -86,12 +86,20 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
 
 def _threshold_table(rows: Sequence[ThresholdContent]) -> tuple[tuple[str, ...], list[Row]]:
     """Header and rows of thresholds.csv: every metric that is a number, both ends of the intervals, the counts."""
-    flat = [{"threshold": row["threshold"], **metric_cells(row["metrics"], row["counts"])} for row in rows]
+    flat = [
+        {
+            "threshold": row["threshold"],
+            **metric_cells(row["metrics"], row["counts"], row.get("surface_distances")),
+        }
+        for row in rows
+    ]
     return tuple(flat[0]), [tuple(cells.values()) for cells in flat]
 
 
-def metric_cells(metrics: MetricsContent, counts: CountsContent) -> dict[str, Cell]:
-    """A row of a table: every metric that is a number, both ends of the intervals, the counts."""
+def metric_cells(
+    metrics: MetricsContent, counts: CountsContent, surface: SurfaceContent | None = None
+) -> dict[str, Cell]:
+    """A row of a table: every metric that is a number, both ends of the intervals, the counts, the surfaces."""
     cells: dict[str, Cell] = {}
     numbers, intervals = flat_metrics(metrics), metric_intervals(metrics)
     for name in [*metrics, *numbers]:  # in the order of summary.json, those by confidence last
@@ -99,7 +107,13 @@ def metric_cells(metrics: MetricsContent, counts: CountsContent) -> dict[str, Ce
             cells[f"{name}_low"], cells[f"{name}_high"] = intervals[name] or (None, None)
         elif name in numbers:
             cells[name] = numbers[name]
-    return cells | {name: count for name, count in counts.items() if isinstance(count, int)}
+    cells |= {name: count for name, count in counts.items() if isinstance(count, int)}
+    if surface is not None:
+        for name, average in (("hd95_mm", surface["hd95_mm"]), ("nsd", surface["nsd"])):
+            cells[f"{name}_mean"], cells[f"{name}_median"] = average["mean"], average["median"]
+            ends = average["mean_ci95_bootstrap"] or (None, None)
+            cells[f"{name}_mean_low"], cells[f"{name}_mean_high"] = ends
+    return cells
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

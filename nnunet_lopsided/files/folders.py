@@ -28,6 +28,7 @@ from nnunet_lopsided.files.folder_record import (
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.locks import locked, locked_beside
 from nnunet_lopsided.files.new_files import UNFINISHED, exchange, sync
+from nnunet_lopsided.files.regular import check_name
 
 __all__ = ["check_holds_only", "check_output_folder", "locked", "new_folder", "new_output_folder"]
 
@@ -136,7 +137,8 @@ def _check_output(
 
 
 def _check_can_be_renamed(folder: Path) -> None:
-    """Refuse a mounted folder, such as a container's volume: the rename at the end, after all the work, would fail."""
+    """Refuse, before all the work, a mounted folder (a container's volume, say) and a name that no command can read."""
+    check_name(folder, "folder")
     if os.path.ismount(folder):
         raise InputError(f"{folder} is a mounted file system, which cannot be replaced; give a folder in it")
 

@@ -23,13 +23,18 @@ def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any
         any_number: allow NaN and infinity, which nnU-Net writes; for files of which no number is used.
 
     Raises:
-        InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none) or has
-            another shape.
+        InputError: the file is missing, is not JSON (NaN and numbers beyond the range of floats are none), gives a key
+            twice in one place, holds half a character or has another shape.
     """
     check_regular(path)
     number = float if any_number else _finite
     try:
-        content = json.loads(path.read_bytes(), parse_float=number, parse_int=_whole, parse_constant=number)
+        data = path.read_bytes()
+        content = json.loads(
+            data, parse_float=number, parse_int=_whole, parse_constant=number, object_pairs_hook=_each_key_once
+        )
+        if rb"\u" in data:  # half of a pair cannot be printed, nor name a file
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except RecursionError:
@@ -38,6 +43,16 @@ def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any
         raise InputError(f"{path}: not valid JSON: {error}") from error
     if shape is not None:
         check_shape(content, shape, path)
+    return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's own reader keeps the last of two without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice} is given twice")
     return content
 
 
@@ -64,6 +79,16 @@ _TYPE_NAMES: dict[type, str] = {
     dict: "a mapping",
     list: "a list",
 }
+
+
+def type_name(value: object) -> str:
+    """What messages call the type of a value of a JSON file.
+
+    Example:
+        >>> type_name([1]), type_name(None), type_name(2)
+        ('a list', 'null', 'a whole number')
+    """
+    return _TYPE_NAMES[type(value)]
 
 
 def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
@@ -100,7 +125,7 @@ def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
     else:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if type(value) not in kinds and not (type(value) is int and float in kinds):
-            shown = _TYPE_NAMES[type(value)] if isinstance(value, (dict, list)) else json.dumps(value)[:100]
+            shown = type_name(value) if isinstance(value, (dict, list)) else json.dumps(value)[:100]
             raise InputError(f"{where}: expected {' or '.join(_TYPE_NAMES[kind] for kind in kinds)}, found {shown}")
 
 
@@ -111,13 +136,13 @@ def write_json(path: Path, content: Any) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def update_json(path: Path, change: Callable[[Any], Any], shape: Any = None) -> Any:
+def update_json(path: Path, change: Callable[[Any], Any], *, any_number: bool = False) -> Any:
     """Read a JSON file, change its content and write it, while no other process does.
 
     Args:
         path: an existing file.
         change: gets the content and returns what is to be written.
-        shape: what is expected in the file, see :func:`check_shape`.
+        any_number: see :func:`read_json`; what was read is written again.
 
     Returns:
         What was written.
@@ -126,7 +151,7 @@ def update_json(path: Path, change: Callable[[Any], Any], shape: Any = None) -> 
         InputError: see :func:`read_json`; or another process has been changing the file for a minute.
     """
     with locked_file(path):
-        content = change(read_json(path, shape))
+        content = change(read_json(path, any_number=any_number))
         write_json(path, content)
     return content
 

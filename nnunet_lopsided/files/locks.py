@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,8 @@ def _held(lock_file: Path, what: Path, seconds: float) -> Iterator[None]:
     try:
         lock = _acquired(lock_file, seconds)
     except Timeout:
+        if not _can_be_made_in(lock_file.parent):
+            raise InputError(f"cannot write {what}: no file can be made in {lock_file.parent}") from None
         raise InputError(f"another process is writing {what}{_holder(lock_file)}") from None
     except OSError as error:
         raise InputError(f"cannot write {what}: lock file {lock_file}: {error.strerror or error}") from error
@@ -84,6 +87,15 @@ def _held(lock_file: Path, what: Path, seconds: float) -> Iterator[None]:
         if sys.platform == "win32":  # an open file cannot be removed there
             with suppress(OSError):
                 lock_file.unlink()
+
+
+def _can_be_made_in(folder: Path) -> bool:
+    """Some folders, such as those of /proc, answer as a lock does that another process has just given back."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _holder(lock_file: Path) -> str:

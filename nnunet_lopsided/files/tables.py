@@ -12,25 +12,31 @@ from typing import Any
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.regular import check_regular
 
+BEYOND = ""  # the column of what stands beyond the header's cells
 
-def read_table(path: Path, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+
+def read_table(path: Path, columns: Sequence[str] = (), *, any_length: bool = False) -> list[dict[str, str]]:
     """The rows of a CSV file, by column: see :func:`numbered_rows`."""
-    return [row for _, row in numbered_rows(path, columns)]
+    return [row for _, row in numbered_rows(path, columns, any_length=any_length)]
 
 
-def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
+def numbered_rows(
+    path: Path, columns: Sequence[str] = (), *, any_length: bool = False
+) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header, by column; UTF-8, with or without a byte order mark.
 
     Args:
         path: the file.
-        columns: those it must have; it may have more.
+        columns: those it must have, once; it may have more.
+        any_length: a row may have more cells than the header; they are put under :data:`BEYOND`.
 
     Returns:
         Every row after the number of its line; a row that is too short has empty cells at its end, and one of empty
         cells alone, as spreadsheets leave them, is left out.
 
     Raises:
-        InputError: the file is missing, is not UTF-8 or no CSV, or lacks a column.
+        InputError: the file is missing, is not UTF-8 or no CSV, lacks a column or has it twice, or a row is too long:
+            a comma in a cell without quotes would shift all that follow.
     """
     check_regular(path)
     try:
@@ -39,15 +45,20 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
         raise InputError(f"{path}: expected CSV in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
         raise InputError(f"{path}: expected CSV, found a NUL character")
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=None, restval="")
     try:
         header = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
-        # Cells beyond the header's come as one list.
-        rows = [
-            (reader.line_num, {name: _plain(cell) for name, cell in row.items()})
-            for row in reader
-            if any(map(any, row.values()))
-        ]
+        rows = []
+        for row in reader:
+            beyond = ",".join(row.pop(None, None) or ())
+            if beyond.strip(",") and not any_length:
+                raise InputError(
+                    f"{path}, line {reader.line_num}: expected {len(header)} cells as in the header, found {beyond!r} "
+                    "after them; quote cells that hold a comma"
+                )
+            cells = {name: _plain(cell) for name, cell in row.items()} | ({BEYOND: beyond} if beyond else {})
+            if any(cell.strip(",") for cell in cells.values()):
+                rows.append((reader.line_num, cells))
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
     if any(column not in header for column in columns):
@@ -56,6 +67,9 @@ def numbered_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, di
         separated = next((word for mark, word in marks.items() if mark in "".join(header)), None)
         advice = f"; its cells are separated by {separated}: save it with commas" if separated else ""
         raise InputError(f"{path}: expected the columns {expected}, found {', '.join(header) or 'none'}{advice}")
+    twice = next((column for column in columns if header.count(column) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: expected the column {twice} once, found it {header.count(twice)} times")
     return rows
 
 

@@ -8,7 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
+
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.schema import validated
+
+_LARGEST_VALUE = 2**15 - 1  # of a label: nnU-Net stores 16 bits
+
+
+class _ListedCase(TypedDict):
+    """The files of a case that ``dataset`` in dataset.json lists."""
+
+    images: list[str]
+    label: str
+
+
+class _DatasetJson(TypedDict, total=False):
+    """What this package uses of dataset.json; :func:`label_scheme` and :func:`channel_names` look at their own."""
+
+    labels: dict[str, object]
+    file_ending: str
+    regions_class_order: list[int] | None
+    overwrite_image_reader_writer: str | None
+    dataset: dict[str, _ListedCase] | None
+
+
+_MODEL = TypeAdapter(_DatasetJson)
+
+
+def read_dataset_json(path: Path) -> dict[str, Any]:
+    """The content of a dataset.json.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or one of the values that this package uses is of another type.
+    """
+    content: dict[str, Any] = read_json(path)
+    validated(_MODEL, content, path)
+    return content
 
 
 @dataclass(frozen=True)
@@ -69,7 +109,8 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
 
     Raises:
         InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round),
-            a value is no whole number of at least 0, background is not 0, or the ignore label is that of a class.
+            a value is no whole number of at least 0 or does not fit into nnU-Net's 16 bits, background is not 0, a
+            region holds background, or ignore is not the value after all others, which nnU-Net asks for.
 
     Example:
         >>> label_scheme({"labels": {"background": 0, "lesion": 1, "ignore": 2}}, Path("dataset.json")).declared_values
@@ -83,9 +124,18 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
         raise InputError(f"{source}: expected background to be 0 in 'labels', found {labels['background']!r}")
     ignored = by_name.pop("ignore", None)
     foreground = {name: values for name, values in by_name.items() if set(values) != {0}}
-    if ignored is not None and (len(ignored) > 1 or ignored[0] in {0}.union(*foreground.values())):
+    for name, values in foreground.items():
+        if 0 in values:
+            raise InputError(
+                f"{source}: expected the region {name} in 'labels' without 0, the background, found {values}"
+            )
+    highest = max({0}.union(*foreground.values()))
+    if highest > _LARGEST_VALUE:
+        raise InputError(f"{source}: expected label values of at most {_LARGEST_VALUE} in 'labels', found {highest}")
+    if ignored is not None and ignored != (highest + 1,):
         raise InputError(
-            f"{source}: expected ignore to be a value of its own in 'labels', the highest, found {labels!r}"
+            f"{source}: expected ignore to be a value of its own in 'labels', the highest: {highest + 1}, found "
+            f"{labels['ignore']!r}"
         )
     regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
     return LabelScheme(foreground, None if ignored is None else ignored[0], regions)
@@ -124,6 +174,10 @@ def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
     key = "channel_names" if "channel_names" in dataset_json else "modality"
     names = dataset_json.get(key)
     numbered = isinstance(names, dict) and all(re.fullmatch("[0-9]+", number) for number in names)
-    if not numbered or not names or len({int(number) for number in names}) < len(names):
+    if not numbered or not names or len({int(number) for number in names}) < len(names) or not _all_text(names):
         raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
     return [str(names[number]) for number in sorted(names, key=int)]
+
+
+def _all_text(names: Mapping[str, object]) -> bool:
+    return all(isinstance(name, str) for name in names.values())

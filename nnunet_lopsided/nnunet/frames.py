@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.json import check_shape, read_json
 from nnunet_lopsided.images import Header, Image
 
 _Voxel = TypeVar("_Voxel", bound=np.generic)
@@ -34,17 +34,20 @@ def reader_of(folders: Sequence[Path], dataset_json: Path | None = None) -> str:
         dataset_json: one that lies elsewhere, asked last.
 
     Raises:
-        InputError: one of these files is not JSON.
+        InputError: one of these files is not JSON, or its reader no text.
     """
     asked = [(folder / "plans.json", "image_reader_writer") for folder in folders]
     asked += [(folder / "dataset.json", "overwrite_image_reader_writer") for folder in folders]
     if dataset_json is not None:
         asked.append((dataset_json, "overwrite_image_reader_writer"))
     for path, key in asked:
-        content = read_json(path, any_number=True) if path.is_file() else None
-        name = content.get(key) if isinstance(content, dict) else None
-        if isinstance(name, str) and name != "None":
-            return name
+        if not path.is_file():
+            continue
+        content = read_json(path, dict, any_number=True)
+        name = content.get(key)
+        check_shape(name, (str, type(None)), path, key)
+        if name not in (None, "", "None"):
+            return str(name)
     return ""
 
 

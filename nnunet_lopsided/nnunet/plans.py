@@ -4,36 +4,69 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import check_shape, read_json, update_json
+from nnunet_lopsided.files.json import read_json, update_json
+from nnunet_lopsided.files.schema import Positive, PositiveWhole, validated
 from nnunet_lopsided.nnunet.paths import check_case_name
 
-# What plans must have, and what the values are that our commands and nnU-Net's PlansManager use of the rest.
-_PLANS = {"plans_name": str, "configurations": {str: dict}}
-_OF_PLANS: dict[str, Any] = {
-    "transpose_forward": [int],
-    "transpose_backward": [int],
-    "image_reader_writer": str,
-    "dataset_name": str,
-}
-_OF_CONFIGURATION: dict[str, Any] = {
-    "inherits_from": str,
-    "data_identifier": str,
-    "preprocessor_name": str,
-    "patch_size": [int],
-    "spacing": [float],
-    "batch_size": int,
-    "normalization_schemes": [str],
-    "use_mask_for_norm": [bool],
-    "resampling_fn_data": str,
-    "resampling_fn_seg": str,
-    "resampling_fn_data_kwargs": dict,
-    "resampling_fn_seg_kwargs": dict,
-    "architecture": {"network_class_name": str, "arch_kwargs": dict},
-}
+_Sizes = Annotated[list[Positive], Field(min_length=2, max_length=3)]
+
+
+class _Architecture(TypedDict):
+    network_class_name: str
+    arch_kwargs: dict[str, object]
+
+
+class _Lopsided(TypedDict, total=False):
+    """What ``lopsided-plan`` adds to a configuration for our trainers."""
+
+    training_patch: Annotated[list[PositiveWhole], Field(min_length=3, max_length=3)]
+    epochs: PositiveWhole
+    iterations_per_epoch: PositiveWhole
+
+
+class _Configuration(TypedDict, total=False):
+    """What our commands and nnU-Net's managers use of a configuration, which may inherit any of it."""
+
+    inherits_from: str
+    data_identifier: str
+    preprocessor_name: str
+    patch_size: Annotated[list[PositiveWhole], Field(min_length=2, max_length=3)]
+    spacing: _Sizes
+    batch_size: PositiveWhole
+    normalization_schemes: list[str]
+    use_mask_for_norm: list[bool]
+    resampling_fn_data: str
+    resampling_fn_seg: str
+    resampling_fn_data_kwargs: dict[str, object]
+    resampling_fn_seg_kwargs: dict[str, object]
+    architecture: _Architecture
+    lopsided: _Lopsided
+
+
+class _NeededOfPlans(TypedDict):
+    plans_name: str
+    configurations: dict[str, _Configuration]
+
+
+class _Plans(_NeededOfPlans, total=False):
+    dataset_name: str
+    image_reader_writer: str
+    transpose_forward: list[int]
+    transpose_backward: list[int]
+
+
+_PLANS = TypeAdapter(_Plans)
+_KEYS = frozenset(_NeededOfPlans.__annotations__)
 
 
 def read_plans(path: Path) -> dict[str, Any]:
@@ -43,31 +76,39 @@ def read_plans(path: Path) -> dict[str, Any]:
         InputError: the file is missing, is no plans, or holds what cannot be: a spacing or patch that is not positive,
             axes that are no permutation, a configuration that inherits from one that does not exist or from itself.
     """
-    content = read_json(path, _PLANS)
+    content: dict[str, Any] = read_json(path, any_number=True)  # nnU-Net's statistics of an empty class are NaN
     check_plans(content, path)
-    plans: dict[str, Any] = content
-    return plans
+    return content
 
 
 def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     """The plans in a preprocessed folder: content by file name, sorted.
 
+    Other JSON files may lie there, and be of any kind. A file that cannot be read counts as plans where its name or
+    folders of preprocessed data that are named after it say so.
+
     Raises:
-        InputError: a JSON file cannot be read, or plans are not in order, see :func:`read_plans`.
+        InputError: plans cannot be read or are not in order, see :func:`read_plans`.
     """
     by_name = {}
     for path in sorted(folder.glob("*.json")):
         if path.name.startswith("."):  # what a killed run left
             continue
-        content = read_json(path)
-        if isinstance(content, dict) and set(_PLANS) <= set(content):
-            by_name[path.name] = read_plans(path)
+        try:
+            content = read_json(path, any_number=True)
+        except InputError:
+            if path.stem.endswith("Plans") or any(data.is_dir() for data in folder.glob(f"{escape(path.stem)}_*")):
+                raise
+            continue
+        if isinstance(content, dict) and set(content) >= _KEYS:
+            check_plans(content, path)
+            by_name[path.name] = content
     return by_name
 
 
 def check_plans(content: Mapping[str, Any], path: Path) -> None:
     """Refuse plans with values that cannot be; see :func:`read_plans`."""
-    _check_known(content, _OF_PLANS, path, "")
+    validated(_PLANS, content, path)
     forward, backward = content.get("transpose_forward"), content.get("transpose_backward")
     for name, axes in (("transpose_forward", forward), ("transpose_backward", backward)):
         if axes is not None and (sorted(axes) != list(range(len(axes))) or len(axes) not in (2, 3)):
@@ -76,24 +117,18 @@ def check_plans(content: Mapping[str, Any], path: Path) -> None:
         raise InputError(f"{path}: transpose_backward: expected the inverse of {forward}, found {backward}")
     for name, configuration in content["configurations"].items():
         where = f"configurations.{name}"
-        _check_known(configuration, _OF_CONFIGURATION, path, where)
-        for key in ("patch_size", "spacing"):
-            values = configuration.get(key)
-            if values is not None and (len(values) not in (2, 3) or min(values) <= 0):
-                raise InputError(f"{path}: {where}.{key}: expected 2 or 3 numbers above 0, found {values}")
-        if configuration.get("batch_size", 1) < 1:
-            raise InputError(f"{path}: {where}.batch_size: expected at least 1, found {configuration['batch_size']}")
         if "data_identifier" in configuration:  # a folder is named after it
             check_case_name(configuration["data_identifier"], f"{path}: {where}.data_identifier")
         _check_stages(configuration, path, where)
-        for _ in _ancestors(content["configurations"], name, path):
-            pass
-
-
-def _check_known(content: Mapping[str, Any], shapes: Mapping[str, Any], path: Path, where: str) -> None:
-    for key, shape in shapes.items():
-        if key in content:
-            check_shape(content[key], shape, path, f"{where}.{key}" if where else key)
+        inherited: dict[str, Any] = {}
+        for ancestor in _ancestors(content["configurations"], name, path):
+            inherited = {**content["configurations"][ancestor], **inherited}
+        axes = [len(inherited[key]) for key in ("patch_size", "spacing") if key in inherited]
+        if len({*axes}) > 1:
+            raise InputError(
+                f"{path}: {where}: expected patch_size and spacing of as many axes, found {inherited['patch_size']} "
+                f"and {inherited['spacing']}"
+            )
 
 
 def _check_stages(configuration: Mapping[str, Any], path: Path, where: str) -> None:
@@ -197,8 +232,9 @@ def add_to_plans(plans_file: Path, name: str, configuration: dict[str, Any], *, 
     """
 
     def add(plans: dict[str, Any]) -> dict[str, Any]:
+        check_plans(plans, plans_file)
         if plans["configurations"].get(name) not in (None, configuration) and not overwrite:
             raise InputError(f"{plans_file}: holds another {name} configuration already; --overwrite replaces it")
         return {**plans, "configurations": {**plans["configurations"], name: configuration}}
 
-    update_json(plans_file, add, _PLANS)
+    update_json(plans_file, add, any_number=True)

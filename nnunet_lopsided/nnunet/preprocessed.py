@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import new_folder
-from nnunet_lopsided.nnunet.paths import names_of_dataset, nnunet_path
+from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, dataset_id, names_of_dataset, nnunet_path
 
 # What nnU-Net and lopsided-plan add to a preprocessed dataset, or change in it; all of it can be made again.
 _ADDED_BY_NNUNET = ("*.json", "*.b2nd", "*.pkl", "*.npz", "*.npy")
@@ -18,9 +18,14 @@ def preprocessed_folder(dataset: int | str) -> Path:
     """The dataset's folder below ``nnUNet_preprocessed``.
 
     Raises:
-        InputError: it does not exist.
+        InputError: it does not exist, or the id is that of several datasets, here or below nnU-Net's other paths.
     """
     root = nnunet_path("nnUNet_preprocessed")
+    if dataset_id(dataset) is not None and len(all_names := names_of_dataset(dataset)) > 1:
+        raise InputError(
+            f"dataset {dataset}: expected one dataset of this id, found {' and '.join(all_names)} below "
+            f"{', '.join(PATH_VARIABLES)}; nnU-Net refuses that too: give one of them another id"
+        )
     names = names_of_dataset(dataset, ("nnUNet_preprocessed",))
     if len(names) != 1:
         raise InputError(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.folders import new_folder
-from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme, read_dataset_json
+from nnunet_lopsided.nnunet.left_out import warn_of_left_out
 from nnunet_lopsided.nnunet.paths import (
     PATH_VARIABLES,
     check_case_name,
@@ -60,16 +60,14 @@ class RawDataset:
             InputError: the file is missing, or what nnU-Net needs is missing in it.
         """
         path = self.folder / "dataset.json"
-        content = read_json(path)
-        if not isinstance(content, dict):
-            raise InputError(f"{path}: expected a mapping, found {type(content).__name__}")
+        content = read_dataset_json(path)
         missing = [key for key in ("labels", "file_ending") if key not in content]
         if "channel_names" not in content and "modality" not in content:
             missing.append("channel_names")
         if missing:
             raise InputError(f"{path}: missing: {', '.join(missing)}")
         ending = content["file_ending"]
-        if not isinstance(ending, str) or not re.fullmatch(r"\.[A-Za-z0-9.]+", ending):
+        if not re.fullmatch(r"\.[A-Za-z0-9.]+", ending):
             raise InputError(f"{path}: file_ending: expected an ending such as .nii.gz, found {ending!r}")
         return content
 
@@ -85,12 +83,17 @@ class RawDataset:
     def training_cases(self) -> list[Case]:
         """The training cases, sorted by name; images may be referenced by dataset.json instead of lying in imagesTr.
 
+        Files that look like further ones, and that nnU-Net does not see, are named on stderr, once.
+
         Raises:
             InputError: there are none, or a case lacks its label or an image.
         """
         listed = self.json.get("dataset")
         if listed is not None:
-            self._check_listed(listed)
+            for name, files in listed.items():
+                check_case_name(name, self.folder / "dataset.json", self.file_ending)
+                if not files["images"]:
+                    raise InputError(f"{self.folder / 'dataset.json'}, case {name}: expected images, found none")
             cases = [
                 Case(name, tuple(self._expand(image) for image in files["images"]), self._expand(files["label"]))
                 for name, files in sorted(listed.items())
@@ -101,6 +104,9 @@ class RawDataset:
             raise InputError(f"{self.folder}: no training cases in imagesTr ending in {self.file_ending}")
         for case in cases:
             self._check(case)
+        if listed is None:
+            names = {case.name for case in cases}
+            warn_of_left_out(self.folder, names, self.file_ending, self.json.get("numTraining"))
         return cases
 
     def test_cases(self) -> list[Case]:
@@ -163,21 +169,6 @@ class RawDataset:
     def has_regions(self) -> bool:
         """Whether any class is a region: a set of label values predicted by one sigmoid channel."""
         return self.label_scheme.has_regions
-
-    def _check_listed(self, listed: Any) -> None:
-        path = self.folder / "dataset.json"
-        if not isinstance(listed, dict):
-            raise InputError(f"{path}: expected 'dataset' to map case names to files, found {type(listed).__name__}")
-        for name, files in listed.items():
-            if not (
-                isinstance(files, dict)
-                and isinstance(files.get("label"), str)
-                and isinstance(files.get("images"), list)
-                and files["images"]
-                and all(isinstance(image, str) for image in files["images"])
-            ):
-                raise InputError(f"{path}, case {name}: expected 'images', a list of paths, and 'label', a path")
-            check_case_name(name, path, self.file_ending)
 
     def _cases_in(self, images: str, labels: str) -> list[Case]:
         """The cases of a folder, each image at the place that the ``_CCCC`` of its name says."""

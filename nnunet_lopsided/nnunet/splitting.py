@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
+
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.schema import validated
 from nnunet_lopsided.nnunet.paths import check_case_name
+
+
+class _Split(TypedDict):
+    train: list[str]
+    val: list[str]
+
+
+_SPLITS = TypeAdapter(list[_Split])
 
 # Lesions per case in Yi et al. 2020: 1-3, 4-10 and more; below them, cases without a lesion.
 STRATA_FROM = (1, 4, 11)
@@ -174,20 +189,27 @@ def read_splits(path: Path, cases: Collection[str] | None = None) -> list[Fold]:
         cases: the training cases of the dataset, if they are known; the file may leave some out.
 
     Raises:
-        InputError: the file is missing or is not what nnU-Net writes, a fold trains on a case and validates on it,
-            names one twice, or names something that is no case.
+        InputError: the file is missing or is not what nnU-Net writes, there is no fold, or one of them trains on no
+            case, validates none, trains on a case and validates on it, names one twice, or names something that is no
+            case.
     """
-    splits = read_json(path, [{"train": [str], "val": [str]}])
+    splits = validated(_SPLITS, read_json(path), path)
+    known = None if cases is None else frozenset(cases)
+    if not splits:
+        raise InputError(f"{path}: expected at least one fold, found none")
     for i, split in enumerate(splits):
+        for part in ("train", "val"):
+            if not split[part]:
+                raise InputError(f"{path}: [{i}].{part}: expected the cases of fold {i}, found none")
         for case in (*split["train"], *split["val"]):
             check_case_name(case, path)
-            if cases is not None and case not in cases:
+            if known is not None and case not in known:
                 raise InputError(f"{path}: fold {i} names {case}, which is none of the training cases")
         both = sorted(set(split["train"]) & set(split["val"]))
         if both:
             raise InputError(f"{path}: fold {i} trains on case {both[0]} and validates on it")
         for part, names in (("trains", split["train"]), ("validates", split["val"])):
             if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
+                twice = next(name for name, n in Counter(names).items() if n > 1)
                 raise InputError(f"{path}: fold {i} {part} on case {twice} twice")
     return [Fold(tuple(split["train"]), tuple(split["val"])) for split in splits]

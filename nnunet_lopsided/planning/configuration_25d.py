@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+# Python's own is not enough for pydantic before Python 3.12.
+from typing_extensions import TypedDict
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
-from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme
+from nnunet_lopsided.files.schema import Positive, PositiveWhole, validated
+from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.plans import add_to_plans, read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
@@ -16,8 +22,17 @@ from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingM
 
 NAME = "2.5d"
 _PARENT = "3d_fullres"
-_FINGERPRINT = {"shapes_after_crop": [[int]], "spacings": [[float]]}
 _NETWORK = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
+
+
+class _Fingerprint(TypedDict):
+    """What planning reads of nnU-Net's dataset_fingerprint.json: the cases, in one order."""
+
+    shapes_after_crop: list[Annotated[list[PositiveWhole], Field(min_length=2, max_length=3)]]
+    spacings: list[Annotated[list[Positive], Field(min_length=2, max_length=3)]]
+
+
+_FINGERPRINT = TypeAdapter(_Fingerprint)
 
 
 def configuration_25d(
@@ -108,8 +123,10 @@ def add_configuration(
     folder = preprocessed_folder(dataset)
     plans_file = folder / f"{plans_name}.json"
     plans = read_plans(plans_file)
-    fingerprint = read_json(folder / "dataset_fingerprint.json", _FINGERPRINT)
-    dataset_json = read_json(folder / "dataset.json")
+    # nnU-Net's statistics of an empty class are NaN.
+    fingerprint = read_json(folder / "dataset_fingerprint.json", any_number=True)
+    validated(_FINGERPRINT, fingerprint, folder / "dataset_fingerprint.json")
+    dataset_json = read_dataset_json(folder / "dataset.json")
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
     n_channels = len(channel_names(dataset_json, folder / "dataset.json"))
 
@@ -149,8 +166,11 @@ def _resampled_shapes(
     """Shape of every training case after cropping, transposing and resampling, as nnU-Net computes it."""
     cases = list(zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True))
     for shape, spacing in cases:
-        if min(*shape, *spacing) <= 0:
-            raise InputError(f"dataset fingerprint: expected shapes and spacings above 0, found {shape} and {spacing}")
+        if len(shape) != len(spacing) or min(*shape, *spacing) <= 0:
+            raise InputError(
+                f"dataset fingerprint: expected shapes and spacings of as many axes, all above 0, found {shape} and "
+                f"{spacing}"
+            )
     return [
         tuple(max(1, round(shape[a] * spacing[a] / t)) for a, t in zip(transpose, target_spacing, strict=True))
         for shape, spacing in cases

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import read_image
-from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.dataset_json import label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.lesion_labels import label_lesions
 from nnunet_lopsided.nnunet.paths import names_of_dataset
@@ -75,7 +74,7 @@ def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, object]:
     Raises:
         InputError: there are no labels, one is unreadable, or holds a value that dataset.json does not declare.
     """
-    scheme = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json")
+    scheme = label_scheme(read_dataset_json(folder / "dataset.json"), folder / "dataset.json")
     labels = _labels_of(folder)
 
     def measure(item: tuple[str, Path]) -> tuple[list[float], int, int]:

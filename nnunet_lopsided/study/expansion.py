@@ -272,7 +272,7 @@ class _Expansion:
         options += [*self._label, *self._patients_regex]
         options += [] if rules.confidence is None else ["--confidence", rules.confidence]
         options += ["--confidence-model", self._model(run)] if self._learns_confidence else []
-        command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "--np", str(cpus))
+        command = ("lopsided-eval", *which, "-o", f"evaluations/{run.name}/{on}", *options, "-np", str(cpus))
         name, command = f"evaluate/{run.name}-{on}", (*command, "--overwrite")
         return Job(name, command, needs=needs, results=_results(run), cpus=cpus, run=run.name)
 

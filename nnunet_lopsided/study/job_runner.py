@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
@@ -22,6 +21,7 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.locks import locked
+from nnunet_lopsided.nnunet.checkpoints import whole_checkpoint
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
 from nnunet_lopsided.running import last_line, run_logged
 from nnunet_lopsided.study.folder import Attempt, Marker, StudyFolder, of_last_command
@@ -29,8 +29,6 @@ from nnunet_lopsided.study.jobs import Job, same_outcome
 
 # What a run on one machine may use, names separated by commas; set by the engine. On a cluster its scheduler decides.
 CORES_VARIABLE, GPUS_VARIABLE = "LOPSIDED_STUDY_CORES", "LOPSIDED_STUDY_GPUS"
-# In the order in which nnUNetv2_train --c looks for them.
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 _SECONDS_FOR_LOCK, _SECONDS_BETWEEN_RECORDS = 60, 10
 
 
@@ -72,7 +70,8 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         folder.failure_file(job.name).unlink(missing_ok=True)
         device = _gpu_name(chosen) if job.gpus else platform.processor() or platform.machine()
         record, environment = _Record(folder, job, device), _environment(folder.path, job)
-        command = [*job.command, *(["--c"] if has_checkpoint(folder.path / job.fold_folder, job) else [])]
+        goes_on = bool(job.fold_folder) and bool(whole_checkpoint(folder.path / job.fold_folder))
+        command = [*job.command, *(["--c"] if goes_on else [])]
         if chosen:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)
         code = run_logged(
@@ -92,19 +91,6 @@ def run_job(folder: StudyFolder, job: Job) -> int:
             return code if 0 < code < 128 else 1
         write_json(folder.marker(job.name), record.marker())
     return 0
-
-
-def has_checkpoint(fold_folder: Path, job: Job) -> bool:
-    """Whether a training has something to go on from; a checkpoint that a kill left half-written is set aside."""
-    if not job.fold_folder:
-        return False
-    for name in _CHECKPOINTS:
-        file = fold_folder / name
-        if file.is_file():
-            if zipfile.is_zipfile(file):  # what PyTorch writes; its directory comes last
-                return True
-            file.replace(file.with_name(f"{name}.damaged"))
-    return False
 
 
 def _environment(folder: Path, job: Job) -> dict[str, str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.study.arms import Arm
 from nnunet_lopsided.study.checks import check_together
 from nnunet_lopsided.study.fields import checked, in_one_line, shown
 from nnunet_lopsided.study.schema import Budget, Dataset, Study
 from nnunet_lopsided.study.trainer_choice import is_ours, with_budget
-from nnunet_lopsided.study.yaml_file import parse_yaml, read_text
+from nnunet_lopsided.study.yaml_file import parse_yaml
 
 
 def read_study(path: Path) -> Study:

@@ -14,6 +14,7 @@ from nnunet_lopsided.evaluation.report.numbers import title_of
 from nnunet_lopsided.evaluation.report.summary_charts import histogram_chart, sensitivity_chart
 from nnunet_lopsided.evaluation.rules import profile_rules
 from nnunet_lopsided.evaluation.summary_json import metric_intervals
+from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.raw import RawDataset
@@ -98,7 +99,7 @@ def report_page(results: Results) -> str:
         run_note=Markup(
             "The report of each, with pictures and curves: <code>evaluations/RUN/CASES/report.html</code>."
         ),
-        study_file=results.folder.study_file.read_text(encoding="utf-8"),
+        study_file=read_text(results.folder.study_file),
         commands=_commands(results),
         versions=_versions(),
     )

@@ -36,7 +36,7 @@ from nnunet_lopsided.trainers.slice_patches import (
     training_patch,
     with_training_patch,
 )
-from nnunet_lopsided.trainers.training_labels import count_labels
+from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels
 
 PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
 EPOCHS = NameOption(attribute="epochs", form="Nepochs", meaning="training epochs", low=1, integer=True)
@@ -176,14 +176,22 @@ class LesionTrainer(nnUNetTrainer):
         if self._is_25d:
             self._bare_network.centre_slice_only = True
 
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's, of a splits_final.json that leaks nothing: nnU-Net itself would only write a line to its log."""
+        check_splits(self)
+        train, val = super().do_split()
+        return train, val
+
     def _checked_label_counts(self) -> dict[str, Counter[int]]:
         """Voxels per label value of the cases to train and to validate on; a value that dataset.json does not declare
         ends the training."""
-        scheme = label_scheme(self.dataset_json, Path(self.preprocessed_dataset_folder_base) / "dataset.json")
+        source = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
         training_cases, validation_cases = self.do_split()
         cases = sorted({*training_cases, *validation_cases})
         dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
         try:
+            scheme = label_scheme(self.dataset_json, source)
+            check_consecutive(scheme, source)
             return count_labels(dataset, scheme, progress=self.local_rank == 0)
         except InputError as error:
             refuse(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import os
@@ -10,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.new_files import new_file
+from nnunet_lopsided.files.tables import BEYOND, read_table, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,10 +55,9 @@ def append_row(
     row = {"epoch": str(epoch)}
     row |= {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
     rows.append(row)
-    with new_file(path, durable=True) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]), lineterminator="\n", extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(rows[-1])
+    with new_file(path, durable=True) as unfinished:
+        write_table(unfinished, columns, ([row.get(name, "") for name in columns] for row in rows))
     return rows
 
 
@@ -66,25 +66,20 @@ def _earlier_rows(path: Path) -> tuple[list[dict[str, str]], str]:
     if not path.exists():
         return [], ""
     try:
-        # As the project's other tables: with a byte order mark and rows of empty cells, as spreadsheets leave them.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = [cells for cells in csv.reader(file) if any(cells)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = read_table(path, ("epoch",), any_length=True)
+    except InputError as error:
         return [], f"cannot be read ({error})"
-    if not table or table[0][:1] != ["epoch"]:
-        return [], "does not begin with a column 'epoch'"
-    columns = table[0]
-    rows = [dict(zip(columns, cells, strict=True)) for cells in table[1:] if _is_row(cells, len(columns))]
-    n_others = len(table) - 1 - len(rows)
+    rows = [row for row in table if _is_row(row)]
+    n_others = len(table) - len(rows)
     return rows, f"holds {n_others} rows that no training has written" if n_others else ""
 
 
-def _is_row(cells: Sequence[str], n_columns: int) -> bool:
+def _is_row(row: Mapping[str, str]) -> bool:
     """Whether a row is an epoch and numbers or empty cells."""
-    if len(cells) != n_columns or not (cells[0].isascii() and cells[0].isdigit()):
+    if BEYOND in row or not (row["epoch"].isascii() and row["epoch"].isdigit()):
         return False
     try:
-        return all(not math.isnan(float(cell)) for cell in cells if cell)
+        return all(not math.isnan(float(cell)) for cell in row.values() if cell)
     except ValueError:
         return False
 

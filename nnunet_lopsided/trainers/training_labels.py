@@ -12,14 +12,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.nnunet.label_values import check_label_values
+from nnunet_lopsided.nnunet.splitting import read_splits
 
 OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
+
+
+def check_consecutive(scheme: LabelScheme, source: Path) -> None:
+    """Refuse label values with a gap: nnU-Net's networks have one channel per value, and losses go by the value.
+
+    Regions may be of any values.
+
+    Raises:
+        InputError: they do not go from 0 on without a gap.
+
+    Example:
+        >>> check_consecutive(LabelScheme({"a": (1,), "b": (3,)}, None, False), Path("dataset.json"))
+        Traceback (most recent call last):
+        ...
+        nnunet_lopsided.errors.InputError: dataset.json: expected label values without a gap to train on, found 0, 1, 3
+    """
+    values = scheme.label_values
+    if not scheme.has_regions and values != tuple(range(len(values))):
+        raise InputError(
+            f"{source}: expected label values without a gap to train on, found {', '.join(map(str, values))}"
+        )
+
+
+def check_splits(trainer: nnUNetTrainer) -> None:
+    """End a training whose splits_final.json leaks or names what is no case, see :func:`read_splits`."""
+    splits = Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json"
+    folder = trainer.preprocessed_dataset_folder
+    if trainer.fold != "all" and splits.is_file():
+        of_cases = trainer.dataset_class or infer_dataset_class(folder)
+        try:
+            read_splits(splits, of_cases.get_identifiers(folder))
+        except InputError as error:
+            refuse(error)
 
 
 def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
+from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.label_preprocessing import LabelPreprocessing
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -96,7 +97,7 @@ def share_preprocessed(
     plans = plans_in(clean_folder)
     if not plans:
         raise InputError(f"{clean_folder}: no plans found; run nnUNetv2_plan_and_preprocess first")
-    _check_same_kind(read_json(clean_folder / "dataset.json"), dataset)
+    _check_same_kind(read_dataset_json(clean_folder / "dataset.json"), dataset)
     configurations = {
         name: configuration
         for name, configuration in data_configurations(list(plans.values())).items()

@@ -20,7 +20,7 @@ from nnunet_lopsided.evaluation.loading import (
 )
 from nnunet_lopsided.evaluation.plausibility import ROUNDING
 from nnunet_lopsided.files.folders import new_folder
-from nnunet_lopsided.files.json import file_digest, read_json, write_json
+from nnunet_lopsided.files.json import file_digest, write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import difference, read_header, read_image
 from nnunet_lopsided.nnunet.beliefs import (
@@ -33,7 +33,7 @@ from nnunet_lopsided.nnunet.beliefs import (
     write_belief,
 )
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
-from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme
+from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases, preprocessed_folder
@@ -87,7 +87,7 @@ def soften(
             beliefs already.
     """
     folder = preprocessed_folder(dataset)
-    scheme = label_scheme(read_json(folder / "dataset.json"), folder / "dataset.json")
+    scheme = label_scheme(read_dataset_json(folder / "dataset.json"), folder / "dataset.json")
     data = _configuration(folder, plans_name, configuration)
     data_folder = folder / data.folder
     cases = preprocessed_cases(data_folder) if data_folder.is_dir() else []

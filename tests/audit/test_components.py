@@ -210,3 +210,17 @@ def test_dividing_only_adds_candidates(probability, reference):
     )
     assert int((~touches).sum()) >= free
     assert not touches[found.kind == Kind.UNEXPLAINED].any()
+
+
+@pytest.mark.parametrize(("connectivity", "n"), [(None, 5), (4, 3)])
+def test_pieces_are_found_by_the_connectivity_of_the_components(connectivity, n):
+    # Cut back at half of 0.9, two pixels and three touch at a corner; what joins them otherwise is fainter.
+    probability = np.zeros((4, 8), np.float32)
+    probability[1, 1:3] = probability[2, 3:6] = 0.9
+    probability[2, 2] = 0.2
+    rules = EvaluationRules(connectivity=connectivity)
+    found = measure_case(
+        np.zeros((4, 8), bool), predictions=[probability], images=[probability], spacing_mm=(1, 1), rules=rules
+    )
+    assert len(found.kind) == 1
+    assert len(found.cut_back(0, 0.5)) == n

@@ -1,13 +1,17 @@
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
 
 from nnunet_lopsided.commands.demo import main
+from nnunet_lopsided.demo import workflow
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.workflow import _claim
-from nnunet_lopsided.files.folder_record import finish_record
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.folder_record import finish_record, unrecorded
 from nnunet_lopsided.files.locks import locked
+from tests.files.forks import ended, killed_after, started
 
 
 def fails(capsys, *arguments):
@@ -65,7 +69,9 @@ def demo(tmp_path):
 def test_a_demo_is_overwritten(demo, tmp_path):
     (demo / "nnUNet_results").mkdir()
     (demo / "nnUNet_results" / "checkpoint_latest.pth").write_text("of a step that was killed")
-    _claim(demo, DemoSettings(seed=8), overwrite=True)
+    with pytest.raises(InputError, match=r"it holds .*checkpoint_latest\.pth"):  # no kill, so it is somebody else's
+        _claim(demo, DemoSettings(seed=8), overwrite=True)
+    _claim(demo, DemoSettings(seed=8), overwrite=True, was_killed=True)
     assert sorted(path.name for path in demo.iterdir()) == [".lopsided.json", "demo.json"]
     assert (tmp_path / "data" / "scan.nii.gz").read_text() == "years of scans"
 
@@ -78,6 +84,73 @@ def test_what_the_demo_did_not_write_is_never_removed(demo, capsys, name):
     assert f"it holds {name}" in fails(capsys, "-o", str(demo), "--overwrite")
     assert mine.read_text() == "years of work"
     assert (demo / "predictions" / "full" / "a.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("name", ["predictions/full/notes.txt", ".notes", "nnUNet_raw/mine/scan.npz"])
+def test_what_was_put_into_a_demo_that_then_went_on(demo, capsys, name, monkeypatch):
+    """Every run notes its files; those of somebody else stay out of the list, however often it goes on."""
+    monkeypatch.setattr(workflow, "_run", lambda *_: demo / "index.html")
+    (demo / "table.md").write_text("")
+    finish_record(demo)
+    (demo / name).parent.mkdir(parents=True, exist_ok=True)
+    (demo / name).write_text("years of work")
+    for _ in range(2):
+        assert main(["-o", str(demo), "--seed", "7"]) == 0
+    capsys.readouterr()
+    assert f"it holds {name}" in fails(capsys, "-o", str(demo), "--seed", "7", "--overwrite")
+    assert (demo / name).read_text() == "years of work"
+
+
+def test_files_of_a_killed_step_are_the_demo_s(demo, capsys, monkeypatch):
+    monkeypatch.setattr(workflow, "_run", lambda *_: demo / "index.html")
+    (demo / "table.md").write_text("")
+    finish_record(demo)
+    (demo / ".lopsided.lock").touch()
+    (demo / "predictions" / "full" / "b.nii.gz").touch()
+    (demo / "predictions" / "full" / "thesis.tex").touch()
+    assert main(["-o", str(demo), "--seed", "7"]) == 0
+    assert unrecorded(demo) == ["predictions/full/thesis.tex"]
+
+
+def test_a_demo_killed_while_it_begins_or_is_emptied_can_be_overwritten(demo, tmp_path):
+    """In every stage: what is left still proves whose folder it is, and that nothing is done yet."""
+    (demo / "logs").mkdir()
+    (demo / "logs" / "phantom.json").write_text("{}")
+    finish_record(demo)
+    for n_calls in range(60):
+        copy = tmp_path / str(n_calls)
+        shutil.copytree(demo, copy, symlinks=True)
+
+        def overwrite(copy=copy, n_calls=n_calls):
+            killed_after(n_calls)
+            _claim(copy, DemoSettings(seed=8), overwrite=True)
+            return 0
+
+        (code,) = ended([started(overwrite)])
+        assert not (copy / "logs" / "phantom.json").exists() or (copy / "predictions/full/a.nii.gz").exists()
+        _claim(copy, DemoSettings(seed=9), overwrite=True, was_killed=True)
+        assert {path.name for path in copy.iterdir()} == {".lopsided.json", "demo.json"}
+        if code == 0:
+            break
+    assert 5 < n_calls < 59
+
+
+def test_a_demo_killed_while_it_begins(tmp_path):
+    for n_calls in range(60):
+        new = tmp_path / str(n_calls)
+
+        def begin(new=new, n_calls=n_calls):
+            killed_after(n_calls)
+            _claim(new, DemoSettings(), overwrite=False)
+            return 0
+
+        (code,) = ended([started(begin)])
+        for overwrite in (True, False):
+            _claim(new, DemoSettings(), overwrite=overwrite, was_killed=True)
+        assert {path.name for path in new.iterdir()} == {".lopsided.json", "demo.json"}
+        if code == 0:
+            break
+    assert 2 < n_calls < 59
 
 
 def test_what_a_user_changed_is_never_removed(demo, capsys):

@@ -1,4 +1,4 @@
-"""What a folder's record proves: edits that keep the size, new dates without a change, records that were edited."""
+"""What a folder's record proves: edits that keep the size, new dates without a change, edited records; bad places."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files import folder_record
 from nnunet_lopsided.files.folder_record import RECORD_FILE, finish_record, unrecorded
 from nnunet_lopsided.files.folders import new_folder
-from tests.files.test_folders import write
+from tests.files.test_folders import names, write, write_output
 
 
 def test_the_record(tmp_path: Path) -> None:
@@ -111,3 +112,16 @@ def test_files_of_somebody_else_stay_unlisted(tmp_path: Path) -> None:
     assert unrecorded(tmp_path / "out") == ["deep/notes.txt"]
     finish_record(tmp_path / "out", without=["deep/notes.txt"])
     assert unrecorded(tmp_path / "out") == ["deep/notes.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux' own folder")
+def test_a_folder_in_which_nothing_can_be_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write /proc/out: no file can be made in /proc"):
+        write_output(Path("/proc/out"))
+
+
+def test_a_name_that_could_not_be_read_again(tmp_path: Path) -> None:
+    for writes in (write, write_output):
+        with pytest.raises(InputError, match="expected a name in UTF-8"):
+            writes(tmp_path / os.fsdecode(b"n\xff"))
+    assert names(tmp_path) == []

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files import folders
 from nnunet_lopsided.files.folder_record import RECORD_FILE, begin_record
 from nnunet_lopsided.files.folders import check_output_folder, new_folder, new_output_folder
-from tests.files.forks import ended, started
+from tests.files.forks import ended, killed_after, started
 
 MARKS = ("summary.json", "cases.csv")
 
@@ -301,25 +300,6 @@ def test_four_at_once(tmp_path: Path) -> None:
         winners = {(tmp_path / f"out/{i}.txt").read_text() for i in range(20)}
         assert len(winners) == 1
         assert codes[int(winners.pop())] == 0
-
-
-def killed_after(n_calls: int) -> None:
-    """Let the n-th call of any of these kill this process, before it does anything."""
-    left = n_calls
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **named)
-
-        return call
-
-    for name in ("mkdir", "rename", "write_text", "unlink", "rmdir"):
-        setattr(Path, name, counted(getattr(Path, name)))
-    os.unlink = counted(os.unlink)
 
 
 def cannot_exchange(one: Path, other: Path) -> bool:

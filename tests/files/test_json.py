@@ -29,6 +29,10 @@ def test_json_round_trip_and_errors(tmp_path):
         (b'{"a": -Infinity}', "not valid JSON: expected finite numbers, found -Infinity"),
         (b"[NaN]", "not valid JSON: expected finite numbers, found NaN"),
         (b"[" + b"1" * 5000 + b"]", "not valid JSON: expected whole numbers of at most 64 bits"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "not valid JSON: the key b is given twice"),
+        (b'["\\ud800"]', "not valid JSON: 'utf-8' codec can't encode character"),
+        (b'{"a": 1,}', "not valid JSON: "),
+        (b"{'a': 1}", "not valid JSON: "),
         (b'{"a": "\xe9"}', "not valid JSON: 'utf-8' codec can't decode byte 0xe9"),
     ],
 )

@@ -115,7 +115,7 @@ def test_changes_at_once_are_all_kept(tmp_path: Path) -> None:
 
     def plan(me: int) -> int:
         for i in range(10):
-            update_json(tmp_path / "plans.json", partial(with_one_more, f"{me}-{i}"), dict)
+            update_json(tmp_path / "plans.json", partial(with_one_more, f"{me}-{i}"))
         return 0
 
     assert ended([started(partial(plan, me)) for me in range(4)]) == [0] * 4

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.tables import numbered_rows, read_table, write_table
+from nnunet_lopsided.files.tables import BEYOND, numbered_rows, read_table, write_table
 
 
 def test_rows_by_column(tmp_path: Path) -> None:
@@ -35,6 +35,8 @@ def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path: Pat
         (b"", r"t\.csv: expected the columns case and patient, found none"),
         (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who$"),
         (b"case;patient\n", r"found case;patient; its cells are separated by semicolons: save it with commas"),
+        (b"case,patient\na,b,c\n", r"line 2: expected 2 cells as in the header, found 'c' after them; quote cells"),
+        (b"case,patient,case\na,b,c\n", r"t\.csv: expected the column case once, found it 2 times"),
         (b"case\tpatient\n", r"its cells are separated by tabs: save it with commas"),
     ],
 )
@@ -44,6 +46,15 @@ def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
         read_table(tmp_path / "t.csv", ("case", "patient"))
     with pytest.raises(InputError, match="file not found: "):
         read_table(tmp_path / "none.csv")
+
+
+def test_cells_beyond_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('case,who\na,x,,\nb,"y\nz",1,5\n')
+    kept = [{"case": "a", "who": "x", BEYOND: ","}, {"case": "b", "who": "y\nz", BEYOND: "1,5"}]
+    assert read_table(path, ("case",), any_length=True) == kept
+    path.write_text("case,who\na,x,,\n,,,,\n")
+    assert [row["who"] for row in read_table(path)] == ["x"]
 
 
 def test_a_written_table_is_read_back(tmp_path: Path) -> None:

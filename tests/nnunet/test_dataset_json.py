@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme, read_dataset_json
 
 
 def test_softmax_channels_follow_sorted_label_values():
@@ -49,6 +50,13 @@ WRONG_LABELS: list[dict[str, object]] = [
     {"lesion": 1, "ignore": 1},
     {"lesion": 1, "ignore": 0},
     {"lesion": 1, "ignore": [2, 3]},
+    {"lesion": 2, "ignore": 1},
+    {"lesion": 1, "ignore": 3},
+    {"whole": [1, 2], "core": [2], "ignore": 4},
+    {"whole": [0, 1]},
+    {"lesion": 2**15},
+    {"lesion": 2**62},
+    {"lesion": [[1]]},
     {"lesion": 1, "background": 2},
 ]
 BROKEN_LABELS = [{"labels": {"background": 0, **wrong}} for wrong in WRONG_LABELS]
@@ -60,3 +68,39 @@ BROKEN_LABELS = [{"labels": {"background": 0, **wrong}} for wrong in WRONG_LABEL
 def test_label_scheme_refuses(content):
     with pytest.raises(InputError, match=r"d\.json: expected .* 'labels'"):
         label_scheme(content, Path("d.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected a mapping, found a list"),
+        ({"file_ending": [".nii"]}, "file_ending: expected text, found a list"),
+        ({"labels": [0, 1]}, r"labels: expected a mapping, found \[0, 1\]"),
+        ({"overwrite_image_reader_writer": 7}, "overwrite_image_reader_writer: expected text, found 7"),
+        (
+            {"dataset": {"a": {"images": "a.nii.gz", "label": "b.nii.gz"}}},
+            r"dataset\.a\.images: expected a list, found",
+        ),
+        ({"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset\.a: expected the key label, found images"),
+        ({"dataset": {"a": {"images": [1], "label": "b"}}}, r"dataset\.a\.images\[0\]: expected text, found 1"),
+        ({"dataset": [{"image": "a"}]}, "dataset: expected a mapping, found a list"),
+    ],
+)
+def test_read_dataset_json_refuses(tmp_path: Path, content: object, message: str) -> None:
+    file = tmp_path / "dataset.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"dataset\.json: {message}"):
+        read_dataset_json(file)
+
+
+@pytest.mark.parametrize("names", [["T1"], {"0": None}, {"0": {}}, {"0": 1}, {"one": "T1"}, {"0": "a", "00": "b"}, {}])
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channel_names_refuse(key: str, names: object) -> None:
+    with pytest.raises(InputError, match=f"d: expected {key} to name channels by number, as in"):
+        channel_names({key: names}, Path("d"))
+
+
+def test_keys_of_others_and_nothing_are_kept(tmp_path: Path) -> None:
+    content = {"labels": {"background": "0"}, "overwrite_image_reader_writer": None, "licence": {"mine": [1.5]}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert read_dataset_json(tmp_path / "dataset.json") == content

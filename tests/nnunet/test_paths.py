@@ -67,6 +67,9 @@ def test_names_of_dataset_look_below_every_path(raw, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     (tmp_path / "preprocessed" / "Dataset501_Older").mkdir(parents=True)
     assert names_of_dataset(501) == ["Dataset501_Older", "Dataset501_Toy"]
-    assert preprocessed_folder(501) == tmp_path / "preprocessed" / "Dataset501_Older"
+    # Two datasets of one id: what is preprocessed is not that of the raw one; its name leaves no doubt.
+    with pytest.raises(InputError, match="dataset 501: expected one dataset of this id, found Dataset501_Older and"):
+        preprocessed_folder(501)
+    assert preprocessed_folder("Dataset501_Older") == tmp_path / "preprocessed" / "Dataset501_Older"
     with pytest.raises(InputError, match="run nnUNetv2_plan_and_preprocess first"):
         preprocessed_folder(7)

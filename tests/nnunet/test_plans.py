@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -113,12 +114,30 @@ def test_plans_from_before_nnunet_2_3() -> None:
         ("plans_name", None, "plans_name: expected text, found null"),
         ("configurations", [], "configurations: expected a mapping"),
         ("configurations/3d_fullres", 7, r"configurations\.3d_fullres: expected a mapping"),
-        ("configurations/3d_fullres/spacing", [0, 1, 1], r"3d_fullres\.spacing: expected 2 or 3 numbers above 0"),
-        ("configurations/3d_fullres/spacing", [1, -1, 1], r"3d_fullres\.spacing: expected 2 or 3 numbers above 0"),
-        ("configurations/3d_fullres/patch_size", [], r"3d_fullres\.patch_size: expected 2 or 3 numbers above 0"),
-        ("configurations/3d_fullres/patch_size", [16, -4, 4], r"patch_size: expected 2 or 3 numbers above 0"),
+        (
+            "configurations/3d_fullres/spacing",
+            [0, 1, 1],
+            r"spacing\[0\]: expected a number above 0, found 0",
+        ),
+        ("configurations/3d_fullres/spacing", [1, -1, 1], r"spacing\[1\]: expected a number above 0, found -1"),
+        ("configurations/3d_fullres/patch_size", [], r"3d_fullres\.patch_size: expected at least 2 elements"),
+        (
+            "configurations/3d_fullres/patch_size",
+            [16, -4, 4],
+            r"patch_size\[1\]: expected a number of at least 1",
+        ),
         ("configurations/3d_fullres/patch_size", [1.5, 4, 4], r"patch_size\[0\]: expected a whole number, found 1.5"),
-        ("configurations/2.5d/batch_size", 0, r"2\.5d\.batch_size: expected at least 1, found 0"),
+        ("configurations/2.5d/batch_size", 0, r"2\.5d\.batch_size: expected a number of at least 1, found 0"),
+        ("configurations/3d_fullres/spacing", [math.nan, 1, 1], r"spacing\[0\]: expected a finite number, found NaN"),
+        ("configurations/3d_fullres/spacing", [1, True, 1], r"spacing\[1\]: expected a number, found true"),
+        ("configurations/3d_fullres/spacing", "111", r"3d_fullres\.spacing: expected a list, found \"111\""),
+        ("configurations/2.5d/patch_size", [40, 40], "2.5d: expected patch_size and spacing of as many axes, found"),
+        (
+            "configurations/2.5d/lopsided",
+            {"epochs": "9"},
+            r'lopsided\.epochs: expected a whole number, found "9"',
+        ),
+        ("configurations/2.5d/lopsided", {"training_patch": [9]}, r"training_patch: expected at least 3 elements"),
         ("configurations/2.5d/inherits_from", "2.5d", r"2\.5d: inherits from itself"),
         ("configurations/2.5d/inherits_from", "3d", r"inherits_from: expected one of 3d_fullres, 2\.5d, found 3d"),
         ("configurations/3d_fullres/data_identifier", "../x", "a case name must be a plain file name"),
@@ -152,6 +171,34 @@ def test_no_nonsense_ends_in_a_traceback(tmp_path: Path, path: str, value: Any) 
         plans = read_plans(file)
         small_configuration(plans, "3d_fullres_small")
         data_configurations([plans])
+
+
+def test_statistics_of_an_empty_class_are_nan_and_stay(tmp_path: Path) -> None:
+    statistics = {"foreground_intensity_properties_per_channel": {"0": {"mean": math.nan}}}
+    file = tmp_path / "nnUNetPlans.json"
+    file.write_text(json.dumps(PLANS | statistics))
+    add_to_plans(file, "new", {"inherits_from": "2.5d"})
+    kept = read_plans(file)
+    assert math.isnan(kept["foreground_intensity_properties_per_channel"]["0"]["mean"])
+    assert plans_in(tmp_path)["nnUNetPlans.json"]["configurations"]["new"] == {"inherits_from": "2.5d"}
+
+
+@pytest.mark.parametrize("content", ["{", "[1, NaN]", '"text"', "[" * 100_000, '{"a": 1, "a": 2}', "\ufeff\udc80", "7"])
+def test_json_that_is_no_plans_stops_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(PLANS))
+    (tmp_path / "notes.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert list(plans_in(tmp_path)) == ["nnUNetPlans.json"]
+    with pytest.raises(InputError, match=r"notes\.json"):
+        read_plans(tmp_path / "notes.json")
+
+
+@pytest.mark.parametrize("name", ["nnUNetResEncUNetLPlans", "mine"])
+def test_broken_plans_are_not_passed_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps(PLANS))
+    (tmp_path / f"{name}.json").write_text(json.dumps(PLANS)[:-1])
+    (tmp_path / "mine_3d_fullres").mkdir()
+    with pytest.raises(InputError, match=rf"{name}\.json: not valid JSON"):
+        plans_in(tmp_path)
 
 
 def test_a_dataset_json_is_no_plans(tmp_path: Path) -> None:

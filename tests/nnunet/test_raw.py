@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -98,5 +99,44 @@ def test_what_macos_and_killed_runs_leave_is_no_case(raw):
 def test_file_endings(raw, ending):
     content = json.loads((raw / "dataset.json").read_text())
     (raw / "dataset.json").write_text(json.dumps({**content, "file_ending": ending}))
-    with pytest.raises(InputError, match=r"dataset\.json: file_ending: expected an ending such as \.nii\.gz, found "):
+    with pytest.raises(InputError, match=r"dataset\.json: file_ending: expected (an ending such as|text, found) "):
         raw_dataset(501).training_cases()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ("imagesTr/b_0000.nii.gz", "imagesTr/b_0000.NII.GZ", "b_0001"),
+            r"imagesTr holds 1 that do not end in \.nii\.gz",
+        ),
+        (
+            ("imagesTr/b_0000.nii.gz", "imagesTr/b_0000.nii", "b_0001"),
+            r"not end in \.nii\.gz \(b_0000\.nii\); labelsTr",
+        ),
+        (("imagesTr/b_0000.nii.gz", "imagesTr/b_0000.mha", "b_0001"), r"labelsTr holds 1 of no case \(b\.nii\.gz\)"),
+        ((), ""),
+    ],
+)
+def test_files_that_nnunet_does_not_see_are_named_once(raw, capsys, monkeypatch, change, said):
+    monkeypatch.setattr("nnunet_lopsided.nnunet.left_out._said", set())
+    if change:
+        old, new, other = change
+        (raw / old).rename(raw / new)
+        (raw / f"imagesTr/{other}.nii.gz").unlink()
+    else:
+        (raw / "imagesTr/a_0000.nii").touch()  # beside the one that counts: no case is lost
+        (raw / "imagesTr/._b_0000.nii.gz").touch()
+    for _ in range(2):
+        RawDataset(raw).training_cases()
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == bool(said)
+    assert re.search(said, told)
+
+
+def test_fewer_cases_than_dataset_json_announces(raw, capsys, monkeypatch):
+    monkeypatch.setattr("nnunet_lopsided.nnunet.left_out._said", set())
+    content = json.loads((raw / "dataset.json").read_text()) | {"numTraining": 3}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    RawDataset(raw).training_cases()
+    assert "dataset.json announces 3 training cases (numTraining), found 2" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_spacing_that_is_inherited() -> None:
 
 @pytest.mark.parametrize("broken", [{"spacings": [[3.0, 0.0, 1.0]] * 2}, {"shapes_after_crop": [[20, 0, 50]] * 2}])
 def test_a_fingerprint_that_cannot_be(broken: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="dataset fingerprint: expected shapes and spacings above 0, found"):
+    with pytest.raises(InputError, match="expected shapes and spacings of as many axes, all above 0, found"):
         configuration(PLANS, FINGERPRINT | broken)
 
 

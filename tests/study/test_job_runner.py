@@ -15,8 +15,9 @@ import pytest
 
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.locks import locked
+from nnunet_lopsided.nnunet.checkpoints import whole_checkpoint
 from nnunet_lopsided.study.folder import StudyFolder
-from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE, has_checkpoint, held_slots, run_job
+from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE, held_slots, run_job
 from nnunet_lopsided.study.jobs import Job
 
 
@@ -162,15 +163,13 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_a_kill_cut_off_is_set_aside(tmp_path: Path) -> None:
-    job = python("", fold_folder="fold_0")
     damaged = checkpoint(tmp_path / "fold_0", "checkpoint_latest.pth", cut=30)
-    assert not has_checkpoint(tmp_path / "fold_0", job)
+    assert not whole_checkpoint(tmp_path / "fold_0")
     assert not damaged.exists()
     assert (tmp_path / "fold_0" / "checkpoint_latest.pth.damaged").is_file()
     checkpoint(tmp_path / "fold_0", "checkpoint_latest.pth", cut=30)
     checkpoint(tmp_path / "fold_0", "checkpoint_best.pth")
-    assert has_checkpoint(tmp_path / "fold_0", job)
-    assert not has_checkpoint(tmp_path / "fold_0", python(""))
+    assert whole_checkpoint(tmp_path / "fold_0") == "checkpoint_best.pth"
 
 
 def test_a_finished_training_is_not_begun_again(tmp_path: Path) -> None:

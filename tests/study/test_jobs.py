@@ -133,12 +133,12 @@ def test_the_commands_of_a_study() -> None:
         "-tr nnUNetTrainer_5epochs -f 0 -device cpu --save_probabilities -npp 1 -nps 1"
     )
     assert jobs[f"evaluate/{run}-test"] == (
-        f"lopsided-eval -g nnUNet_raw/Dataset800_mets/labelsTs -p predictions/{run} -o evaluations/{run}/test --np 2 "
+        f"lopsided-eval -g nnUNet_raw/Dataset800_mets/labelsTs -p predictions/{run} -o evaluations/{run}/test -np 2 "
         "--overwrite"
     )
     assert jobs[f"evaluate/{run}-validation"] == (
         f"lopsided-eval -g {gt.format('0_mets')} --cv {model} --folds 0 --reference-censored "
-        f"{gt.format('2_mets-stochastic50-s1')} -o evaluations/{run}/validation --np 2 --overwrite"
+        f"{gt.format('2_mets-stochastic50-s1')} -o evaluations/{run}/validation -np 2 --overwrite"
     )
     full = jobs["evaluate/mets-full-2.5d-plain-r1-validation"]
     assert "--reference-censored" not in full

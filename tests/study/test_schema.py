@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -300,7 +301,7 @@ def test_the_json_schema_for_editors() -> None:
     for name in preset_names():
         validator.validate(yaml.safe_load(preset_text(name)))
     smallest = yaml.safe_load(SMALLEST)
-    wrong: dict[str, object]
+    wrong: Any
     for wrong in (
         {"fold": [0]},
         {"folds": []},
@@ -331,3 +332,32 @@ def test_a_function_is_no_trainer() -> None:
 
     assert is_ours("nnUNetTrainerLopsided_a3")
     assert not is_ours("base_trainers")
+
+
+MERGED = """
+name: merged
+datasets: [{name: a, id: 501}]
+arms:
+  - &first {name: one, trainer: nnUNetTrainer}
+  - &second {<<: *first, name: two, trainer: nnUNetTrainer25D}
+  - {<<: *second, name: three, trainer: nnUNetTrainerLopsided}
+"""
+
+
+def test_what_a_merge_key_brings_may_be_replaced() -> None:
+    arms = study_of_text(MERGED, "s.yaml", Path()).arms
+    assert [arm.name for arm in arms] == ["one", "two", "three"]
+    assert [arm.trainer.split("_")[0][len("nnUNetTrainer") :] for arm in arms] == ["", "25D", "Lopsided"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{<<: *second, name: three,", "{<<: *first, <<: *second, name: three,", "line 7: key << is given twice"),
+        ("{<<: *second, name: three,", "{<<: 5, name: three,", "not valid YAML: .*expected a mapping"),
+        ("{<<: *first, name: two,", "{<<: *first, name: two, name: b,", "line 6: key name is given twice"),
+    ],
+)
+def test_merge_keys_that_cannot_be(old: str, new: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        study_of_text(MERGED.replace(old, new), "s.yaml", Path())

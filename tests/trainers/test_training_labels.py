@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.trainers.instances import WithInstances
-from nnunet_lopsided.trainers.training_labels import count_labels
+from nnunet_lopsided.trainers.training_labels import check_consecutive, count_labels
 from tests.trainers.test_trainers import build, one_process  # noqa: F401 - a fixture that is always used
 
 BINARY = LabelScheme({"lesion": (1,)}, None, has_regions=False)
@@ -77,6 +78,38 @@ def test_a_training_on_an_undeclared_value_does_not_start(
     with pytest.raises(SystemExit) as ended:
         trainer.on_train_start()
     assert ended.value.code == 2
+
+
+def test_label_values_with_a_gap_are_not_trained_on() -> None:
+    check_consecutive(LabelScheme({"a": (2,), "b": (1,)}, 3, has_regions=False), Path("d"))
+    check_consecutive(LabelScheme({"whole": (1, 5), "core": (5,)}, None, has_regions=True), Path("d"))
+    for values in ({"a": (2,)}, {"a": (1,), "b": (4,)}):
+        with pytest.raises(InputError, match="d: expected label values without a gap to train on, found 0, "):
+            check_consecutive(LabelScheme(values, None, has_regions=False), Path("d"))
+
+
+def test_a_fold_that_leaks_is_not_trained(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided")
+    train, val = trainer.do_split()
+    file = tiny.preprocessed / "splits_final.json"
+    content = file.read_text()
+    try:
+        for other, message in (
+            ([{"train": [*train, val[0]], "val": val}], f"fold 0 trains on case {val[0]} and validates on it"),
+            ([{"train": train, "val": [f"{val[0]}.nii.gz"]}], "which is none of the training cases"),
+            ([{"train": train, "val": []}], "expected the cases of fold 0, found none"),
+            ({"train": train}, "expected a list, found a mapping"),
+        ):
+            file.write_text(json.dumps(other))
+            with pytest.raises(InputError, match=message):
+                trainer.do_split()
+        monkeypatch.setattr("sys.argv", ["/bin/nnUNetv2_train"])
+        with pytest.raises(SystemExit) as ended:
+            trainer.do_split()
+        assert ended.value.code == 2
+    finally:
+        file.write_text(content)
+    assert trainer.do_split() == (train, val)
 
 
 @pytest.mark.parametrize("value", [2, 255])

@@ -508,7 +508,9 @@ def test_what_it_did_not_make_is_not_replaced(small: Path) -> None:
 
 def test_two_datasets_of_one_id_are_not_mixed(small: Path) -> None:
     (small / "nnUNet_preprocessed" / "Dataset730_Small").rename(small / "nnUNet_preprocessed" / "Dataset730_Other")
-    with pytest.raises(InputError, match=r"dataset 730: expected one dataset of this id, found .*Small and .*Other;"):
+    with pytest.raises(
+        InputError, match="730: expected one dataset of this id, found Dataset730_Other and Dataset730_Small"
+    ):
         share_preprocessed(730, 731)
 
 

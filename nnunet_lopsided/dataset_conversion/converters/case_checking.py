@@ -95,15 +95,20 @@ def _common_geometry(
             )
     for channel, header in headers.items():
         differing = difference(header, expected)
-        if differing is None and not np.allclose(first.geometry.spacing_mm, header.geometry.spacing_mm):
+        if differing is None and not _same_spacing(first.geometry, header.geometry):
             differing = f"nnU-Net refuses channels of different spacing, {difference(header, first, 0)}"
         if differing:
             problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {differing}")
     if label is None:
         return first.geometry, None
-    # nnU-Net compares spacings more strictly than we do.
-    close = np.allclose(first.geometry.spacing_mm, expected.geometry.spacing_mm)
+    close = _same_spacing(first.geometry, expected.geometry)
     return (label.geometry if fix is None and close else first.geometry), fix
+
+
+def _same_spacing(mine: Geometry, theirs: Geometry) -> bool:
+    """As nnU-Net compares spacings: more strictly than we do. One image may be flat and the other not."""
+    n_axes = len(mine.spacing_mm)
+    return n_axes == len(theirs.spacing_mm) and np.allclose(mine.spacing_mm, theirs.spacing_mm)
 
 
 def _point_the_same_way(mine: Geometry, theirs: Geometry) -> bool:

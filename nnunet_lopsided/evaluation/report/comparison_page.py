@@ -61,6 +61,9 @@ def _pair(comparison: Comparison, pair: Pair) -> ShownPair:
     first, second = (comparison.models[i].name for i in (pair.first, pair.second))
     rows = [_row(title_of(name), difference) for name, difference in pair.differences.items()]
     rows += [_row(f"Sensitivity on {g.name} lesions", g.sensitivity) for g in pair.by_annotation]
+    if pair.surface is not None:
+        of = f"of the {pair.surface.n_lesions} lesions that both found"
+        rows += [_row(f"HD95, mm, {of}", pair.surface.hd95_mm), _row(f"NSD {of}", pair.surface.nsd)]
     header = ("metric", first, second, "difference", "95% interval")
     caption = f"Candidates match lesions by {comparison.models[0].rules.match_in_words}."
     differences = Table(header, rows, right=(1, 2, 3), caption=caption)

@@ -39,8 +39,10 @@ def lesion_table(cases: Sequence[CaseResult], names: Mapping[str, str]) -> Sorta
         for k, (missed, diameter) in enumerate(zip(case.missed, case.lesions.diameter_mm, strict=True))
     ]
     rows, kinds = [], []
+    with_surface = all(case.surface is not None for case in cases)
     for _, _, i, k in sorted(order)[:MAX_ROWS]:
         case = cases[i]
+        surface = () if case.surface is None else (case.surface.hd95_mm[k], case.surface.nsd[k])
         kinds.append("missed" if case.missed[k] else "detected" if case.detected[k] else "not counted")
         confidence = case.lesion_confidence[k] if case.ranked else np.nan
         rows.append(
@@ -49,13 +51,15 @@ def lesion_table(cases: Sequence[CaseResult], names: Mapping[str, str]) -> Sorta
                 str(k + 1),
                 kinds[-1],
                 f"{case.lesions.diameter_mm[k]:.1f}",
-                *map(_number, (confidence, case.matches.dice[k], case.mean_probability[k])),
+                *map(_number, (confidence, case.matches.dice[k], case.mean_probability[k], *surface)),
                 _voxel(case.lesions.centroid[k]),
             )
         )
-    header = ("case", "lesion", "outcome", "diameter, mm", "confidence", "Dice", "mean probability", _axes(cases))
+    numbers = ("diameter, mm", "confidence", "Dice", "mean probability", *(("HD95, mm", "NSD") * with_surface))
+    header = ("case", "lesion", "outcome", *numbers, _axes(cases))
+    right = (1, *range(3, 3 + len(numbers)))
     note = left_out(len(order), "missed and large ones", "lesions.csv")
-    return SortableTable(name="lesions", header=header, rows=rows, right=(1, 3, 4, 5, 6), kinds=kinds, note=note)
+    return SortableTable(name="lesions", header=header, rows=rows, right=right, kinds=kinds, note=note)
 
 
 def candidate_table(cases: Sequence[CaseResult], names: Mapping[str, str]) -> SortableTable:

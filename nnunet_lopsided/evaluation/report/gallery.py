@@ -143,14 +143,14 @@ def _picture(
     components = case.lesions if finding.kind == "missed" else case.candidates
     centre = np.round(components.centroid[finding.component]).astype(int)
     predicted_mask = _mask(loaded, threshold)
-    mask = loaded.reference if finding.kind == "missed" else predicted_mask
+    mask = loaded.lesions if finding.kind == "missed" else predicted_mask
     if image.ndim == 3:
         centre[0] = _slice(mask, components.boxes[finding.component], centre[0])
     shown = Slice(loaded.geometry, centre, components.boxes[finding.component])
-    reference, predicted = shown.of(loaded.reference), shown.of(predicted_mask)
+    reference, predicted = shown.of(loaded.lesions), shown.of(predicted_mask)
     if loaded.valid is not None:
         valid = shown.of(loaded.valid)
-        reference, predicted = reference & valid, predicted & valid
+        reference, predicted = (np.where(valid, labels, False) for labels in (reference, predicted))
     part = shown.around(image, image.min())
     return Picture(
         kind=finding.kind,
@@ -159,26 +159,33 @@ def _picture(
         png=grey_png(part, limits),
         shape=(part.shape[0], part.shape[1]),
         spacing_mm=shown.spacing_mm,
-        reference=outline(shown.around_slice(reference, False)),
-        candidate=outline(shown.around_slice(predicted, False)),
+        reference=_outlines(shown.around_slice(reference, False)),
+        candidate=_outlines(shown.around_slice(predicted, False)),
         edges=shown.edges,
     )
 
 
-def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.bool_]:
-    """The voxels of the candidates."""
+def _outlines(labels: NDArray[np.generic]) -> str:
+    """Of a mask; of an instance map around every instance, so that those which touch are told apart."""
+    if labels.dtype == bool:
+        return outline(labels)
+    return "".join(outline(labels == value) for value in np.unique(labels[labels != 0]))
+
+
+def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.generic]:
+    """The voxels of the candidates; of an instance map their numbers."""
     prediction = loaded.prediction
     if prediction is None:
         return np.zeros(loaded.reference.shape, bool)
     if np.issubdtype(prediction.dtype, np.floating):
         return np.asarray(prediction >= prediction.dtype.type(threshold))
-    return np.asarray(prediction != 0)
+    return prediction
 
 
-def _slice(mask: NDArray[np.bool_], box: NDArray[np.int64], centre: int) -> int:
+def _slice(mask: NDArray[np.generic], box: NDArray[np.int64], centre: int) -> int:
     """The slice nearest to the centre in which something is to be seen; joined lesions have gaps."""
     inside = mask[tuple(slice(low, high) for low, high in box.tolist())]
-    filled = box[0, 0] + np.flatnonzero(inside.any(axis=(1, 2)))
+    filled = box[0, 0] + np.flatnonzero((inside != 0).any(axis=(1, 2)))
     return int(filled[np.abs(filled - centre).argmin()]) if len(filled) else centre
 
 

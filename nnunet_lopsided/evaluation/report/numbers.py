@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, map_by_confidence, metric_intervals
-from nnunet_lopsided.pages.html import Table, code, interval, number, why
+from nnunet_lopsided.pages.html import Table, code, interval, interval_or_reason, number, why
 
 # Title, and what the number says to someone who has not read the reference.
 METRICS: dict[str, tuple[str, str]] = {
@@ -188,6 +188,25 @@ def confidence_table(content: SummaryContent) -> Table:
         reason = content["undefined"].get(f"map_by_confidence.{name}")
         rows.append((code(name), TITLES[name], number(value), why(reason) or ", ".join(marks)))
     return Table(("confidence", "of a candidate", "average precision (mAP)", ""), rows, right=(2,))
+
+
+def surface_table(content: SummaryContent) -> Table | None:
+    """HD95 and NSD of the lesions found, and how many have none; None: they were not asked for."""
+    surface = content.get("surface_distances")
+    if surface is None:
+        return None
+    named = (
+        ("HD95, mm", "hd95_mm", surface["hd95_mm"]),
+        (f"NSD at {surface['nsd_tolerance_mm']:g} mm", "nsd", surface["nsd"]),
+    )
+    rows = []
+    for title, name, average in named:
+        reason = content["undefined"].get(f"surface_distances.{name}.mean_ci95_bootstrap")
+        ends = interval_or_reason(average["mean_ci95_bootstrap"], reason)
+        rows.append((title, number(average["mean"]), ends, number(average["median"])))
+    caption = f"Of the {surface['lesions']} lesions found; the {surface['missed_lesions']} missed ones have no value."
+    header = ("", "mean over lesions", "95% interval (bootstrap)", "median")
+    return Table(header, rows, right=(1, 3), caption=caption)
 
 
 def count_table(content: SummaryContent) -> Table:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.images import Geometry
+from nnunet_lopsided.images import Geometry, Image, write_image
 
 FLAT = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
 
@@ -84,3 +84,13 @@ def test_patterns_that_cannot_work(tree, run) -> None:
         run("folder", channels={"X": "*_*.nii.gz"}, label="*_y.nii.gz")
     with pytest.raises(InputError, match="no case found, expected files that match the patterns"):
         run("folder", channels={"X": "*_x.nii.gz"}, label="*_y.nii.gz")
+
+
+@pytest.mark.parametrize("flat_file", ["a_x.nii.gz", "a_z.nii.gz", "a_y.nii.gz"])
+def test_a_flat_image_among_volumes_is_named(tree, run, flat_file) -> None:
+    for channel in ("x", "z"):
+        tree.image(f"a_{channel}.nii.gz")
+    tree.label("a_y.nii.gz", 1)
+    write_image(tree.root / flat_file, Image(np.ones((4, 5), np.uint8), FLAT))
+    with pytest.raises(InputError, match=r"case a: .*shape "):
+        run("folder", channels={"X": "*_x.nii.gz", "Z": "*_z.nii.gz"}, label="*_y.nii.gz")

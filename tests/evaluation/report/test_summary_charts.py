@@ -57,7 +57,7 @@ def test_bars_and_histogram_of_the_page():
 
 def test_an_evaluation_without_lesions_has_no_curve():
     pr = {**CONTENT["curves"]["pr"], "recall": [None, None]}
-    without = {**CONTENT, "curves": {**CONTENT["curves"], "pr": pr}, "undefined": {"map": "there are no lesions"}}
+    without: Any = {**CONTENT, "curves": {**CONTENT["curves"], "pr": pr}, "undefined": {"map": "there are no lesions"}}
     assert curve_in(without) is None
     shown = operating_curves(without)
     assert shown.data is None

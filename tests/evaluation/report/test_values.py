@@ -100,9 +100,10 @@ def test_shares_of_a_group() -> None:
         "sensitivity_ci95_bootstrap": [0.11, 0.44],
     }
     assert _share(group, None) == ("2 / 8", "0.250", "0.070 to 0.590", "0.110 to 0.440")
-    without = _share({**group, "sensitivity_ci95_bootstrap": None}, "of this row")
-    assert without[3] == '<span class="why">of this row</span>'
-    none = _share({**group, "lesions": 0, "detected": 0, "sensitivity": None, "sensitivity_ci95_bootstrap": None}, "of")
+    some: Any = {**group, "sensitivity_ci95_bootstrap": None}
+    assert _share(some, "of this row")[3] == '<span class="why">of this row</span>'
+    no_lesion: Any = {**some, "lesions": 0, "detected": 0, "sensitivity": None}
+    none = _share(no_lesion, "of this row")
     assert (none[0], none[3]) == ("0 / 0", "")
 
 
