@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
@@ -67,6 +67,7 @@ def test_one_kind_alone_has_no_curve(with_lesion, without):
 levels = st.lists(st.sampled_from([NONE, 0.1, 0.2, 0.5, 0.9]), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(levels, levels, st.integers(0, 1000))
 def test_the_area_is_that_of_the_rank_test_and_of_the_trapezoids(with_lesion, without, seed):
     some = scores(with_lesion, without)
