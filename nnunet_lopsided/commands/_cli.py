@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
 
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
         # argparse takes the value away from "--output=--", and hands out an empty list in its place.
         if arg_strings == ["--"] and action.option_strings and action.nargs not in ("?", "*"):
             raise argparse.ArgumentError(action, "expected a value, got '--'")
@@ -38,15 +39,15 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     before = _end_on_sigterm()
     try:
         return _printed(parser, work(arguments))
-    except BrokenPipeError:
-        # "| head" has read what it wanted; what was written to files is complete or was taken back.
-        _forget_stdout()
-        return _READER_IS_GONE
     except InputError as error:
         for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
             print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # "| head" has read what it wanted; what was written to files is complete or was taken back.
+            _forget_stdout()
+            return _READER_IS_GONE
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     except MemoryError:
@@ -71,6 +72,19 @@ def _printed(parser: Parser, code: int) -> int:
         print(f"{parser.prog}: error: cannot write to stdout: {error}; the work is done", file=sys.stderr)
         return 2
     return code
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads any more; the pipe of a worker that has died is another matter."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _forget_stdout() -> None:

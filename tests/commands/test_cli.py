@@ -80,3 +80,11 @@ def test_a_reader_that_has_enough_is_no_error(words: int) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_the_broken_pipe_of_a_worker_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    def work(arguments: argparse.Namespace) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert run(Parser(prog="lopsided-x"), work, []) == 2
+    assert capfd.readouterr().err == "lopsided-x: error: [Errno 32] Broken pipe\n"
