@@ -6,12 +6,13 @@ import argparse
 import gzip
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from nnunet_lopsided.files.nifti import NIFTI_DATA
 
-ODD = (
+ODD: tuple[object, ...] = (
     None, True, False, -1, 0, 0.5, 1.0, 255, 10**30, 2**63, -(2**31), 1e308, "", " ", "0", "1", "²", "\ud800", "../a",
     "a/b", "nan", "\0", [], {}, [[]], [0], [0, 0, 0], [1, 1, 1], [-1, 2, 3], {"a": None}, {"0": "T1"}, float("nan"),
     float("inf"),
@@ -46,7 +47,7 @@ def _damaged_json(content: bytes, chance: random.Random) -> tuple[bytes, str]:
     whole = json.loads(content)
     done = []
     for _ in range(chance.choice((1, 1, 1, 2))):
-        places: list[tuple[dict | list, str | int, str]] = []
+        places: list[tuple[Any, Any, str]] = []  # what holds a value, under which key, and where in words
         _places(whole, "", places)
         if not places:
             return json.dumps(chance.choice(ODD)).encode(), "another value as a whole"
@@ -66,7 +67,8 @@ def _damaged_json(content: bytes, chance: random.Random) -> tuple[bytes, str]:
     return json.dumps(whole).encode(), "; ".join(done)
 
 
-def _places(value: object, where: str, places: list[tuple[dict | list, str | int, str]]) -> None:
+def _places(value: Any, where: str, places: list[tuple[Any, Any, str]]) -> None:
+    keys: Iterable[Any]
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         places.append((value, key, f"{where}.{key}"))

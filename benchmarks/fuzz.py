@@ -27,6 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ class Fuzzer:
     def run(self, minutes: float, runs: Sequence[int]) -> None:
         """Every command with whole files, then the targets damaged until the time is over."""
         kept = {path: path.read_bytes() for path in self._may_change()}
-        for command in dict.fromkeys(target.command for target in self.targets):
+        for command in dict.fromkeys(target.command for target in self.targets if not runs):
             begin = time.monotonic()
             outcome, text = self._call(command)
             print(
@@ -226,13 +227,13 @@ def make_world(world: Path) -> None:
 
     for variable in PATHS:
         (world / variable).mkdir(parents=True, exist_ok=True)
-    raw, size = world / RAW, {"shape": (12, 32, 32), "spacing_mm": (5, 4, 4)}
+    raw, small = world / RAW, partial(write_phantom_dataset, shape=(12, 32, 32), spacing_mm=(5, 4, 4))
     if not (world / PRE / "nnUNetPlans_3d_fullres").is_dir():
-        write_phantom_dataset(701, n_train=5, n_test=2, seed=3, **size)
+        small(701, n_train=5, n_test=2, seed=3)
         command = "nnUNetv2_plan_and_preprocess -d 701 -c 3d_fullres 2d -npfp 1 -np 1 1"
         program, *arguments = command.split()
         subprocess.run([Path(sys.executable).parent / program, *arguments], check=True)
-    write_phantom_dataset(702, name="Second", n_train=2, n_test=0, seed=4, **size)
+    small(702, name="Second", n_train=2, n_test=0, seed=4)
     write_censored_variant(701, 703, mode="size", rate=0.5, name="Shared", n_workers=1)
     cases = sorted(path.name[: -len(".nii.gz")] for path in (raw / "labelsTr").iterdir())
     folds = [[case for case in cases if case not in cases[i::3]] for i in range(3)]
@@ -277,7 +278,7 @@ def _predict(world: Path, cases: Sequence[str]) -> None:
     for i, case in enumerate(cases):
         label = read_image(world / RAW / "labelsTr" / f"{case}.nii.gz")
         noise = chance.uniform(0, 1, label.array.shape).astype(np.float32)
-        lesion = np.where(label.array > 0, 0.6 + 0.3 * noise, 0.05 * noise).astype(np.float32)
+        lesion = np.where(np.not_equal(label.array, 0), 0.6 + 0.3 * noise, 0.05 * noise).astype(np.float32)
         lesion[::4, ::6, ::6] = 0.4
         folder = world / RES / f"fold_{i % 3}" / "validation"
         folder.mkdir(parents=True, exist_ok=True)

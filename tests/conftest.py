@@ -1,4 +1,4 @@
-"""A tiny dataset that nnU-Net has planned and preprocessed once, shared by all tests that build trainers."""
+"""Settings of all tests, and a tiny planned and preprocessed dataset, made once for all tests that build trainers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported. The tensors of the tests are too small for threads to pay, least of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
+
+# How long an example takes says how busy the machine is, and no test may depend on that.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 BINARY = {"background": 0, "lesion": 1}

@@ -201,8 +201,6 @@ def _folds(
             f"{path} not found: it says which cases a fold trained on; nnUNetv2_train writes it for any fold but all"
         )
     splits = read_splits(path)
-    if not splits:
-        raise InputError(f"{path}: expected the folds of a cross-validation, found none")
     chosen = tuple(range(len(splits))) if folds is None else tuple(sorted({int(fold) for fold in folds}))
     fold_of: dict[str, int] = {}
     for fold in chosen:

@@ -38,17 +38,17 @@ def _warn_of(result: FolderResult) -> None:
         _warn(f"the learned confidence was fitted to candidates at a threshold of {model.threshold:g}: {model.path}")
     if result.seen:
         _warn(f"the learned confidence was fitted to the candidates of {len(result.seen)} of these cases, too")
-    if result.look_swapped:
-        _warn(
-            f"most voxels outside of lesions are called lesion, and fewer inside: {', '.join(result.look_swapped)}: "
-            "channels in another order than the classes, or a network that has hardly trained?"
-        )
     for n, whose, what in (
         (result.lesions_in_pieces, "references", "lesion"),
         (result.candidates_in_pieces, "predictions", "candidate"),
     ):
         if n:
             _warn(f"{n} instances of the {whose} lie in several pieces; each counts as one {what}")
+    if result.look_swapped:
+        _warn(
+            f"most voxels outside of lesions are called lesion, and fewer inside: {', '.join(result.look_swapped)}: "
+            "channels in another order than the classes, or a network that has hardly trained?"
+        )
     if result.looks_hard:
         _warn(
             "every candidate has a probability of 1: label maps that were saved as floating point? They are ranked as "

@@ -178,8 +178,8 @@ def why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
 def _too_few(of_what: str, n: int) -> str:
     there = f"there is {n or 'none'}" if n < 2 else f"there are {n}"
     return (
-        f"a bootstrap needs at least {LEAST_PATIENTS} {of_what}, and {there}: of fewer its 95% interval holds the true "
-        "value too rarely"
+        f"a bootstrap needs at least {LEAST_PATIENTS} {of_what}, and {there}; with fewer, its 95% interval misses "
+        "the true value too often"
     )
 
 

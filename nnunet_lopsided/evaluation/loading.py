@@ -41,8 +41,8 @@ class LoadedCase:
         geometry: where the voxels lie.
         segmentation: the lesion mask of the predicted label map, same shape; None when there is none.
         censored_reference: lesion voxels of a reference that lacks some lesions, same shape; None when none is given.
-        looks_swapped: whether the probability looks like the background's, without proof.
         numbers: the lesion of every voxel, same shape, where the reference is an instance map; None: it is not.
+        looks_swapped: whether the probability looks like the background's, without proof.
     """
 
     name: str
@@ -128,8 +128,8 @@ def load_case(
         geometry=image.geometry,
         segmentation=segmentation,
         censored_reference=censored,
-        looks_swapped=looks_swapped,
         numbers=numbers,
+        looks_swapped=looks_swapped,
     )
 
 

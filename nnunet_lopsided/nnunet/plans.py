@@ -29,7 +29,7 @@ class _Architecture(TypedDict):
 class _Lopsided(TypedDict, total=False):
     """What ``lopsided-plan`` adds to a configuration for our trainers."""
 
-    training_patch: Annotated[list[PositiveWhole], Field(min_length=3, max_length=3)]
+    training_patch: Annotated[list[PositiveWhole], Field(min_length=2, max_length=2)]
     epochs: PositiveWhole
     iterations_per_epoch: PositiveWhole
 

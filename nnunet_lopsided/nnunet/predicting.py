@@ -116,7 +116,7 @@ def predict(request: Request, nnunet_arguments: Sequence[str]) -> int:
     output = Path(request.output)
     output.mkdir(parents=True, exist_ok=True)
     ending = RawDataset(request.model).file_ending
-    _check_or_remove_earlier(request, [output / (case.name + ending) for case in cases])
+    _check_or_remove_earlier(request, cases, ending)
     if request.magnify:
         _predict_magnified(request, cases, ending)
     else:
@@ -158,21 +158,24 @@ def _cases(request: Request) -> list[Case]:
     return cases[request.part :: request.n_parts]
 
 
-def _check_or_remove_earlier(request: Request, label_maps: Sequence[Path]) -> None:
-    """See to it that no folder holds label maps of different magnifications as if they were the same."""
-    path = Path(request.output) / _RECORD
+def _check_or_remove_earlier(request: Request, cases: Sequence[Case], ending: str) -> None:
+    """See to it that no folder holds predictions of different magnifications as if they were the same."""
+    output = Path(request.output)
+    path = output / _RECORD
     earlier = _recorded_factors(path) if path.is_file() else ()
-    there = [label_map for label_map in label_maps if label_map.is_file()]
     if request.continue_prediction:
-        if there and earlier != request.magnify:
+        there = next((label_map for case in cases if (label_map := output / (case.name + ending)).is_file()), None)
+        if there is not None and earlier != request.magnify:
             raise InputError(
-                f"--continue_prediction: {there[0]} was predicted {_words(earlier)}, expected "
+                f"--continue_prediction: {there} was predicted {_words(earlier)}, expected "
                 f"{_words(request.magnify)}; predict into another folder"
             )
     elif earlier or request.magnify:
-        # They are replaced one by one; what an interrupt leaves must not be taken for predictions of this kind.
-        for label_map in there:
-            label_map.unlink()
+        # They are replaced one by one, and arrays not at all without --save_probabilities: what stays must not be taken
+        # for predictions of this kind.
+        for case in cases:
+            for end in (ending, ".npz", ".pkl"):
+                (output / (case.name + end)).unlink(missing_ok=True)
 
 
 def _recorded_factors(path: Path) -> tuple[float, ...]:

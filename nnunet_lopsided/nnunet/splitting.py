@@ -196,7 +196,7 @@ def read_splits(path: Path, cases: Collection[str] | None = None) -> list[Fold]:
     splits = validated(_SPLITS, read_json(path), path)
     known = None if cases is None else frozenset(cases)
     if not splits:
-        raise InputError(f"{path}: expected at least one fold, found none")
+        raise InputError(f"{path}: expected the folds of a cross-validation, found none")
     for i, split in enumerate(splits):
         for part in ("train", "val"):
             if not split[part]:

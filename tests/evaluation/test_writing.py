@@ -305,7 +305,7 @@ def test_figure_panels():
     rules = EvaluationRules()
     summary = summarize([evaluate_case(reference, reference * 0.5, (1, 1, 1), case="a")], rules, 0)
     pr, froc, diameter = curve_figure(summary).axes
-    assert pr.get_title(loc="left") == "Precision and recall   AP 1.000"
+    assert pr.get_title() == "Precision and recall   AP 1.000"
     assert np.asarray(pr.lines[0].get_xdata()).tolist() == [0.0, 1.0]
     assert np.asarray(froc.lines[0].get_ydata()).tolist() == [0.0, 1.0]
     assert diameter.texts[0].get_text() == "2/2"

@@ -137,7 +137,7 @@ def test_plans_from_before_nnunet_2_3() -> None:
             {"epochs": "9"},
             r'lopsided\.epochs: expected a whole number, found "9"',
         ),
-        ("configurations/2.5d/lopsided", {"training_patch": [9]}, r"training_patch: expected at least 3 elements"),
+        ("configurations/2.5d/lopsided", {"training_patch": [9]}, r"training_patch: expected at least 2 elements"),
         ("configurations/2.5d/inherits_from", "2.5d", r"2\.5d: inherits from itself"),
         ("configurations/2.5d/inherits_from", "3d", r"inherits_from: expected one of 3d_fullres, 2\.5d, found 3d"),
         ("configurations/3d_fullres/data_identifier", "../x", "a case name must be a plain file name"),

@@ -165,6 +165,20 @@ def test_an_interrupt_leaves_no_earlier_label_map_among_the_new(request_: Reques
     assert "a" not in {case for case, _, _ in Toy.asked}
 
 
+@pytest.mark.parametrize(("before", "after"), [((), (2.0,)), ((2.0,), (3.0,)), ((2.0,), ())])
+def test_no_earlier_array_stays_beside_a_new_label_map(
+    request_: Request, monkeypatch: pytest.MonkeyPatch, before: tuple[float, ...], after: tuple[float, ...]
+) -> None:
+    """The evaluation would take the array for the prediction."""
+    monkeypatch.setattr("nnunetv2.inference.predict_from_raw_data.predict_entry_point", lambda: None)
+    predict(replace(request_, magnify=before, save_probabilities=True), [])
+    output = Path(request_.output)
+    for name in ("a.npz", "a.pkl", "d.npz"):  # d: of another folder of images
+        (output / name).touch()
+    predict(replace(request_, magnify=after), [])
+    assert [name for name in files(request_) if name.endswith((".npz", ".pkl"))] == ["d.npz"]
+
+
 def test_nothing_half_written_is_left(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: Toy, labels: np.ndarray, path: Path, scan: Scan) -> None:
         path.write_text("half")

@@ -29,7 +29,7 @@ def test_folds(tmp_path: Path) -> None:
         ([{"train": ["a"], "val": ["b", "b"]}], "fold 0 validates on case b twice"),
         ([{"train": ["a"], "val": ["b.nii.gz"]}], r"fold 0 names b\.nii\.gz, which is none of the training cases"),
         ([{"train": ["a"], "val": ["../b"]}], "a case name must be a plain file name"),
-        ([], "expected at least one fold, found none"),
+        ([], "expected the folds of a cross-validation, found none"),
         ([{"train": [], "val": ["b"]}], r"\[0\]\.train: expected the cases of fold 0, found none"),
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a"], "val": []}], r"\[1\]\.val: expected the cases of fold 1"),
         ([{"train": ["a"], "val": {"b": 1}}], r"\[0\]\.val: expected a list, found a mapping"),
