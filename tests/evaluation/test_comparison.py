@@ -117,7 +117,7 @@ def test_both_models_must_have_enough_patients_in_a_denominator(two_models, orde
     sparse = replace(b, cases=tuple(case if case.patient in few else without_candidates(case) for case in b.cases))
     (pair,) = compare([(a, sparse)[i] for i in order], n_replicates=100).pairs
     why = pair.differences["precision_at_max_sensitivity"].interval.undefined
-    assert why.startswith("a bootstrap needs at least 8 patients that contribute to the denominator, and there are 3: ")
+    assert why.startswith("a bootstrap needs at least 8 patients that contribute to the denominator, and there are 3; ")
     assert pair.differences["false_positives_per_case"].interval.undefined is None
 
 
@@ -186,7 +186,7 @@ def test_one_patient_has_no_bootstrap(two_cases, tmp_path):
     write_results(result, tmp_path / "out")
     (pair,) = compare(read([tmp_path / "out"] * 2, ["a", "b"])).pairs
     assert pair.differences["map"].interval.undefined.startswith(
-        "a bootstrap needs at least 8 patients, and there is 1: "
+        "a bootstrap needs at least 8 patients, and there is 1; "
     )
 
 
