@@ -17,6 +17,10 @@ def html_of(folders, names, **options):
     return comparison, comparison_html(comparison, comparison_dict(comparison)["settings"])
 
 
+def signed(value):
+    return f"{value:+.3f}" if value else "0"
+
+
 def test_structure_and_values(two_models, parse_self_contained):
     comparison, text = html_of(two_models, ["a", "b"], n_replicates=200)
     parsed = parse_self_contained(text)
@@ -31,7 +35,7 @@ def test_structure_and_values(two_models, parse_self_contained):
     rows = dict(zip(pair.differences, differences[1:], strict=False))
     for name, d in pair.differences.items():
         ends = d.interval.ends
-        assert rows[name][4] == (f"{ends[0]:+.3f} to {ends[1]:+.3f}" if ends else d.interval.undefined), name
+        assert rows[name][4] == (" to ".join(map(signed, ends)) if ends else d.interval.undefined), name
     assert any(d.interval.undefined for d in pair.differences.values())
     assert "centroid within 1 mm of a voxel's box" in "".join(parsed.text)
     (found,) = [t for t in tables if t[0][0] == "diameter"]
@@ -71,7 +75,8 @@ def test_hostile_names_and_three_models(two_models, parse_self_contained):
     titles = [title for title in parsed.text if " minus " in title]
     assert titles == [f"b minus {HOSTILE}", f"c&d minus {HOSTILE}", "c&d minus b"]
     curves = [attributes["class"] for attributes in parsed.all("g") if "curve" in attributes.get("class", "")]
-    assert curves == ["curve k0", "curve k1", "curve k2"] * 2
+    # Precision and recall, FROC, and patients by ROC.
+    assert curves == ["curve k0", "curve k1", "curve k2"] * 3
     assert [a["stroke"] for a in parsed.all("path") if a.get("d") == "M1 5h32"] == ["#2563a8", "#d55e00", "#007a5a"]
 
 
