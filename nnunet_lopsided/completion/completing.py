@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
 from nnunet_lopsided.completion.completed_variant import BELIEFS, COMPLETION_FILE, PAGE, write_variant
 from nnunet_lopsided.completion.soft_target import THRESHOLD
-from nnunet_lopsided.completion.training import command_of, final_trainer, train_missing_folds, train_on_soft_targets
+from nnunet_lopsided.completion.training import command_of, train_missing_folds, train_on_soft_targets
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest, read_json
 from nnunet_lopsided.files.parallel import check_n_workers
@@ -19,6 +19,7 @@ from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_na
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import check_id_is_free, raw_dataset
+from nnunet_lopsided.trainers.names import with_soft_targets
 from nnunet_lopsided.variants.sharing import SHARING_FILE, share_preprocessed
 from nnunet_lopsided.variants.softening import soften
 
@@ -124,7 +125,7 @@ def complete(
         dataset=final.name,
         configuration=configuration,
         fold="all",
-        trainer=final_trainer(trainer),
+        trainer=with_soft_targets(trainer),
         plans=plans,
         options=options,
     )
@@ -147,7 +148,7 @@ def _check_trainer(trainer: str) -> None:
     from nnunet_lopsided import trainers
 
     try:
-        getattr(trainers, final_trainer(trainer))
+        getattr(trainers, with_soft_targets(trainer))
     except AttributeError:
         raise InputError(
             f"trainer {trainer} takes no soft targets; expected nnUNetTrainerLopsided, LopsidedDice or LopsidedPaper, "

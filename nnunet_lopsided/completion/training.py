@@ -14,18 +14,7 @@ from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.results import results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
-
-SOFT = "_softtargets"
-
-
-def final_trainer(trainer: str) -> str:
-    """The trainer that learns from soft targets.
-
-    Example:
-        >>> final_trainer("nnUNetTrainerLopsided_seed1"), final_trainer("nnUNetTrainerLopsided_softtargets")
-        ('nnUNetTrainerLopsided_seed1_softtargets', 'nnUNetTrainerLopsided_softtargets')
-    """
-    return trainer if SOFT in trainer else trainer + SOFT
+from nnunet_lopsided.trainers.names import with_soft_targets
 
 
 def train_missing_folds(
@@ -65,7 +54,7 @@ def train_on_soft_targets(
         dataset=dataset,
         configuration=configuration,
         fold="all",
-        trainer=final_trainer(trainer),
+        trainer=with_soft_targets(trainer),
         plans=plans,
         options=options,
         with_probabilities=False,

@@ -23,11 +23,10 @@ from nnunet_lopsided.study.fields import (
     problem,
 )
 from nnunet_lopsided.study.trainer_choice import is_ours, known_trainers, other_trainers
+from nnunet_lopsided.trainers.names import SOFT
 from nnunet_lopsided.variants.choosing import MODES, Mode
 
 FULL = "full"
-# In the name of a trainer that takes soft targets.
-SOFT = "_softtargets"
 # The modes of censoring that draw: with another seed other lesions are missing.
 _SEEDED = ("stochastic", "reader")
 

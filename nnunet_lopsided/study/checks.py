@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.study.arms import SOFT, Arm
+from nnunet_lopsided.study.arms import Arm
 from nnunet_lopsided.study.fields import did_you_mean
 from nnunet_lopsided.study.schema import Plan25d, Study
 from nnunet_lopsided.study.trainer_choice import is_ours
+from nnunet_lopsided.trainers.names import with_soft_targets
 
 
 class _Place:
@@ -147,7 +148,7 @@ def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:
 def _takes_soft_targets(trainer: str) -> bool:
     """Whether ``lopsided-complete`` can be given this trainer."""
     try:
-        return is_ours(trainer if SOFT in trainer else trainer + SOFT)
+        return is_ours(with_soft_targets(trainer))
     except InputError:
         return False
 

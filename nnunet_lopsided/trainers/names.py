@@ -14,6 +14,9 @@ from typing import Any
 
 from nnunet_lopsided.errors import InputError
 
+# In the name of a trainer that takes soft targets.
+SOFT = "_softtargets"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NameOption:
@@ -93,6 +96,16 @@ class NameFlag:
 
 
 Option = NameOption | NameFlag
+
+
+def with_soft_targets(trainer: str) -> str:
+    """The trainer that takes soft targets and is the same otherwise.
+
+    Example:
+        >>> with_soft_targets("nnUNetTrainerLopsided_seed1"), with_soft_targets("nnUNetTrainerLopsided_softtargets")
+        ('nnUNetTrainerLopsided_seed1_softtargets', 'nnUNetTrainerLopsided_softtargets')
+    """
+    return trainer if SOFT in trainer else trainer + SOFT
 
 
 def parse_trainer_name(name: str, options: Mapping[str, tuple[Option, ...]]) -> tuple[str, dict[str, object]] | None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nnunet_lopsided.completion.soft_target import soft_target
-from nnunet_lopsided.completion.training import final_trainer
 from nnunet_lopsided.lesions import find_lesions
 
 
@@ -59,8 +58,3 @@ def test_belief_is_the_probability_or_nothing(p: np.ndarray, annotated: np.ndarr
     touching = sum(bool(annotated.reshape(-1)[called.select([i])].any()) for i in range(1, len(called) + 1))
     assert len(target.components) == len(called) - touching == len(target.unexplained_score)
     assert len(target.explained_score) == touching
-
-
-def test_the_trainer_that_learns() -> None:
-    assert final_trainer("nnUNetTrainerLopsided_g1") == "nnUNetTrainerLopsided_g1_softtargets"
-    assert final_trainer("nnUNetTrainerLopsided_softtargets_seed1") == "nnUNetTrainerLopsided_softtargets_seed1"

@@ -90,7 +90,7 @@ def test_few_patients_have_wider_percentiles_and_below_eight_none():
         why = percentile_interval(replicates, n).undefined
         assert why.startswith("a bootstrap needs at least 8 patients that contribute to the denominator, and there ")
     assert why_no_bootstrap(8, 100) is None
-    assert why_no_bootstrap(7, 100).startswith("a bootstrap needs at least 8 patients, and there are 7: ")
+    assert why_no_bootstrap(7, 100).startswith("a bootstrap needs at least 8 patients, and there are 7; ")
     assert why_no_bootstrap(100, 0) == "the bootstrap was switched off"
 
 

@@ -121,7 +121,7 @@ def test_further_parts_of_the_summary(two_cases, tmp_path):
     assert summary["by_diameter"][1]["sensitivity_ci95_bootstrap"] is None
     assert summary["metrics"]["map_ci95_bootstrap"] is None
     why = summary["undefined"]["map_ci95_bootstrap"]
-    assert why.startswith("a bootstrap needs at least 8 patients, and there are 2: ")
+    assert why.startswith("a bootstrap needs at least 8 patients, and there are 2; ")
     assert summary["undefined"]["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] == why
     assert summary["undefined"]["by_diameter.sensitivity"] == "the bin has no lesion"
     assert why in summary["undefined"]["by_diameter.sensitivity_ci95_bootstrap"]

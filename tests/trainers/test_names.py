@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.trainers.names import NameOption, grammar, parse_trainer_name
+from nnunet_lopsided.trainers.names import NameOption, grammar, parse_trainer_name, with_soft_targets
 
 OPTIONS = {
     "T": (
@@ -215,3 +215,8 @@ def test_names_cost_no_import_of_nnunet() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_trainer_that_learns_from_soft_targets() -> None:
+    assert with_soft_targets("nnUNetTrainerLopsided_g1") == "nnUNetTrainerLopsided_g1_softtargets"
+    assert with_soft_targets("nnUNetTrainerLopsided_softtargets_seed1") == "nnUNetTrainerLopsided_softtargets_seed1"
