@@ -114,8 +114,8 @@ def write_variant(
         write_json(folder / "dataset.json", content)
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
-        record = _record(inputs, settings, completed)
         by_diameter = _by_diameter(completed)
+        record = _record(inputs, settings, completed, by_diameter)
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
         page = completion_html(final.name, record, by_diameter, lesions, pictures)
         (folder / PAGE).write_text(page, encoding="utf-8")
@@ -123,7 +123,12 @@ def write_variant(
     return final
 
 
-def _record(inputs: AuditInputs, settings: Mapping[str, object], completed: Sequence[_Completed]) -> dict[str, object]:
+def _record(
+    inputs: AuditInputs,
+    settings: Mapping[str, object],
+    completed: Sequence[_Completed],
+    by_diameter: Sequence[DiameterRow],
+) -> dict[str, object]:
     explained = _joined([one.explained_scores for one in completed])
     unexplained = _joined([one.scores for one in completed])
     rho = missed_per_annotated(explained, unexplained)
@@ -138,7 +143,7 @@ def _record(inputs: AuditInputs, settings: Mapping[str, object], completed: Sequ
         "n_explained": len(explained),
         "missed_per_annotated": rho,
         "estimated_missed_lesions": None if rho is None else float(belief(explained, unexplained, rho).sum()),
-        "by_diameter": [vars(row) for row in _by_diameter(completed)],
+        "by_diameter": [vars(row) for row in by_diameter],
     }
 
 
