@@ -85,7 +85,6 @@ def complete(
     if not 0 < threshold < 1:
         raise InputError(f"the threshold must be within 0 and 1, got {threshold}")
     check_n_workers(n_workers)
-    _check_trainer(trainer)
     dataset = raw_dataset(source)
     number = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
     if number is None or int(number[1]) == output_id:
@@ -95,6 +94,7 @@ def complete(
     # Whether an earlier completion is of just this call is told after training; it may be, and is then kept.
     check_id_is_free(output_id, final, overwrite or (final / COMPLETION_FILE).is_file())
     preprocessed = preprocessed_folder(dataset.name)
+    _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
     options = () if device is None else ("-device", device)
     train_missing_folds(
         preprocessed,
