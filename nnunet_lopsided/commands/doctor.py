@@ -17,7 +17,7 @@ from nnunet_lopsided.commands._cli import Parser, run
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "Jinja2", "MarkupSafe", "pydantic", "typing_extensions", "pandas", "matplotlib", "pillow",
+    "filelock", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
     "surface-distance", "tifffile",
     "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip

@@ -219,7 +219,7 @@ def percentile_interval(replicates: NDArray[np.float64], n_contributing: int) ->
 
     Example:
         >>> percentile_interval(np.full(9, 0.5), n_contributing=1).undefined[:90]
-        'a bootstrap needs at least 8 patients that contribute to the denominator, and there is 1: '
+        'a bootstrap needs at least 8 patients that contribute to the denominator, and there is 1; '
     """
     if n_contributing < LEAST_PATIENTS:
         return Interval.without(_too_few("patients that contribute to the denominator", n_contributing))

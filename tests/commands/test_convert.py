@@ -84,7 +84,7 @@ def test_folder_and_merge(source: Path, raw: Path, capsys: pytest.CaptureFixture
         (["brats-mets", "SRC"], "lopsided-convert brats-mets: error: the following arguments are required: -d"),
         (["brats-mets", "SRC", "-d", "1", "--target", "X"], "argument --target: invalid choice: 'X'"),
         (["brats-mets", "SRC", "-d", "1", "--fix-label", "x"], "expected CASE:VALUE=NEW, got 'x'"),
-        (["brats-mets", "SRC", "-d", "1", "--test-cases", "no.txt"], "cannot read the test cases from no.txt"),
+        (["brats-mets", "SRC", "-d", "1", "--test-cases", "no.txt"], "file not found: no.txt"),
         (["brats-mets", "SRC", "-d", "1", "--test-fraction", "2"], "test fraction must be above 0 and below 1, got 2"),
         (["ucsf-bmsr", "SRC", "-d", "1"], "SRC: no case found, expected 100101A_{T1pre,T1post"),
         (["folder", "SRC", "-d", "1", "--label", "x", "--channels", "a.nii"], "expected NAME=VALUE, got 'a.nii'"),

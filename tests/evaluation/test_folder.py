@@ -162,7 +162,7 @@ def test_duplicates_policy(policy, precision):
 def test_one_patient_has_no_bootstrap(two_cases):
     summary = evaluate(two_cases, patients_regex="(.*)[ab]$").summary
     assert summary.n_patients == 1
-    assert "and there is 1: " in summary.undefined["map_ci95_bootstrap"]
+    assert "and there is 1; " in summary.undefined["map_ci95_bootstrap"]
     assert "switched off" in evaluate(two_cases, n_replicates=0).summary.undefined["map_ci95_bootstrap"]
 
 

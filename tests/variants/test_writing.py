@@ -418,6 +418,8 @@ variants.write_image = kill_at_the_second_label
 """
 KILLED_BETWEEN_THE_RENAMES = """
 from pathlib import Path
+from nnunet_lopsided.files import folders
+folders.exchange = lambda one, other: False  # a file system where names do not change in one step
 rename = Path.rename
 def kill_after_moving_the_old_one_away(self, target):
     renamed = rename(self, target)
