@@ -64,10 +64,8 @@ def channel_contrasts(
     for channel in channels:
         tissue |= channel != 0
     spreads = [_spread(channel[tissue]) for channel in channels]
-    starts = np.cumsum(lesions.n_voxels) - lesions.n_voxels
-    of_lesion = np.split(lesions.voxels[np.argsort(lesions.voxel_ids, kind="stable")], starts[1:])
     contrast = np.full((len(lesions), len(channels)), np.nan)
-    for i, inside in enumerate(of_lesion):
+    for i, inside in enumerate(lesions.voxels_by_id()):
         shell = _shell(inside, lesions, i, labelled)
         shell = shell[tissue.reshape(-1)[shell]] if tissue.reshape(-1)[shell].any() else shell
         if not len(shell):

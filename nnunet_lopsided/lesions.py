@@ -66,6 +66,18 @@ class Lesions:
         dense[self.voxels] = self.voxel_ids
         return dense.reshape(self.shape)
 
+    def voxels_by_id(self) -> list[NDArray[np.int64]]:
+        """Flat voxel indices of each component, ascending; K arrays.
+
+        Example:
+            >>> import numpy as np
+            >>> [voxels.tolist() for voxels in find_lesions(np.array([[1, 0, 1], [1, 0, 0]]), (1, 1)).voxels_by_id()]
+            [[0, 3], [2]]
+        """
+        if not len(self):
+            return []
+        return np.split(self.voxels[np.argsort(self.voxel_ids, kind="stable")], np.cumsum(self.n_voxels)[:-1])
+
     def select(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
         """Flat voxel indices of the components with these ids (1..K)."""
         wanted = np.zeros(len(self) + 1, bool)

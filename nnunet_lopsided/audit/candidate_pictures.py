@@ -14,7 +14,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import Geometry, read_image
 from nnunet_lopsided.nnunet.raw import case_images
 from nnunet_lopsided.pages.outline import outline
-from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, window
+from nnunet_lopsided.pages.pictures import Picture, Slice, nearest_voxel, window
 
 _PLANES = ("axis 0", "axis 1", "axis 2")
 # The plane of a slice, by the letters of its four edges: which axes of the body they belong to.
@@ -73,34 +73,23 @@ def _planes(
     geometry: Geometry,
     channel: str,
 ) -> tuple[Picture, ...]:
-    centre = nearest_voxel(candidate, image.shape)
+    centre = nearest_voxel(candidate.voxels, candidate.centroid, image.shape)
     own = np.zeros(image.shape, bool)
     own.reshape(-1)[candidate.voxels] = True
     pictures = []
     for axis in range(3) if image.ndim == 3 else (0,):
         shown = Slice(geometry, centre, candidate.box, axis)
-        part = shown.around(image, image.min())
         plane = _NAMES.get(frozenset(shown.edges), _PLANES[axis])
         where = f"{plane}, slice {centre[axis]} (0 to {image.shape[axis] - 1})" if image.ndim == 3 else ""
         pictures.append(
-            Picture(
+            shown.picture(
+                image,
+                limits,
                 kind="candidate",
                 title=channel,
                 caption=where,
-                png=grey_png(part, limits),
-                shape=(part.shape[0], part.shape[1]),
-                spacing_mm=shown.spacing_mm,
                 reference=outline(shown.around(annotated, False)),
                 candidate=outline(shown.around(own, False)),
-                edges=shown.edges,
             )
         )
     return tuple(pictures)
-
-
-def nearest_voxel(candidate: Candidate, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """The voxel of a candidate that is nearest to its centroid: a ring's centroid lies outside of it."""
-    places: NDArray[np.int64] = np.stack(np.unravel_index(candidate.voxels, shape), axis=1).astype(np.int64)
-    nearest = np.square(places - np.asarray(candidate.centroid)).sum(axis=1).argmin()
-    voxel: NDArray[np.int64] = places[int(nearest)]
-    return voxel

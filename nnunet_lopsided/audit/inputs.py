@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.checkpoints import FINAL
@@ -180,8 +179,7 @@ def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
         for needed in (f"fold_{fold}/{FINAL}", "plans.json"):
             if not (results / needed).is_file():
                 return f"{results.name} has no {needed}"
-        plans = read_json(results / "plans.json", {"configurations": {str: dict}})
-        if is_cascade(plans["configurations"], model.configuration):
+        if is_cascade(results / "plans.json", model.configuration):
             return f"{model.configuration} is a cascade, which needs the predictions of its previous stage"
     return ""
 

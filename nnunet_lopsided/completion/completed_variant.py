@@ -21,7 +21,7 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, write_image
-from nnunet_lopsided.nnunet.beliefs import lesion_classes
+from nnunet_lopsided.nnunet.beliefs import belief_name, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
@@ -44,29 +44,17 @@ _Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class _Completed:
-    """What is kept of a case and class once its soft target is written; scores are mean p times root of voxels.
+    """What is kept of a case and class once its soft target is written.
 
     Attributes:
         lesions: the candidates, in the order of their components.
-        scores: of the candidates, (N,).
-        explained_scores: of components that touch an annotation, (M,).
+        explained_scores: mean p times root of voxels of components that touch an annotation, (M,).
         explained_mm: their diameters, (M,).
     """
 
     lesions: tuple[CompletedLesion, ...]
-    scores: _Numbers
     explained_scores: _Numbers
     explained_mm: _Numbers
-
-
-def belief_name(case: str, lesion_class: str, n_classes: int) -> str:
-    """Name of a soft target's file without its ending, as ``lopsided-soften`` expects it.
-
-    Example:
-        >>> belief_name("case_1", "lesion", 1), belief_name("case_1", "core", 2)
-        ('case_1', 'case_1__core')
-    """
-    return case if n_classes == 1 else f"{case}__{lesion_class}"
 
 
 def write_variant(
@@ -130,7 +118,7 @@ def _record(
     by_diameter: Sequence[DiameterRow],
 ) -> dict[str, object]:
     explained = _joined([one.explained_scores for one in completed])
-    unexplained = _joined([one.scores for one in completed])
+    unexplained = np.array([lesion.score for one in completed for lesion in one.lesions])
     rho = missed_per_annotated(explained, unexplained)
     return {
         "schema_version": 1,
@@ -180,7 +168,8 @@ class _Work:
 
     def file_of(self, case: str, lesion_class: str) -> Path:
         """The file of a soft target."""
-        return self._folder / f"{belief_name(case, lesion_class, len(self._classes))}.nii.gz"
+        name = case if len(self._classes) == 1 else belief_name(case, lesion_class)
+        return self._folder / f"{name}.nii.gz"
 
     def complete(self, audited: AuditedCase) -> list[_Completed]:
         """Write the soft targets of a case, one per class; what is kept of each."""
@@ -214,7 +203,6 @@ def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
     )
     return _Completed(
         lesions=lesions,
-        scores=target.unexplained_score,
         explained_scores=target.explained_score,
         explained_mm=target.explained_mm,
     )

@@ -19,6 +19,7 @@ from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_na
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import check_id_is_free, raw_dataset
+from nnunet_lopsided.study.trainer_choice import is_ours
 from nnunet_lopsided.trainers.names import with_soft_targets
 from nnunet_lopsided.variants.sharing import SHARING_FILE, share_preprocessed
 from nnunet_lopsided.variants.softening import soften
@@ -145,15 +146,11 @@ def complete(
 
 
 def _check_trainer(trainer: str) -> None:
-    from nnunet_lopsided import trainers
-
-    try:
-        getattr(trainers, with_soft_targets(trainer))
-    except AttributeError:
+    if not is_ours(with_soft_targets(trainer)):
         raise InputError(
             f"trainer {trainer} takes no soft targets; expected nnUNetTrainerLopsided, LopsidedDice or LopsidedPaper, "
             "with options"
-        ) from None
+        )
 
 
 def _digest(inputs: AuditInputs) -> str:

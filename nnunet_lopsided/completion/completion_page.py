@@ -17,7 +17,7 @@ from nnunet_lopsided.nnunet.raw import case_images
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, number, number_or_empty, page
 from nnunet_lopsided.pages.outline import outline
-from nnunet_lopsided.pages.pictures import Picture, Slice, grey_png, window
+from nnunet_lopsided.pages.pictures import Picture, Slice, nearest_voxel, window
 
 # Pictures of the most believed, and as many of the least believed.
 N_SHOWN = 12
@@ -117,27 +117,25 @@ def shown_pictures(
         annotated = LesionClass(inputs.dataset.label_scheme).mask(label.array)
         image = case_images(audited.case, label.shape, colour=True)[0]
         limits = window(image)
+        components = {}
+        for name in {lesion.lesion_class for lesion in wanted[audited.name]}:
+            components[name] = find_lesions(read_image(file_of(audited.name, name)).array, label.geometry.spacing_mm)
         pictures = {}
         for lesion in wanted[audited.name]:
-            belief = read_image(file_of(lesion.case, lesion.lesion_class)).array
-            components = find_lesions(belief, label.geometry.spacing_mm)
-            own = np.zeros(belief.shape, bool)
-            own.reshape(-1)[components.select([lesion.number])] = True
-            voxels = np.argwhere(own)
-            # The voxel nearest to the centroid: a ring's centroid lies outside of it.
-            centre = voxels[np.square(voxels - voxels.mean(axis=0)).sum(axis=1).argmin()]
-            part = Slice(label.geometry, centre, components.boxes[lesion.number - 1])
-            grey = part.around(image, image.min())
-            pictures[lesion] = Picture(
+            of_class, k = components[lesion.lesion_class], lesion.number - 1
+            voxels = of_class.select([lesion.number])
+            own = np.zeros(label.shape, bool)
+            own.reshape(-1)[voxels] = True
+            centre = nearest_voxel(voxels, of_class.centroids[k], label.shape)
+            part = Slice(label.geometry, centre, of_class.boxes[k])
+            pictures[lesion] = part.picture(
+                image,
+                limits,
                 kind="candidate",
                 title=lesion.case,
                 caption=_caption(lesion, centre.tolist(), image.shape),
-                png=grey_png(grey, limits),
-                shape=(grey.shape[0], grey.shape[1]),
-                spacing_mm=part.spacing_mm,
                 reference=outline(part.around(annotated, False)),
                 candidate=outline(part.around(own, False)),
-                edges=part.edges,
             )
         return pictures
 

@@ -51,7 +51,8 @@ def dynamic_candidates(
     regions = find_lesions(mask if valid is None else mask & valid, spacing_mm, connectivity)
     neighbours = _neighbours(probability.ndim, connectivity)
     voxels: list[NDArray[np.int64]] = []
-    for box, flat in _regions(regions):
+    # Peaks of different components do not affect each other.
+    for box, flat in zip(regions.boxes, regions.voxels_by_id(), strict=True):
         remaining = _Remaining(tuple(box[:, 1] - box[:, 0]), probability.dtype, neighbours)
         places = np.unravel_index(flat, regions.shape)
         inside = np.ravel_multi_index(_moved(places, 1 - box[:, 0]), remaining.shape).astype(np.int64)
@@ -65,13 +66,6 @@ def dynamic_candidates(
     together = np.concatenate([np.zeros(0, np.int64), *voxels])
     order = np.argsort(together)
     return lesions_of_voxels(regions.shape, spacing_mm, together[order], ids[order])
-
-
-def _regions(regions: Lesions) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The box and the flat voxel indices of every component: peaks of different components do not affect each other."""
-    order = np.argsort(regions.voxel_ids, kind="stable")
-    ends = np.cumsum(regions.n_voxels)
-    yield from zip(regions.boxes, np.split(regions.voxels[order], ends[:-1]), strict=True) if len(regions) else ()
 
 
 def _moved(places: Sequence[NDArray[np.integer]], by: NDArray[np.int64]) -> tuple[NDArray[np.integer], ...]:

@@ -19,7 +19,7 @@ from nnunet_lopsided.evaluation.curves import (
     operating_points,
     sensitivity_at,
 )
-from nnunet_lopsided.evaluation.intervals import Interval, hanley_mcneil, wilson
+from nnunet_lopsided.evaluation.intervals import Detections, Interval, hanley_mcneil, wilson
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP, RATIOS, each_patient_alone, plain_ratios
 from nnunet_lopsided.evaluation.patient_roc import RocPoints, patient_intervals, roc_points
@@ -223,13 +223,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     if pooled.has_probabilities:
         histogram = pooled.histograms.sum(axis=0)
     if pooled.ranked:
-        points = operating_points(
-            lesion_confidence=d.lesion_confidence,
-            true_confidence=d.true_confidence,
-            false_confidence=d.false_confidence,
-            n_lesions=n_lesions,
-            n_cases=len(cases),
-        )
+        points = _points(d, n_lesions, len(cases))
         area, recall = average_precision(points), average_recall(points, AVERAGE_RECALL_MAX_FP)
         roc = roc_points(pooled.scores)
         matched = sensitivity_at(points, rules.fp_per_case)
@@ -302,6 +296,16 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     )
 
 
+def _points(d: Detections, n_lesions: int, n_cases: int) -> OperatingPoints:
+    return operating_points(
+        lesion_confidence=d.lesion_confidence,
+        true_confidence=d.true_confidence,
+        false_confidence=d.false_confidence,
+        n_lesions=n_lesions,
+        n_cases=n_cases,
+    )
+
+
 def _map_by_confidence(
     cases: Sequence[CaseResult], rules: EvaluationRules
 ) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -315,15 +319,7 @@ def _map_by_confidence(
         reason = NO_PROBABILITIES if hard and name not in BY_SIZE else NO_MAXIMUM if unknown else ""
         areas[name] = None
         if not reason and n_lesions:
-            d = detections_by(cases, rules, name)
-            points = operating_points(
-                lesion_confidence=d.lesion_confidence,
-                true_confidence=d.true_confidence,
-                false_confidence=d.false_confidence,
-                n_lesions=n_lesions,
-                n_cases=len(cases),
-            )
-            areas[name] = average_precision(points)
+            areas[name] = average_precision(_points(detections_by(cases, rules, name), n_lesions, len(cases)))
         if areas[name] is None:
             undefined[f"map_by_confidence.{name}"] = reason or NO_LESIONS
     return areas, undefined

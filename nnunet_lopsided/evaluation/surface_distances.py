@@ -56,7 +56,7 @@ def surface_distances(
         ([1.0], [0.5])
     """
     hd95, nsd = np.full(len(lesions), np.nan), np.full(len(lesions), np.nan)
-    of_lesion, of_candidate = _voxels_by_id(lesions), _voxels_by_id(candidates)
+    of_lesion, of_candidate = lesions.voxels_by_id(), candidates.voxels_by_id()
     pairs = matches.pairs
     order = np.argsort(pairs.lesion_ids, kind="stable")
     ends = np.searchsorted(pairs.lesion_ids[order], np.arange(1, len(lesions) + 1), side="right")
@@ -112,12 +112,6 @@ def hd95_and_nsd(
     distances = compute_surface_distances(reference, predicted, tuple(spacing_mm))
     nsd = compute_surface_dice_at_tolerance(distances, tolerance_mm + RESOLUTION_MM)
     return float(compute_robust_hausdorff(distances, 95)), float(nsd)
-
-
-def _voxels_by_id(components: Lesions) -> list[NDArray[np.int64]]:
-    """The voxels of each component, ascending."""
-    order = np.argsort(components.voxel_ids, kind="stable")
-    return np.split(components.voxels[order], np.cumsum(components.n_voxels)[:-1]) if len(components) else []
 
 
 def _cut_out(

@@ -40,6 +40,16 @@ def lesion_classes(scheme: LabelScheme) -> tuple[str, ...]:
     return tuple(names if scheme.has_regions else sorted(names, key=lambda name: scheme.foreground[name]))
 
 
+def belief_name(case: str, lesion_class: str) -> str:
+    """Name of a file with the belief of one of several classes, without its ending.
+
+    Example:
+        >>> belief_name("case_1", "core")
+        'case_1__core'
+    """
+    return f"{case}__{lesion_class}"
+
+
 def preprocessed_belief(
     case: str, belief: NDArray[np.floating], configuration: Configuration, clean: CleanSegmentation
 ) -> NDArray[np.float32]:

@@ -186,8 +186,13 @@ def resolved_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any
     return resolved
 
 
-def is_cascade(configurations: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    """Whether a configuration, or one that it inherits from, needs the predictions of a previous stage."""
+def is_cascade(plans_file: Path, name: str) -> bool:
+    """Whether a configuration, or one that it inherits from, needs the predictions of a previous stage.
+
+    Raises:
+        InputError: the file cannot be read or has no configurations.
+    """
+    configurations = read_json(plans_file, {"configurations": {str: dict}})["configurations"]
     seen: set[str] = set()
     while name in configurations and name not in seen:
         if configurations[name].get("previous_stage"):

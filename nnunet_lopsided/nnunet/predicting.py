@@ -134,8 +134,7 @@ def _check_model(request: Request) -> None:
                 f"{request.model / name} not found: -f and -chk choose folds and checkpoint; {request.checkpoint} is "
                 f"in {', '.join(there) or 'none'}"
             )
-    plans = read_json(request.model / "plans.json", {"configurations": {str: dict}})
-    if is_cascade(plans["configurations"], request.configuration):
+    if is_cascade(request.model / "plans.json", request.configuration):
         if request.magnify:
             raise InputError(
                 f"--magnify: {request.configuration} is a cascade, which needs predictions of its previous stage of "

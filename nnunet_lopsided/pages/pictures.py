@@ -79,6 +79,21 @@ def finite(image: NDArray[np.generic]) -> NDArray[np.generic]:
     return image if known.all() else np.where(known, image, image[known].min() if known.any() else 0)
 
 
+def nearest_voxel(
+    voxels: NDArray[np.integer], centroid: Sequence[float] | NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.int64]:
+    """The voxel of a component that is nearest to its centroid: a ring's centroid lies outside of it.
+
+    Args:
+        voxels: flat indices.
+        centroid: mean index along each axis.
+        shape: of the volume.
+    """
+    places: NDArray[np.int64] = np.stack(np.unravel_index(voxels, shape), axis=1).astype(np.int64)
+    voxel: NDArray[np.int64] = places[int(np.square(places - np.asarray(centroid)).sum(axis=1).argmin())]
+    return voxel
+
+
 def window(image: NDArray[Any]) -> tuple[float, float]:
     """Grey values shown as black and white."""
     low, high = np.percentile(image, (0.5, 99.8))
@@ -125,6 +140,41 @@ class Slice:
     def around(self, volume: NDArray[Voxel], beyond: object) -> NDArray[Voxel]:
         """The part of a volume that is shown; ``beyond`` is the value outside of it."""
         return self.around_slice(self.of(volume), beyond)
+
+    def picture(
+        self,
+        image: NDArray[Any],
+        limits: tuple[float, float],
+        *,
+        kind: Kind,
+        title: str,
+        caption: str,
+        reference: str,
+        candidate: str,
+    ) -> Picture:
+        """The shown part of an image with its outlines.
+
+        Args:
+            image: the volume.
+            limits: grey values shown as black and white.
+            kind: what is found there.
+            title: the case or channel.
+            caption: plain text.
+            reference: outline of what is annotated in that part, as SVG path data.
+            candidate: outline of what is predicted.
+        """
+        part = self.around(image, image.min())
+        return Picture(
+            kind=kind,
+            title=title,
+            caption=caption,
+            png=grey_png(part, limits),
+            shape=(part.shape[0], part.shape[1]),
+            spacing_mm=self.spacing_mm,
+            reference=reference,
+            candidate=candidate,
+            edges=self.edges,
+        )
 
     def around_slice(self, whole: NDArray[Voxel], beyond: object) -> NDArray[Voxel]:
         """The part of a whole slice that is shown."""

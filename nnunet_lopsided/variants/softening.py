@@ -27,6 +27,7 @@ from nnunet_lopsided.nnunet.beliefs import (
     BELIEFS_FILE,
     FOLDER,
     LEVELS,
+    belief_name,
     lesion_classes,
     preprocessed_belief,
     to_levels,
@@ -167,9 +168,9 @@ def _expected_names(cases: list[str], classes: tuple[str, ...]) -> dict[str, tup
     names = {case: (case, _ALL_CLASSES) for case in cases}
     for case in cases:
         for name in classes:
-            other = names.setdefault(f"{case}__{name}", (case, name))
-            if other != (case, name):
-                raise InputError(f"case {case}: {case}__{name} names its class {name} and another case: rename one")
+            file = belief_name(case, name)
+            if names.setdefault(file, (case, name)) != (case, name):
+                raise InputError(f"case {case}: {file} names its class {name} and another case: rename one")
     return names
 
 

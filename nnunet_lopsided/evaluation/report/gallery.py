@@ -18,7 +18,7 @@ from nnunet_lopsided.evaluation.report.covered import why_missed
 from nnunet_lopsided.images import Header, difference, read_header, read_image
 from nnunet_lopsided.nnunet.results import label_maps
 from nnunet_lopsided.pages.outline import outline
-from nnunet_lopsided.pages.pictures import Kind, Picture, Slice, finite, grey_png, window
+from nnunet_lopsided.pages.pictures import Kind, Picture, Slice, finite, window
 
 
 @dataclass(frozen=True)
@@ -151,17 +151,14 @@ def _picture(
     if loaded.valid is not None:
         valid = shown.of(loaded.valid)
         reference, predicted = (np.where(valid, labels, False) for labels in (reference, predicted))
-    part = shown.around(image, image.min())
-    return Picture(
+    return shown.picture(
+        image,
+        limits,
         kind=finding.kind,
         title=case.case,
         caption=_caption(finding, case, components, centre, image.shape),
-        png=grey_png(part, limits),
-        shape=(part.shape[0], part.shape[1]),
-        spacing_mm=shown.spacing_mm,
         reference=_outlines(shown.around_slice(reference, False)),
         candidate=_outlines(shown.around_slice(predicted, False)),
-        edges=shown.edges,
     )
 
 
