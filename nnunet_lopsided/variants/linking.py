@@ -38,7 +38,7 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
         training = [case for case in training if case not in test]
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
-    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
+    name = plain_name(re.sub(r"^Dataset[0-9]{3}_", "", dataset.name))
     return link_cases(dataset, output_id, name, training=training, test=test)
 
 
