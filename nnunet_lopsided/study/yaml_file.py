@@ -23,6 +23,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            # Unquoted, on and 1.0 are no text to YAML 1.1, and no key of ours.
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"line {line}: expected text as a key, found {key!r}")
             if key in seen:
