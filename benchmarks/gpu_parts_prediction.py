@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def prediction(settings: Settings, report: Report) -> None:
     depth, size, original = (8, 32, 36) if settings.rehearsal else (150, 256, 284)
     repeats = 1 if settings.rehearsal else 3
     torch.backends.cudnn.benchmark = True
-    encoder = {"encoder": "resnet18", "output_stride": 16} if settings.rehearsal else {}
+    encoder: dict[str, Any] = {"encoder": "resnet18", "output_stride": 16} if settings.rehearsal else {}
     network = DeepLabV3For25D(CHANNELS, 2, N_SLICES, **encoder).to(device).eval()
     network.skip_padding, network.padding_beyond = True, (size, size)
     window = [math.ceil(1.5 * depth), size * 5 // 4, size * 5 // 4]
@@ -98,30 +99,27 @@ def prediction(settings: Settings, report: Report) -> None:
     for repeat in range(repeats + 1):
         if repeat <= 1:
             seconds.clear()  # of the warm-up
-        read, properties = timed("reading", lambda: io.read_images(files))
+        read, properties = timed("reading", partial(io.read_images, files))
         data, _, properties = timed(
             "preparing: cropping, resampling, normalising",
-            lambda r=read, p=properties: preprocessor.run_case_npy(r, None, p, plans, configuration, _DATASET_JSON),
+            partial(preprocessor.run_case_npy, read, None, properties, plans, configuration, _DATASET_JSON),
         )
         tensor = torch.from_numpy(data)
-        logits = None
         for mirroring in (True, False):
             predictor.use_mirroring = mirroring
             name = "network, mirrored" if mirroring else "network"
-            logits = timed(name, lambda t=tensor: predictor.predict_sliding_window_return_logits(t).cpu())
-        assert logits is not None
+            logits = timed(name, partial(_logits, predictor, tensor))
+        shape = properties["shape_after_cropping_and_before_resampling"]
         by_nnunet = timed(
             "resampling back by nnU-Net",
-            lambda z=logits, p=properties: configuration.resampling_fn_probabilities(
-                z, p["shape_after_cropping_and_before_resampling"], [1.0, 1.0, 1.0], p["spacing"]
-            ),
+            partial(configuration.resampling_fn_probabilities, logits, shape, [1.0] * 3, properties["spacing"]),
         )
         by_torch = timed(
-            "resampling back by PyTorch",
-            lambda z=logits, p=properties: resampled(z, plans, configuration, p, device),
+            "resampling back by PyTorch", partial(resampled, logits, plans, configuration, properties, device)
         )
-        labels = timed("labels", lambda z=by_torch: predictor.label_manager.convert_logits_to_segmentation(z).numpy())
-        timed("writing", lambda s=labels, p=properties: io.write_seg(s.astype(np.uint8), str(folder / "p.nii.gz"), p))
+        labels = timed("labels", partial(predictor.label_manager.convert_logits_to_segmentation, by_torch))
+        file = str(folder / "p.nii.gz")
+        timed("writing", partial(io.write_seg, np.asarray(labels, np.uint8), file, properties))
     median = {name: statistics.median(times) for name, times in seconds.items()}
     for name, value in median.items():
         report(f"seconds: {name}", rounded(value))
@@ -132,10 +130,19 @@ def prediction(settings: Settings, report: Report) -> None:
     back = median["resampling back by nnU-Net"]
     report("resampling back: nnU-Net over PyTorch", rounded(back / median["resampling back by PyTorch"]))
     report("largest difference of a probability", aimed(_difference(by_nnunet, by_torch), at_most=1e-3))
-    bare = _bare_throughput(network, size, device, 2 if settings.rehearsal else 20)
+    n_passes = 2 if settings.rehearsal else 20
+    report("frames/s: bare network as it is called", rounded(_bare_throughput(network.network, size, device, n_passes)))
+    half = torch.float16 if device.type == "cuda" else torch.float32
+    in_half: Any = network.network.to(half)
+    in_half = in_half.to(memory_format=torch.channels_last)
+    bare = _bare_throughput(in_half, size, device, n_passes, half)
     report("frames/s: bare network, channels-last, half precision", rounded(bare))
     report("frames/s: scan", rounded(n_frames / median["network"]))
     report("frames/s: scan over bare network", aimed(n_frames / median["network"] / bare, at_least=0.8))
+
+
+def _logits(predictor: Any, image: Any) -> Any:
+    return predictor.predict_sliding_window_return_logits(image).cpu()
 
 
 def _difference(a: Any, b: Any) -> float:
@@ -145,22 +152,22 @@ def _difference(a: Any, b: Any) -> float:
     return float((p - q).abs().max())
 
 
-def _bare_throughput(network: Any, size: int, device: Any, n: int) -> float:
-    """Frames per second of the 2D network alone, at its best batch size."""
+def _bare_throughput(network: Any, size: int, device: Any, n: int, half: Any = None) -> float:
+    """Frames per second of the 2D network alone, at its best batch size; without ``half`` under autocast."""
     import torch
 
-    half = torch.float16 if device.type == "cuda" else torch.float32
-    bare = network.network.to(dtype=half, memory_format=torch.channels_last)
     best = 0.0
     for batch in (2,) if device.type == "cpu" else (32, 64):
-        stack = torch.randn(batch, CHANNELS * N_SLICES, size, size, device=device, dtype=half)
-        stack = stack.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
+        stack = torch.randn(batch, CHANNELS * N_SLICES, size, size, device=device)
+        if half is not None:
+            stack = stack.to(dtype=half, memory_format=torch.channels_last)
+        autocast = torch.autocast(device.type, enabled=half is None and device.type == "cuda")
+        with torch.inference_mode(), autocast:
             for step in range(n + 3):
                 if step == 3:
                     wait(device.type)
                     start = time.perf_counter()
-                bare(stack)
+                network(stack)
             wait(device.type)
         best = max(best, n * batch / (time.perf_counter() - start))
     return best

@@ -54,12 +54,17 @@ def study(settings: Settings, report: Report) -> None:
     start = time.monotonic()
     # Forked before anything here has touched the GPU.
     context = multiprocessing.get_context("fork")
+    failed = 0
     with ProcessPoolExecutor(n_at_once, mp_context=context) as pool:
         futures = {pool.submit(_train, kind, name, settings.device): (kind, name) for kind, name in jobs}
         for future in as_completed(futures):
-            kind, name = futures[future]
-            report(f"{kind}, {name}", future.result())
+            error = future.exception()  # of any kind: the other trainings go on
+            failed += error is not None
+            message = f"{type(error).__name__}: {error}"[:300]
+            report(", ".join(futures[future]), future.result() if error is None else message)
     report("seconds of all trainings", rounded(time.monotonic() - start))
+    if failed:
+        raise RuntimeError(f"{failed} of {len(jobs)} trainings failed")
 
 
 def _train(labels: str, name: str, device: str) -> dict[str, Number]:

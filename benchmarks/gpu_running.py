@@ -124,7 +124,7 @@ def run_part(
     Returns:
         ``done``, ``failed`` or ``timed out``. An interrupted one is recorded, too, before KeyboardInterrupt goes on.
     """
-    context = multiprocessing.get_context(method)
+    context = multiprocessing.get_context("spawn") if method == "spawn" else multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     start, cpu_start = time.monotonic(), _cpu_seconds()
     record.update(part.name, state="running", measures=part.measures, estimate_s=part.estimate_s, numbers={})
@@ -194,6 +194,8 @@ def _child(part: Part, settings: Settings, parent: Connection, log: Path) -> Non
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)  # whatever they were: pytest's are no files
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     print(f"\n---- {part.name}", flush=True)
     try:
         part.work(settings, lambda name, value: parent.send((name, value)))

@@ -187,6 +187,12 @@ def test_parts_come_in_their_order_with_what_they_need(monkeypatch: pytest.Monke
         assert all(names.index(needed) < names.index(part.name) for needed in part.needs)
 
 
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @pytest.mark.slow
 def test_the_rehearsal(tmp_path: Path) -> None:
     """Every part on a CPU, as it is rehearsed before minutes on a GPU are spent; nothing of it stays."""
@@ -227,6 +233,11 @@ def test_interrupted_and_short_of_time(tmp_path: Path) -> None:
     assert error.splitlines()[-1] == f"gpu.py: stopped; {out} holds what was measured"
     assert json.loads(out.read_text())["parts"]["data"]["state"] == "interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.log"]
+
+    without_gpu = call("--out", str(tmp_path / "gpu.json"), "--only", "losses") if not has_gpu() else None
+    if without_gpu is not None:
+        assert without_gpu.returncode == 2
+        assert without_gpu.stderr.splitlines()[-1].startswith("gpu.py: no CUDA device answers (")
 
     short = call("--rehearse", "--out", str(out), "--overwrite", "--only", "losses", "--minutes", "0.1")
     assert short.returncode == 0, short.stderr

@@ -158,9 +158,8 @@ def find_inputs(
         for name in wanted[fold]:
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
-        magnified = predict_magnified(
-            folder.parent, FINAL, factors, own, device, n_workers, torch_resampling=torch_resampling
-        )
+        options = {"torch_resampling": True} if torch_resampling else {}
+        magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
         for name, arrays in magnified.items():
             predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
     return AuditInputs(
