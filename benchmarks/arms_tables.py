@@ -1,7 +1,7 @@
 """Tables of the trainings in benchmarks/results/*.jsonl, as Markdown; `study_tables.py` calls them by name.
 
-    python benchmarks/study_tables.py answer
-    python benchmarks/study_tables.py arms arms-phantom
+python benchmarks/study_tables.py answer
+python benchmarks/study_tables.py arms arms-phantom
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Arm:
 
 def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = None) -> Arm:
     """Trainings whose trainer's name starts so; the last line of a set counts."""
-    mine = (r for r in rows if r["labels"] == labels and str(r["trainer"]).startswith(trainer) and r.get("rule") == rule)
+    mine = (
+        r for r in rows if r["labels"] == labels and str(r["trainer"]).startswith(trainer) and r.get("rule") == rule
+    )
     return Arm({int(r["seed"] or 0): r for r in sorted(mine, key=lambda r: int(r["seed"] or 0))})
 
 
@@ -171,7 +173,9 @@ def chosen() -> tuple[list[str], list[list[str]]]:
     for name in names:
         arm = select(rows, "random", name)
         cells = [
-            "{:.3f} / {:.1f}; {:.2f}".format(*(float(arm.by_set[s][c] or 0) for c in ("ap_sqrt", "fp_per_case", "p_hidden")))
+            "{:.3f} / {:.1f}; {:.2f}".format(
+                *(float(arm.by_set[s][c] or 0) for c in ("ap_sqrt", "fp_per_case", "p_hidden"))
+            )
             if s in arm.by_set
             else ""
             for s in (0, 1)

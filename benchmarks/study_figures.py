@@ -1,6 +1,6 @@
 """The figures of measured results in the documentation, from the files in benchmarks/results.
 
-    python benchmarks/study_figures.py      # writes docs/assets/*.svg
+python benchmarks/study_figures.py      # writes docs/assets/*.svg
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 
 ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 # Okabe and Ito's colours, which people who are colour-blind can tell apart; each has a mark of its own, too.
-STYLES = {arms_tables.PLAIN: ("#0072B2", "o"), arms_tables.RECIPE: ("#E69F00", "s"), arms_tables.COMPLETED: ("#009E73", "^")}
+STYLES = {
+    arms_tables.PLAIN: ("#0072B2", "o"),
+    arms_tables.RECIPE: ("#E69F00", "s"),
+    arms_tables.COMPLETED: ("#009E73", "^"),
+}
 # The same data give the same bytes: neither a date nor random names in the file.
 PLAIN_SVG = {"svg.hashsalt": "nnunet-lopsided", "svg.fonttype": "path", "font.size": 11}
 
