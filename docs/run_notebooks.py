@@ -2,7 +2,7 @@
 
     python docs/run_notebooks.py
 
-Code cells are run from top to bottom in one namespace, without Jupyter. `tests/test_docs.py` does the same and compares.
+Code cells are run from top to bottom in one namespace, without Jupyter. `tests/test_docs.py` compares.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ def test_a_command_takes_what_the_pages_say(call: tuple[str, ...], monkeypatch: 
 
 
 def test_commands_are_read_from_pages() -> None:
-    text = "```bash\nfor fold in 0 1; do lopsided-x -f $fold \\\n  -o a; done  # lopsided-y\nlopsided-z 'b c' && nnUNetv2_t > d\n```\n"
+    text = "```bash\nfor fold in 0 1; do lopsided-x -f $fold \\\n  -o a; done  # lopsided-y\n"
+    text += "lopsided-z 'b c' && nnUNetv2_t > d\n```\n"
     assert list(commands(text + "```text\nlopsided-no\n```\n")) == [
         ["lopsided-x", "-f", "0", "-o", "a"],
         ["lopsided-z", "b c"],
