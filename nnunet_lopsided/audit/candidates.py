@@ -83,6 +83,7 @@ class Ranking:
 def describe_candidates(
     measured: Sequence[CaseComponents],
     table: ComponentTable,
+    *,
     ranking: Ranking,
     fraction: float,
     target: LesionClass,

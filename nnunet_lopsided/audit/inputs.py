@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,20 +131,14 @@ def find_inputs(
     preprocessed = preprocessed_folder(source.name)
     fold_of, trained_on, chosen = _folds(preprocessed, folds)
     cases = {case.name: case for case in source.training_cases()}
-    unknown = sorted(set(fold_of) - set(cases))
-    if unknown:
-        raise InputError(
-            f"{source.name} has changed since the training: case {unknown[0]} of "
-            f"{preprocessed / 'splits_final.json'} is no longer in it"
-        )
-    _check_labels([cases[name] for name in sorted(fold_of)], source, preprocessed)
+    _check_labels(sorted(fold_of), cases, source, preprocessed)
     patients, origin = patients_of(list(cases), source.folder, patients_regex)
     wanted = {fold: sorted(case for case, own in fold_of.items() if own == fold) for fold in chosen}
     trained = [(model, fold) for model in models for fold in chosen]
     for model, fold in trained:
         _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
     for model, fold in trained:
-        _provide_probabilities(source.name, model, fold, wanted[fold], device)
+        _provide_probabilities(source.name, model, fold, wanted=wanted[fold], device=device)
     obstacle = _obstacle(trained, source.name) if factors else ""
     # Whoever asked for magnified images must get them; by default they are done without, and the page says so.
     if obstacle and magnify is not None:
@@ -152,11 +146,10 @@ def find_inputs(
     factors = () if obstacle else factors
     predictions: dict[str, list[Prediction]] = {name: [] for name in fold_of}
     for model, fold in trained:
-        folder = _validation(model, source.name, fold)
+        folder, own = _validation(model, source.name, fold), [cases[name] for name in wanted[fold]]
         by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
-        for name in wanted[fold]:
-            predictions[name].append(by_case[name])
-        own = [cases[name] for name in wanted[fold]]
+        for case in own:
+            predictions[case.name].append(by_case[case.name])
         for name, arrays in predict_magnified(folder.parent, FINAL, factors, own, device, n_workers).items():
             # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
             # arrays.
@@ -234,7 +227,7 @@ def _check_out_of_fold(folder: Path, fold: int, wanted: Sequence[str], trained_o
         )
 
 
-def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequence[str], device: str | None) -> None:
+def _provide_probabilities(dataset: str, model: Model, fold: int, *, wanted: Sequence[str], device: str | None) -> None:
     """See to it that a fold has the probabilities of all of its cases."""
     folder = _validation(model, dataset, fold)
     lacking = _lacking(folder, wanted)
@@ -279,10 +272,16 @@ def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
             )
 
 
-def _check_labels(cases: Sequence[Case], source: RawDataset, preprocessed: Path) -> None:
-    """Refuse labels that are not those the training saw."""
+def _check_labels(trained: Sequence[str], cases: Mapping[str, Case], source: RawDataset, preprocessed: Path) -> None:
+    """Refuse cases and labels that are not those the training saw."""
+    unknown = [name for name in trained if name not in cases]
+    if unknown:
+        raise InputError(
+            f"{source.name} has changed since the training: case {unknown[0]} of "
+            f"{preprocessed / 'splits_final.json'} is no longer in it"
+        )
     changed = []
-    for case in cases:
+    for case in (cases[name] for name in trained):
         assert case.label is not None, "training_cases() gives labels"
         seen = preprocessed / "gt_segmentations" / (case.name + source.file_ending)
         if not seen.is_file():

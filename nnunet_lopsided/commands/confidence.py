@@ -46,6 +46,7 @@ def _parser() -> Parser:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.confidence_fitting import check_target, fit_confidence, write_confidence
     from nnunet_lopsided.nnunet.paths import nnunet_path

@@ -37,10 +37,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.demo.workflow import run_demo
     from nnunet_lopsided.errors import InputError
 
+    # No letters of nnU-Net: a demo is called without options, or with one or two.
     for name in ("epochs", "iterations"):
         if getattr(arguments, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(arguments, name)}")
     settings = DemoSettings(
+        # Absolute, since a run that goes on compares it with the settings of the first one.
         data=None if arguments.data is None else str(Path(arguments.data).resolve()),
         mode=arguments.mode,
         rate=arguments.rate,

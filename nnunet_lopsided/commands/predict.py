@@ -13,6 +13,7 @@ from nnunet_lopsided.commands._cli import Parser, run
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments and predict."""
     argv = sys.argv[1:] if argv is None else argv
+    # The words themselves go on to nnU-Net where nothing is magnified: its own command then does all.
     return run(_parser(), partial(_work, argv), argv)
 
 
@@ -40,6 +41,12 @@ def _parser() -> Parser:
         metavar="X",
         help="predict the image magnified so many times, too, without mirroring, such as 1.5 2 (default: do not)",
     )
+    _add_nnunet_options(parser)
+    return parser
+
+
+def _add_nnunet_options(parser: Parser) -> None:
+    """What nnUNetv2_predict has besides the model and the images, under the same names."""
     parser.add_argument(
         "-step_size", type=float, default=0.5, metavar="X", help="of the sliding window (default: %(default)s)"
     )
@@ -67,12 +74,12 @@ def _parser() -> Parser:
     parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("--disable_progress_bar", action="store_true", help="for output that goes to a file")
     parser.add_argument("--not_on_device", action="store_true", help="less GPU memory for large images")
-    return parser
 
 
 def _processes(variable: str) -> int:
     """What nnU-Net's commands have as default number of processes."""
     try:
+        # A number that is none is for nnU-Net to complain about.
         return int(os.environ.get(variable) or 3)
     except ValueError:
         return 3
@@ -89,6 +96,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
         raise InputError(
             f"-part_id must be from 0 to -num_parts minus 1, got {arguments.part_id} of {arguments.num_parts}"
         )
+    # Both 0 is nnU-Net's way to predict without further processes.
     processes = (arguments.npp, arguments.nps)
     if min(processes) < 0 or (min(processes) == 0) != (max(processes) == 0):
         raise InputError(f"-npp and -nps must be at least 1, or both 0, got {arguments.npp} and {arguments.nps}")

@@ -35,6 +35,7 @@ class Arm:
 def write_comparison(
     arms: Sequence[Arm],
     folder: Path,
+    *,
     dataset: RawDataset,
     settings: DemoSettings,
     configuration: str,
