@@ -85,7 +85,7 @@ def write_repaired_variant(
     # Without an unsure candidate dataset.json stays as it is: nnU-Net samples patches in another way where there is an
     # ignore label, even if no voxel has it.
     ignore = dataset.value_to_ignore if unsure == "ignore" and decisions.count("unsure") else None
-    match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    match = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
     if match is not None and int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{match[2] if match else dataset.name}Repaired")

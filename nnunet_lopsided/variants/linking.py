@@ -42,7 +42,7 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
     # The id of the folder belongs to the source; nnU-Net wants one of its own before the name.
-    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
+    name = plain_name(re.sub(r"^Dataset[0-9]{3}_", "", dataset.name))
     return link_cases(dataset, output_id, name, training=training, test=test)
 
 

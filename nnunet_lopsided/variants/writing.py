@@ -72,7 +72,7 @@ def write_censored_variant(
     choice = Choice(mode=mode, rate=rate, seed=seed, **more)
     choice.check()
     dataset = raw_dataset(source)
-    match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    match = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
     if match is None:
         raise InputError(f"source must be a folder named DatasetXXX_NAME, got {dataset.name}")
     # --overwrite would replace the source by its own variant.

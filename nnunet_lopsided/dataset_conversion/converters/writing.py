@@ -18,7 +18,7 @@ from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.nnunet.paths import check_case_name, new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.paths import check_case_name, check_no_twins, new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.patients import CASES_FILE
 from nnunet_lopsided.nnunet.raw import new_raw_dataset
 from nnunet_lopsided.nnunet.splitting import choose_test_patients, folds_by_patient, most_lesions
@@ -68,6 +68,7 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
     ending = _common_ending(cases)
     for case in cases:
         check_case_name(case.name, case.source, ending)
+    check_no_twins((case.name for case in cases), new_dataset_name(options.dataset_id, options.name))
     if release.file_channels and ending not in COLOUR_ENDINGS:
         raise InputError(
             f"images with several channels in one file are merged if all end in one of {' or '.join(COLOUR_ENDINGS)}"
