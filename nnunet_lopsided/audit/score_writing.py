@@ -81,6 +81,7 @@ def score_audits(
         InputError: an audit is missing, its labels have changed since, the truth is the audited dataset itself or has
             other label values, or a case is missing in the truth or does not fit it.
     """
+    # Without a folder the one in which the command is called.
     audits = [chosen_audit(folder, near=[Path.cwd()]), *map(read_audit, against)]
     others = sorted({audit.dataset for audit in audits})
     if len(others) > 1:
@@ -206,6 +207,7 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, object]:
 
 
 def _reviewed(ranking: RankingScore, asked: int) -> dict[str, object]:
+    # Fewer than were asked for where there are fewer candidates.
     after = ranking.after(asked)
     return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 

@@ -81,6 +81,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     )
     if others:
         raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")
+    # A reader's hours are in these: they are not replaced, not even with --overwrite.
     if (folder / TABLE).is_file() and any(row.get("decision") for row in read_table(folder / TABLE)):
         raise InputError(f"{folder / TABLE} holds decisions; move it away, or choose another -o")
 
@@ -161,6 +162,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
     # Sorted, so that the id does not depend on the order in which keys are written here.
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for candidate in audit.candidates:
+        # Scores as the table shows them: their last bits may differ between machines.
         digest.update(f"{candidate.case}\n{candidate.number}\n{_cell(candidate.score)}\n".encode())
         digest.update(candidate.voxels.tobytes())
     return {
@@ -270,6 +272,7 @@ def _write_maps(audit: Audit, folder: Path, n_workers: int) -> dict[str, str]:
     def write(case: AuditedCase) -> str:
         own = by_case[case.name]
         header = read_header(case.label)
+        # The smallest type that holds all numbers, mostly one byte per voxel.
         flat: NDArray[np.unsignedinteger] = np.zeros(int(np.prod(header.shape)), np.min_scalar_type(len(own)))
         for candidate in own:
             flat[candidate.voxels] = candidate.number

@@ -122,7 +122,7 @@ def _reader_is_gone() -> bool:
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
-    # No events are asked for: errors are told without.
+    # No events are asked for: errors are told in any case.
     poll.register(number, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 

@@ -71,7 +71,12 @@ def _add_inputs(parser: Parser) -> None:
 def _add_method(parser: Parser) -> None:
     """What a candidate is, what ranks it, and what is told of all."""
     parser.add_argument(
-        "--threshold", type=float, default=0.03, metavar="P", help="a candidate's voxels have p >= this (default: 0.03)"
+        # Below that of lopsided-eval: networks that learned from incomplete labels give overlooked lesions low values.
+        "--threshold",
+        type=float,
+        default=0.03,
+        metavar="P",
+        help="a candidate's voxels have p >= this (default: 0.03)",
     )
     parser.add_argument(
         "--confidence",
@@ -106,6 +111,7 @@ def _add_method(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(
+        # None, so that a machine without a GPU is no error where nothing must be predicted.
         "-device",
         choices=("cpu", "cuda", "mps"),
         help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",

@@ -107,7 +107,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.variants.summary import summary, write_histogram
 
     choice = Choice(mode=arguments.mode, rate=arguments.rate, seed=arguments.seed, **_more_of_choice(arguments))
-    # First, since the checks of the picture below look for the dataset.
+    # What is wrong with the arguments is told before the source is looked for.
     choice.check()
     rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
     default = f"{raw_dataset(arguments.d).name}-{arguments.mode or 'patients'}{rate}.png"

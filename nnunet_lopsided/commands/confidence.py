@@ -76,6 +76,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _report(fitted: FittedConfidence) -> None:
     """What could not be fitted on stderr, what was on stdout."""
     for one in fitted.classes:
+        # Other classes may have a model: one without is a warning.
         if one.all_folds is None:
             print(f"lopsided-confidence: warning: no model of {one.name}: {one.reason}", file=sys.stderr)
         else:

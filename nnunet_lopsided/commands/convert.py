@@ -264,6 +264,7 @@ def _names(given: list[str]) -> list[str]:
 
 def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     """What the converter's ``find`` takes besides the source."""
+    # Named here and not passed on as a whole: find() would refuse options of other converters.
     own = {
         "brats-mets": ("channels", "target"),
         "ucsf-bmsr": ("channels", "target"),

@@ -37,7 +37,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.demo.workflow import run_demo
     from nnunet_lopsided.errors import InputError
 
-    # No letters of nnU-Net: a demo is called without options, or with one or two.
     for name in ("epochs", "iterations"):
         if getattr(arguments, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(arguments, name)}")

@@ -108,7 +108,7 @@ def _table(result: FolderResult) -> str:
         lines.append(f"{f'{group.name}_f1_case_mean':<30}{f1:>10}  {group.detected} of {group.lesions} lesions")
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
-    # An interval without a name of its own is left out where there is none.
+    # None: the second interval of the average precision is undefined, and the line of the first says why.
     return "\n".join(line for line in lines if line is not None)
 
 

@@ -11,7 +11,7 @@ from nnunet_lopsided.planning.small import PARENTS as SMALL
 
 _OURS = "2.5d"
 _CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
-# As nnU-Net's default planner; None where the user gives none, to tell whether one was given with -c of another kind.
+# As nnU-Net's default planner. The option itself has no default, so that it is noticed where it does not belong.
 _GPU_MEMORY = 8.0
 
 

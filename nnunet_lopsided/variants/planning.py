@@ -163,6 +163,7 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
         censored = _chosen(parts, choice)
     if choice.mode == "reader":
         notes["expected_rate"] = expected_rate(rows) if choice.rate is None else choice.rate
+    # Only where it was asked for, so that records of other variants keep their bytes.
     if choice.cases != "train":
         notes["cases"] = choice.cases
     folds: list[dict[str, list[str]]] = []
