@@ -71,8 +71,8 @@ def check_place(path: Path) -> None:
             start = file.read(_HEADER.itemsize)
     except (OSError, EOFError, zlib.error):  # damaged: for whoever reads the voxels to say
         return
-    for order in "<>":
-        header = np.frombuffer(start, _HEADER.newbyteorder(order))[:1] if len(start) == _HEADER.itemsize else ()
+    for dtype in (_HEADER.newbyteorder("<"), _HEADER.newbyteorder(">")):
+        header = np.frombuffer(start, dtype)[:1] if len(start) == _HEADER.itemsize else ()
         for size, code, rows in header:
             if size == _HEADER.itemsize and code > 0 and not np.isfinite(rows).all():
                 raise InputError(f"{path}: expected finite numbers in the sform of its NIfTI header, found {rows}")
