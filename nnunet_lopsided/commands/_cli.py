@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn, TypeAlias
 
 from nnunet_lopsided.errors import InputError, InputErrors
 
 # As a shell says that SIGPIPE has ended a program.
 _READER_IS_GONE = 141
+_SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +27,7 @@ class Parser(argparse.ArgumentParser):
     Numbers are plain digits: Python's own ``int`` takes ``8_02``, `` 802`` and digits of every script.
     """
 
+    # Any: what argparse's own constructor takes, which add_parser() calls with names of its own.
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.register("type", int, _whole_number)
@@ -72,12 +75,14 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr (several: a line each) and
     exit code 2.
     """
+    # Before the handler of SIGTERM is set: argparse ends wrong arguments itself, by SystemExit.
     arguments = parser.parse_args(argv)
     before = _end_on_sigterm()
     try:
         return _printed(parser, work(arguments))
     except InputError as error:
         for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
+            # In one line, whatever a library or a path has put into it: logs are read by line.
             print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -101,6 +106,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
 def _printed(parser: Parser, code: int) -> int:
     """Write what was printed while there is somebody to say that it cannot be; returns the exit code."""
     try:
+        # Here and not when Python ends, which would say it in its own way.
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -120,6 +126,7 @@ def _reader_is_gone() -> bool:
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
+    # No events are asked for: errors are told in any case.
     poll.register(number, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
@@ -135,7 +142,7 @@ def _forget_stdout() -> None:
     os.close(nowhere)
 
 
-def _end_on_sigterm() -> Any:
+def _end_on_sigterm() -> _SignalHandler | None:
     """Let a batch system's SIGTERM clean up as Ctrl-C does.
 
     Returns:
@@ -151,6 +158,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, and the function that moves it: cases done, cases."""
     from tqdm import tqdm
 
+    # disable=None: no bar where stderr is a file.
     with tqdm(desc=what, unit="case", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:

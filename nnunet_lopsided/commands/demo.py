@@ -41,6 +41,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(arguments, name)}")
     settings = DemoSettings(
+        # Absolute, since a run that goes on compares it with the settings of the first one.
         data=None if arguments.data is None else str(Path(arguments.data).resolve()),
         mode=arguments.mode,
         rate=arguments.rate,

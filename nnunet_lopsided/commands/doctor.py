@@ -115,8 +115,10 @@ def _trainer(name: str) -> Finding:
 
         from nnunet_lopsided import trainers
 
+        # nnU-Net prints every folder that it looks into.
         with contextlib.redirect_stdout(io.StringIO()):
             class_of_nnunet = recursive_find_trainer_class_by_name(name)
+        # Two classes of one name would break pickles, and a checkpoint would be of a trainer that was not trained.
         if class_of_nnunet is not getattr(trainers, name):
             return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")
     except Exception as error:  # whatever breaks the look-up is what the user needs to read

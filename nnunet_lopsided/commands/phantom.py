@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     try:
         settings = PhantomSettings(
+            # A mean below the least number would be a contradiction.
             n_lesions_min=min(PhantomSettings().n_lesions_min, int(arguments.lesions)),
             n_lesions_mean=arguments.lesions,
             diameter_median_mm=arguments.diameter,
@@ -51,6 +52,7 @@ def _work(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
             n_workers=arguments.np,
         )
+    # The drawing itself knows nothing of commands and their errors.
     except ValueError as error:
         raise InputError(str(error)) from error
     print(folder)

@@ -11,6 +11,7 @@ from nnunet_lopsided.planning.small import PARENTS as SMALL
 
 _OURS = "2.5d"
 _CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
+# As nnU-Net's default planner. The option itself has no default, so that it is noticed where it does not belong.
 _GPU_MEMORY = 8.0
 
 
@@ -53,6 +54,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _plan_small(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.planning.small import add_small_configuration
 
+    # Refused and not passed over: who gives an option believes that it does something.
     given = [name for name in _CHOICES if getattr(arguments, name) is not None]
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for -c {_OURS}, got -c {arguments.c}")
@@ -94,6 +96,7 @@ def _plan_25d(arguments: argparse.Namespace) -> int:
 
 
 def _lines(configuration: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    # Any: nnU-Net's plans have no types, and add_configuration has just written these keys.
     network, ours = configuration["architecture"]["arch_kwargs"], configuration["lopsided"]
     depth, height, width = configuration["patch_size"]
     values = {

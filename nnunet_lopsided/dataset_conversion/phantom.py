@@ -93,27 +93,12 @@ def write_phantom_dataset(
         written = tqdm(_write_all(jobs, n_workers), total=len(jobs), desc="phantoms", unit="case")
         # Nothing is kept of the cases that are written; the deque only runs the iterator to its end.
         deque(written, maxlen=0)
-        write_json(
-            folder / "dataset.json",
-            {
-                "channel_names": {str(i): sequence for i, sequence in enumerate(SEQUENCES)},
-                "labels": LABELS,
-                "numTraining": n_train,
-                "file_ending": ".nii.gz",
-            },
-        )
-        write_json(
-            folder / "phantom.json",
-            {
-                "version": __version__,
-                "seed": seed,
-                "n_train": n_train,
-                "n_test": n_test,
-                "shape": list(shape),
-                "spacing_mm": list(spacing_mm),
-                "settings": asdict(settings),
-            },
-        )
+        channels = {str(i): sequence for i, sequence in enumerate(SEQUENCES)}
+        described = {"channel_names": channels, "labels": LABELS, "numTraining": n_train, "file_ending": ".nii.gz"}
+        write_json(folder / "dataset.json", described)
+        drawn = {"shape": list(shape), "spacing_mm": list(spacing_mm), "settings": asdict(settings)}
+        made = {"version": __version__, "seed": seed, "n_train": n_train, "n_test": n_test, **drawn}
+        write_json(folder / "phantom.json", made)
         final = folder.parent / new_dataset_name(dataset_id, name)
     return final
 

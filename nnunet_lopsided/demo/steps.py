@@ -56,6 +56,7 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
             bar.set_postfix_str("")
             done = logs / f"{step.name}.json"
             earlier = read_json(done, {"command": [str], "seconds": float}) if done.is_file() else {}
+            # With other settings a step of the same name is another one.
             if earlier.get("command") != list(step.command):
                 started = time.monotonic()
                 _run(step, logs / f"{step.name}.log", environment, bar)
@@ -69,6 +70,7 @@ def run_steps(steps: Iterable[Step], n_steps: int, logs: Path, environment: Mapp
 def _run(step: Step, log: Path, environment: Mapping[str, str], bar: tqdm[NoReturn]) -> None:
     def show_epoch() -> None:
         epochs = _EPOCH.findall(log.read_bytes())
+        # nnU-Net counts epochs from 0.
         bar.set_postfix_str(f"epoch {int(epochs[-1]) + 1}" if epochs else "")
 
     code = run_logged(step.command, log, {**environment, **dict(step.environment)}, show_epoch)

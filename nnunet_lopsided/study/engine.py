@@ -54,7 +54,7 @@ def command_line(
     # held by now; Snakemake's would outlive a kill and ask for --unlock.
     command += ["--directory", str(folder.path.resolve()), "--keep-going", "--rerun-incomplete", "--nolock"]
     # Markers say what is done; a change of a job's command removes its marker.
-    # The default scheduler solves a linear programme for the best order, which jobs of hours do not need.
+    # The default scheduler solves an integer programme to pack jobs well, which jobs of hours do not need.
     command += ["--rerun-triggers", "mtime", "--scheduler", "greedy"]
     if profile is None:
         command += ["--cores", str(cores), "--resources", f"gpu={gpus}"]

@@ -160,7 +160,7 @@ class StudyFolder:
         """What has become of every job: one that needs a failed one is blocked."""
         states: dict[str, State] = {}
         for job in jobs:
-            # In this order: the marker is written while the job's lock is still held.
+            # First, since the marker is written while the job's lock is still held.
             if self.marker(job.name).is_file():
                 states[job.name] = "done"
             # A job that runs again may have failed before.

@@ -53,6 +53,7 @@ _CONFIGURATIONS = OneOf(
 class Phantom(FileMapping):
     """Procedural brains: the options of ``python -m nnunet_lopsided.commands.phantom``."""
 
+    # One to train on and one to validate.
     train: Annotated[int, Whole(2)] = 24
     """Training cases."""
     test: Annotated[int, Whole(0)] = 12
@@ -89,6 +90,7 @@ class Dataset(FileMapping):
     """In the study."""
     folder: Text | None = None
     """A dataset in nnU-Net's raw layout; relative to where the file lies."""
+    # nnU-Net's ids have three digits.
     id: Annotated[int, Whole(1, 999)] | None = None
     """Of a dataset below your nnUNet_raw."""
     phantom: Phantom | None = None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dataset_conversion.converters.case_checking import check_case
+from nnunet_lopsided.dataset_conversion.converters.case_checking import CheckedCase, check_case
 from nnunet_lopsided.dataset_conversion.converters.case_files import FOLDER_SUFFIX, image_names, write_case
 from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
 from nnunet_lopsided.dataset_conversion.converters.release import Release, SourceCase
@@ -73,11 +73,58 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
         raise InputError(
             f"images with several channels in one file are merged if all end in one of {' or '.join(COLOUR_ENDINGS)}"
         )
+    _make_folders(folder, cases)
     final = nnunet_path("nnUNet_raw") / new_dataset_name(options.dataset_id, options.name)
-    # labelsTr even where all are test cases, so that what is wrong is said below and not by a missing folder.
-    for side in sorted({FOLDER_SUFFIX[case.split] for case in cases} | {"Tr"}):
-        (folder / f"images{side}").mkdir()
-        (folder / f"labels{side}").mkdir()
+
+    def write(checked: CheckedCase) -> None:
+        write_case(checked, release, folder=folder, final=final, ending=ending, copy=options.copy)
+
+    done = _checked_and_written(cases, release, options, problems=problems, write=write)
+    # After reading all labels: the strata are of lesion numbers, which nobody knows before.
+    if options.test_fraction is not None:
+        done = _hold_out(done, folder, ending, fraction=options.test_fraction, seed=options.seed)
+    if not any(d.case.split == "train" for d in done):
+        raise InputError(f"all {len(done)} cases are test cases: none is left to train on")
+    # An empty labelsTs would look as if there were something to evaluate with.
+    if not any(d.case.split == "test" and d.case.label is not None for d in done):
+        shutil.rmtree(folder / "labelsTs", ignore_errors=True)
+    notes += _write_lists(folder, release, options, done=done, ending=ending)
+    geometry_fixes = {d.case.name: d.geometry_fix for d in done if d.geometry_fix}
+    if geometry_fixes:
+        notes.append(f"{len(geometry_fixes)} labels take the geometry of their images: {', '.join(geometry_fixes)}")
+    n_train = sum(d.case.split == "train" for d in done)
+    record = {
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        **settings,
+        "channels": list(release.channel_names),
+        "seed": options.seed,
+        "test_fraction": options.test_fraction,
+        "n_train": n_train,
+        "n_test": len(done) - n_train,
+        "geometry_fixes": geometry_fixes,
+        "label_fixes": _used_fixes(release, options, done),
+        "notes": notes,
+    }
+    write_json(folder / CONVERSION_FILE, record)
+    return Converted(
+        folder=final,
+        n_train=n_train,
+        n_test=len(done) - n_train,
+        n_lesions=sum(d.n_lesions or 0 for d in done),
+        notes=tuple(notes),
+    )
+
+
+def _checked_and_written(
+    cases: Sequence[SourceCase],
+    release: Release,
+    options: Options,
+    *,
+    problems: list[str],
+    write: Callable[[CheckedCase], None],
+) -> list[_Done]:
+    """Check every case and write it; raises what is wrong with all of them, beside the ``problems`` known before."""
 
     def work(case: SourceCase) -> _Done | None:
         try:
@@ -87,49 +134,21 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
             return None
         # Once one case is wrong nothing will be published: the rest is only checked, to name all problems in one run.
         if not problems:
-            write_case(checked, release, folder=folder, final=final, ending=ending, copy=options.copy)
+            write(checked)
         return _Done(case, checked.n_lesions, checked.geometry_fix)
 
     done = [result for result in for_each(work, cases, options.n_workers, "cases") if result is not None]
     if problems:
         # Cases are checked in any order; the same release gives the same message.
         raise InputErrors(sorted(problems))
-    # After reading all labels: the strata are of lesion numbers, which nobody knows before.
-    if options.test_fraction is not None:
-        done = _hold_out(done, folder, ending, options.test_fraction, options.seed)
-    if not any(d.case.split == "train" for d in done):
-        raise InputError(f"all {len(done)} cases are test cases: none is left to train on")
-    # An empty labelsTs would look as if there were something to evaluate with.
-    if not any(d.case.split == "test" and d.case.label is not None for d in done):
-        shutil.rmtree(folder / "labelsTs", ignore_errors=True)
-    notes += _write_lists(folder, release, options, done, ending)
-    geometry_fixes = {d.case.name: d.geometry_fix for d in done if d.geometry_fix}
-    if geometry_fixes:
-        notes.append(f"{len(geometry_fixes)} labels take the geometry of their images: {', '.join(geometry_fixes)}")
-    n_train = sum(d.case.split == "train" for d in done)
-    write_json(
-        folder / CONVERSION_FILE,
-        {
-            "tool": "nnunet-lopsided",
-            "version": __version__,
-            **settings,
-            "channels": list(release.channel_names),
-            "seed": options.seed,
-            "test_fraction": options.test_fraction,
-            "n_train": n_train,
-            "n_test": len(done) - n_train,
-            "geometry_fixes": geometry_fixes,
-            "label_fixes": _used_fixes(release, options, done),
-            "notes": notes,
-        },
-    )
-    return Converted(
-        folder=final,
-        n_train=n_train,
-        n_test=len(done) - n_train,
-        n_lesions=sum(d.n_lesions or 0 for d in done),
-        notes=tuple(notes),
-    )
+    return done
+
+
+def _make_folders(folder: Path, cases: Iterable[SourceCase]) -> None:
+    # Those of training cases always: that all are test cases is found later, and told in its own words.
+    for side in sorted({FOLDER_SUFFIX[case.split] for case in cases} | {"Tr"}):
+        (folder / f"images{side}").mkdir()
+        (folder / f"labels{side}").mkdir()
 
 
 def _wanted(release: Release, options: Options, problems: list[str]) -> tuple[list[SourceCase], list[str]]:
@@ -195,7 +214,7 @@ def _common_ending(cases: Iterable[SourceCase]) -> str:
     return endings.pop() if len(endings) == 1 and endings <= set(LINKED_ENDINGS) else ".nii.gz"
 
 
-def _hold_out(done: Sequence[_Done], folder: Path, ending: str, fraction: float, seed: int) -> list[_Done]:
+def _hold_out(done: Sequence[_Done], folder: Path, ending: str, *, fraction: float, seed: int) -> list[_Done]:
     """Move the training cases of the chosen patients to the test side."""
     lesions = most_lesions((d.case.patient, d.n_lesions or 0) for d in done if d.case.split == "train")
     chosen = choose_test_patients(lesions, fraction, seed)
@@ -212,7 +231,7 @@ def _hold_out(done: Sequence[_Done], folder: Path, ending: str, fraction: float,
     return moved
 
 
-def _write_lists(folder: Path, release: Release, options: Options, done: Sequence[_Done], ending: str) -> list[str]:
+def _write_lists(folder: Path, release: Release, options: Options, *, done: Sequence[_Done], ending: str) -> list[str]:
     """dataset.json, splits_final.json and cases.csv; returns notes."""
     training = [d for d in done if d.case.split == "train"]
     write_json(
