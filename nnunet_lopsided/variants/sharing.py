@@ -20,7 +20,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
-from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
+from nnunet_lopsided.nnunet.dataset_json import DatasetJson, read_dataset_json
 from nnunet_lopsided.nnunet.label_preprocessing import LabelPreprocessing
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -223,7 +223,7 @@ def link_or_copy(source: Path, target: Path) -> bool:
     return False
 
 
-def _check_same_kind(clean: dict[str, Any], dataset: RawDataset) -> None:
+def _check_same_kind(clean: DatasetJson, dataset: RawDataset) -> None:
     for key in ("file_ending", "channel_names", "modality", "overwrite_image_reader_writer"):
         if clean.get(key) != dataset.json.get(key):
             raise InputError(

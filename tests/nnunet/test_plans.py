@@ -8,7 +8,7 @@ import math
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -178,7 +178,7 @@ def test_statistics_of_an_empty_class_are_nan_and_stay(tmp_path: Path) -> None:
     file = tmp_path / "nnUNetPlans.json"
     file.write_text(json.dumps(PLANS | statistics))
     add_to_plans(file, "new", {"inherits_from": "2.5d"})
-    kept = read_plans(file)
+    kept = cast("dict[str, Any]", read_plans(file))
     assert math.isnan(kept["foreground_intensity_properties_per_channel"]["0"]["mean"])
     assert plans_in(tmp_path)["nnUNetPlans.json"]["configurations"]["new"] == {"inherits_from": "2.5d"}
 
