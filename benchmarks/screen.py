@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def train(
         loss.beta, loss.gamma = arm.beta(done), arm.gamma * min(1.0, done / 0.1)
         judge = None
         if arm.judge is not None and (loss.beta < 1 or loss.gamma > 0):
-            judge = arm.judge(logits, None if average is None else average(data))
+            judge = arm.judge(logits, None if average is None else cast(torch.Tensor, average(data)))
         value = loss(logits, target, teacher=judge, belief=belief)
         value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
