@@ -8,7 +8,7 @@ from functools import partial
 from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import blosc2
 import numpy as np
@@ -17,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.beliefs import (
@@ -29,7 +30,7 @@ from nnunet_lopsided.nnunet.beliefs import (
     write_belief,
 )
 from nnunet_lopsided.nnunet.configurations import Configuration
-from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation, Properties
 
 SEGMENTATIONS = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}  # nnU-Net's default plans
 
@@ -42,7 +43,7 @@ def configuration(axes: tuple[int, ...], spacing: tuple[float, ...]) -> Configur
 
 
 def preprocessed(
-    label: np.ndarray, box: tuple[slice, ...], spacing: tuple[float, ...], config: Configuration
+    label: NDArray[Any], box: tuple[slice, ...], spacing: tuple[float, ...], config: Configuration
 ) -> CleanSegmentation:
     """A label map (z, y, x) as nnU-Net's DefaultPreprocessor handles it, of images that are nonzero in the box."""
     axes = config.plans.transpose_forward
@@ -61,7 +62,7 @@ def preprocessed(
         "shape_after_cropping_and_before_resampling": cropped.shape[1:],
         "spacing": list(spacing),
     }
-    return CleanSegmentation(array, properties)
+    return CleanSegmentation(array, cast(Properties, properties))
 
 
 def test_crop_and_resampling_by_hand() -> None:
@@ -114,7 +115,7 @@ def test_a_hard_belief_goes_where_nnunet_puts_the_label(
     found = preprocessed_belief("a", belief, config, clean)
     assert found.shape == clean.array.shape
     certain = np.abs(found - 0.5) > 1e-5
-    np.testing.assert_array_equal((found > 0.5)[certain], (clean.array == 1)[certain])
+    np.testing.assert_array_equal((found > 0.5)[certain], (clean.array[:] == 1)[certain])
 
 
 def test_other_shapes_are_refused() -> None:
@@ -173,7 +174,7 @@ def test_a_folder_of_beliefs(data_folder: Path) -> None:
     opened = folder.open("a")
     assert (opened.shape, opened.dtype) == ((1, 2, 3, 4), np.uint8)
     assert getattr(opened, "chunks", None) == (1, 2, 3, 4), "as the segmentation's: compressed, and read when sliced"
-    np.testing.assert_array_equal(from_levels(opened[:, 0:1]), np.full((1, 1, 3, 4), np.float32(0.2)))
+    np.testing.assert_array_equal(from_levels(opened[:, 0:1].astype(np.uint8)), np.full((1, 1, 3, 4), np.float32(0.2)))
 
 
 def test_cases_without_a_known_belief_are_refused(data_folder: Path) -> None:

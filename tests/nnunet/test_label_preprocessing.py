@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
@@ -25,7 +26,7 @@ def configuration(axes: tuple[int, ...] = (0, 1, 2), spacing: tuple[float, ...] 
     )
 
 
-def preprocessed(images: np.ndarray, label: np.ndarray, axes: tuple[int, ...]) -> CleanSegmentation:
+def preprocessed(images: NDArray[Any], label: NDArray[Any], axes: tuple[int, ...]) -> CleanSegmentation:
     """Transposed, cropped and marked by nnU-Net."""
     order = [0, *(axis + 1 for axis in axes)]
     images, label = images.transpose(order), label.transpose(order).astype(np.int16)
@@ -42,11 +43,11 @@ def preprocessed(images: np.ndarray, label: np.ndarray, axes: tuple[int, ...]) -
     )
 
 
-def cropped(images: np.ndarray, label: np.ndarray, clean: CleanSegmentation, axes: tuple[int, ...]) -> Any:
+def cropped(images: NDArray[Any], label: NDArray[Any], clean: CleanSegmentation, axes: tuple[int, ...]) -> Any:
     """The new segmentation, whether normalisation changes, and how often the images were read."""
     read: list[int] = []
 
-    def channel(c: int) -> np.ndarray:
+    def channel(c: int) -> NDArray[Any]:
         read.append(c)
         return images[c : c + 1]
 
