@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 
+_LARGEST = 2**31 - 1
 _MOST_SHOWN = 5
 
 
@@ -45,13 +46,13 @@ def unknown_label_values(array: NDArray[np.generic], known: Collection[int] | No
 
     Args:
         array: a label map of any shape and type; 0 is always known.
-        known: the values it may hold; None: every positive whole number.
+        known: the values it may hold; None: every positive whole number of 31 bits; no software numbers lesions beyond.
 
     Example:
         >>> unknown_label_values(np.array([0, 1.0000001], np.float32), [0, 1])
         'unknown label value 1.0000001 (a fraction) in 1 voxels, expected 0, 1'
         >>> unknown_label_values(np.array([0, 7, -1024], np.int16), None)
-        'unknown label value -1024 in 1 voxels, expected 0 or positive whole numbers'
+        'unknown label value -1024 in 1 voxels, expected 0 or positive whole numbers of at most 2147483647'
         >>> unknown_label_values(np.array([0, 1]), [0, 1])
         ''
     """
@@ -63,15 +64,16 @@ def unknown_label_values(array: NDArray[np.generic], known: Collection[int] | No
     values = np.unique(unknown)
     shown = ", ".join(shown_value(value) for value in values[:_MOST_SHOWN])
     more = f" and {len(values) - _MOST_SHOWN} others" if len(values) > _MOST_SHOWN else ""
-    expected = "0 or positive whole numbers" if known is None else ", ".join(map(str, sorted({0, *known})))
+    any_number = f"0 or positive whole numbers of at most {_LARGEST}"
+    expected = any_number if known is None else ", ".join(map(str, sorted({0, *known})))
     return f"unknown label value {shown}{more} in {unknown.size} voxels, expected {expected}"
 
 
 def _positive_and_whole(values: NDArray[np.generic]) -> NDArray[np.bool_]:
-    positive = np.asarray(np.greater(values, 0))
+    in_range = np.asarray(np.greater(values, 0) & np.less_equal(values, _LARGEST))
     if not np.issubdtype(values.dtype, np.floating):
-        return positive
-    return np.asarray(positive & np.isfinite(values) & (values == np.floor(values)))
+        return in_range
+    return np.asarray(in_range & (values == np.floor(values)))
 
 
 def shown_value(value: np.generic) -> str:

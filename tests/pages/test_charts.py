@@ -1,6 +1,7 @@
 """nnunet_lopsided.pages.charts, read back from the SVG. All values are asymmetric, so that nothing can be swapped."""
 
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
 
@@ -169,6 +170,15 @@ def test_lines_over_what_was_varied():
     places = drawn.text_places()
     assert [places[text][0] for text in ("10", "20", "40")] == [10, 20, 40]
     assert {"mAP", "patients"} <= set(drawn.texts())
+
+
+def test_charts_beside_each_other_have_one_scale():
+    """With a top the axis ends there, whatever the points; without, at the highest of them."""
+    low, high = {"a": [LinePoint(1, 0.25, None)]}, {"a": [LinePoint(1, 0.75, (0.5, 1.0))]}
+    for given in (low, high):
+        draw = partial(draw_lines, title="mAP", x_label="rate", lines=given, top=1.0)
+        drawn = Drawn(chart(draw).svg, (-0.021, 1.05), (0, 1.05))
+        assert drawn.dots("point", "k0") == [(1, given["a"][0].value)]
 
 
 def test_each_axis_has_the_name_of_what_is_along_it():
