@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,18 @@ from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spaci
 # From electron microscopes to more than a body: what is beyond is in metres or in other units.
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 500.0
 _EMPTY_GZ = 18  # bytes of an empty .gz file at least
+_GZIP = 31  # tells zlib to expect gzip's header
 _HEADER_MAX = 1 << 16  # of a NIfTI file with extensions, that we look at
+
+
+class _Placed(Protocol):
+    """An image or a reader of SimpleITK."""
+
+    def GetSpacing(self) -> tuple[float, ...]: ...
+
+    def GetOrigin(self) -> tuple[float, ...]: ...
+
+    def GetDirection(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Geometry:
         differing = []
         for name in ("spacing_mm", "origin_mm", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
+            # Absolutely: files round coordinates to some decimals, wherever in space they are.
             if len(mine) != len(theirs) or not np.allclose(mine, theirs, rtol=0, atol=tolerance):
                 differing.append(f"{name} {_short(mine)} versus {_short(theirs)}")
         return "; ".join(differing) or None
@@ -247,7 +259,7 @@ def _simpleitk() -> ModuleType:
     return sitk
 
 
-def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
+def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], _Placed] | None:
     """Voxels and header of a .nii.gz whose voxels SimpleITK read as they were written; None: it may be something else.
 
     SimpleITK decompresses twice as fast as Python, but reads what is missing as zeros and NaN as 0, without a word. The
@@ -263,20 +275,21 @@ def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
     array = sitk.GetArrayFromImage(itk)
     with path.open("rb") as file:
         start = file.read(_HEADER_MAX)
+        # gzip ends with the CRC-32 and the length of what was compressed, the latter modulo 2**32.
         file.seek(-8, 2)
         checksum, size = struct.unpack("<2I", file.read(8))
     n_header = (size - array.nbytes) % 2**32
     if not NIFTI_DATA <= n_header <= _HEADER_MAX:
         return None
     try:
-        header = zlib.decompressobj(31).decompress(start, n_header)
+        header = zlib.decompressobj(_GZIP).decompress(start, n_header)
     except zlib.error:  # not compressed, whatever its name
         return None
     intact = len(header) == n_header and zlib.crc32(array, zlib.crc32(header)) == checksum
     return (array, itk) if intact else None
 
 
-def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
+def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], _Placed]:
     """Voxels and header; those of NIfTI files are checked."""
     sitk = _simpleitk()
     stored = nifti_voxels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
@@ -289,9 +302,10 @@ def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
     return stored, reader
 
 
-def _geometry(itk: Any) -> Geometry:
+def _geometry(itk: _Placed) -> Geometry:
     """The geometry of an image or a reader of SimpleITK; only a reader can have negative spacings, as in the file."""
     spacing, direction = np.array(itk.GetSpacing()), np.array(itk.GetDirection())
+    # A voxel of negative size is one that is mirrored: the same place with the axis turned round.
     signs = np.where(spacing < 0, -1.0, 1.0)
     turned = direction.reshape(len(spacing), -1) * signs if np.any(signs < 0) else direction
     return Geometry(

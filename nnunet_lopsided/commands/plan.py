@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning.small import PARENTS as SMALL
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.planning.configuration_25d import Configuration25D
 
 _OURS = "2.5d"
 _CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
@@ -61,7 +64,7 @@ def _plan_small(arguments: argparse.Namespace) -> int:
     plans_file, small = add_small_configuration(arguments.d, arguments.c, arguments.p, overwrite=arguments.overwrite)
     print(f"{arguments.c} added to {plans_file}")
     print(f"  patch {' x '.join(map(str, small['patch_size']))}, batch size {small['batch_size']}, features", end=" ")
-    print(*small["architecture"]["arch_kwargs"]["features_per_stage"])
+    print(*cast("list[int]", small["architecture"]["arch_kwargs"]["features_per_stage"]))
     return 0
 
 
@@ -95,8 +98,7 @@ def _plan_25d(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(configuration: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    # Any: nnU-Net's plans have no types, and add_configuration has just written these keys.
+def _lines(configuration: Configuration25D) -> dict[str, tuple[str, str]]:
     network, ours = configuration["architecture"]["arch_kwargs"], configuration["lopsided"]
     depth, height, width = configuration["patch_size"]
     values = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,9 +99,9 @@ def write_variant(
         ]
         link_test_files(dataset, folder, final)
         write_dataset_files(dataset, [audited.case for audited in inputs.cases], folder, final)
-        content = read_dataset_json(folder / "dataset.json")
         # nnU-Net passes over a key that it does not know; whoever finds the dataset later must see what it is.
-        content["completed"] = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
+        completed_by = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
+        content = {**read_dataset_json(folder / "dataset.json"), "completed": completed_by}
         write_json(folder / "dataset.json", content)
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
@@ -185,7 +186,8 @@ class _Work:
         for name in self._classes:
             loaded = load_case(audited.name, audited.label, audited.predictions[0], LesionClass(self._scheme, name))
             assert loaded.prediction is not None, "every case has a prediction"
-            target = soft_target(loaded.prediction, known, loaded.spacing_mm, self._threshold)
+            probability = cast("NDArray[np.floating]", loaded.prediction)  # labels alone were refused before
+            target = soft_target(probability, known, loaded.spacing_mm, self._threshold)
             write_image(self.file_of(audited.name, name), Image(target.belief, labelled.geometry))
             completed.append(_kept(audited.name, name, target))
         return completed

@@ -81,7 +81,7 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
             _contour(panel, reference[at], _REFERENCE)
             prediction = loaded[i - 1].prediction if i else None
             if prediction is not None:
-                _contour(panel, prediction[at] >= _THRESHOLD, _CONTOURS[(i - 1) % len(_CONTOURS)])
+                _contour(panel, np.greater_equal(prediction[at], _THRESHOLD), _CONTOURS[(i - 1) % len(_CONTOURS)])
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 class TensorLike(Protocol):
     """A torch tensor, on whatever device."""
 
-    def detach(self) -> Any: ...
+    @property
+    def dtype(self) -> object: ...
+
+    def detach(self) -> TensorLike: ...
+
+    def cpu(self) -> TensorLike: ...
+
+    def float(self) -> TensorLike: ...
 
 
 @runtime_checkable
@@ -37,6 +44,7 @@ def as_array(image: ImageLike) -> NDArray[np.generic]:
         >>> as_array(torch.ones(2, 3, dtype=torch.bfloat16)).dtype
         dtype('float32')
     """
+    # Known by what they can do, not by their classes: those would cost the import of both libraries.
     if isinstance(image, SimpleItkLike):
         import SimpleITK
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 
+# The 97.5th percentile of the normal distribution, written out so that nobody has to import SciPy for it.
 Z95 = 1.959963984540054
 # With fewer patients no bootstrap interval is given: benchmarks/coverage.py, table in docs/reference/evaluation.md.
 LEAST_PATIENTS = 8
@@ -153,6 +154,7 @@ def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: in
     """
     rng = np.random.default_rng(seed)
     n_drawn = max(1, round(share * n_patients))
+    # The first of a random order are drawn without replacement, in all replicates at once.
     order = np.argsort(rng.random((n_replicates, n_patients)), axis=1, kind="stable")
     weights = np.zeros((n_replicates, n_patients), np.int64)
     np.put_along_axis(weights, order[:, :n_drawn], 1, axis=1)
@@ -209,6 +211,7 @@ def expanded_percentiles(n_patients: int) -> tuple[float, float]:
 
     if n_patients < 2:
         raise ValueError(f"n_patients must be at least 2, got {n_patients}")
+    # Student's quantile, widened by the root that the spread lacks; how much of a normal distribution lies beyond it.
     tail = 100 * float(norm.cdf(-sqrt(n_patients / (n_patients - 1)) * t.ppf(0.975, n_patients - 1)))
     return tail, 100 - tail
 
@@ -334,6 +337,7 @@ def resampled_curves(
         precision = np.divide(n_true, accepted, out=np.zeros_like(accepted), where=accepted > 0)
         some = n_lesions > 0
         np.divide((rise * precision).sum(axis=0), n_lesions, out=precision_area[rows], where=some)
+        # A replicate without a case has no lesion either: the 1 only keeps the division quiet.
         width = np.maximum(1 - n_false / (max_fp_per_case * np.maximum(n_cases, 1)), 0)
         np.divide((rise * width).sum(axis=0), n_lesions, out=recall_area[rows], where=some)
         for i, limit in enumerate(fp_per_case):

@@ -10,7 +10,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.nifti import announced_size, nifti_header
 from nnunet_lopsided.files.regular import check_regular
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes read at a time, and more than any NIfTI header
 
 
 def check_complete(path: Path) -> None:

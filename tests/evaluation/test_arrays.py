@@ -43,4 +43,4 @@ def test_data_frames(two_cases):
     }
     assert data_frame(result, "lesions")["detected"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="table must be one of"):
-        data_frame(result, "voxels")
+        data_frame(result, "voxels")  # type: ignore[arg-type]  # what is refused
