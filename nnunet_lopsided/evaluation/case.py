@@ -79,8 +79,9 @@ def evaluate_case(
     Raises:
         ValueError: shapes differ, images of SimpleITK lie in different places, the connectivity or spacing does not
             fit their dimension, a voxel of a lesion or candidate holds no probability, or an instance map anything
-            but whole numbers of at least 0. InputError: ``censored_reference`` has lesion voxels that ``reference``
-            lacks, or the confidence is to be ``learned`` and there is no model.
+            but whole numbers of at least 0.
+        InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks, or the confidence is to be
+            ``learned`` and there is no model.
 
     Example:
         >>> reference = np.zeros((3, 8, 8), bool)
