@@ -106,6 +106,7 @@ def find_inputs(
     magnify: Sequence[float] | None = None,
     device: str | None = None,
     n_workers: int = 2,
+    torch_resampling: bool = False,
 ) -> AuditInputs:
     """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
 
@@ -121,6 +122,8 @@ def find_inputs(
             where every fold has its checkpoint, otherwise not at all.
         device: on which missing predictions are made; None: cuda where there is one, otherwise cpu.
         n_workers: cases worked on at the same time.
+        torch_resampling: of predictions of magnified images, see
+            :func:`~nnunet_lopsided.nnunet.magnified.predict_magnified`.
 
     Raises:
         InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
@@ -157,7 +160,9 @@ def find_inputs(
         for name in wanted[fold]:
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
-        for name, arrays in predict_magnified(folder.parent, FINAL, factors, own, device, n_workers).items():
+        options = {"torch_resampling": True} if torch_resampling else {}
+        magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
+        for name, arrays in magnified.items():
             # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
             # arrays.
             predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
