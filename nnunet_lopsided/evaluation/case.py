@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, spacing_of
+from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, check_same_place, spacing_of
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
 from nnunet_lopsided.evaluation.confidence import (
     BY_SIZE,
@@ -77,8 +77,9 @@ def evaluate_case(
         Tables of lesions and candidates; empty ones where there are none.
 
     Raises:
-        ValueError: shapes differ, the connectivity or spacing does not fit their dimension, a voxel of a lesion or
-            candidate holds no probability, or an instance map anything but whole numbers of at least 0.
+        ValueError: shapes differ, images of SimpleITK lie in different places, the connectivity or spacing does not
+            fit their dimension, a voxel of a lesion or candidate holds no probability, or an instance map anything
+            but whole numbers of at least 0.
         InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks, or the confidence is to be
             ``learned`` and there is no model.
 
@@ -90,6 +91,8 @@ def evaluate_case(
         ([True, False], [0.75])
     """
     rules = rules or EvaluationRules()
+    images = {"reference": reference, "prediction": prediction, "segmentation": segmentation}
+    check_same_place({**images, "censored_reference": censored_reference}, spacing_mm)
     (evaluated,) = evaluate_thresholds(
         as_array(reference),
         None if prediction is None else as_array(prediction),
