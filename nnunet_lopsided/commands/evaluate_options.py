@@ -109,7 +109,8 @@ def evaluate_parser() -> Parser:
     cases.add_argument(
         "--patients-regex",
         metavar="REGEX",
-        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: the case)",
+        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: cases.csv of "
+        "the references' dataset, or else the case)",
     )
     bootstrap = parser.add_argument_group("bootstrap")
     bootstrap.add_argument(
