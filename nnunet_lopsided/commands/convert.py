@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
-from nnunet_lopsided.commands.convert_folder import add_folder_arguments, folder_options
+from nnunet_lopsided.commands.convert_folder import (
+    add_dicom_arguments,
+    add_folder_arguments,
+    dicom_options,
+    folder_options,
+)
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -173,6 +178,7 @@ _OWN_ARGUMENTS = {
     "lits": _lits,
     "luna16": _luna16,
     "folder": add_folder_arguments,
+    "dicom": add_dicom_arguments,
 }
 
 
@@ -271,6 +277,8 @@ def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     """What the converter's ``find`` takes besides the source."""
     if arguments.converter == "folder":
         return folder_options(arguments)
+    if arguments.converter == "dicom":
+        return dicom_options(arguments)
     own = {
         "brats-mets": ("channels", "target"),
         "ucsf-bmsr": ("channels", "target"),

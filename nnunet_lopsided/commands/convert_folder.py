@@ -1,4 +1,4 @@
-"""The options of ``lopsided-convert folder``, and what its ``find`` is given."""
+"""The options of ``lopsided-convert folder`` and ``dicom``, and what their ``find`` is given."""
 
 from __future__ import annotations
 
@@ -72,6 +72,49 @@ def folder_options(arguments: argparse.Namespace) -> dict[str, object]:
         "patients": arguments.patients,
         "ignore": arguments.ignore,
         "bids": arguments.bids,
+    }
+
+
+def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only ``dicom`` has."""
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        required=True,
+        metavar="NAME=PATTERN",
+        help="by the description or the number of the series, such as t1c='*t1*post*' flair=5; upper and lower case "
+        "are the same",
+    )
+    parser.add_argument(
+        "--label", default="*", metavar="PATTERN", help="description or number of the DICOM SEG (default: the only one)"
+    )
+    parser.add_argument(
+        "--segments",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="labels of the segments that are lesion (default: all)",
+    )
+    parser.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="descriptions, numbers or UIDs of series not to look at",
+    )
+
+
+def dicom_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """What ``find`` of ``dicom`` takes besides the source.
+
+    Raises:
+        InputError: a channel is there twice or has no pattern.
+    """
+    return {
+        "channels": _channels(arguments.channels, bids=False),
+        "label": arguments.label,
+        "segments": arguments.segments,
+        "ignore": arguments.ignore,
     }
 
 
