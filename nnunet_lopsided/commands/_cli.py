@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -42,11 +43,14 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands.
 
     Every parser has ``--version``, and the examples of :mod:`nnunet_lopsided.commands._examples` in its help.
+    Numbers are plain digits: Python's own ``int`` takes ``8_02``, `` 802`` and digits of every script.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **kwargs)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
         version = f"nnunet-lopsided {__version__}"
         self.add_argument("--version", action="version", version=version, help="print the version and exit")
 
@@ -72,6 +76,30 @@ class Parser(argparse.ArgumentParser):
         if arg_strings == ["--"] and action.option_strings and action.nargs not in ("?", "*"):
             raise argparse.ArgumentError(action, "expected a value, got '--'")
         return super()._get_values(action, arg_strings)
+
+
+def numbers_of_folds(given: Sequence[str | int]) -> list[int | str]:
+    """What ``-f`` was given: numbers, or "all".
+
+    Raises:
+        InputError: something else.
+    """
+    words = [str(fold) for fold in given]
+    if any(fold != "all" and not re.fullmatch("[0-9]{1,9}", fold) for fold in words):
+        raise InputError(f"-f must be numbers of folds, or all, got {' '.join(words)}")
+    return [fold if fold == "all" else int(fold) for fold in words]
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise ValueError(text)  # argparse makes a message of it
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not text.isascii() or "_" in text or text != text.strip():
+        raise ValueError(text)
+    return float(text)
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:
