@@ -123,7 +123,7 @@ def _surface_lines(surface: SurfaceSummary, undefined: Mapping[str, str]) -> lis
     without = f", {surface.n_missed} missed without" if surface.n_missed else ""
     lines: list[str | None] = []
     for key, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
-        name = f"nsd at {surface.tolerance_mm:g} mm" if key == "nsd" else key
+        name = f"NSD at {surface.tolerance_mm:g} mm" if key == "nsd" else "HD95, mm"
         reason = {f"{name}, mean": undefined.get(f"surface_distances.{key}.mean", "")}
         lines.append(_line(f"{name}, mean", average.mean, average.interval, "bootstrap", reason))
         if average.median is not None:

@@ -119,7 +119,7 @@ def test_every_bad_case_is_a_line_unless_skipped(arguments, tmp_path, capsys):
     assert [line[:37] for line in printed.err.splitlines()] == [
         f"lopsided-eval: warning: skipped: case {n}"[:37] for n in "bc"
     ]
-    assert "skipped                                2  b, c" in printed.out
+    assert "skipped                                      2  b, c" in printed.out
 
 
 def test_cross_validation(arguments, tmp_path, nnunet_paths):
