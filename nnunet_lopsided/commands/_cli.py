@@ -46,6 +46,7 @@ class Parser(argparse.ArgumentParser):
     Numbers are plain digits: Python's own ``int`` takes ``8_02``, `` 802`` and digits of every script.
     """
 
+    # Any: what argparse's own constructor takes, which add_parser() calls with names of its own.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **kwargs)
@@ -78,15 +79,19 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
 
-def numbers_of_folds(given: Sequence[str | int]) -> list[int | str]:
+def numbers_of_folds(given: Sequence[str | int], expected: str = "numbers of folds, or all") -> list[int | str]:
     """What ``-f`` was given: numbers, or "all".
+
+    Args:
+        given: the words.
+        expected: what a message says that they must be.
 
     Raises:
         InputError: something else.
     """
     words = [str(fold) for fold in given]
     if any(fold != "all" and not re.fullmatch("[0-9]{1,9}", fold) for fold in words):
-        raise InputError(f"-f must be numbers of folds, or all, got {' '.join(words)}")
+        raise InputError(f"-f must be {expected}, got {' '.join(words)}")
     return [fold if fold == "all" else int(fold) for fold in words]
 
 

@@ -279,6 +279,7 @@ def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
         return folder_options(arguments)
     if arguments.converter == "dicom":
         return dicom_options(arguments)
+    # Named here and not passed on as a whole: find() would refuse options of other converters.
     own = {
         "brats-mets": ("channels", "target"),
         "ucsf-bmsr": ("channels", "target"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
@@ -135,6 +136,6 @@ def _channels(given: list[str], bids: bool) -> dict[str, str]:
 def _values(given: list[str]) -> list[int] | None:
     if given == ["any"]:
         return None
-    if not all(value.isascii() and value.isdecimal() for value in given):
-        raise InputError(f"--lesion-values must be integers or any, got {' '.join(given)}")
+    if not all(re.fullmatch("[0-9]{1,9}", value) and int(value) for value in given):
+        raise InputError(f"--lesion-values must be positive whole numbers, or any, got {' '.join(given)}")
     return [int(value) for value in given]

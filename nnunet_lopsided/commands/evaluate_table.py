@@ -98,6 +98,7 @@ def _table(result: FolderResult) -> str:
         )
     lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
     lines.insert(2, _by_confidence(result))
+    # First of all: a number without its rules says nothing.
     lines.insert(0, f"{'rules':<{_WIDTH}}{result.rules.profile}: {result.rules.match_in_words}")
     lines += [f"{title_of(name):<{_WIDTH}}{value:>10}" for name, value in vars(counts).items()]
     if summary.surface is not None:
