@@ -104,7 +104,7 @@ def _write(arguments: argparse.Namespace) -> int:
 def _dry_run(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.nnunet.raw import raw_dataset
     from nnunet_lopsided.variants.planning import Choice, plan_censoring
-    from nnunet_lopsided.variants.summary import summary, write_histogram
+    from nnunet_lopsided.variants.summary import is_histogram, summary, write_histogram
 
     choice = Choice(mode=arguments.mode, rate=arguments.rate, seed=arguments.seed, **_more_of_choice(arguments))
     # What is wrong with the arguments is told before the source is looked for.
@@ -114,8 +114,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     picture = (arguments.picture or Path(default)).absolute()
     if picture.suffix.lower() != ".png":
         raise InputError(f"--picture must be a .png file, got {picture}")
-    if picture.exists() and not arguments.overwrite:
-        raise InputError(f"{picture} exists; --overwrite replaces it, --picture names another")
+    if picture.exists() and not arguments.overwrite and not is_histogram(picture):
+        raise InputError(f"{picture} exists, and no dry run wrote it; --overwrite replaces it, --picture names another")
     if not picture.parent.is_dir():
         raise InputError(f"--picture: folder not found: {picture.parent}")
     plan = plan_censoring(arguments.d, choice, arguments.np)

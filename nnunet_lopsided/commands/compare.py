@@ -103,6 +103,8 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 def _table(comparison: Comparison) -> str:
+    from nnunet_lopsided.evaluation.report.numbers import title_of
+
     lines = []
     for pair in comparison.pairs:
         first, second = (comparison.models[i].name for i in (pair.first, pair.second))
@@ -111,7 +113,7 @@ def _table(comparison: Comparison) -> str:
             if d.difference is None:
                 continue
             ends = "" if d.interval.low is None else f"  {d.interval.low:+.4f} to {d.interval.high:+.4f}"
-            lines.append(f"  {name:<46}{d.difference:>+12.4f}{ends}")
+            lines.append(f"  {title_of(name):<46}{d.difference:>+12.4f}{ends}")
         lesions = pair.lesions
         lines.append(
             f"  lesions found by both {lesions.both}, only {first} {lesions.only_first}, only {second} "

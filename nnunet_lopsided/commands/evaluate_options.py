@@ -274,7 +274,8 @@ def _add_cases(cases: argparse._ArgumentGroup) -> None:
     cases.add_argument(
         "--patients-regex",
         metavar="REGEX",
-        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: the case)",
+        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: cases.csv of "
+        "the references' dataset, or else the case)",
     )
 
 

@@ -130,7 +130,7 @@ def evaluate_folder(
         label: name of a class or region in dataset.json; None: all foreground classes together.
         dataset_json: None: that of ``predictions``, of ``references`` or of the folder above it, if there is one.
         patients_regex: groups cases into patients for the bootstrap; its first group, or else its match, in the case's
-            name is the patient. None: every case is a patient.
+            name is the patient. None: ``cases.csv`` of the references' dataset says it, or else every case is one.
         allow_missing: count the lesions of references without prediction as missed.
         hard_labels: evaluate label maps even where probabilities lie beside them.
         skip_bad: leave out cases that cannot be read or do not fit, and list them in the result.

@@ -36,7 +36,7 @@ def patients_of(cases: Sequence[str], dataset_folder: Path, pattern: str | None 
     known = patients_in(table)
     for case in cases:
         if not known.get(case):
-            raise InputError(f"{table}: case {case} has no row with its patient")
+            raise InputError(f"{table}: case {case} has no row with its patient (or give --patients-regex)")
     return {case: known[case] for case in cases}, CASES_FILE
 
 

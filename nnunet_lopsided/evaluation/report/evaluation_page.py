@@ -46,6 +46,7 @@ NAMING_SETTINGS = (
     "confidence_model",
     "confidence_model_has_seen",
     "patients_regex",
+    "patients_table",
     "cases",
 )
 
