@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo check static quick-tests test coverage mutate venv peers study study-slurm
+.PHONY: demo bundle check static quick-tests test coverage mutate venv peers study study-slurm
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
+
+# One folder that installs this package where there is no internet; TORCH=1: with PyTorch; PART_MB=60: in parts too.
+bundle: venv
+	$(BIN)/python release/bundle.py -o bundle $(if $(filter-out 0,$(TORCH)),--torch) $(if $(PART_MB),--part-mb $(PART_MB))
 
 # While you write: lint, types, which part imports which, and the quick tests, the tests beside the rest: two cores.
 check: venv

@@ -17,10 +17,11 @@ from nnunet_lopsided.commands._cli import Parser, run
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
+    "filelock", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
     "surface-distance", "tifffile",
     "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
+_OPTIONAL = {"isal": "without it files are read slower"}
 _TRAINERS = (
     "nnUNetTrainerLopsided",
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
@@ -65,7 +66,9 @@ def _versions() -> list[Finding]:
         try:
             findings.append(Finding("ok", package, metadata.version(package)))
         except metadata.PackageNotFoundError:
-            findings.append(Finding("missing", package, f"not installed: pip install {package}"))
+            state: Literal["note", "missing"] = "note" if package in _OPTIONAL else "missing"
+            hint = f"; {_OPTIONAL[package]}" if package in _OPTIONAL else ""
+            findings.append(Finding(state, package, f"not installed: pip install {package}{hint}"))
     try:
         findings.append(Finding("ok", "snakemake", metadata.version("snakemake")))
     except metadata.PackageNotFoundError:

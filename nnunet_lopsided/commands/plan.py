@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 
 _OURS = "2.5d"
 _CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
