@@ -57,6 +57,7 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
     style, script = (
         Path(__file__).with_name(f"audit_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
     )
+    # Style and script go into the page: a reader may get it by mail, or open it where there is no network.
     return page(
         "audit/audit_page.html",
         f"Audit of {record['dataset']}",
@@ -76,6 +77,7 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
         likeness=_likeness(record),
         settings=_settings(record),
+        # The script writes the id into every decision, and keeps unsaved ones in the browser under it.
         data=data_block("audit-data", {"id": record["id"], "dataset": record["dataset"]}),
     )
 
@@ -113,6 +115,7 @@ def _notices(record: AuditContent) -> list[str]:
 def _miss_rates(record: AuditContent) -> Table:
     rows = []
     for rate in (record["miss_rate"], *record["miss_rate_by_diameter"]):
+        # By identity: with a single range of diameters its numbers can equal those of the whole data set.
         whole = rate is record["miss_rate"]
         rows.append(
             (

@@ -46,6 +46,7 @@ def candidate_pictures(audit: Audit, n: int, n_workers: int = 2) -> tuple[Candid
     def draw(case: AuditedCase) -> dict[int, CandidatePictures]:
         label = read_image(case.label)
         annotated = audit.target.mask(label.array)
+        # A case is read once for all of its candidates, whatever their ranks.
         images = case_images(case.case, label.shape, colour=True)
         drawn = {}
         for rank in ranks_of[case.name]:
@@ -77,6 +78,7 @@ def _planes(
     own = np.zeros(image.shape, bool)
     own.reshape(-1)[candidate.voxels] = True
     pictures = []
+    # Slices of all three planes: a vessel that runs through one is round there, and long in another.
     for axis in range(3) if image.ndim == 3 else (0,):
         shown = Slice(geometry, centre, candidate.box, axis)
         plane = _NAMES.get(frozenset(shown.edges), _PLANES[axis])

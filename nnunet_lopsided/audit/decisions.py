@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from nnunet_lopsided.audit.ranking import WITHIN_1
 from nnunet_lopsided.audit.stored import StoredAudit, chosen_audit
@@ -15,6 +15,7 @@ from nnunet_lopsided.files.json import file_digest, read_json
 from nnunet_lopsided.files.tables import numbered_rows
 
 Verdict = Literal["accept", "reject", "unsure"]
+_VERDICTS: Mapping[str, Verdict] = {verdict: verdict for verdict in get_args(Verdict)}
 COLUMNS = ("audit", "case", "candidate", "decision")
 
 
@@ -30,7 +31,7 @@ class Decisions:
 
     audit: str
     verdicts: Mapping[tuple[str, int], Verdict]
-    origin: Mapping[str, Any]
+    origin: Mapping[str, object]
 
     def count(self, verdict: Verdict) -> int:
         """Candidates so decided."""
@@ -87,22 +88,22 @@ def read_decisions(path: Path) -> Decisions:
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     verdicts: dict[tuple[str, int], Verdict] = {}
     audits = set()
-    for place, row in rows:
-        word = (row["decision"] or "").strip().lower()
-        audits.add(row["audit"])
+    for row in rows:
+        word = (row.decision or "").strip().lower()
+        audits.add(row.audit)
         if not word:
             continue
-        if word not in get_args(Verdict):
-            raise InputError(f"{path}, {place}: expected accept, reject or unsure, found {row['decision']!r}")
+        if word not in _VERDICTS:
+            raise InputError(f"{path}, {row.place}: expected accept, reject or unsure, found {row.decision!r}")
         try:
-            key = row["case"], int(row["candidate"])
+            key = row.case, int(row.candidate)
         except ValueError:
             raise InputError(
-                f"{path}, {place}: expected the number of a candidate, found {row['candidate']!r}"
+                f"{path}, {row.place}: expected the number of a candidate, found {row.candidate!r}"
             ) from None
         if key in verdicts:
-            raise InputError(f"{path}, {place}: case {key[0]}, candidate {key[1]} is decided on twice")
-        verdicts[key] = word  # type: ignore[assignment]
+            raise InputError(f"{path}, {row.place}: case {key[0]}, candidate {key[1]} is decided on twice")
+        verdicts[key] = _VERDICTS[word]
     if len(audits) > 1:
         raise InputError(f"{path} holds decisions of several audits: {', '.join(sorted(audits))}")
     if not verdicts:
@@ -110,12 +111,29 @@ def read_decisions(path: Path) -> Decisions:
     return Decisions(audits.pop(), verdicts, {"decisions_sha256": file_digest(path)})
 
 
-def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    return [(f"line {line}", row) for line, row in numbered_rows(path, COLUMNS)]
+class _Row(NamedTuple):
+    """A decision as it stands in a file, and where there."""
+
+    place: str
+    audit: str
+    case: str
+    candidate: str | int
+    decision: str | None
 
 
-def _json_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _csv_rows(path: Path) -> Iterable[_Row]:
+    return [
+        _Row(f"line {line}", row["audit"], row["case"], row["candidate"], row["decision"])
+        for line, row in numbered_rows(path, COLUMNS)
+    ]
+
+
+def _json_rows(path: Path) -> Iterable[_Row]:
+    # Spreadsheets and scripts write numbers as text, and no decision as null.
     content = read_json(
         path, {"audit": str, "decisions": [{"case": str, "candidate": (int, str), "decision": (str, type(None))}]}
     )
-    return [(f"decision {i}", {**row, "audit": content["audit"]}) for i, row in enumerate(content["decisions"], 1)]
+    return [
+        _Row(f"decision {i}", content["audit"], row["case"], row["candidate"], row["decision"])
+        for i, row in enumerate(content["decisions"], 1)
+    ]
