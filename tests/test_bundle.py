@@ -46,7 +46,7 @@ def test_what_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
     def version(name):
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(bundle.metadata, "distribution", version)
+    monkeypatch.setattr("importlib.metadata.distribution", version)
     assert main(["-o", str(tmp_path / "out")]) == 2
     assert re.fullmatch(
         r"bundle: error: \S+ is needed and not installed here; run: make venv\n", capsys.readouterr().err
