@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,9 +22,6 @@ from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spaci
 
 # From electron microscopes to more than a body: what is beyond is in metres or in other units.
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 500.0
-_EMPTY_GZ = 18  # bytes of an empty .gz file at least
-_GZIP = 31  # tells zlib to expect gzip's header
-_HEADER_MAX = 1 << 16  # of a NIfTI file with extensions, that we look at
 
 
 class _Placed(Protocol):
@@ -145,7 +141,7 @@ def _read(path: Path) -> tuple[NDArray[np.generic], Geometry]:
         return array, _plain_geometry(spacing)
     if ending in NATURAL_ENDINGS:
         return read_natural(path), _plain_geometry((1.0, 1.0))
-    array, itk = _read_nifti_gz(path) or _read_with_itk(path)
+    array, itk = _read_with_itk(path)
     return array, _geometry(itk)
 
 
@@ -257,36 +253,6 @@ def _simpleitk() -> ModuleType:
     sitk = import_module("SimpleITK")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
-
-
-def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], _Placed] | None:
-    """Voxels and header of a .nii.gz whose voxels SimpleITK read as they were written; None: it may be something else.
-
-    SimpleITK decompresses twice as fast as Python, but reads what is missing as zeros and NaN as 0, without a word. The
-    checksum at the end of the file tells.
-    """
-    if not path.name.lower().endswith(".nii.gz") or path.stat().st_size < _EMPTY_GZ:
-        return None
-    sitk = _simpleitk()
-    try:
-        itk = sitk.ReadImage(str(path))
-    except (RuntimeError, MemoryError):  # a damaged header may announce anything; the slow way checks it first
-        return None
-    array = sitk.GetArrayFromImage(itk)
-    with path.open("rb") as file:
-        start = file.read(_HEADER_MAX)
-        # gzip ends with the CRC-32 and the length of what was compressed, the latter modulo 2**32.
-        file.seek(-8, 2)
-        checksum, size = struct.unpack("<2I", file.read(8))
-    n_header = (size - array.nbytes) % 2**32
-    if not NIFTI_DATA <= n_header <= _HEADER_MAX:
-        return None
-    try:
-        header = zlib.decompressobj(_GZIP).decompress(start, n_header)
-    except zlib.error:  # not compressed, whatever its name
-        return None
-    intact = len(header) == n_header and zlib.crc32(array, zlib.crc32(header)) == checksum
-    return (array, itk) if intact else None
 
 
 def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], _Placed]:

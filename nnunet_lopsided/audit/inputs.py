@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.locks import locked
@@ -23,6 +22,7 @@ from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 # How many times images are magnified for further predictions of every model.
@@ -272,7 +272,9 @@ def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
 def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
-        tqdm(total=1, desc=f"fold {fold}: {' '.join(command)}", bar_format="{desc} {elapsed}", disable=None) as bar,
+        progress_bar(
+            total=1, title=f"fold {fold}: {' '.join(command)}", unit="fold", bar_format="{desc} {elapsed}"
+        ) as bar,
     ):
         log = Path(logs) / "validation.log"
         code = run_logged(command, log, {}, bar.refresh)

@@ -227,11 +227,10 @@ def _end_on_sigterm() -> _SignalHandler | None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and the function that moves it: cases done, cases."""
-    from tqdm import tqdm
+    """A bar, and the function that moves it: cases done, cases."""
+    from nnunet_lopsided.progress import progress_bar as bar_of
 
-    # disable=None: no bar where stderr is a file.
-    with tqdm(desc=what, unit="case", disable=None, leave=False) as bar:
+    with bar_of(title=what, unit="case", leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 
 if TYPE_CHECKING:
     from nnunet_lopsided.planning.configuration_25d import Configuration25D

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet.checkpoints import FINAL, whole_checkpoint
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_splits
 from nnunet_lopsided.nnunet.results import results_folder_name
+from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 from nnunet_lopsided.trainers.names import with_soft_targets
 
@@ -98,7 +97,7 @@ def _train(training: Training, fold: str, *, with_probabilities: bool = True) ->
 
 def _run(command: Sequence[str], fold: str, log: Path) -> None:
     words = " ".join(command)
-    with tqdm(total=1, desc=f"fold {fold}: {words}", bar_format="{desc} {elapsed}", disable=None) as bar:
+    with progress_bar(total=1, title=f"fold {fold}: {words}", unit="fold", bar_format="{desc} {elapsed}") as bar:
         code = run_logged(command, log, {}, bar.refresh)
     if code != 0:
         why = why_it_failed(code, last_line(log), "set nnUNet_n_proc_DA and nnUNet_def_n_proc to fewer processes")

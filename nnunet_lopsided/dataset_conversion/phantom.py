@@ -18,6 +18,7 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.raw import new_raw_dataset
+from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.running import end_with_parent
 
 __all__ = [
@@ -77,8 +78,6 @@ def write_phantom_dataset(
     Raises:
         InputError: a number is out of range, or the id is in use.
     """
-    from tqdm import tqdm
-
     settings = settings or PhantomSettings()
     if n_train < 1 or n_test < 0 or seed < 0 or n_workers < 1:
         raise InputError(
@@ -90,7 +89,7 @@ def write_phantom_dataset(
         for kind in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (folder / kind).mkdir()
         jobs = [(folder, split, index, tuple(shape), tuple(spacing_mm), seed, settings) for split, index in cases]
-        written = tqdm(_write_all(jobs, n_workers), total=len(jobs), desc="phantoms", unit="case")
+        written = with_progress(_write_all(jobs, n_workers), total=len(jobs), title="phantoms", unit="case")
         # Nothing is kept of the cases that are written; the deque only runs the iterator to its end.
         deque(written, maxlen=0)
         channels = {str(i): sequence for i, sequence in enumerate(SEQUENCES)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.demo.demo_page import Arm, write_comparison
+from nnunet_lopsided.demo.expected_time import expected_time
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
@@ -99,14 +101,16 @@ def _run(settings: DemoSettings, folder: Path, source: RawDataset | None, others
         (folder / variable).mkdir(exist_ok=True)
     environment = {variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES}
     # For a laptop: nnU-Net's own numbers of processes are for a workstation.
-    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
+    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ.update(environment)  # our own look-ups below use the same folders
 
     if source is not None and not names_of_dataset(FULL, ("nnUNet_raw",)):
         link_with_test_set(source, FULL)
     flat = source is not None and _is_2d(raw_dataset(FULL))
     arms, configuration = _arms(settings), "2d" if flat else "2.5d"
-    n_steps = (source is None) + 1 + (2 if flat else 4) + 3 * len(arms)
+    n_steps = len(_data_steps(settings)) + len(_planning_steps(flat)) + 3 * len(arms)
+    for line in expected_time(settings):
+        print(line, file=sys.stderr, flush=True)
     steps = _steps(settings, arms, configuration=configuration, folder=folder, others=others)
     seconds = run_steps(steps, n_steps, folder / "logs", environment)
     return write_comparison(
@@ -149,21 +153,23 @@ def _data_steps(settings: DemoSettings) -> list[Step]:
     phantom += ["--shape", "32", "80", "80", "--spacing", "2", "1.6", "1.6"]
     censor = ["lopsided-censor", "-d", str(FULL), "-o", str(CENSORED), "--mode", settings.mode]
     censor += ["--rate", str(settings.rate), "--seed", seed, "--overwrite"]
-    made = [] if settings.data is not None else [Step("phantom", tuple(phantom))]
+    # nnU-Net's own step would take half a minute and gigabytes for statistics that it does not use for MRI.
+    fingerprint = ("python", "-m", "nnunet_lopsided.commands.fingerprint", "-d", str(FULL))
+    made = [] if settings.data is not None else [Step("phantom", tuple(phantom)), Step("fingerprint", fingerprint)]
     return [*made, Step("censor", tuple(censor))]
 
 
 def _planning_steps(flat: bool) -> list[Step]:
-    steps = []
-    for name, dataset in (("full", FULL), ("censored", CENSORED)):
-        preprocess = ("nnUNetv2_plan_and_preprocess", "-d", str(dataset), "-c", "2d" if flat else "3d_fullres")
-        steps.append(Step(f"preprocess-{name}", (*preprocess, "-np", "2", "-npfp", "2")))
-        if not flat:
-            # A small network, so that the demo ends on a CPU.
-            network = ("--encoder", "resnet18", "--decoder", "deeplabv3plus", "--output-stride", "16")
-            plan = ("lopsided-plan", "-d", str(dataset), *network, "--batch-size", "12", "--overwrite")
-            steps.append(Step(f"plan-{name}", plan))
-    return steps
+    preprocess = ("nnUNetv2_plan_and_preprocess", "-d", str(FULL), "-c", "2d" if flat else "3d_fullres")
+    # A small network, so that the demo ends on a CPU.
+    network = ("--encoder", "tu-resnet10t", "--decoder", "deeplabv3plus", "--output-stride", "16")
+    plan = ("lopsided-plan", "-d", str(FULL), *network, "--batch-size", "12", "--overwrite")
+    share = ("lopsided-share", "-d", str(FULL), "-o", str(CENSORED), "--overwrite")
+    return [
+        Step("preprocess", (*preprocess, "-np", "2", "-npfp", "2")),
+        *([] if flat else [Step("plan", plan)]),
+        Step("share", share),
+    ]
 
 
 def _arm_steps(arms: list[Arm], configuration: str, device: str, folder: Path) -> list[Step]:
@@ -174,7 +180,14 @@ def _arm_steps(arms: list[Arm], configuration: str, device: str, folder: Path) -
         train = ["nnUNetv2_train", str(arm.dataset), configuration, "0", "-tr", arm.trainer, "-device", device, "--c"]
         predict = ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", predictions, "-d", str(arm.dataset)]
         predict += ["-c", configuration, "-tr", arm.trainer, "-f", "0", "-device", device]
-        predict += ["--save_probabilities", "--disable_tta", "-npp", "1", "-nps", "1"]
+        predict += [
+            "--save_probabilities",
+            "--disable_tta",
+            "-npp",
+            "0",
+            "-nps",
+            "0",
+        ]  # 0: no processes that import PyTorch again
         evaluate = ["lopsided-eval", "-g", str(raw / "labelsTs"), "-p", predictions]
         evaluate += ["-o", str(folder / "evaluation" / arm.name), "--overwrite"]
         for name, command in (("train", train), ("predict", predict), ("evaluate", evaluate)):

@@ -14,7 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import IO, cast
 
 import numpy as np
@@ -22,6 +24,7 @@ from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.inflating import ENGINES
 
 ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
 UNREADABLE = (
@@ -130,9 +133,25 @@ def read_channels(path: Path) -> Iterator[NDArray[np.floating]]:
 
 
 def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.floating]]:
+    """The channels by the faster library; if it stumbles, those that are left by the other, which says why."""
+    n_channels = 0
+    for engine in ENGINES[:-1]:
+        try:
+            for channel in _channels_by(engine, path, info, header):
+                yield channel
+                n_channels += 1
+            return
+        except UNREADABLE:
+            pass
+    yield from islice(_channels_by(ENGINES[-1], path, info, header), n_channels, None)
+
+
+def _channels_by(
+    engine: ModuleType, path: Path, info: zipfile.ZipInfo, header: ArrayHeader
+) -> Iterator[NDArray[np.floating]]:
     shape = header.shape[1:]
     with path.open("rb") as file:
-        inflater = _Inflater(file, info)
+        inflater = _Inflater(file, info, engine)
         inflater.take(header.n_bytes)  # known already, but part of the checksum
         for _ in range(header.shape[0]):
             channel = inflater.take(math.prod(shape) * header.dtype.itemsize).view(header.dtype).reshape(shape)
@@ -143,13 +162,14 @@ def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -
 class _Inflater:
     """The inflated bytes of one member of an archive, in pieces small enough to stay in the processor's cache."""
 
-    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo) -> None:
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, engine: ModuleType) -> None:
         file.seek(info.header_offset)
         # The lengths of this place: the extra field of an archive's directory may be of another length.
         local = file.read(_LOCAL_HEADER_BYTES)
         file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # name and extra field
         self._file, self._info, self._left = file, info, info.compress_size
-        self._inflate, self._packed, self._checksum = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+        self._crc32, self._inflate = engine.crc32, engine.decompressobj(-zlib.MAX_WBITS)
+        self._packed, self._checksum = b"", 0
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:
         """The next bytes."""
@@ -164,7 +184,7 @@ class _Inflater:
             if not piece and (at_end or self._inflate.eof):
                 raise EOFError(f"{self._info.filename} ends early")
             self._packed = self._inflate.unconsumed_tail
-            self._checksum = zlib.crc32(piece, self._checksum)
+            self._checksum = self._crc32(piece, self._checksum)
             taken[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
             n += len(piece)
         return taken

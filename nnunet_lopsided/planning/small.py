@@ -17,9 +17,8 @@ from nnunet_lopsided.nnunet.plans import (
     resolved_configuration,
 )
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.planning.small_names import PARENTS
 
-# Small configuration -> the one of nnU-Net's that it is made from.
-PARENTS = {f"{parent}_small": parent for parent in ("2d", "3d_fullres")}
 _FEATURES, _STAGES, _EDGE, _VOXELS = 8, 5, 128, 2**15
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 

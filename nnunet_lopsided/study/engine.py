@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import WITH_PARENT, end_with_children, last_line
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE
@@ -130,7 +129,7 @@ def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gp
 
 def _watch(folder: StudyFolder, process: subprocess.Popen[bytes]) -> None:
     jobs = folder.jobs()
-    with tqdm(total=len(jobs), unit="job", bar_format="{n}/{total} |{bar:20}| {elapsed}{postfix}") as bar:
+    with progress_bar(total=len(jobs), unit="job", bar_format="{n}/{total} |{bar:20}| {elapsed}{postfix}") as bar:
         while True:
             ended = process.poll() is not None
             states = folder.states(jobs)

@@ -15,7 +15,7 @@ from nnunet_lopsided.evaluation.confidence import Confidence
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
 from nnunet_lopsided.nnunet.magnified import checked_factors
 from nnunet_lopsided.planning.rules_25d import Overrides
-from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 from nnunet_lopsided.study.arms import Arm, Censoring
 from nnunet_lopsided.study.fields import (
     NAME,

@@ -14,12 +14,12 @@ import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.trainers.host_types import Dataset
 
 OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
@@ -69,7 +69,7 @@ def count_labels(dataset: Dataset, scheme: LabelScheme, *, progress: bool = Fals
     Raises:
         InputError: a label map holds a value that dataset.json does not declare.
     """
-    cases: Iterable[str] = tqdm(dataset.identifiers, desc="labels", disable=not progress)
+    cases: Iterable[str] = with_progress(dataset.identifiers, title="labels", unit="case", show=progress)
     return {case: checked_counts(case, dataset, scheme) for case in cases}
 
 
