@@ -116,6 +116,11 @@ def _add_method(parser: Parser) -> None:
         choices=("cpu", "cuda", "mps"),
         help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",
     )
+    parser.add_argument(
+        "--torch-resampling",
+        action="store_true",
+        help="resample probabilities of magnified images by PyTorch on -device, not by nnU-Net on the CPU; within 1e-3",
+    )
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -153,11 +158,12 @@ def _audit(arguments: argparse.Namespace) -> int:
     inputs = find_inputs(
         dataset.name,
         models,
-        None if arguments.f is None else numbers_of_folds(arguments.f),
+        None if arguments.f is None else numbers_of_folds(arguments.f, "numbers of folds"),
         patients_regex=arguments.patients_regex,
         magnify=arguments.magnify,
         device=arguments.device,
         n_workers=arguments.np,
+        torch_resampling=arguments.torch_resampling,
     )
     audited = audit(
         inputs,
