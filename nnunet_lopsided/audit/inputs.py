@@ -285,10 +285,10 @@ def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
             )
 
 
-def _check_labels(trained: Sequence[Case], source: RawDataset, preprocessed: Path) -> None:
+def _check_labels(cases: Sequence[Case], source: RawDataset, preprocessed: Path) -> None:
     """Refuse labels that are not those the training saw."""
     changed = []
-    for case in trained:
+    for case in cases:
         assert case.label is not None, "training_cases() gives labels"
         seen = preprocessed / "gt_segmentations" / (case.name + source.file_ending)
         if not seen.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import archives
@@ -98,7 +99,7 @@ def test_channels_that_were_read_before_the_damage_are_given_once(tmp_path):
     content = bytearray(path.read_bytes())
     content[-len(content) // 10] ^= 0x55  # in the last channel
     path.write_bytes(content)
-    read: list[np.ndarray] = []
+    read: list[NDArray[np.generic]] = []
     with pytest.raises(InputError, match=r"a\.npz"):
         read.extend(read_channels(path))
     assert len(read) >= 1
