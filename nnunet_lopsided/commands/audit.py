@@ -138,7 +138,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     inputs = find_inputs(
         dataset.name,
         models,
-        None if arguments.f is None else numbers_of_folds(arguments.f),
+        None if arguments.f is None else numbers_of_folds(arguments.f, "numbers of folds"),
         patients_regex=arguments.patients_regex,
         magnify=arguments.magnify,
         device=arguments.device,
