@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
 from nnunet_lopsided.audit.record_content import AuditContent
+from nnunet_lopsided.audit.review_page import review_page
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
-from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, interval_or_reason, number, page
+from nnunet_lopsided.pages.html import Table, TableCell, code, interval, interval_or_reason, number
 
-_BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
 _RANKED_BY = {
     "likeness": "the probability of being a missed lesion",
     "mean-probability": TITLES["mean"],
@@ -54,19 +53,15 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
     Returns:
         HTML, the same for the same arguments. It asks for no other file.
     """
-    style, script = (
-        Path(__file__).with_name(f"audit_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
-    )
-    return page(
+    return review_page(
         "audit/audit_page.html",
         f"Audit of {record['dataset']}",
-        style,
-        script,
+        pictures,
+        data={"id": record["id"], "dataset": record["dataset"], "file": "decisions", "given": []},
+        said={},
         subtitle=_subtitle(record),
         id=record["id"],
         notices=_notices(record),
-        pictures=pictures,
-        buttons=_BUTTONS,
         n_left_out=len(audit.candidates) - len(pictures),
         miss_rates=_miss_rates(record),
         in_any=_in_any(record),
@@ -76,7 +71,6 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
         likeness=_likeness(record),
         settings=_settings(record),
-        data=data_block("audit-data", {"id": record["id"], "dataset": record["dataset"]}),
     )
 
 

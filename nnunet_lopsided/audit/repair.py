@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, Verdict
+from nnunet_lopsided.audit.decisions import REMARKS, Decisions, Verdict
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
@@ -89,7 +89,7 @@ def write_repaired_variant(
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
     by_case: dict[str, list[StoredCandidate]] = {}
     for candidate in audit.candidates:
-        if (candidate.case, candidate.number) in decisions.verdicts:
+        if candidate.key in decisions.verdicts:
             by_case.setdefault(candidate.case, []).append(candidate)
 
     with new_raw_dataset(output_id, name, marker=REPAIR_FILE, overwrite=overwrite) as folder:
@@ -109,7 +109,7 @@ def write_repaired_variant(
         write_dataset_files(
             dataset, training, folder, final, labels=labels if ignore is None else {**labels, "ignore": ignore}
         )
-        _write_changes(folder / LESIONS_FILE, changes)
+        _write_changes(folder / LESIONS_FILE, changes, decisions)
         record = _record(dataset, audit, decisions, changes, unsure, ignore)
         write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps else {}))
     empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
@@ -129,7 +129,7 @@ def _check_labels(dataset: RawDataset, audit: StoredAudit, decisions: Decisions)
     """Refuse values that the dataset has not; a reader may have given a candidate another one in the table."""
     allowed = [value for value in dataset.label_scheme.label_values if value]
     for c in audit.candidates:
-        if c.label not in allowed and decisions.verdicts.get((c.case, c.number)) == "accept":
+        if c.label not in allowed and decisions.verdicts.get(c.key) == "accept":
             raise InputError(
                 f"case {c.case}, candidate {c.number}: expected one of the labels {', '.join(map(str, allowed))} of "
                 f"{dataset.name}, found {c.label} in {audit.folder / TABLE}"
@@ -148,9 +148,7 @@ def _repaired(
 ) -> tuple[Image, list[Change]]:
     assert case.label is not None, "training_cases() gives labels"
     label = read_image(case.label)
-    changes = [
-        _undone(candidate, decisions.verdicts[candidate.case, candidate.number], ignore) for candidate in candidates
-    ]
+    changes = [_undone(candidate, decisions.verdicts[candidate.key], ignore) for candidate in candidates]
     if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
     numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps)
@@ -177,12 +175,20 @@ def _undone(candidate: StoredCandidate, verdict: Verdict, ignore: int | None) ->
     return Change(candidate, "left" if ignore is None else "ignored", ignore, 0)
 
 
-def _write_changes(path: Path, changes: list[Change]) -> None:
+def _write_changes(path: Path, changes: list[Change], decisions: Decisions) -> None:
+    """One row per decision; who made it, when and why, where any of them says so."""
+    said = [name for name in REMARKS if any(decisions.remark(key, name) for key in decisions.verdicts)]
     rows = (
-        [c.candidate.case, c.candidate.number, c.action, "" if c.value is None else c.value, c.n_voxels]
+        [
+            *c.candidate.key,
+            c.action,
+            "" if c.value is None else c.value,
+            c.n_voxels,
+            *(decisions.remark(c.candidate.key, name) for name in said),
+        ]
         for c in changes
     )
-    write_table(path, ["case", "candidate", "action", "value", "n_voxels"], rows)
+    write_table(path, ["case", "candidate", "action", "value", "n_voxels", *said], rows)
 
 
 def _record(
@@ -199,6 +205,7 @@ def _record(
         "source_dataset": dataset.name,
         "audit": audit.id,
         **decisions.origin,
+        **({"readers": list(decisions.readers)} if decisions.readers else {}),
         "unsure": unsure,
         "ignore_label": ignore,
         "n_candidates": len(audit.candidates),

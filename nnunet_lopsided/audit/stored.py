@@ -26,7 +26,33 @@ SCHEMA_VERSION = 1
 RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
 MARKS = (RECORD, TABLE)
 
+# Of audit.csv; one per channel, the reason and the decision follow.
+TABLE_COLUMNS = (
+    "audit",
+    "rank",
+    "case",
+    "candidate",
+    "patient",
+    "fold",
+    "centroid_z",
+    "centroid_y",
+    "centroid_x",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "diameter_mm",
+    "n_voxels",
+    "score",
+    "likeness",
+    "mean_probability",
+    "max_probability",
+    "sum",
+    "sqrt",
+    "agreement",
+    "label",
+)
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
+_POSITION = ("x_mm", "y_mm", "z_mm")
 _RECORD_SHAPE = {
     "schema_version": int,
     "id": str,
@@ -78,7 +104,20 @@ class AuditRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCandidate:
-    """A row of audit.csv; ``score`` is None where scores are withheld."""
+    """A row of audit.csv.
+
+    Attributes:
+        case: where it lies.
+        number: of the candidate in its case.
+        rank: from 1.
+        score: None where scores are withheld.
+        mean_probability, max_probability: of the whole component.
+        label: the value it would get.
+        patient: whose case it is.
+        position_mm: of its centroid in the file's own coordinates (x, y, z; LPS where the file is of a patient).
+        diameter_mm: of the sphere (2D: circle) of equal volume.
+        reason: why it stands where it does, in words.
+    """
 
     case: str
     number: int
@@ -87,6 +126,15 @@ class StoredCandidate:
     mean_probability: float
     max_probability: float
     label: int
+    patient: str
+    position_mm: tuple[float, ...]
+    diameter_mm: float
+    reason: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """By which decisions name it."""
+        return self.case, self.number
 
 
 @dataclass(frozen=True)
@@ -281,6 +329,10 @@ def _candidate(row: Mapping[str, str], record: AuditRecord, place: str) -> Store
         mean_probability=_number(row["mean_probability"], "mean_probability", 1.0, place),
         max_probability=_number(row["max_probability"], "max_probability", 1.0, place),
         label=numbers["label"],
+        patient=row.get("patient") or row["case"],
+        position_mm=tuple(_number(row[name], name, math.inf, place, -math.inf) for name in _POSITION if row.get(name)),
+        diameter_mm=_number(row.get("diameter_mm") or "0", "diameter_mm", math.inf, place),
+        reason=row.get("reason", ""),
     )
 
 
@@ -290,13 +342,15 @@ def _whole_number(text: str, name: str, place: str) -> int:
     return int(text)
 
 
-def _number(text: str, name: str, highest: float, place: str) -> float:
+def _number(text: str, name: str, highest: float, place: str, lowest: float = 0.0) -> float:
     try:
-        value = float(text)
+        # A spreadsheet that separates cells by semicolons writes decimal commas.
+        value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
-    if not (0 <= value <= highest and value < math.inf):
+    if not (lowest <= value <= highest and abs(value) < math.inf):
         expected = "a number from 0 to 1" if highest == 1 else "a finite number of at least 0"
+        expected = "a finite number" if lowest < 0 else expected
         raise InputError(f"{place}: {name}: expected {expected}, found {text!r:.40}")
     return value
 

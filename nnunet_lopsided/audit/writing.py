@@ -18,7 +18,7 @@ from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSIT
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
 from nnunet_lopsided.audit.record_content import AuditContent, DecidedContent, DetectorContent, MissRateContent
-from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
+from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, TABLE_COLUMNS, map_digest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import is_nobodys_work
 from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
@@ -30,30 +30,6 @@ from nnunet_lopsided.nnunet.raw import RawDataset
 
 # Names in the folder of an audit.
 _FILES = (RECORD, TABLE, PAGE, MAPS)
-COLUMNS = (
-    "audit",
-    "rank",
-    "case",
-    "candidate",
-    "patient",
-    "fold",
-    "centroid_z",
-    "centroid_y",
-    "centroid_x",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "diameter_mm",
-    "n_voxels",
-    "score",
-    "likeness",
-    "mean_probability",
-    "max_probability",
-    "sum",
-    "sqrt",
-    "agreement",
-    "label",
-)
 
 
 def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
@@ -211,7 +187,7 @@ def _rate(rate: MissRate) -> MissRateContent:
 def table_columns(audit: Audit) -> list[str]:
     """The columns of audit.csv."""
     channels = audit.candidates[0].contrasts if audit.candidates else ()
-    return [*COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
+    return [*TABLE_COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
 
 
 def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands.audit_agree import agree, agree_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -23,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         return run(_apply_parser(), _apply, argv[1:])
     if argv[:1] == ["score"]:
         return run(_score_parser(), _score, argv[1:])
+    if argv[:1] == ["agree"]:
+        return run(agree_parser(), agree, argv[1:])
     return run(_parser(), _audit, argv)
 
 
@@ -32,7 +35,7 @@ def _parser() -> Parser:
         description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
         "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
-        "'lopsided-audit score' compares an audit with the truth.",
+        "'lopsided-audit agree A B' compares two readers, 'lopsided-audit score' compares an audit with the truth.",
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
     parser.add_argument(
@@ -334,13 +337,8 @@ def _score_parser() -> Parser:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.audit.score_writing import (
-        decisions_of_truth,
-        score_audits,
-        score_table,
-        write_decisions,
-        write_score,
-    )
+    from nnunet_lopsided.audit.decisions import write_decisions
+    from nnunet_lopsided.audit.score_writing import decisions_of_truth, score_audits, score_table, write_score
     from nnunet_lopsided.errors import InputError
 
     if arguments.decisions is not None and arguments.decisions.exists():

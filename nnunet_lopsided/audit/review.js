@@ -5,7 +5,7 @@
   const audit = JSON.parse(document.getElementById("audit-data").textContent);
   const cards = [...document.querySelectorAll(".finding")];
   const words = { a: "accept", r: "reject", u: "unsure" };
-  const key = `lopsided-audit ${audit.id}`;
+  const key = `lopsided-audit ${audit.id}${audit.given.length ? " consensus" : ""}`;
   const progress = document.getElementById("progress");
   const bar = document.getElementById("bar");
   const jump = document.getElementById("jump");
@@ -66,14 +66,16 @@
     if (open !== undefined) go(open);
   };
 
-  const rows = () =>
-    cards
+  const rows = () => [
+    ...audit.given.map(({ case: of, candidate, decision }) => ({ case: of, candidate, decision })),
+    ...cards
       .filter((card) => decisions[name(card)])
       .map((card) => ({
         case: card.dataset.case,
         candidate: Number(card.dataset.candidate),
         decision: decisions[name(card)],
-      }));
+      })),
+  ];
   const cell = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const csv = () =>
     ["audit,case,candidate,decision", ...rows().map((r) => [audit.id, cell(r.case), r.candidate, r.decision].join(","))]
@@ -89,8 +91,8 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
 
-  document.getElementById("save-csv").addEventListener("click", () => save(csv(), "text/csv", "decisions.csv"));
-  document.getElementById("save-json").addEventListener("click", () => save(json(), "application/json", "decisions.json"));
+  document.getElementById("save-csv").addEventListener("click", () => save(csv(), "text/csv", `${audit.file}.csv`));
+  document.getElementById("save-json").addEventListener("click", () => save(json(), "application/json", `${audit.file}.json`));
   document.getElementById("contours").addEventListener("change", (event) => {
     document.body.classList.toggle("bare", !event.target.checked);
   });
