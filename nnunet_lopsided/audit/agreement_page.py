@@ -33,6 +33,7 @@ def agreement_html(agreement: Agreement, pictures: Sequence[CandidatePictures]) 
             "id": agreement.audit.id,
             "dataset": agreement.audit.dataset,
             "file": "consensus",
+            "store": "\n".join([agreement.audit.id, "consensus", *agreement.names]),
             "given": [
                 {"case": case, "candidate": n, "decision": word, "reader": ", ".join(agreement.names)}
                 for (case, n), word in verdicts.items()

@@ -42,13 +42,16 @@ class ShownLikeness(NamedTuple):
     calibration: Table
 
 
-def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidatePictures]) -> str:
+def audit_html(
+    audit: Audit, record: AuditContent, pictures: Sequence[CandidatePictures], channel_names: Sequence[str] = ()
+) -> str:
     """The page of an audit.
 
     Args:
         audit: the annotated lesions and the candidates.
         record: the content of audit.json.
         pictures: of the candidates to decide on, in their order.
+        channel_names: of the images; audit.json numbers them.
 
     Returns:
         HTML, the same for the same arguments. It asks for no other file.
@@ -57,7 +60,13 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
         "audit/audit_page.html",
         f"Audit of {record['dataset']}",
         pictures,
-        data={"id": record["id"], "dataset": record["dataset"], "file": "decisions", "given": []},
+        data={
+            "id": record["id"],
+            "dataset": record["dataset"],
+            "store": record["id"],
+            "file": "decisions",
+            "given": [],
+        },
         said={},
         subtitle=_subtitle(record),
         id=record["id"],
@@ -69,7 +78,7 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
         detector=None if record["detector"]["sensitivity"] is None else record["detector"],
         ranked_by=_RANKED_BY[record["ranked_by"]],
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
-        likeness=_likeness(record),
+        likeness=_likeness(record, channel_names),
         settings=_settings(record),
     )
 
@@ -143,11 +152,12 @@ def _outside(record: AuditContent) -> RateOutside | None:
     return None if outside is None else RateOutside(outside["candidates"], number(outside["miss_rate_if_missed"]))
 
 
-def _likeness(record: AuditContent) -> ShownLikeness | None:
+def _likeness(record: AuditContent, channel_names: Sequence[str]) -> ShownLikeness | None:
     likeness = record["likeness"]
     if likeness is None:
         return None
-    weights = [(name, number(value, "+")) for name, value in likeness["coefficients"].items()]
+    named = {f"contrast, channel {i}": f"contrast, {name}" for i, name in enumerate(channel_names)}
+    weights = [(named.get(name, name), number(value, "+")) for name, value in likeness["coefficients"].items()]
     bins = [(number(b["predicted"]), number(b["observed"]), str(b["n"])) for b in likeness["reliability"]]
     return ShownLikeness(
         number(likeness["separation_auc"]),

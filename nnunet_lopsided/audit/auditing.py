@@ -137,7 +137,7 @@ def audit(
         inputs=inputs,
         rules=rules,
         target=target,
-        candidates=describe_candidates(measured, table, ranking, fraction, target),
+        candidates=describe_candidates(measured, table, ranking, fraction, target, inputs.dataset.channel_names),
         rank_by=shown,
         no_model=no_model,
         likeness=likeness,

@@ -30,6 +30,7 @@ from nnunet_lopsided.nnunet.raw import RawDataset
 
 # Names in the folder of an audit.
 _FILES = (RECORD, TABLE, PAGE, MAPS)
+COLUMNS = TABLE_COLUMNS
 
 
 def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
@@ -80,7 +81,7 @@ def write_audit(audit: Audit, folder: Path, *, overwrite: bool = False, n_shown:
         record = audit_record(audit, _write_maps(audit, unfinished / MAPS, n_workers))
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
         pictures = candidate_pictures(audit, n_shown, n_workers)
-        (unfinished / PAGE).write_text(audit_html(audit, record, pictures), encoding="utf-8")
+        (unfinished / PAGE).write_text(audit_html(audit, record, pictures, audit.channel_names), encoding="utf-8")
         write_json(unfinished / RECORD, record)
     return record["id"]
 
@@ -187,7 +188,7 @@ def _rate(rate: MissRate) -> MissRateContent:
 def table_columns(audit: Audit) -> list[str]:
     """The columns of audit.csv."""
     channels = audit.candidates[0].contrasts if audit.candidates else ()
-    return [*TABLE_COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
+    return [*COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
 
 
 def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:

@@ -106,13 +106,15 @@ def _parser() -> Parser:
 def _audit(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
+    from nnunet_lopsided.audit.page_size import check_shown
     from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.learned_confidence import read_model
     from nnunet_lopsided.evaluation.rules import EvaluationRules
     from nnunet_lopsided.nnunet.raw import raw_dataset
 
-    for name in ("seed", "shown", "bootstrap"):
+    check_shown(arguments.shown)
+    for name in ("seed", "bootstrap"):
         if getattr(arguments, name) < 0:
             raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
     rules = EvaluationRules(threshold=arguments.threshold)

@@ -49,11 +49,12 @@ def agree(arguments: argparse.Namespace) -> int:
     """Read, compare, write and print."""
     from nnunet_lopsided.audit.agreeing import read_agreement
     from nnunet_lopsided.audit.agreement_writing import PAGE, write_agreement
+    from nnunet_lopsided.audit.page_size import check_shown
     from nnunet_lopsided.errors import InputError
 
-    for name in ("seed", "shown"):
-        if getattr(arguments, name) < 0:
-            raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
+    check_shown(arguments.shown)
+    if arguments.seed < 0:
+        raise InputError(f"--seed must be at least 0, got {arguments.seed}")
     found = read_agreement(arguments.decisions, arguments.audit, n_replicates=arguments.bootstrap, seed=arguments.seed)
     folder = arguments.o or arguments.decisions[0].absolute().parent / "agreement"
     write_agreement(found, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)
