@@ -54,6 +54,7 @@ def write_repaired_variant(
     *,
     unsure: Unsure = "leave",
     edited_maps: bool = False,
+    maps: Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
@@ -69,6 +70,7 @@ def write_repaired_variant(
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
         unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
         edited_maps: take label maps of candidates that were edited in a viewer since the audit wrote them.
+        maps: folder of maps with redrawn candidates, which are taken in place of the audit's.
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
         overwrite: replace an earlier repaired variant of the same id and name.
         n_workers: label files worked on at the same time.
@@ -78,6 +80,8 @@ def write_repaired_variant(
             that the dataset has not; or the id is in use.
     """
     dataset = raw_dataset(audit.dataset)
+    if maps is not None and not maps.is_dir():
+        raise InputError(f"--maps: no such folder: {maps}")
     _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
     check_unchanged(audit, dataset, training)
@@ -98,7 +102,7 @@ def write_repaired_variant(
         def write(case: Case) -> list[Change]:
             candidates = by_case.get(case.name, [])
             label, changes = _repaired(
-                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps
+                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps, maps=maps
             )
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
@@ -111,7 +115,7 @@ def write_repaired_variant(
         )
         _write_changes(folder / LESIONS_FILE, changes, decisions)
         record = _record(dataset, audit, decisions, changes, unsure, ignore)
-        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps else {}))
+        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps or maps else {}))
     empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
     notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
     return RepairedVariant(
@@ -145,13 +149,14 @@ def _repaired(
     *,
     ignore: int | None,
     edited_maps: bool,
+    maps: Path | None,
 ) -> tuple[Image, list[Change]]:
     assert case.label is not None, "training_cases() gives labels"
     label = read_image(case.label)
     changes = [_undone(candidate, decisions.verdicts[candidate.key], ignore) for candidate in candidates]
     if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
-    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps)
+    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps, maps)
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
         if change.value is None:
@@ -159,6 +164,7 @@ def _repaired(
         voxels = numbers.array == change.candidate.number
         if not voxels.any():
             path = audit.map_of(case.name, dataset.file_ending)
+            path = maps / path.name if maps is not None and (maps / path.name).is_file() else path
             raise InputError(f"case {case.name}: {path} has no voxel of candidate {change.candidate.number}")
         free = voxels & (label.array == 0)
         array[free] = change.value

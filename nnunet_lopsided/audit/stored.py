@@ -165,7 +165,15 @@ class StoredAudit:
         """The label map of a case's candidates."""
         return self.folder / MAPS / (case + file_ending)
 
-    def read_map(self, case: str, label: Path, image: Image, file_ending: str, edited: bool = False) -> Image:
+    def read_map(
+        self,
+        case: str,
+        label: Path,
+        image: Image,
+        file_ending: str,
+        edited: bool = False,
+        elsewhere: Path | None = None,
+    ) -> Image:
         """The label map of a case's candidates, which must lie where ``image``, read from ``label``, does.
 
         Args:
@@ -174,12 +182,15 @@ class StoredAudit:
             image: read from it.
             file_ending: of the dataset.
             edited: take a map that was edited since the audit.
+            elsewhere: a folder with maps that were redrawn, which are taken in place of the audit's.
 
         Raises:
             InputError: it cannot be read or lies elsewhere, holds a number that no candidate has, or is not the one
                 that the audit wrote and may not be edited.
         """
         path = self.map_of(case, file_ending)
+        if elsewhere is not None and (elsewhere / path.name).is_file():
+            path, edited = elsewhere / path.name, True
         numbers = read_image(path)
         differing = difference(image, numbers)
         if differing is not None:

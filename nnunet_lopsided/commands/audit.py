@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.commands.audit_agree import agree, agree_parser
+from nnunet_lopsided.commands.audit_export import export, export_parser, import_, import_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -26,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
         return run(_score_parser(), _score, argv[1:])
     if argv[:1] == ["agree"]:
         return run(agree_parser(), agree, argv[1:])
+    if argv[:1] == ["export"]:
+        return run(export_parser(), export, argv[1:])
+    if argv[:1] == ["import"]:
+        return run(import_parser(), import_, argv[1:])
     return run(_parser(), _audit, argv)
 
 
@@ -35,7 +40,8 @@ def _parser() -> Parser:
         description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
         "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
-        "'lopsided-audit agree A B' compares two readers, 'lopsided-audit score' compares an audit with the truth.",
+        "'lopsided-audit export' and 'import' go to another viewer and back, 'lopsided-audit agree A B' compares two "
+        "readers, 'lopsided-audit score' compares an audit with the truth.",
     )
     parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
     parser.add_argument(
@@ -254,6 +260,12 @@ def _apply_parser() -> Parser:
         action="store_true",
         help="take the candidates of maps/ as edited in a viewer; otherwise maps must be as the audit wrote them",
     )
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="FOLDER",
+        help="maps of candidates redrawn in a viewer, as 'lopsided-audit import' writes them, in place of the audit's",
+    )
     parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Repaired)")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
@@ -270,6 +282,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         arguments.o,
         unsure=arguments.unsure,
         edited_maps=arguments.edited_maps,
+        maps=arguments.maps,
         name=arguments.name,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,

@@ -10,8 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from nnunet_lopsided.audit.candidate_pictures import _planes
 from nnunet_lopsided.audit.decisions import read_decisions
 from nnunet_lopsided.audit.stored import read_audit
+from nnunet_lopsided.images import Geometry
+from nnunet_lopsided.pages.pictures import Slice
 from tests.browser import BROWSER, Browser
 
 SHOWN = "document.querySelector('.finding:not([hidden]) h3').textContent"
@@ -290,9 +293,6 @@ def test_decisions_go_to_a_file_continuously(written, browser):
 
 
 def test_pictures_of_two_dimensions(written):
-    from nnunet_lopsided.images import Geometry
-    from nnunet_lopsided.pages.pictures import Slice
-
     image = np.arange(60 * 70).reshape(60, 70)
     geometry = Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
     shown = Slice(geometry, np.array([30, 40]), np.array([[29, 32], [39, 42]]))
@@ -300,3 +300,16 @@ def test_pictures_of_two_dimensions(written):
     assert part.shape == (45, 45)
     assert part[22, 22] == image[30, 40]
     assert part[0, 0] == image[8, 18]
+
+
+def test_a_picture_of_two_dimensions():
+    """One plane, without a name, as large as the array's pixels say."""
+    image = np.arange(60 * 70, dtype=np.float64).reshape(60, 70)
+    geometry = Geometry((2.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+    own = np.array([30 * 70 + 40, 30 * 70 + 41])
+    (plane,) = _planes([(image, (0.0, 4200.0), 0.0)], np.zeros(image.shape, bool), own, geometry, 5)
+    assert (plane.name, plane.slices, plane.first, plane.centre) == ("", 1, 0, 0)
+    assert (plane.shape, plane.aspect) == ((23, 45), "45/46")
+    assert (plane.reference, plane.candidate) == (("",), ("M22 11h2v1h-2z",))
+    png = PIL.Image.open(io.BytesIO(base64.b64decode(plane.strips[0])))
+    assert png.getpixel((22, 11)) == int(image[30, 40] / 4200 * 255)
