@@ -1,12 +1,16 @@
-"""Commands that are killed at random moments, and two at once into one output: does anything get lost, mixed or left?
+"""Commands that are killed at random moments, that fill the disk, and two at once into one output: does anything get
+lost, mixed or left?
 
     python benchmarks/interruptions.py [--commands censor eval ...] [--kills 5] [--pairs 5] [--seed 0]
+    mount -t tmpfs -o size=32m none SMALL && python benchmarks/interruptions.py --small SMALL [--fills 5]
 
 On tiny data, each command in processes of its own, forked when everything is imported:
 
 - killed by SIGKILL and by SIGTERM, writing something new and replacing an earlier output (``--overwrite``): the earlier
   one must be whole or the new one in its place; then the same command must work, and leave exactly what it leaves when
   nothing disturbs it, in all of nnU-Net's folders;
+- on a small file system, with less and less space left, new and replacing: it ends in one line that names a file, what
+  was there is there, and when there is space the same command works;
 - two at once with other settings: one succeeds, the other does or says why not, and what is there is of one of them.
 
 Prints a line for each command and one for each fault; the exit code is the number of faults, at most 99.
@@ -41,6 +45,10 @@ def main() -> int:
     parser.add_argument("--commands", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), help="default: all")
     parser.add_argument("--kills", type=int, default=5, help="by each signal, new and replacing (default: 5)")
     parser.add_argument("--pairs", type=int, default=5, help="two at once (default: 5)")
+    parser.add_argument(
+        "--small", type=Path, metavar="FOLDER", help="a small file system to be filled, with nothing in it"
+    )
+    parser.add_argument("--fills", type=int, default=5, help="of it, new and replacing (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     parser.add_argument("--data", type=Path, help="where the data are kept from one call to the next")
     arguments = parser.parse_args()
@@ -53,8 +61,10 @@ def main() -> int:
         if not base.is_dir():
             make_data(base)
         for name in arguments.commands:
-            trials = Trials(name, COMMANDS[name], base, Path(folder) / "work")
-            for fault in trials.run(arguments.kills, arguments.pairs):
+            work = arguments.small.resolve() / "work" if arguments.small else Path(folder) / "work"
+            trials = Trials(name, COMMANDS[name], base, work, Path(folder))
+            n_fills = arguments.fills if arguments.small else 0
+            for fault in trials.run(arguments.kills, arguments.pairs, n_fills):
                 print(f"FAULT: {name}: {fault}", flush=True)
                 n_faults += 1
     print(f"{n_faults} faults")
@@ -72,10 +82,10 @@ class Ended:
 class Trials:
     """The trials of one command."""
 
-    def __init__(self, name: str, trial: Trial, base: Path, work: Path) -> None:
-        self._name, self._trial, self._base, self._work = name, trial, base, work
+    def __init__(self, name: str, trial: Trial, base: Path, work: Path, kept: Path) -> None:
+        self._name, self._trial, self._base, self._work, self._keeps = name, trial, base, work, kept
 
-    def run(self, n_kills: int, n_pairs: int) -> Iterator[str]:
+    def run(self, n_kills: int, n_pairs: int, n_fills: int) -> Iterator[str]:
         """Run all; yields faults, and prints how often what came out."""
         one, other = self._trial.one, self._trial.other
         again, replacing = [*one, *self._trial.overwrite], [*other, *self._trial.overwrite]
@@ -105,6 +115,11 @@ class Trials:
                 yield from self._killed("new", one, kill, seconds, [None, new], new, outcomes)
             for _ in range(n_kills if self._trial.overwrite else 0):
                 yield from self._killed("earlier", replacing, kill, seconds, [new, replaced], replaced, outcomes)
+        for i in range(n_fills):
+            share = (i + random.random()) / n_fills  # of the space that it needs
+            yield from self._filled("new", one, share, [None, new], new, outcomes)
+            if self._trial.overwrite:
+                yield from self._filled("earlier", replacing, share, [new, replaced], replaced, outcomes)
         for i in range(n_pairs):
             pair = (again, replacing) if i % 2 else (one, other)
             yield from self._pair(pair, seconds, either, outcomes)
@@ -148,6 +163,45 @@ class Trials:
         elif self._snapshot() != expected:
             yield f"{where}: the same command again leaves something else: {_difference(expected, self._snapshot())}"
 
+    def _filled(
+        self,
+        state: str,
+        command: Sequence[str],
+        share: float,
+        allowed: Sequence[Snapshot | None],
+        expected: Snapshot,
+        outcomes: Counter[str],
+    ) -> Iterator[str]:
+        """Let the command run where there is only a share of the space that it needs; then run it again with enough."""
+        self._reset(state)
+        before, untouched = _free(self._work), self._snapshot()
+        self._ended([self._started(command)])
+        needed = (
+            before - _free(self._work) if state == "new" else _size(self._kept("earlier")) - _size(self._kept("new"))
+        )
+        self._reset(state)
+        ballast = self._work.with_name("ballast")
+        with ballast.open("wb") as file:
+            file.write(bytes(max(_free(self._work) - int(share * max(needed, 20_000)), 0)))
+        (ended,) = self._ended([self._started(command)])
+        ballast.unlink()
+        outcomes[f"disk full, {'replacing' if state == 'earlier' else 'new'}: {ended.code}"] += 1
+        where = f"{share:.0%} of {needed} bytes{', replacing' if state == 'earlier' else ''}"
+        if ended.code not in (0, 2):
+            yield f"{where}: ended with {ended.code}: {ended.line}"
+        if (ended.code and not ("No space left" in ended.line or "disk full" in ended.line)) or "/" not in ended.line:
+            yield f"{where}: no file or no reason: {ended.line}"
+        now = self._snapshot()
+        if self._visible(now) not in [self._visible(untouched if one is None else one) for one in allowed]:
+            yield f"{where}: half of something is there: {_difference(untouched, self._visible(now))}"
+        if self._hidden(now):
+            yield f"{where}: left {sorted(self._hidden(now))[:3]}"
+        (again,) = self._ended([self._started([*command, *(self._trial.overwrite if now == expected else [])])])
+        if again.code:
+            yield f"{where}: the same command again: {again.code}: {again.line} (before: {ended.line})"
+        elif self._snapshot() != expected:
+            yield f"{where}: the same command again leaves something else: {_difference(expected, self._snapshot())}"
+
     def _pair(
         self, commands: Sequence[Sequence[str]], seconds: float, either: Sequence[Snapshot], outcomes: Counter[str]
     ) -> Iterator[str]:
@@ -177,7 +231,7 @@ class Trials:
         shutil.copytree(self._work, self._kept(state), symlinks=True)
 
     def _kept(self, state: str) -> Path:
-        return self._work.with_name(f"kept-{state}")
+        return self._keeps / f"kept-{state}"
 
     def _started(self, command: Sequence[str]) -> int:
         """A process that runs a command: its module, then its arguments."""
@@ -214,7 +268,7 @@ class Trials:
         return ends
 
     def _log(self, process: int) -> Path:
-        return self._work.with_name(f"{process}.log")
+        return self._keeps / f"{process}.log"
 
     def _snapshot(self) -> Snapshot:
         """All files and links below the folder, by their content or target."""
@@ -250,6 +304,16 @@ class Trials:
                 break
             time.sleep(0.1)
         return alive
+
+
+def _free(folder: Path) -> int:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+def _size(folder: Path) -> int:
+    """Bytes on a disk with blocks of 4 kB."""
+    return sum(-(-path.lstat().st_size // 4096) * 4096 for path in folder.rglob("*") if not path.is_dir())
 
 
 def _is_hidden(path: str) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.natural import NATURAL_ENDINGS, read_natural
 from nnunet_lopsided.files.new_files import new_file
-from nnunet_lopsided.files.nifti import NIFTI_DATA, nifti_voxels
+from nnunet_lopsided.files.nifti import NIFTI_DATA, check_place, nifti_voxels
 from nnunet_lopsided.files.regular import check_regular
 from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spacing
 
@@ -104,6 +104,7 @@ def read_image(path: str | Path, colour: bool = False) -> Image:
     """
     path = Path(path)
     check_regular(path, "image")
+    check_place(path)
     try:
         array, geometry = _read(path)
     except MemoryError:
@@ -151,6 +152,7 @@ def read_header(path: str | Path, colour: bool = False) -> Header:
         image = read_image(path, colour)
         return Header(image.array.shape, image.geometry)
     check_regular(path, "image")
+    check_place(path)
     sitk = _simpleitk()
     reader = sitk.ImageFileReader()
     try:
@@ -170,6 +172,28 @@ def read_header(path: str | Path, colour: bool = False) -> Header:
     geometry = _geometry(reader)
     _check_geometry(geometry, path)
     return Header(shape, geometry)
+
+
+def n_components(path: Path) -> int:
+    """How many channels nnU-Net reads from one image file: 3 or 4 of a colour image, those of a 4D image, else 1.
+
+    Raises:
+        InputError: its header cannot be read.
+    """
+    check_place(path)
+    try:
+        if path.suffix.lower() in (".png", ".bmp", ".tif", ".tiff"):
+            import PIL.Image
+
+            with PIL.Image.open(path) as picture:
+                # A palette of colours is read as these colours.
+                return 3 if picture.mode == "P" else len(picture.getbands())
+        reader = _simpleitk().ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        return int(reader.GetSize()[3]) if reader.GetDimension() == 4 else 1
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _several_values(path: Path, n: int) -> str:
@@ -310,7 +334,8 @@ def _check_geometry(geometry: Geometry, path: Path) -> None:
     if not all(math.isfinite(size) and size > 0 for size in geometry.spacing_mm):
         raise InputError(f"{path}: expected positive voxel sizes, found {_short(geometry.spacing_mm)}")
     if not all(map(math.isfinite, (*geometry.origin_mm, *geometry.direction))):
-        raise InputError(f"{path}: expected a finite origin and direction, found {_short(geometry.origin_mm)}")
+        found = f"{_short(geometry.origin_mm)} and {_short(geometry.direction)}"
+        raise InputError(f"{path}: expected a finite origin and direction, found {found}")
 
 
 def _no_memory(path: Path) -> str:
@@ -321,6 +346,11 @@ def _reason(path: Path, error: RuntimeError) -> str:
     text = str(error).strip()
     if "bad_alloc" in text or "allocate memory" in text or "Failed to allocate" in text:
         return _no_memory(path)
+    if "orthonormal" in text:
+        return (
+            f"cannot read image {path}: expected axes at right angles, as SimpleITK and nnU-Net do, "
+            "found an affine with shear; resample it, or write an affine without shear"
+        )
     return f"cannot read image {path}: {text.splitlines()[-1] if text else type(error).__name__}"
 
 

@@ -116,6 +116,7 @@ def _notices(record: AuditContent) -> list[str]:
 def _miss_rates(record: AuditContent) -> Table:
     rows = []
     for rate in (record["miss_rate"], *record["miss_rate_by_diameter"]):
+        # By identity: with a single range of diameters its numbers can equal those of the whole data set.
         whole = rate is record["miss_rate"]
         rows.append(
             (

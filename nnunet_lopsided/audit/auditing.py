@@ -106,6 +106,7 @@ def audit(
     rules = rules or EvaluationRules()
     target = lesion_class(label, inputs.dataset.folder / "dataset.json")
     measured = measure_cases(inputs.cases, target, rules, n_workers)
+    # As whatever is fitted, without the fainter components: there are as many of these as the lowest level is low.
     fraction, fraction_dice = _best_fraction(
         [m.components.dice[m.components.level >= rules.threshold] for m in measured]
     )
@@ -116,6 +117,7 @@ def audit(
     scored = table.scored(measured, table.max_probability)
     in_any = table.scored(measured, table.any_probability)
     learned = None if confidence_model is None else table.learned_confidence(measured, confidence_model, label)
+    # With one prediction per case the highest in any is the highest of the mean, and the second estimate the first.
     several = any(len(case.predictions) > 1 for case in inputs.cases)
     miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
     rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if several else None
@@ -128,6 +130,7 @@ def audit(
         rate_in_any = None if rate_in_any is None else rate_in_any.withheld(withheld)
     by_likeness = rank_by == "likeness" and likeness is not None and not withheld
     shown: RankBy = "mean-probability" if rank_by == "likeness" and not by_likeness else rank_by
+    # A score would claim a probability that is not known; the mean puts candidates in an order and claims nothing.
     if withheld and rank_by == "likeness":
         nothing: NDArray[np.float64] = np.full(len(table.kind), np.nan)
         ranking = Ranking(table.ranked(table.mean_probability), nothing, nothing)
@@ -194,5 +197,6 @@ def _best_fraction(dice: Sequence[NDArray[np.float64]]) -> tuple[float, float | 
     if not len(known):
         return DEFAULT_FRACTION, None
     means = known.mean(axis=0)
+    # Rounded, so that the last bit of a sum does not choose between equals; the first of them cuts back least.
     best = int(np.argmax(np.round(means, 9)))
     return FRACTIONS[best], float(means[best])

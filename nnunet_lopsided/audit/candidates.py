@@ -108,6 +108,7 @@ def describe_candidates(
     for row in ranking.order.tolist():
         of_case, index = int(table.case[row]), int(table.index[row])
         case, components = measured[of_case].case, measured[of_case].components
+        # Numbered by rank within the case, so that the first number in a map is the most probable candidate.
         numbers[of_case] = numbers.get(of_case, 0) + 1
         voxels = components.cut_back(index, fraction)
         place = lesions_of_voxels(
@@ -163,6 +164,7 @@ def position_mm(geometry: Geometry, index: NDArray[np.float64]) -> tuple[float, 
         (14.0, 26.0)
     """
     n = len(geometry.spacing_mm)
+    # Arrays are (z, y, x), a file's origin and direction (x, y, z).
     along = (np.asarray(index) * geometry.spacing_mm)[::-1]
     return tuple((np.asarray(geometry.origin_mm) + np.reshape(geometry.direction, (n, n)) @ along).tolist())
 
@@ -171,6 +173,7 @@ def _reason(
     table: ComponentTable, row: int, usual: NDArray[np.float64], n_predictions: int, channel_names: Sequence[str]
 ) -> str:
     highest = table.max_probability[row]
+    # Fainter candidates would all read 0.00 with two decimals.
     parts = [f"probability up to {highest:{'.2f' if highest >= 0.1 else '.1g'}}, over {table.diameter_mm[row]:.1f} mm"]
     if n_predictions > 1:
         parts.append(f"found by {round(table.agreement[row] * n_predictions)} of {n_predictions} predictions")

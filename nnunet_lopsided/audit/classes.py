@@ -24,6 +24,7 @@ def channel_means(components: Lesions, channels: Iterable[NDArray[np.floating]])
     means = []
     for channel in channels:
         values = channel.reshape(-1)[components.voxels].astype(np.float64)
+        # The first count is that of id 0, which no voxel of a component has.
         sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
         means.append(sums / components.n_voxels)
     return np.stack(means, axis=1)

@@ -119,6 +119,7 @@ class ComponentTable:
         confidence = np.zeros(len(self.kind))
         for i, of_case in enumerate(measured):
             rows = self.case == i
+            # A case that the model was fitted with would be judged by its own labels.
             coefficients = model.unseen(label, of_case.case.name) or model.all_folds[model.of_class(label)]
             volume = self.n_voxels[rows] * float(np.prod(of_case.components.components.spacing_mm))
             confidence[rows] = coefficients.confidence(volume, self.mean_probability[rows], self.max_probability[rows])
@@ -126,6 +127,8 @@ class ComponentTable:
 
     def features(self) -> NDArray[np.float64]:
         """The features of the model, 0 being neutral. Size is none of them: small lesions are overlooked more often."""
+        # Logits, so that a linear model sees 0.99 and 0.999 as apart; from the threshold on, where a component begins,
+        # so that the neutral 0 is no evidence for either side.
         at_threshold = _logit(np.array(self.threshold))
         columns = [_logit(p) - at_threshold for p in (self.mean_probability, self.max_probability)]
         if (self.agreement < 1).any():
@@ -164,6 +167,7 @@ class ComponentTable:
     def ranked(self, score: NDArray[np.float64]) -> NDArray[np.int64]:
         """Rows of the candidates, the highest score first; ties: the higher mean, the larger, the earlier."""
         rows = np.flatnonzero(self.unexplained)
+        # lexsort takes the last key first. Rounded, so that sums in another order of cases do not swap equal scores.
         keys = (self.index, self.case, -self.diameter_mm, -self.mean_probability, -np.round(score, 9))
         return np.asarray(rows[np.lexsort(tuple(key[rows] for key in keys))])
 
@@ -181,5 +185,6 @@ def _diameter(part: MeasuredCase, n_voxels: Sequence[int]) -> NDArray[np.float64
 
 
 def _logit(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Softmax in float32 reaches 0 and 1, whose logits are infinite and would outweigh every other feature.
     inside = np.clip(probability, 1e-4, 1 - 1e-4)
     return np.asarray(np.log(inside / (1 - inside)))

@@ -92,8 +92,10 @@ class MeasuredCase:
         order, starts = self._by_component
         own = order[starts[component] : starts[component + 1]]
         voxels, values = self.components.voxels[own], self.probability[own]
+        # In float32, the type of the values: in float64 a voxel that equals the product could be on either side of it.
         kept = voxels[values >= np.float32(fraction) * values.max()]
         piece = _largest_piece(kept, self.components.shape, self.components.boxes[component], self.connectivity)
+        # Filling holes can reach into another component that lies in one; a voxel belongs to one candidate alone.
         at = np.minimum(np.searchsorted(self.components.voxels, piece), len(self.components.voxels) - 1)
         foreign = (self.components.voxels[at] == piece) & (self.components.voxel_ids[at] != component + 1)
         return np.asarray(piece[~foreign])
@@ -101,6 +103,7 @@ class MeasuredCase:
     @cached_property
     def _by_component(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The places of all voxels in ``components.voxels``, component by component, and where each begins."""
+        # Stable, so that the voxels of each component stay ascending.
         order = np.argsort(self.components.voxel_ids, kind="stable")
         return order, np.concatenate([[0], np.cumsum(self.components.n_voxels)])
 
@@ -139,6 +142,7 @@ def measure_case(
         ValueError: shapes differ, or a component holds no probability.
     """
     probability: NDArray[np.floating] = predictions[0] if len(predictions) == 1 else mean_of(predictions)
+    # The evaluation's own code: a component of an audit is a candidate of lopsided-eval at this threshold.
     (evaluated,) = evaluate_thresholds(
         reference, probability, spacing_mm, rules, (rules.threshold,), valid=valid, case=case
     )
@@ -146,6 +150,7 @@ def measure_case(
     levels = [level for level in LEVELS if level > rules.threshold]
     components = divided(evaluated.candidates, flat[evaluated.candidates.voxels], lesions, levels, rules.connectivity)
     components, level = fainter(components, probability, rules.threshold, valid, rules.connectivity)
+    # In float32, whatever type an archive has: components are cut back by comparisons in this type.
     values = flat[components.voxels].astype(np.float32)
     by_prediction = np.array([highest_by_component(components, p.reshape(-1)[components.voxels]) for p in predictions])
     sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
@@ -207,6 +212,7 @@ def divided(
     last = len(components)
     for level in levels:
         inside = np.flatnonzero(np.isin(ids, ids[labelled & (ids > 0)]) & (ids > 0) & (probability >= level))
+        # Higher levels leave even fewer voxels.
         if not len(inside):
             break
         mask = np.zeros(components.shape, bool)
@@ -222,7 +228,7 @@ def divided(
         last += len(parts)
     kept = ids > 0
     _, numbers = np.unique(ids[kept], return_inverse=True)
-    return lesions_of_voxels(components.shape, components.spacing_mm, components.voxels[kept], numbers.reshape(-1) + 1)
+    return lesions_of_voxels(components.shape, components.spacing_mm, components.voxels[kept], numbers + 1)
 
 
 def fainter(
@@ -259,6 +265,7 @@ def fainter(
         parts = find_lesions(mask, components.spacing_mm, connectivity)
         higher = probability.reshape(-1)[parts.voxels] >= above
         faint = np.bincount(parts.voxel_ids[higher], minlength=len(parts) + 1) == 0
+        # No voxel has the id 0, so that it would count as faint.
         faint[0] = False
         own = faint[parts.voxel_ids]
         voxels.append(parts.voxels[own])
@@ -276,6 +283,7 @@ def _agreement(
 ) -> NDArray[np.float64]:
     if len(predictions) == 1:
         return np.ones(len(level))
+    # The level in the type of the prediction: a voxel of 0.03 must reach it, but as float16 it is 0.029999.
     finding = [own >= level.astype(p.dtype) for own, p in zip(highest, predictions, strict=True)]
     return np.asarray(np.mean(finding, axis=0))
 
@@ -298,6 +306,7 @@ def _core_contrasts(
     # The annotation is not left out: what surrounds a lesion must not depend on whether it is annotated.
     inside = np.zeros(components.shape, bool)
     inside.reshape(-1)[cores.voxels] = True
+    # NaN is a core that fills its surroundings; 0, the neutral value, says that nothing is known.
     return np.nan_to_num(channel_contrasts(images, cores, inside))
 
 
@@ -310,6 +319,7 @@ def _dice(
         return dice
     of_voxel = np.zeros(int(np.prod(components.shape)), np.int32)
     of_voxel[lesions.voxels] = lesions.voxel_ids
+    # Lesions are counted from 0 here, from 1 in the map of voxels, where 0 is no lesion.
     wanted = np.concatenate([[-1], lesion])[components.voxel_ids] + 1
     shared = (of_voxel[components.voxels] == wanted) & (wanted > 0)
     for i, fraction in enumerate(FRACTIONS):
@@ -324,6 +334,7 @@ def _largest_piece(
     voxels: NDArray[np.int64], shape: tuple[int, ...], box: NDArray[np.generic], connectivity: int | None
 ) -> NDArray[np.int64]:
     low = box[:, 0]
+    # Only the component's box: an audit has thousands of candidates, and each would cost passes over a whole volume.
     crop = np.zeros(np.ptp(box, axis=1).tolist(), bool)
     crop[tuple(c - a for c, a in zip(np.unravel_index(voxels, shape), low, strict=True))] = True
     pieces = find_lesions(crop, (1.0,) * len(shape), connectivity)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from nnunet_lopsided.audit.ranking import WITHIN_1
 from nnunet_lopsided.audit.stored import TABLE_COLUMNS, StoredAudit, chosen_audit
@@ -17,6 +17,7 @@ from nnunet_lopsided.files.tables import BEYOND, numbered_rows, write_table
 
 Verdict = Literal["accept", "reject", "unsure"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+_BY_WORD: Mapping[str, Verdict] = {verdict: verdict for verdict in VERDICTS}
 COLUMNS = ("audit", "case", "candidate", "decision")
 # What the page writes beside a decision: who, when (ISO 8601, UTC) and why.
 REMARKS = ("reader", "time", "comment")
@@ -38,7 +39,7 @@ class Decisions:
 
     audit: str
     verdicts: Mapping[CandidateKey, Verdict]
-    origin: Mapping[str, Any]
+    origin: Mapping[str, object]
     remarks: Mapping[CandidateKey, Mapping[str, str]] = field(default_factory=dict)
 
     def count(self, verdict: Verdict) -> int:
@@ -129,30 +130,29 @@ def read_decisions(path: Path) -> Decisions:
     """
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     verdicts: dict[CandidateKey, Verdict] = {}
-    remarks: dict[CandidateKey, dict[str, str]] = {}
+    remarks: dict[CandidateKey, Mapping[str, str]] = {}
     audits = set()
-    for place, row in rows:
-        word = (row["decision"] or "").strip().lower()
-        audits.add(row["audit"])
-        said = _remarks(row)
-        if not word and not said:
+    for row in rows:
+        word = (row.decision or "").strip().lower()
+        audits.add(row.audit)
+        if not word and not row.remarks:
             continue
-        if word and word not in VERDICTS:
-            raise InputError(f"{path}, {place}: expected accept, reject or unsure, found {row['decision']!r}")
+        if word and word not in _BY_WORD:
+            raise InputError(f"{path}, {row.place}: expected accept, reject or unsure, found {row.decision!r}")
         try:
-            key = row["case"], int(row["candidate"])
+            key = row.case, int(row.candidate)
         except ValueError:
             if not word:
                 continue
             raise InputError(
-                f"{path}, {place}: expected the number of a candidate, found {row['candidate']!r}"
+                f"{path}, {row.place}: expected the number of a candidate, found {row.candidate!r}"
             ) from None
         if word and key in verdicts:
-            raise InputError(f"{path}, {place}: case {key[0]}, candidate {key[1]} is decided on twice")
+            raise InputError(f"{path}, {row.place}: case {key[0]}, candidate {key[1]} is decided on twice")
         if word:
-            verdicts[key] = word
-        if said and (word or key not in remarks):
-            remarks[key] = said
+            verdicts[key] = _BY_WORD[word]
+        if row.remarks and (word or key not in remarks):
+            remarks[key] = row.remarks
     if len(audits) > 1:
         raise InputError(f"{path} holds decisions of several audits: {', '.join(sorted(audits))}")
     if not verdicts:
@@ -160,19 +160,37 @@ def read_decisions(path: Path) -> Decisions:
     return Decisions(audits.pop(), verdicts, {"decisions_sha256": file_digest(path)}, remarks)
 
 
-def _remarks(row: Mapping[str, Any]) -> dict[str, str]:
+def _remarks(row: Mapping[str, object]) -> dict[str, str]:
     """What a row says beside the decision; what is empty, or was written by the audit, is left out."""
     known = {*COLUMNS, *TABLE_COLUMNS, "reason", BEYOND}
     others = {name: value for name, value in row.items() if name not in known and not name.startswith("contrast_")}
     return {name: str(value) for name, value in others.items() if value not in (None, "")}
 
 
-def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    return [(f"line {line}", row) for line, row in numbered_rows(path, COLUMNS)]
+class _Row(NamedTuple):
+    """A decision as it stands in a file, and where there."""
+
+    place: str
+    audit: str
+    case: str
+    candidate: str | int
+    decision: str | None
+    remarks: Mapping[str, str]
 
 
-def _json_rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _csv_rows(path: Path) -> Iterable[_Row]:
+    return [
+        _Row(f"line {line}", row["audit"], row["case"], row["candidate"], row["decision"], _remarks(row))
+        for line, row in numbered_rows(path, COLUMNS)
+    ]
+
+
+def _json_rows(path: Path) -> Iterable[_Row]:
+    # Spreadsheets and scripts write numbers as text, and no decision as null.
     content = read_json(
         path, {"audit": str, "decisions": [{"case": str, "candidate": (int, str), "decision": (str, type(None))}]}
     )
-    return [(f"decision {i}", {**row, "audit": content["audit"]}) for i, row in enumerate(content["decisions"], 1)]
+    return [
+        _Row(f"decision {i}", content["audit"], row["case"], row["candidate"], row["decision"], _remarks(row))
+        for i, row in enumerate(content["decisions"], 1)
+    ]

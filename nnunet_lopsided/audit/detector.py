@@ -67,6 +67,7 @@ def measure_detector(
         (0.5, 1.0, 0.4167)
     """
     points = operating_points(
+        # Every found lesion has one component, so lesions and true positives have the same scores.
         lesion_confidence=found_score,
         true_confidence=found_score,
         false_confidence=candidate_score,

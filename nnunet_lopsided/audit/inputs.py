@@ -19,13 +19,13 @@ from nnunet_lopsided.nnunet.magnified import best_device, checked_factors, is_wh
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.plans import is_cascade
-from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder, preprocessed_splits
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
-from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 # How many times images are magnified for further predictions of every model.
+# Further factors (1.25, 1.75, 2.5, 3) changed little: docs/explanation/missed-lesions.md.
 MAGNIFY = (1.5, 2.0)
 
 
@@ -145,6 +145,7 @@ def find_inputs(
     for model, fold in trained:
         _provide_probabilities(source.name, model, fold, wanted[fold], device)
     obstacle = _obstacle(trained, source.name) if factors else ""
+    # Whoever asked for magnified images must get them; by default they are done without, and the page says so.
     if obstacle and magnify is not None:
         raise InputError(f"cannot predict magnified images: {obstacle}; --magnify without a number audits without them")
     factors = () if obstacle else factors
@@ -156,6 +157,8 @@ def find_inputs(
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
         for name, arrays in predict_magnified(folder.parent, FINAL, factors, own, device, n_workers).items():
+            # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
+            # arrays.
             predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
     return AuditInputs(
         dataset=source,
@@ -189,6 +192,7 @@ def _folds(
 ) -> tuple[dict[str, int], dict[int, frozenset[str]], tuple[int, ...]]:
     """The fold that validates each case, the cases each fold trains on, and the folds."""
     path = preprocessed / "splits_final.json"
+    # nnU-Net trains and validates fold all on the same cases.
     if folds is not None and "all" in folds:
         raise InputError(
             "fold all trains on every case, so none of its predictions is out of fold; an audit needs the folds of a "
@@ -198,24 +202,20 @@ def _folds(
         raise InputError(
             f"{path} not found: it says which cases a fold trained on; nnUNetv2_train writes it for any fold but all"
         )
-    splits = read_splits(path)
+    splits = preprocessed_splits(preprocessed)
     chosen = tuple(range(len(splits))) if folds is None else tuple(sorted({int(fold) for fold in folds}))
     fold_of: dict[str, int] = {}
     for fold in chosen:
         if not 0 <= fold < len(splits):
             raise InputError(f"fold {fold}: {path} has the folds 0 to {len(splits) - 1}")
-        train, val = splits[fold]
-        both = sorted(set(train) & set(val))
-        if both:
-            raise InputError(f"{path}: fold {fold} trains on case {both[0]} and validates on it")
-        for case in val:
+        for case in splits[fold].val:
             if case in fold_of:
                 raise InputError(
                     f"{path}: case {case} is validated by the folds {fold_of[case]} and {fold}; which of its two "
                     "predictions counts? choose folds by -f"
                 )
             fold_of[case] = fold
-    return fold_of, {fold: frozenset(splits[fold][0]) for fold in chosen}, chosen
+    return fold_of, {fold: frozenset(splits[fold].train) for fold in chosen}, chosen
 
 
 def _validation(model: Model, dataset: str, fold: int) -> Path:
@@ -239,27 +239,15 @@ def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequen
     lacking = _lacking(folder, wanted)
     if lacking:
         checkpoint = folder.parent / FINAL
-        command = (
-            "nnUNetv2_train",
-            dataset,
-            model.configuration,
-            str(fold),
-            "-tr",
-            model.trainer,
-            "-p",
-            model.plans,
-            "--val",
-            "--npz",
-            "-device",
-            device or best_device(),
-        )
+        training = ("nnUNetv2_train", dataset, model.configuration, str(fold), "-tr", model.trainer, "-p", model.plans)
+        command = (*training, "--val", "--npz", "-device", device or best_device())
         if not checkpoint.is_file():
             what = (
                 "no such folder" if not folder.is_dir() else f"no whole CASE.npz of {len(lacking)} cases ({lacking[0]})"
             )
             raise InputError(
                 f"fold {fold} has no predictions with probabilities in {folder}: {what}, and no {FINAL} to make "
-                f"them with; train it by {' '.join(command[:8])} --npz, or choose folds by -f"
+                f"them with; train it by {' '.join(training)} --npz, or choose folds by -f"
             )
         with locked(folder.parent):
             lacking = _lacking(folder, wanted)  # another process may have made them
@@ -298,6 +286,7 @@ def _check_labels(cases: Sequence[Case], source: RawDataset, preprocessed: Path)
         seen = preprocessed / "gt_segmentations" / (case.name + source.file_ending)
         if not seen.is_file():
             raise InputError(f"case {case.name}: {seen} not found, so it is not known which labels the training saw")
+        # Equal bytes need not be decompressed. Others may hold the same labels, saved by another program.
         if filecmp.cmp(case.label, seen, shallow=False):
             continue
         now, then = read_image(case.label).array, read_image(seen).array

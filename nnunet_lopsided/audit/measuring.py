@@ -49,6 +49,7 @@ def measure_cases(
     Raises:
         InputError: files cannot be read or do not fit each other; every case whose headers differ is named.
     """
+    # Headers are read fast: every case that does not fit is named before the long work on voxels begins.
     _check_headers(cases)
     measured = for_each(lambda case: _measure(case, target, rules), cases, n_workers, "finding candidates")
     _check_n_channels(measured)
@@ -80,6 +81,7 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
         valid=loaded.valid,
         case=case.name,
     )
+    # The channels of several classes are read again, and only where there is a choice between labels.
     means = None
     if len(target.values or ()) > 1 and len(components.components):
         header = Header(loaded.reference.shape, loaded.geometry)
@@ -107,6 +109,7 @@ def _channels(prediction: Prediction, header: Header) -> Iterator[NDArray[np.flo
 
 def _check_n_channels(measured: Sequence[CaseComponents]) -> None:
     """Refuse a case whose number of images is not that of most cases."""
+    # One colour image holds several of dataset.json's channels, so that file does not tell how many images a case has.
     usual = Counter(m.components.n_channels for m in measured).most_common(1)[0][0]
     for m in measured:
         if (n := m.components.n_channels) != usual:

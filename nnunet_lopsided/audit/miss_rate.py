@@ -97,14 +97,18 @@ def mixture_share(
     totals = [float(w.sum()) for w in weights]
     if not totals[0] or not totals[1]:
         return 0.0
+    # Between two scores of positives the share of these does not change, and that of the unknown only falls, so the
+    # ratio is least at a score of a positive.
     thresholds = np.unique(positive)
     above = [
         _above(scores, w, thresholds) / n for scores, w, n in zip((positive, unknown), weights, totals, strict=True)
     ]
+    # How far both shares may be off by chance, as in Garg et al.: without it the few highest scores would decide.
     slack = (1 + _SLACK) * sum(sqrt(log(4 / _CONFIDENCE) / (2 * n)) for n in totals)
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = np.where(above[0] > 0, (above[1] + slack) / above[0], inf)
         best = int(np.argmin(bound))
+        # Without the slack, which chose the threshold: with it the estimate would be too high in small data sets.
         return float(min(1.0, above[1][best] / above[0][best]))
 
 
@@ -232,6 +236,7 @@ def _estimate(
                 of_all = mixture_share(*scores, *drawn)
                 replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
         interval = percentile_interval(replicates, len(set(patients[0].tolist())))
+    # Of all annotated lesions, not of those found: the models fail to find missed lesions as often as annotated ones.
     n_missed = n_annotated * rate / (1 - rate)
     return MissRate(
         lower_mm=low,

@@ -106,6 +106,7 @@ def fit_likeness(
 
     whole = _Fit.of(features[learned], known)
     probability = whole.probability(features)  # of patients with nothing to learn from
+    # GroupKFold deals out patients by their number of components and draws nothing, so no seed is needed.
     for train, rest in GroupKFold(N_FOLDS).split(patient, known, patient):
         fit = _Fit.of(features[learned][train], known[train])
         of_rest = np.isin(patients, patient[rest])
@@ -130,7 +131,9 @@ class _Fit:
     @classmethod
     def of(cls, features: NDArray[np.float64], annotated: NDArray[np.bool_]) -> _Fit:
         mean, deviation = features.mean(axis=0), features.std(axis=0)
+        # A feature that is the same everywhere, such as the contrast of a constant channel, tells nothing and stays 0.
         deviation[deviation == 0] = 1
+        # Before the mean is taken off: 0 is neutral in the features as they come, not in standardised ones.
         sign = np.where(np.median(features[annotated], axis=0) < 0, -1.0, 1.0)
         weights, intercept = nonnegative_logistic(sign * (features - mean) / deviation, annotated)
         return cls(mean, deviation, sign * weights, intercept)
@@ -181,4 +184,5 @@ def missed_probability(
         [0.167, 0.5]
     """
     odds = probability / (1 - probability)
+    # (1 - c) / c is missed over annotated lesions, and of the unexplained the share missed_share is missed.
     return np.clip(missed_share * n_unexplained / n_annotated * odds, 0.0, 1.0)

@@ -85,8 +85,10 @@ def write_repaired_variant(
     _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
     check_unchanged(audit, dataset, training)
+    # Without an unsure candidate dataset.json stays as it is: nnU-Net samples patches in another way where there is an
+    # ignore label, even if no voxel has it.
     ignore = dataset.value_to_ignore if unsure == "ignore" and decisions.count("unsure") else None
-    match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    match = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
     if match is not None and int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{match[2] if match else dataset.name}Repaired")
@@ -116,6 +118,7 @@ def write_repaired_variant(
         _write_changes(folder / LESIONS_FILE, changes, decisions)
         record = _record(dataset, audit, decisions, changes, unsure, ignore)
         write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps or maps else {}))
+    # An edited map can put a candidate where labels are; the reader thinks it was added.
     empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
     notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
     return RepairedVariant(
@@ -157,6 +160,7 @@ def _repaired(
     if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
     numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps, maps)
+    # A label map of one class may be stored in a type that does not hold the ignore label.
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
         if change.value is None:

@@ -168,6 +168,7 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         own = voxels[table[flat[voxels]] > 0]
         candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
         rank = np.array([audit.candidates[place].rank for place in places], np.float64)
+        # Rank as confidence: of two candidates on one lesion the better placed one gets it.
         of_candidate = match(missed, candidates, -rank, rules).lesion_of_candidate
         return _Matched(n_in_truth, len(missed), len(disputed), of_candidate)
 
@@ -208,8 +209,9 @@ def _without(
     lesions = find_lesions(full, spacing_mm, rules.connectivity)
     shared = np.bincount(lesions.voxel_ids[part.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1) > 0
     gone = ~shared[lesions.voxel_ids]
+    # Numbered anew, without gaps where lesions were left out.
     _, ids = np.unique(lesions.voxel_ids[gone], return_inverse=True)
-    return lesions_of_voxels(lesions.shape, lesions.spacing_mm, lesions.voxels[gone], ids.reshape(-1) + 1)
+    return lesions_of_voxels(lesions.shape, lesions.spacing_mm, lesions.voxels[gone], ids + 1)
 
 
 def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
@@ -324,6 +326,7 @@ def score_figure(rankings: Sequence[RankingScore]) -> Figure:
 
     from nnunet_lopsided.pages.charts import draw_pr_steps
 
+    # The legend has two columns below the axes, and the figure grows with its rows.
     rows = (len(rankings) + 1) // 2
     figure = Figure(figsize=(10, 4.2 + 0.2 * rows), layout="constrained")
     curve, reviewed = figure.subplots(1, 2)
@@ -333,6 +336,7 @@ def score_figure(rankings: Sequence[RankingScore]) -> Figure:
         style = "--" if ranking.average_precision is None else "-"
         draw_pr_steps(curve, ranking.share_found, ranking.precision, linestyle=style, label=ranking.name)
         reviewed.plot(np.arange(1, ranking.n_candidates + 1), ranking.share_found, linestyle=style, label=ranking.name)
+    # A little beyond 1, where a line on the frame would not be seen.
     curve.set(title="Precision", xlabel="missed lesions found", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     reviewed.set(title="Yield", xlabel="candidates reviewed", ylabel="missed lesions found", ylim=(0, 1.04))
     if rankings[0].n_missed:

@@ -73,6 +73,7 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
     """
     hit = lesion > 0
     first = np.zeros(len(lesion), bool)
+    # unique() gives where each lesion comes first; 0, which is none, is taken out again.
     first[np.unique(lesion, return_index=True)[1]] = True
     first &= hit
     n = np.arange(1, len(lesion) + 1)
@@ -81,6 +82,7 @@ def score_ranking(name: str, lesion: NDArray[np.int64], score: NDArray[np.float6
         true_confidence=score[first],
         false_confidence=score[~hit],
         n_lesions=n_missed,
+        # It changes nothing but false positives per case, which are not used.
         n_cases=1,
     )
     return RankingScore(

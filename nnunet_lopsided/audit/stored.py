@@ -51,6 +51,7 @@ TABLE_COLUMNS = (
     "agreement",
     "label",
 )
+# What apply and score use. The other columns are for people, who may delete them in a spreadsheet.
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
 _POSITION = ("x_mm", "y_mm", "z_mm")
 _RECORD_SHAPE = {
@@ -262,6 +263,7 @@ def read_record(folder: Path) -> AuditRecord:
     expect(version == SCHEMA_VERSION, "schema_version", str(SCHEMA_VERSION), version)
     expect(bool(models), "models", "at least one", "none")
     expect(counts["candidates"] >= 0, "counts.candidates", "at least 0", counts["candidates"])
+    # Audits from before there was a choice do not say.
     ranked_by = content.get("ranked_by", "likeness")
     check_shape(ranked_by, str, path, "ranked_by")
     expect(ranked_by in get_args(RankBy), "ranked_by", f"one of {', '.join(get_args(RankBy))}", ranked_by)
@@ -348,6 +350,7 @@ def _candidate(row: Mapping[str, str], record: AuditRecord, place: str) -> Store
 
 
 def _whole_number(text: str, name: str, place: str) -> int:
+    # int() also takes 1_0 and digits of other scripts. 18 digits fit into 64 bits.
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         raise InputError(f"{place}: {name}: expected a whole number, found {text!r:.40}")
     return int(text)
@@ -382,6 +385,7 @@ def chosen_audit(folder: Path | None, wanted: str | None = None, near: Sequence[
         if wanted is not None and audit.id != wanted:
             raise InputError(f"the decisions are of audit {wanted}, but {folder} holds audit {audit.id}")
         return audit
+    # Where the decisions lie comes first: a copied audit beside its decisions is meant, not the one it was copied from.
     nearby = [path for path in near if (path / RECORD).is_file()]
     if nearby and (wanted is None or read_record(nearby[0]).id == wanted):
         return read_audit(nearby[0])

@@ -144,6 +144,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
         "not_magnified": inputs.not_magnified,
         "cases": {case.name: {"fold": case.fold, "label_sha256": file_digest(case.label)} for case in inputs.cases},
     }
+    # Sorted, so that the id does not depend on the order in which keys are written here.
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for candidate in audit.candidates:
         digest.update(f"{candidate.case}\n{candidate.number}\n{_cell(candidate.score)}\n".encode())
@@ -194,6 +195,7 @@ def table_columns(audit: Audit) -> list[str]:
 def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:
     """The rows of audit.csv; the last cell is for a decision."""
     for rank, c in enumerate(audit.candidates, 1):
+        # 2D images have no z; the columns stay, so that tables of both can be read alike.
         z = [""] * (3 - len(c.centroid))
         yield [
             audit_id,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -19,7 +20,15 @@ _READER_IS_GONE = 141
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands."""
+    """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands.
+
+    Numbers are plain digits: Python's own ``int`` takes ``8_02``, `` 802`` and digits of every script.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -29,6 +38,30 @@ class Parser(argparse.ArgumentParser):
         if arg_strings == ["--"] and action.option_strings and action.nargs not in ("?", "*"):
             raise argparse.ArgumentError(action, "expected a value, got '--'")
         return super()._get_values(action, arg_strings)
+
+
+def numbers_of_folds(given: Sequence[str | int]) -> list[int | str]:
+    """What ``-f`` was given: numbers, or "all".
+
+    Raises:
+        InputError: something else.
+    """
+    words = [str(fold) for fold in given]
+    if any(fold != "all" and not re.fullmatch("[0-9]{1,9}", fold) for fold in words):
+        raise InputError(f"-f must be numbers of folds, or all, got {' '.join(words)}")
+    return [fold if fold == "all" else int(fold) for fold in words]
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise ValueError(text)  # argparse makes a message of it
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not text.isascii() or "_" in text or text != text.strip():
+        raise ValueError(text)
+    return float(text)
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[str] | None) -> int:

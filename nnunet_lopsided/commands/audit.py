@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
 from nnunet_lopsided.commands.audit_agree import agree, agree_parser
 from nnunet_lopsided.commands.audit_export import export, export_parser, import_, import_parser
 
@@ -144,7 +144,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     inputs = find_inputs(
         dataset.name,
         models,
-        _folds(arguments.f),
+        None if arguments.f is None else numbers_of_folds(arguments.f),
         patients_regex=arguments.patients_regex,
         magnify=arguments.magnify,
         device=arguments.device,
@@ -163,16 +163,6 @@ def _audit(arguments: argparse.Namespace) -> int:
     name = write_audit(audited, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)
     _report(audited, name, folder)
     return 0
-
-
-def _folds(given: list[str] | None) -> list[int | str] | None:
-    from nnunet_lopsided.errors import InputError
-
-    if given is None:
-        return None
-    if any(not fold.isdecimal() and fold != "all" for fold in given):
-        raise InputError(f"-f must be numbers of folds, got {' '.join(given)}")
-    return [int(fold) if fold.isdecimal() else fold for fold in given]
 
 
 def _report(audit: Audit, name: str, folder: Path) -> None:

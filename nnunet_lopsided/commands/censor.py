@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.variants.choosing import MODES
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.variants.planning import MoreOfChoice
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +80,10 @@ def _write(arguments: argparse.Namespace) -> int:
     variant = write_censored_variant(
         arguments.d,
         arguments.o,
-        **_choice(arguments),
+        arguments.mode,
+        arguments.rate,
+        arguments.seed,
+        **_more_of_choice(arguments),
         name=arguments.name,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,
@@ -98,7 +104,7 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.variants.planning import Choice, plan_censoring
     from nnunet_lopsided.variants.summary import summary, write_histogram
 
-    choice = Choice(**_choice(arguments))
+    choice = Choice(mode=arguments.mode, rate=arguments.rate, seed=arguments.seed, **_more_of_choice(arguments))
     choice.check()
     rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
     default = f"{raw_dataset(arguments.d).name}-{arguments.mode or 'patients'}{rate}.png"
@@ -116,11 +122,8 @@ def _dry_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
+def _more_of_choice(arguments: argparse.Namespace) -> MoreOfChoice:
     return {
-        "mode": arguments.mode,
-        "rate": arguments.rate,
-        "seed": arguments.seed,
         "cases": arguments.cases,
         "lesion_list": arguments.list,
         "n_patients": arguments.patients,

@@ -290,7 +290,7 @@ def _values(given: list[str]) -> list[int] | None:
 
     if given == ["any"]:
         return None
-    if not all(value.isdecimal() for value in given):
+    if not all(value.isascii() and value.isdecimal() for value in given):
         raise InputError(f"--lesion-values must be integers or any, got {' '.join(given)}")
     return [int(value) for value in given]
 

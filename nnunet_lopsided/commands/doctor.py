@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import platform
+import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,15 +76,21 @@ def _versions() -> list[Finding]:
 
 
 def _paths() -> list[Finding]:
-    from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
+    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, path_if_set
 
     findings = []
     for variable in PATH_VARIABLES:
         value = os.environ.get(variable)
+        try:
+            path_if_set(variable)
+        except InputError as error:
+            findings.append(Finding("missing", variable, str(error).removeprefix(f"{variable} is ")))
+            continue
         if not value:
             findings.append(Finding("missing", variable, f"not set: export {variable}=/path/to/{variable}"))
         elif not Path(value).is_dir():
-            findings.append(Finding("missing", variable, f"{value} is not a folder: mkdir -p {value}"))
+            findings.append(Finding("missing", variable, f"{value} is not a folder: mkdir -p {shlex.quote(value)}"))
         elif not os.access(value, os.W_OK):
             findings.append(Finding("note", variable, f"{value} is not writable"))
         else:

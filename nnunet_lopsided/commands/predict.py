@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 
-from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,9 +92,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
     processes = (arguments.npp, arguments.nps)
     if min(processes) < 0 or (min(processes) == 0) != (max(processes) == 0):
         raise InputError(f"-npp and -nps must be at least 1, or both 0, got {arguments.npp} and {arguments.nps}")
-    wrong = [fold for fold in map(str, arguments.f) if not fold.isdecimal() and fold != "all"]
-    if wrong:
-        raise InputError(f"-f must be numbers of folds, or all, got {' '.join(wrong)}")
+    folds = tuple(numbers_of_folds(arguments.f))
     factors = checked_factors(arguments.magnify)
     n_cases = predict(
         Request(
@@ -102,7 +100,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
             output=arguments.o,
             model=trained_model(arguments.d, arguments.tr, arguments.p, arguments.c),
             configuration=arguments.c,
-            folds=tuple(fold if fold == "all" else int(fold) for fold in arguments.f),
+            folds=folds,
             checkpoint=arguments.chk,
             step_size=arguments.step_size,
             mirroring=not arguments.disable_tta,

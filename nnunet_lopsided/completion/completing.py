@@ -18,7 +18,7 @@ from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
-from nnunet_lopsided.nnunet.raw import check_id_is_free, raw_dataset
+from nnunet_lopsided.nnunet.raw import check_id_is_free, check_raw_target, raw_dataset
 from nnunet_lopsided.study.trainer_choice import is_ours
 from nnunet_lopsided.trainers.names import with_soft_targets
 from nnunet_lopsided.variants.sharing import SHARING_FILE, share_preprocessed
@@ -87,13 +87,16 @@ def complete(
         raise InputError(f"the threshold must be within 0 and 1, got {threshold}")
     check_n_workers(n_workers)
     dataset = raw_dataset(source)
-    number = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    number = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
     if number is None or int(number[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{number[2]}Completed")
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
     # Whether an earlier completion is of just this call is told after training; it may be, and is then kept.
-    check_id_is_free(output_id, final, overwrite or (final / COMPLETION_FILE).is_file())
+    if not overwrite and (final / COMPLETION_FILE).is_file():
+        check_id_is_free(output_id, final, overwrite=True)
+    else:
+        check_raw_target(output_id, name, COMPLETION_FILE, overwrite)
     preprocessed = preprocessed_folder(dataset.name)
     _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
     options = () if device is None else ("-device", device)

@@ -11,8 +11,8 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet.checkpoints import FINAL, whole_checkpoint
 from nnunet_lopsided.nnunet.paths import nnunet_path
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_splits
 from nnunet_lopsided.nnunet.results import results_folder_name
-from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 from nnunet_lopsided.trainers.names import with_soft_targets
 
@@ -38,7 +38,7 @@ def train_missing_folds(
     splits = preprocessed / "splits_final.json"
     if not splits.is_file():  # nnU-Net writes it when it trains fold 0
         train("0")
-    for fold in range(len(read_splits(splits))):
+    for fold in range(len(preprocessed_splits(preprocessed))):
         train(str(fold))
 
 

@@ -38,6 +38,7 @@ LABELS = {"background": 0, "lesion": 1}
 
 def case_seed(seed: int, split: str, index: int) -> np.random.SeedSequence:
     """The seed of case ``index`` of ``split`` ("Tr" or "Ts"); it does not depend on how many cases there are."""
+    # A key per case, not one stream for all: more training cases leave the test cases what they were.
     return np.random.SeedSequence(seed, spawn_key=(("Tr", "Ts").index(split), index))
 
 
@@ -90,6 +91,7 @@ def write_phantom_dataset(
             (folder / kind).mkdir()
         jobs = [(folder, split, index, tuple(shape), tuple(spacing_mm), seed, settings) for split, index in cases]
         written = tqdm(_write_all(jobs, n_workers), total=len(jobs), desc="phantoms", unit="case")
+        # Nothing is kept of the cases that are written; the deque only runs the iterator to its end.
         deque(written, maxlen=0)
         write_json(
             folder / "dataset.json",
@@ -120,6 +122,7 @@ def _write_all(jobs: list[_Job], n_workers: int) -> Iterator[str]:
     if n_workers == 1:
         yield from map(_write_case, jobs)
     else:
+        # Workers that outlived a killed command would go on writing into a folder that the next run removes.
         with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
             yield from pool.map(_write_case, jobs)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import Lesions
 
+# The four of BrainMetShare, on which Yi et al. 2020 trained.
 SEQUENCES = ("T1_pre", "T1_post_BRAVO", "T1_post_spin_echo", "FLAIR")
 
 

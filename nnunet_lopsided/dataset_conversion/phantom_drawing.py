@@ -26,6 +26,7 @@ _TISSUE = {
     _SPIN_ECHO: (0.30, 0.60, 0.72),
     _FLAIR: (0.18, 0.72, 0.60),
 }
+# Whole numbers as of a scanner: fine enough that rounding is far below the noise, and within int16.
 _GAIN = 1000.0
 # Half-axes (z, y, x) in mm of an adult brain.
 _BRAIN_MM = (65.0, 86.0, 68.0)
@@ -81,10 +82,13 @@ class _Painter:
         self.spacing = np.array(spacing_mm)
         self.settings = settings
         self.rng = np.random.default_rng(seed)
+        # Edges are ramps as wide as a voxel is on average: partial volume, as in an image of that resolution.
         self.pitch = float(np.prod(self.spacing) ** (1 / 3))
         self.axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, self.spacing, strict=True)]
         self.z, self.y, self.x = np.ix_(*(a.astype(np.float32) for a in self.axes))
         extent = np.array(shape) * self.spacing
+        # In the plane the brain must fit, with a little air around it; a stack of slices may cut it off above and
+        # below.
         self.scale = min(1.0, 0.48 * extent[1] / _BRAIN_MM[1], 0.48 * extent[2] / _BRAIN_MM[2])
 
     def paint(self) -> Phantom:
@@ -96,6 +100,7 @@ class _Painter:
         acquired = self._acquire(images)
         lesions = find_lesions(self.label, self.spacing_mm)
         ids = [int(lesions.instances()[centre]) for centre in centres]
+        # Components are numbered in the order of the array, lesions were drawn from the largest to the smallest.
         ordered = sorted((replace(p, id=i) for p, i in zip(planted, ids, strict=True)), key=lambda p: p.id)
         return Phantom(
             images=acquired, label=self.label, lesions=lesions, planted=tuple(ordered), spacing_mm=self.spacing_mm
@@ -106,6 +111,8 @@ class _Painter:
         weights = []
         for axis in self.axes:
             nodes = np.arange(axis[0] - 2 * scale_mm, axis[-1] + 3 * scale_mm, scale_mm)
+            # Kernels a little narrower than the distance of their nodes, so that neighbours overlap and no grid is
+            # seen. Each row has length 1, which makes the variance 1 everywhere.
             w = np.exp(-0.5 * ((axis[:, None] - nodes) / (0.7 * scale_mm)) ** 2)
             weights.append((w / np.sqrt((w**2).sum(1, keepdims=True))).astype(np.float32))
         field = self.rng.standard_normal([w.shape[1] for w in weights], dtype=np.float32)
@@ -194,9 +201,12 @@ class _Painter:
         self.label = np.zeros(self.shape, np.uint8)
         cfg, rng = self.settings, self.rng
         extra = cfg.n_lesions_mean - cfg.n_lesions_min
+        # Two successes: skewed as counts of metastases are, most patients with few and some with many; the mean is
+        # `extra`.
         n = cfg.n_lesions_min + int(rng.negative_binomial(2, 2 / (2 + extra)))
         low, high = cfg.diameter_range_mm
         diameters = np.clip(cfg.diameter_median_mm * np.exp(cfg.diameter_log_sd * rng.standard_normal(n)), low, high)
+        # From the largest on, while there is room for them; none is larger than the brain is deep.
         diameters = np.sort(np.minimum(diameters, max(low, 0.8 * float(self.depth.max()))))[::-1]
         candidates = np.flatnonzero(self.brain & (self.csf < 0.3) & (self.depth > 2 * self.pitch))
         planted: list[PlantedLesion] = []
@@ -218,9 +228,12 @@ class _Painter:
         """A voxel at least two voxels clear of the other lesions, at the grey-white border more often than not."""
         if len(candidates) == 0:
             return None
+        # Tries, after which the brain counts as full.
         for _ in range(200):
             voxel = np.unravel_index(candidates[self.rng.integers(len(candidates))], self.shape)
             border = float(self.grey[voxel] * self.white[voxel])
+            # The product is 1/4 where grey and white meet, which is always taken, and 0 within either, taken in 3 of 10
+            # tries.
             if self.rng.uniform() > 0.3 + 4 * border or float(self.depth[voxel]) < 0.35 * diameter:
                 continue
             place = np.array([axis[i] for axis, i in zip(self.axes, voxel, strict=True)])
@@ -234,6 +247,7 @@ class _Painter:
         self, images: list[Float32], centre: Floats, voxel: tuple[int, ...], diameter: float
     ) -> PlantedLesion:
         rng, radius = self.rng, diameter / 2
+        # Small lesions are faint, and ragged edges do not show on them.
         is_large = min(diameter / 14, 1.0)
         enhancement = self.settings.contrast * (0.14 + 0.36 * is_large) * math.exp(0.3 * rng.standard_normal())
         is_ring = bool(diameter > 10 and rng.uniform() < 0.65)
@@ -248,6 +262,7 @@ class _Painter:
         self._label_lesion(membership >= 0.5, box, voxel)
         core = np.clip(0.5 + (inside_mm - rng.uniform(2.0, 3.5)) / self.pitch, 0, 1) if is_ring else 0 * membership
         solid = membership * (1 - core)
+        # One in ten is bright before contrast, as lesions that have bled are.
         pre = 0.15 if rng.uniform() < 0.1 else -0.08
         target = {
             _PRE: (0.75 + pre, 0.45),
@@ -272,8 +287,10 @@ class _Painter:
     def _lesion_shape(self, offsets: list[Floats], radius: float, roughness: float) -> Float32:
         """Approximate signed distance in mm to the surface of a rough, rotated ellipsoid; positive inside."""
         rng = self.rng
+        # The directions of Gaussian vectors are spread evenly, so no axis of the image is preferred.
         rotation, _ = np.linalg.qr(rng.standard_normal((3, 3)))
         stretch = np.exp(0.18 * rng.standard_normal(3))
+        # Volume, and with it the equivalent diameter, stays what was asked for.
         stretch /= np.prod(stretch) ** (1 / 3)
         u = [sum(rotation[i, k] * offsets[k] for k in range(3)) / (radius * stretch[i]) for i in range(3)]
         rho = np.sqrt(u[0] ** 2 + u[1] ** 2 + u[2] ** 2)
@@ -312,11 +329,13 @@ class _Painter:
         starts = np.flatnonzero(self.brain)
         if len(starts) == 0:
             return
+        # On canvases of their own, by maximum: vessels that cross would add up to a bright spot.
         weight = {_BRAVO: np.zeros(self.brain.size, np.float32), _SPIN_ECHO: np.zeros(self.brain.size, np.float32)}
         for kind, per_litre in (("tube", cfg.vessels_per_litre), ("blob", cfg.blobs_per_litre)):
             for _ in range(rng.poisson(per_litre * litres)):
                 voxel = np.unravel_index(starts[rng.integers(len(starts))], self.shape)
                 start = np.array([a[i] for a, i in zip(self.axes, voxel, strict=True)])
+                # Flowing blood is dark on spin echo, all the more in long vessels.
                 if kind == "tube":
                     length, radius, flow_void = rng.uniform(15, 70), rng.uniform(0.5, 1.5), rng.uniform(0.0, 0.7)
                 else:
@@ -331,6 +350,7 @@ class _Painter:
     def _walk(self, start: Floats, length_mm: float) -> Floats:
         """Points of a smooth random curve; every third curve begins across the slices, round in each of them."""
         rng, step = self.rng, 0.7 * float(self.spacing.min())
+        # Steps below the smallest voxel side leave no gaps between the stamped balls.
         n = max(2, int(length_mm / step))
         direction = np.array([1.0, 0.0, 0.0]) if rng.uniform() < 0.33 else rng.standard_normal(3)
         direction /= np.linalg.norm(direction)
@@ -361,9 +381,11 @@ class _Painter:
         for channel, image in enumerate(images):
             bias = np.exp(np.float32(self.settings.bias) * self._field(60.0 * max(self.scale, 0.5))[self.brain])
             signal = np.maximum(image[self.brain], 0.02) * bias
+            # MR images are magnitudes of complex signals, so the noise is Rician: in the dark it brightens.
             real = signal + sd * rng.standard_normal(n, dtype=np.float32)
             imaginary = sd * rng.standard_normal(n, dtype=np.float32)
             gain = _GAIN * rng.uniform(0.8, 1.25)
             values = np.hypot(real, imaginary) * np.float32(gain)
+            # At least 1 within the brain: nnU-Net takes what is 0 in all channels for outside.
             acquired[channel][self.brain] = np.clip(np.rint(values), 1, 32000).astype(np.int16)
         return acquired

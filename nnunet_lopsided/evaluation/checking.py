@@ -10,6 +10,7 @@ from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.inputs import CaseFiles, Inputs, Pairing
 from nnunet_lopsided.evaluation.loading import LesionClass, LoadedCase, check_headers, load_case
 from nnunet_lopsided.files.parallel import in_order
+from nnunet_lopsided.nnunet.paths import nearly
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def check_all_headers(
     problems = []
     if pairing.missing and not inputs.allow_missing:
         hint = "; no splits_final.json below nnUNet_preprocessed tells the fold's own cases" * pairing.unknown_fold
+        hint += next((alike for name in pairing.missing if (alike := nearly(name, pairing.unreferenced))), "")
         problems.append(
             f"{len(pairing.missing)} of {len(pairing.cases)} references have no prediction in {inputs.predictions}: "
             f"{', '.join(pairing.missing)}; --allow-missing counts their lesions as missed{hint}"

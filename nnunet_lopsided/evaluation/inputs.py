@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import InstanceMaps
 from nnunet_lopsided.files.regular import read_text
+from nnunet_lopsided.nnunet.paths import nearly
 from nnunet_lopsided.nnunet.results import (
     Prediction,
     find_dataset_json,
@@ -151,7 +152,7 @@ def pair(inputs: Inputs) -> Pairing:
     if not set(references) & set(predicted):
         raise InputError(
             f"no case of {inputs.references} ({next(iter(references))}, ...) has a prediction in {inputs.predictions} "
-            f"({next(iter(predicted))}, ...)"
+            f"({next(iter(predicted))}, ...){nearly(next(iter(references)), predicted)}"
         )
     for name in (expected or frozenset()) - set(references) - set(predicted):
         problems[name] = (

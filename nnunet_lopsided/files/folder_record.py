@@ -25,8 +25,10 @@ _TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock
 # Files that nobody would miss: these, and what this package itself leaves when it is killed.
 _LOCKS = (LOCK_FILE, f"{LOCK_FILE}{HELD}", "*.lopsided-lock", f"*.lopsided-lock{HELD}")
 _NO_WORK = (*_TRACES, RECORD_FILE, *_LOCKS, f"{UNFINISHED}*")
-# Larger files are not read a second time to note what they hold: of them a later date says that they were changed.
+# Of larger files only some parts are read to note what they hold; of them a later date, too, says that they were
+# changed.
 _DIGESTED_BYTES = 2**26
+_N_PARTS, _PART_BYTES, _OF_PARTS = 16, 2**20, "parts:"
 
 
 def begin_record(folder: Path) -> None:
@@ -45,7 +47,7 @@ def finish_record(folder: Path, without: Collection[str] = ()) -> None:
     """
     names = sorted(name for name in _files(folder) if name != RECORD_FILE and name not in without)
     files = {name: _size(folder / name) for name in names}
-    digests = {name: digest for name in names if (digest := _digest(folder / name)) is not None}
+    digests = {name: _digest(folder / name) for name in names}
     content = {"schema_version": 1, "tool": _TOOL, "version": __version__, "id": _id(files, digests)}
     write_json(folder / RECORD_FILE, {**content, "files": files, "digests": digests})
 
@@ -137,8 +139,10 @@ def _has_changed(file: Path, written: os.stat_result, digest: str | None, digest
     """
     now = file.lstat()
     is_newer = now.st_mtime_ns > written.st_mtime_ns
-    if digest is None:  # a large file, or a record from before there were digests
+    if digest is None:  # a large file in a record from before there were digests of parts, or of any
         return is_newer and bool(digests)
+    if is_newer and digest.startswith(_OF_PARTS):
+        return True
     # The date of a change of the file's data or names cannot be set back.
     return (file.is_symlink() or is_newer or now.st_ctime_ns > written.st_ctime_ns) and _digest(file) != digest
 
@@ -171,11 +175,19 @@ def _size(file: Path) -> int | None:
     return None if file.is_symlink() else file.stat().st_size
 
 
-def _digest(file: Path) -> str | None:
-    """Of what a file holds, or of where a link leads; None for a large file."""
+def _digest(file: Path) -> str:
+    """Of what a file holds, of parts of it where it is large, or of where a link leads."""
     if file.is_symlink():
         return hashlib.sha256(os.fsencode(os.readlink(file))).hexdigest()
-    return file_digest(file) if file.stat().st_size <= _DIGESTED_BYTES else None
+    size = file.stat().st_size
+    if size <= _DIGESTED_BYTES:
+        return file_digest(file)
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        for i in range(_N_PARTS):  # the first part begins with the file, the last one ends with it
+            content.seek(max(size - _PART_BYTES, 0) * i // (_N_PARTS - 1))
+            digest.update(content.read(_PART_BYTES))
+    return _OF_PARTS + digest.hexdigest()
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -30,7 +30,7 @@ from nnunet_lopsided.files.locks import locked, locked_beside
 from nnunet_lopsided.files.new_files import UNFINISHED, exchange, sync
 from nnunet_lopsided.files.regular import check_name
 
-__all__ = ["check_holds_only", "check_output_folder", "locked", "new_folder", "new_output_folder"]
+__all__ = ["check_holds_only", "check_new_folder", "check_output_folder", "locked", "new_folder", "new_output_folder"]
 
 _REPLACED = ".replaced-"
 
@@ -60,17 +60,28 @@ def new_folder(
     """
 
     def refuse() -> None:
-        _check_can_be_renamed(final)
         check()
-        if final.exists() and not overwrite:
-            raise InputError(f"{final} exists; --overwrite replaces it if this command made it")
-        if os.path.lexists(final):
-            if not final.is_dir():
-                raise InputError(f"{final} is not a folder")
-            check_ours(final, [marker], holds, grows)
+        check_new_folder(final, marker, overwrite, holds=holds, grows=grows)
 
     with _transaction(final, refuse) as folder:
         yield folder
+
+
+def check_new_folder(
+    final: Path, marker: str, overwrite: bool, *, holds: Collection[str] = (), grows: Collection[str] = ()
+) -> None:
+    """Refuse what :func:`new_folder` would refuse, before hours are spent on what goes into the folder.
+
+    Raises:
+        InputError: see :func:`new_folder`.
+    """
+    _check_can_be_renamed(final)
+    if final.exists() and not overwrite:
+        raise InputError(f"{final} exists; --overwrite replaces it if this command made it")
+    if os.path.lexists(final):
+        if not final.is_dir():
+            raise InputError(f"{final} is not a folder")
+        check_ours(final, [marker], holds, grows)
 
 
 def check_output_folder(

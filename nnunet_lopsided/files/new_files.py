@@ -120,7 +120,7 @@ def _machine() -> str:
 
 def _remove_left_over(folder: Path, name: str) -> None:
     """Remove what processes of this machine that are gone left of a file."""
-    pattern = re.compile(re.escape(f"{UNFINISHED}{_machine()}-") + r"(\d+)-[0-9a-f]{8}-" + re.escape(name))
+    pattern = re.compile(re.escape(f"{UNFINISHED}{_machine()}-") + r"([0-9]+)-[0-9a-f]{8}-" + re.escape(name))
     for entry in os.scandir(folder):
         match = pattern.fullmatch(entry.name)
         if match and not _is_alive(int(match[1])) and entry.is_file(follow_symlinks=False):

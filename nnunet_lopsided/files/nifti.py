@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
 NIFTI_DATA = 352  # where the voxels begin in a NIfTI-1 file without extensions
+# What check_place looks at in the first 348 bytes of a NIfTI-1 file.
+_HEADER = np.dtype(
+    {
+        "names": ["sizeof_hdr", "sform_code", "srow"],
+        "formats": ["i4", "i2", ("f4", 12)],
+        "offsets": [0, 254, 280],
+        "itemsize": 348,
+    }
+)
 # Kinds of voxels that SimpleITK reads as they are.
 _PLAIN = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
@@ -44,6 +53,29 @@ def announced_size(header: Nifti1Header) -> int | None:
     if not 1 <= n_axes <= 7 or min(sizes[:n_axes]) < 1 or not math.isfinite(offset) or offset < 0:
         return None
     return int(offset) + math.prod(sizes[:n_axes]) * int(header["bitpix"]) // 8
+
+
+def check_place(path: Path) -> None:
+    """Refuse a NIfTI-1 file whose sform, which says where its voxels lie, holds NaN or infinity.
+
+    SimpleITK would make a direction of it, after a page of complaints on stderr.
+
+    Raises:
+        InputError: it does.
+    """
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        with gzip.open(path) if name.endswith(".gz") else path.open("rb") as file:
+            start = file.read(_HEADER.itemsize)
+    except (OSError, EOFError, zlib.error):  # damaged: for whoever reads the voxels to say
+        return
+    for dtype in (_HEADER.newbyteorder("<"), _HEADER.newbyteorder(">")):
+        header = np.frombuffer(start, dtype)[:1] if len(start) == _HEADER.itemsize else ()
+        for size, code, rows in header:
+            if size == _HEADER.itemsize and code > 0 and not np.isfinite(rows).all():
+                raise InputError(f"{path}: expected finite numbers in the sform of its NIfTI header, found {rows}")
 
 
 def nifti_voxels(path: Path) -> NDArray[np.generic] | None:

@@ -108,7 +108,7 @@ def _spacing_files(path: Path) -> list[Path]:
 
 
 def _has_channel(path: Path) -> bool:
-    return re.search(r"._\d{4}$", path.stem) is not None
+    return re.search(r"._[0-9]{4}$", path.stem) is not None
 
 
 def _warn_once(path: Path) -> None:

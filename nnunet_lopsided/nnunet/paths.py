@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
@@ -124,6 +125,60 @@ def _problem_of_case_name(name: str, file_ending: str) -> str:
     if file_ending and name.lower().endswith(file_ending.lower()):
         return f"it ends in the file ending {file_ending}"
     return ""
+
+
+def check_no_twins(names: Iterable[str], source: Path | str) -> None:
+    """Refuse cases whose files would be one file on another file system: a copy of the dataset would lose one of them.
+
+    macOS and Windows do not tell ``A`` from ``a``; macOS does not tell the two spellings of an accent in Unicode.
+
+    Args:
+        names: of cases whose files lie in one folder; a name may be there several times.
+        source: where they were read, for the message.
+
+    Raises:
+        InputError: two names differ in nothing else, or in white space at an end, which nobody sees; both are named.
+
+    Example:
+        >>> check_no_twins(["a", "b", "a"], "imagesTr")
+        >>> check_no_twins(["a", "A"], "imagesTr")
+        Traceback (most recent call last):
+        ...
+        nnunet_lopsided.errors.InputError: imagesTr: the cases 'a' and 'A' differ only in upper and lower case, which \
+other file systems do not tell apart; rename one of them
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(_elsewhere(name), name)
+        if other != name:
+            raise InputError(
+                f"{source}: the cases {other!a} and {name!a} differ only in {_unlike(other, name)}, which other file "
+                "systems do not tell apart; rename one of them"
+            )
+
+
+def nearly(name: str, others: Iterable[str]) -> str:
+    """For the message that a case is missing: one of the others that looks the same; empty if there is none.
+
+    Example:
+        >>> nearly("Anna", ["anna", "Bert"])
+        "; found 'anna', which differs only in upper and lower case: rename one of them"
+        >>> nearly("Anna", ["Bert"])
+        ''
+    """
+    twin = next((other for other in others if other != name and _elsewhere(other) == _elsewhere(name)), None)
+    return "" if twin is None else f"; found {twin!a}, which differs only in {_unlike(name, twin)}: rename one of them"
+
+
+def _elsewhere(name: str) -> str:
+    """What is left of a name where neither case nor the spelling of accents nor white space at its ends counts."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def _unlike(one: str, other: str) -> str:
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return "how Unicode spells an accent"
+    return "white space at an end" if one.strip() == other.strip() else "upper and lower case"
 
 
 def is_litter(file_name: str) -> bool:

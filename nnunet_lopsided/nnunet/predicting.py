@@ -15,7 +15,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.mean_probability import mean_of
 from nnunet_lopsided.nnunet.magnified import is_whole
 from nnunet_lopsided.nnunet.network import Network, reason_of
-from nnunet_lopsided.nnunet.paths import names_of_dataset, nnunet_path
+from nnunet_lopsided.nnunet.paths import is_litter, names_of_dataset, nnunet_path
 from nnunet_lopsided.nnunet.plans import is_cascade
 from nnunet_lopsided.nnunet.raw import Case, RawDataset
 from nnunet_lopsided.nnunet.results import results_folder_name
@@ -162,14 +162,20 @@ def _check_or_remove_earlier(request: Request, cases: Sequence[Case], ending: st
     output = Path(request.output)
     path = output / _RECORD
     earlier = _recorded_factors(path) if path.is_file() else ()
-    if request.continue_prediction:
-        there = next((label_map for case in cases if (label_map := output / (case.name + ending)).is_file()), None)
-        if there is not None and earlier != request.magnify:
-            raise InputError(
-                f"--continue_prediction: {there} was predicted {_words(earlier)}, expected "
-                f"{_words(request.magnify)}; predict into another folder"
-            )
-    elif earlier or request.magnify:
+    ours = {case.name + ending for case in cases}
+    label_maps = sorted(
+        entry for entry in output.iterdir() if entry.name.endswith(ending) and not is_litter(entry.name)
+    )
+    # The record is of the folder: what stays in it must have been predicted in the same way.
+    stays = [entry for entry in label_maps if request.continue_prediction or entry.name not in ours]
+    if earlier != request.magnify and (stays or (request.n_parts > 1 and path.is_file())):
+        what = stays[0] if stays else f"what {path} is of"
+        option = "--continue_prediction: " if request.continue_prediction else ""
+        raise InputError(
+            f"{option}{what} was predicted {_words(earlier)}, expected {_words(request.magnify)}; predict into another "
+            "folder"
+        )
+    if (earlier or request.magnify) and not request.continue_prediction:
         # They are replaced one by one, and arrays not at all without --save_probabilities: what stays must not be taken
         # for predictions of this kind.
         for case in cases:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import new_folder
+from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES, dataset_id, names_of_dataset, nnunet_path
+from nnunet_lopsided.nnunet.splitting import Fold, read_splits
 
 # What nnU-Net and lopsided-plan add to a preprocessed dataset, or change in it; all of it can be made again.
 _ADDED_BY_NNUNET = ("*.json", "*.b2nd", "*.pkl", "*.npz", "*.npy")
@@ -42,6 +44,24 @@ def preprocessed_cases(folder: Path) -> list[str]:
     """
     names = (path.name for path in folder.glob("*.b2nd") if not path.name.endswith("_seg.b2nd"))
     return sorted(name.removesuffix(".b2nd") for name in names)
+
+
+def preprocessed_splits(folder: Path) -> list[Fold]:
+    """The folds that nnU-Net trains by, which name nothing but cases of the dataset.
+
+    Args:
+        folder: of a preprocessed dataset, with ``splits_final.json``. Its cases are those that nnU-Net keeps the labels
+            of in ``gt_segmentations``; without that folder they are not known.
+
+    Raises:
+        InputError: see :func:`~nnunet_lopsided.nnunet.splitting.read_splits`.
+    """
+    labels, described = folder / "gt_segmentations", folder / "dataset.json"
+    cases = None
+    if labels.is_dir() and described.is_file():
+        ending = str(read_dataset_json(described).get("file_ending", ""))
+        cases = [p.name.removesuffix(ending) for p in labels.iterdir() if p.name.endswith(ending) and ending]
+    return read_splits(folder / "splits_final.json", cases or None)
 
 
 @contextmanager

@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
-from nnunet_lopsided.files.folders import new_folder
-from nnunet_lopsided.images import read_image
+from nnunet_lopsided.files.folders import check_new_folder, new_folder
+from nnunet_lopsided.images import n_components, read_image
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.left_out import warn_of_left_out
 from nnunet_lopsided.nnunet.paths import (
     PATH_VARIABLES,
     check_case_name,
+    check_no_twins,
     is_litter,
     names_of_dataset,
+    nearly,
     new_dataset_name,
     nnunet_path,
 )
@@ -94,6 +96,7 @@ class RawDataset:
                 check_case_name(name, self.folder / "dataset.json", self.file_ending)
                 if not files["images"]:
                     raise InputError(f"{self.folder / 'dataset.json'}, case {name}: expected images, found none")
+            check_no_twins(listed, self.folder / "dataset.json")
             cases = [
                 Case(name, tuple(self._expand(image) for image in files["images"]), self._expand(files["label"]))
                 for name, files in sorted(listed.items())
@@ -194,7 +197,8 @@ class RawDataset:
 
     def _check(self, case: Case) -> None:
         if case.label is None or not case.label.is_file():
-            raise InputError(f"{self.name}, case {case.name}: label not found: {case.label}")
+            alike = nearly(case.label.name, _names_in(case.label.parent)) if case.label is not None else ""
+            raise InputError(f"{self.name}, case {case.name}: label not found: {case.label}{alike}")
         self._check_images(case)
 
     def _check_images(self, case: Case) -> None:
@@ -206,6 +210,10 @@ class RawDataset:
         surplus = len(case.images) > n_channels
         if surplus or (len(case.images) < n_channels and sum(map(n_components, case.images)) != n_channels):
             raise InputError(f"{self.name}, case {case.name}: {self._unlike_channels(range(len(case.images)))}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
 def images_by_case(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
@@ -224,30 +232,8 @@ def images_by_case(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]
             raise InputError(f"{ascii(str(path))[1:-1]}: expected an image named CASE_0000{file_ending} by its channel")
         check_case_name(match[1], folder, file_ending)
         images.setdefault(match[1], {})[int(match[2])] = path
+    check_no_twins(images, folder)
     return dict(sorted(images.items()))
-
-
-def n_components(path: Path) -> int:
-    """How many channels nnU-Net reads from one image file: 3 or 4 of a colour image, those of a 4D image, else 1.
-
-    Raises:
-        InputError: its header cannot be read.
-    """
-    try:
-        if path.suffix.lower() in (".png", ".bmp", ".tif", ".tiff"):
-            import PIL.Image
-
-            with PIL.Image.open(path) as picture:
-                # A palette of colours is read as these colours.
-                return 3 if picture.mode == "P" else len(picture.getbands())
-        import SimpleITK as sitk
-
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        return int(reader.GetSize()[3]) if reader.GetDimension() == 4 else 1
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot read image {path}: {str(error).strip().splitlines()[-1]}") from error
 
 
 def raw_dataset(dataset: int | str) -> RawDataset:
@@ -321,6 +307,17 @@ def new_raw_dataset(dataset_id: int, name: str, marker: str, overwrite: bool = F
 
     with new_folder(final, marker, overwrite, check=check, holds=_IN_OUR_DATASETS) as folder:
         yield folder
+
+
+def check_raw_target(dataset_id: int, name: str, marker: str, overwrite: bool) -> None:
+    """Refuse what :func:`new_raw_dataset` would refuse, before hours are spent on what goes into the dataset.
+
+    Raises:
+        InputError: see :func:`new_raw_dataset`.
+    """
+    final = nnunet_path("nnUNet_raw") / new_dataset_name(dataset_id, name)
+    check_id_is_free(dataset_id, final, overwrite)
+    check_new_folder(final, marker, overwrite, holds=_IN_OUR_DATASETS)
 
 
 def check_id_is_free(dataset_id: int, final: Path, overwrite: bool) -> None:

@@ -10,8 +10,15 @@ from pathlib import Path
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.nnunet.frames import reader_of
-from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS, check_case_name, is_litter, nnunet_path
-from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.nnunet.paths import (
+    ARRAY_ENDINGS,
+    IMAGE_ENDINGS,
+    check_case_name,
+    check_no_twins,
+    is_litter,
+    nnunet_path,
+)
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_splits
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def predictions_by_case(
             None.
     """
     images, arrays = label_maps(folder, problems), _by_case(folder, ARRAY_ENDINGS, problems)
+    check_no_twins({*images, *arrays}, folder)
     reader = reader_of(_model_folders(folder), dataset_json) if arrays else ""
     return {name: Prediction(name, images.get(name), arrays.get(name), reader) for name in sorted({*images, *arrays})}
 
@@ -89,7 +97,7 @@ def find_dataset_json(prediction_folder: Path, reference_folder: Path) -> Path |
 def fold_of_validation(folder: Path) -> str | None:
     """The fold (``"0"``, ``"1"``, ... or ``"all"``) whose ``fold_X/validation`` this folder is, None if it is none."""
     folder = folder.absolute()
-    match = re.fullmatch(r"fold_(\d+|all)", folder.parent.name)
+    match = re.fullmatch(r"fold_([0-9]+|all)", folder.parent.name)
     return match[1] if match and folder.name == "validation" else None
 
 
@@ -105,7 +113,7 @@ def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dic
     """
     if not results.is_dir():
         raise InputError(f"folder not found: {results}")
-    there = sorted(int(p.name[5:]) for p in results.iterdir() if p.is_dir() and re.fullmatch(r"fold_\d+", p.name))
+    there = sorted(int(p.name[5:]) for p in results.iterdir() if p.is_dir() and re.fullmatch(r"fold_[0-9]+", p.name))
     if not there:
         raise InputError(f"{results}: expected folders fold_0, fold_1, ... as nnUNetv2_train makes them, found none")
     if folds is None:
@@ -135,7 +143,7 @@ def results_folder_name(dataset: str, trainer: str, plans: str, configuration: s
 def dataset_of_results(results: Path) -> str | None:
     """Name of the dataset below whose folder (``Dataset501_NAME``) a result folder lies; None if below none."""
     names = [p.name for p in (results.absolute(), *results.absolute().parents)]
-    return next((name for name in names if re.fullmatch(r"Dataset\d{3}_.+", name)), None)
+    return next((name for name in names if re.fullmatch(r"Dataset[0-9]{3}_.+", name)), None)
 
 
 def reference_segmentations(results: Path) -> Path:
@@ -164,7 +172,7 @@ def splits_of_results(results: Path) -> list[tuple[str, ...]] | None:
     root, name = os.environ.get("nnUNet_preprocessed"), dataset_of_results(results)
     if not root or name is None or not (Path(root) / name / "splits_final.json").is_file():
         return None
-    return [val for _, val in read_splits(Path(root) / name / "splits_final.json")]
+    return [val for _, val in preprocessed_splits(Path(root) / name)]
 
 
 def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | None) -> dict[str, Path]:
@@ -187,6 +195,7 @@ def _by_case(folder: Path, endings: tuple[str, ...], problems: dict[str, str] | 
             wrong.setdefault(name, f"case {name} has two files in {folder}: {by_case[name].name} and {path.name}")
         else:
             by_case[name] = path
+    check_no_twins(by_case, folder)
     if problems is not None:
         for name, problem in wrong.items():
             problems[name] = f"{problems[name]}; {problem}" if name in problems else problem

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.schema import validated
-from nnunet_lopsided.nnunet.paths import check_case_name
+from nnunet_lopsided.nnunet.paths import check_case_name, check_no_twins, nearly
 
 
 class _Split(TypedDict):
@@ -195,6 +195,7 @@ def read_splits(path: Path, cases: Collection[str] | None = None) -> list[Fold]:
     """
     splits = validated(_SPLITS, read_json(path), path)
     known = None if cases is None else frozenset(cases)
+    check_no_twins((case for split in splits for part in ("train", "val") for case in split[part]), path)
     if not splits:
         raise InputError(f"{path}: expected the folds of a cross-validation, found none")
     for i, split in enumerate(splits):
@@ -204,7 +205,9 @@ def read_splits(path: Path, cases: Collection[str] | None = None) -> list[Fold]:
         for case in (*split["train"], *split["val"]):
             check_case_name(case, path)
             if known is not None and case not in known:
-                raise InputError(f"{path}: fold {i} names {case}, which is none of the training cases")
+                raise InputError(
+                    f"{path}: fold {i} names {case}, which is none of the training cases{nearly(case, known)}"
+                )
         both = sorted(set(split["train"]) & set(split["val"]))
         if both:
             raise InputError(f"{path}: fold {i} trains on case {both[0]} and validates on it")

@@ -34,6 +34,7 @@ _SEEDED = ("stochastic", "reader")
 def _none_or_mapping(schema: JsonDict) -> None:
     """JSON schema of a censoring."""
     mapping: JsonDict = {**schema, "required": ["mode"]}
+    # In place: pydantic ignores what such a function returns.
     schema.clear()
     schema["anyOf"] = [{"const": "none"}, mapping]
 
@@ -60,11 +61,13 @@ class Censoring(FileMapping):
         """
         if self.mode is None:
             return FULL
+        # The name goes into names of datasets and folders of nnU-Net, where a dot would look like a file ending.
         return self.mode + ("" if self.rate is None else f"{100 * self.rate:g}".replace(".", "p"))
 
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, value: object) -> object:
+        # Made in Python, not read from a file.
         if isinstance(value, (ArgsKwargs, cls)):
             return value
         keys = ("mode", "rate", "seeds")
@@ -73,6 +76,7 @@ class Censoring(FileMapping):
         if not isinstance(value, dict):
             raise problem(f"none or a mapping with the keys {', '.join(keys)}")
         given = check_keys(value, keys, required=("mode",))
+        # A YAML key without a value is null, which would else mean that nothing is censored.
         if given["mode"] is None:
             raise problem(f"one of {', '.join(MODES)}", "nothing", "mode")
         return given

@@ -45,6 +45,7 @@ def check_together(study: Study, source: str) -> None:
             place.refuse("test cases, or evaluation: cases: [validation]", "0")
     if study.plan_25d != Plan25d() and "2.5d" not in study.configurations:
         _Place(source, "plan_25d").refuse("2.5d among the configurations", ", ".join(study.configurations))
+    # nnU-Net's ids have three digits.
     low, high = study.dataset_ids
     if not low <= high <= 999:
         _Place(source, "dataset_ids").refuse("two ids from 1 to 999, the smaller first", f"{low}, {high}")
@@ -76,6 +77,7 @@ def _check_known(place: _Place, name: str, names: Sequence[str]) -> None:
 def _check_trainers(study: Study, source: str) -> None:
     """Refuse two arms with the same labels and trainer: nnU-Net would write the results of both into one folder."""
     for repetition in range(1, study.repetitions + 1):
+        # The seed is in a trainer's name, so that names may clash in one repetition and differ in another.
         trained = [arm for arm in study.arms if repetition <= study.repetitions_of(arm)]
         names = [f"{study.trainer_of(arm, repetition)} {arm.own_labels}".rstrip() for arm in trained]
         _check_different(_Place(source, "arms"), names)
@@ -111,6 +113,8 @@ def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> 
         place.refuse(f"at most as many repetitions as the study has, {study.repetitions}", str(arm.repetitions))
     if arm.teacher is not None:
         teacher = next((other for other in before if other.name == arm.teacher), None)
+        # An earlier arm, so that no two wait for each other; with unchanged labels, so that there are no chains of
+        # them.
         if teacher is None or teacher.own_labels:
             place.refuse("by to name an earlier arm whose labels are as they are", arm.teacher)
         _check_same_rule(place, arm, before)
@@ -139,6 +143,7 @@ def _check_teacher(place: _Place, arm: Arm, teacher: Arm, study: Study) -> None:
     if "all" in study.folds or len(study.folds) < 2:
         expected = "at least two folds in the study, so that no case is judged by a model that learned from it"
         place.refuse(expected, ", ".join(map(str, study.folds)))
+    # Arms without a list of their own are trained on every censoring.
     taught = teacher.censoring or _names(study)
     missing = set(arm.censoring or _names(study)) - set(taught)
     if missing:

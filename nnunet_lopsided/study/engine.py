@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 def check_engine(profile: str | None = None) -> None:
     """Raise :class:`InputError` unless Snakemake, and for a SLURM profile its plugin, are installed."""
-    missing = [name for name in ("snakemake",) if find_spec(name) is None]
+    missing = ["snakemake"] if find_spec("snakemake") is None else []
     if profile == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
         missing.append("snakemake-executor-plugin-slurm")
     if missing:
@@ -50,8 +50,11 @@ def command_line(
 ) -> list[str]:
     """The call of Snakemake that runs a study."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(_HERE / "Snakefile")]
+    # A failed job stops only what needs it, and jobs that a kill cut off are run again. Our own lock of the folder is
+    # held by now; Snakemake's would outlive a kill and ask for --unlock.
     command += ["--directory", str(folder.path.resolve()), "--keep-going", "--rerun-incomplete", "--nolock"]
     # Markers say what is done; a change of a job's command removes its marker.
+    # The default scheduler solves a linear programme for the best order, which jobs of hours do not need.
     command += ["--rerun-triggers", "mtime", "--scheduler", "greedy"]
     if profile is None:
         command += ["--cores", str(cores), "--resources", f"gpu={gpus}"]
@@ -101,6 +104,7 @@ def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gp
     """
     log = folder.path / "logs" / "snakemake.log"
     log.parent.mkdir(exist_ok=True)
+    # Unbuffered, so that the log tells what goes on while it does.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", CORES_VARIABLE: ",".join(map(str, range(n_cores)))}
     environment[GPUS_VARIABLE] = ",".join(gpus)
     with log.open("ab") as output:
@@ -117,6 +121,7 @@ def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gp
         except BaseException:
             end_with_children(process)
             raise
+    # A failed job is no error of Snakemake: the caller names it, and its log.
     states = folder.states(folder.jobs()).values()
     if process.returncode != 0 and "failed" not in states:
         raise InputError(f"Snakemake ended with exit code {process.returncode}: {last_line(log)} (see {log})")
@@ -136,4 +141,5 @@ def _watch(folder: StudyFolder, process: subprocess.Popen[bytes]) -> None:
             bar.set_postfix_str(", ".join([*shown, *running[:2], *(["..."] if running[2:] else [])]))
             if ended:
                 return
+            # Jobs take from seconds to days; on a network file system every look at all markers costs something.
             time.sleep(2)

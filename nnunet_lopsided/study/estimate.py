@@ -31,6 +31,7 @@ _SECONDS_BY_KIND = {
     "confidence": 30,
     "evaluate": 15,
 }
+# Judgement again; of a training it is mostly its checkpoints.
 _GB_PER_TRAINING, _GB_PER_JOB = 0.6, 0.1
 
 
@@ -62,6 +63,7 @@ def estimate(study: Study, jobs: Sequence[Job], folder: StudyFolder) -> Estimate
     other = 0.0
     for job in left:
         if job.kind != "train":
+            # What this machine has shown counts more than judgement.
             known = [record["seconds"] for j in jobs if j.kind == job.kind and (record := folder.record(j.name))]
             other += sum(known) / len(known) if known else _SECONDS_BY_KIND[job.kind]
     disk = sum(

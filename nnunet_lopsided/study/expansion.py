@@ -47,6 +47,7 @@ class _Expansion:
             if not variant.is_source:
                 jobs += self._of_variant(variant)
         for variant in changed_variants_of(self.study):
+            # Relabelled and completed ones come with their runs, since they need trainings.
             if variant.ignored:
                 jobs += self._of_variant(variant)
         for run in runs_of(self.study):
@@ -64,8 +65,10 @@ class _Expansion:
         cpus = self.study.resources.cpus
         if isinstance(dataset.source, Phantom):
             yield Job(f"phantom/{dataset.name}", _phantom(dataset, dataset.source, number, cpus), cpus=cpus)
+        # Added configurations use the preprocessed data of their parents, so only these are preprocessed.
         configurations = dict.fromkeys(PARENTS.get(c, c) for c in self.study.configurations)
         planner = () if self.study.planner == "ExperimentPlanner" else ("-pl", self.study.planner)
+        # One number per configuration, as nnU-Net wants them.
         processes = ("-npfp", str(cpus), "-np", *[str(cpus)] * len(configurations))
         command = ("nnUNetv2_plan_and_preprocess", "-d", number, *planner, "-c", *configurations, *processes)
         made = self._made(dataset.name)
@@ -114,8 +117,10 @@ class _Expansion:
         rule, variant, name = run.arm.relabelled, run.variant, run.variant.name
         assert rule is not None, "called for relabelled arms"
         teacher = self._teacher(run)
+        # The audit does not depend on who decides: arms that are read and arms that are not share it.
         audit = replace(variant, read=False).name
         resources, folder, results = self.study.resources, f"audits/{audit}", _results(run)
+        # All folds: an audit judges every case by the fold that did not train on it.
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
         yield Job(
             f"audit/{audit}",
@@ -212,6 +217,7 @@ class _Expansion:
             yield self._confidence(run, trained)
             trained = (*trained, f"confidence/{run.name}")
         if "test" in self.study.evaluation.cases:
+            # Predicting does not need the learned confidence, evaluating does.
             yield self._predict(run, trained[: len(trains)])
             raw = f"nnUNet_raw/{self._folder(run.variant.dataset)}"
             which = ("-g", f"{raw}/labelsTs", "-p", f"predictions/{run.name}")
@@ -223,6 +229,7 @@ class _Expansion:
         resources, variant = self.study.resources, run.variant
         command = ["nnUNetv2_train", str(self.ids[variant.name]), run.configuration, str(fold)]
         command += ["-tr", self._trainer(run), *self._plans, "-device", self.study.device]
+        # Probabilities of the validation cases take much disk, so they are kept only where something reads them.
         teaches = any(arm.teacher for arm in self.study.arms)
         if "validation" in self.study.evaluation.cases or teaches or self._learns_confidence:
             command.append("--npz")
@@ -253,6 +260,7 @@ class _Expansion:
         command += [*self._plans, "-f", *map(str, self.study.folds)]
         command += ["--magnify", *(f"{factor:g}" for factor in factors)] if factors else []
         command += ["-device", self.study.device, "--save_probabilities"]
+        # nnU-Net's three processes for either would take more memory and cores than the job has asked for.
         command += [*([] if self.study.mirroring else ["--disable_tta"]), "-npp", "1", "-nps", "1"]
         return Job(
             f"predict/{run.name}",
@@ -285,6 +293,7 @@ class _Expansion:
         cpus = self.study.resources.cpus
         command = ["lopsided-confidence", "-d", str(self.ids[run.variant.name]), "-c", run.configuration]
         command += ["-tr", self._trainer(run), *self._plans, "-f", *map(str, self.study.folds)]
+        # Candidates must be those that the evaluation will rank.
         threshold = profile_rules(self.study.evaluation.profile).threshold
         command += [] if threshold == EvaluationRules().threshold else ["--threshold", f"{threshold:g}"]
         command += ["-np", str(cpus), "--overwrite"]
@@ -294,6 +303,7 @@ class _Expansion:
     def _validation(self, run: Run) -> tuple[str, ...]:
         """Predictions on the validation cases against whole labels, with the censored ones beside them."""
         full = ("-g", f"nnUNet_preprocessed/{self._folder(run.variant.dataset)}/gt_segmentations")
+        # Those before anything was marked or added: what counts is which lesions the censoring took away.
         labels = f"nnUNet_preprocessed/{self._folder(run.variant.plain.name)}/gt_segmentations"
         censored = () if run.variant.censoring.mode is None else ("--reference-censored", labels)
         return (*full, "--cv", self._model(run), "--folds", *map(str, self.study.folds), *censored)

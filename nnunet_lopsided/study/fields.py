@@ -49,6 +49,7 @@ def problem(expected: str, given: str | None = None, key: str = "") -> PydanticC
         given: what does; None: it is shown as it is.
         key: where, from the place that is being checked; empty: this place itself.
     """
+    # Pydantic hands these on with the error; in_one_line() makes the message.
     context = {"expected": expected, "found": given or "something else", "key": key, "shown": given is None}
     return PydanticCustomError(_OURS, "expected {expected}, found {found}", context)
 
@@ -73,6 +74,7 @@ class Number:
     high: float | None = None
 
     def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Strict, as pydantic would else read text such as "1e3" and true as numbers.
         schema = core_schema.float_schema(strict=True, ge=self.low, le=self.high, allow_inf_nan=False)
         return _expecting(_within("a number", self.low, self.high), schema)
 
@@ -155,6 +157,7 @@ class Listed:
     """A list: of one element or more, each once; or, where the type is a tuple of some length, of that many."""
 
     def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Pydantic marks with this key the place from which on a tuple goes on with elements of one kind.
         schema = handler(source)
         length = None if schema.get("variadic_item_index") is not None else len(schema["items_schema"])
 
@@ -234,6 +237,7 @@ def in_one_line(error: ValidationError, source: str, key: str = "") -> InputErro
         source: name of the file.
         key: where in the file the model stands that was checked.
     """
+    # One line for one mistake; those that follow are often its consequences.
     first = error.errors(include_url=False)[0]
     context = first.get("ctx", {})
     parts = [key, *first["loc"], str(context.get("key", "")) if first["type"] == _OURS else ""]

@@ -19,8 +19,16 @@ STUDY_FILE, JOBS_FILE, IDS_FILE = "study.yaml", "jobs.json", "dataset_ids.json"
 # What is read of these files.
 _JOBS = [
     {
-        **{"name": str, "command": [str], "needs": [str], "results": str, "cpus": int, "gpus": int},
-        **{"memory_gb": float, "hours": float, "fold_folder": str, "run": str},
+        "name": str,
+        "command": [str],
+        "needs": [str],
+        "results": str,
+        "cpus": int,
+        "gpus": int,
+        "memory_gb": float,
+        "hours": float,
+        "fold_folder": str,
+        "run": str,
     }
 ]
 _IDS = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
@@ -152,8 +160,10 @@ class StudyFolder:
         """What has become of every job: one that needs a failed one is blocked."""
         states: dict[str, State] = {}
         for job in jobs:
+            # In this order: the marker is written while the job's lock is still held.
             if self.marker(job.name).is_file():
                 states[job.name] = "done"
+            # A job that runs again may have failed before.
             elif is_locked(self.attempts(job.name)):
                 states[job.name] = "running"
             elif self.failure_file(job.name).is_file():

@@ -60,7 +60,8 @@ def run_job(folder: StudyFolder, job: Job) -> int:
     for path in (folder.marker(job.name), folder.log(job.name), folder.attempts_file(job.name)):
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        cores, gpus = ([s for s in os.environ.get(v, "").split(",") if s] for v in (CORES_VARIABLE, GPUS_VARIABLE))
+        # Cores and GPUs before the lock: a job that waits for them must not look as if it were running.
+        cores, gpus = _names_in(CORES_VARIABLE), _names_in(GPUS_VARIABLE)
         held.enter_context(held_slots(folder.path, "core", cores, job.cpus))
         chosen = held.enter_context(held_slots(folder.path, "gpu", gpus, job.gpus))
         _wait_for(held, folder.attempts(job.name))
@@ -70,6 +71,7 @@ def run_job(folder: StudyFolder, job: Job) -> int:
         folder.failure_file(job.name).unlink(missing_ok=True)
         device = _gpu_name(chosen) if job.gpus else platform.processor() or platform.machine()
         record, environment = _Record(folder, job, device), _environment(folder.path, job)
+        # One that a kill left half-written is set aside by this: nnU-Net would fail on it at every attempt.
         goes_on = bool(job.fold_folder) and bool(whole_checkpoint(folder.path / job.fold_folder))
         command = [*job.command, *(["--c"] if goes_on else [])]
         if chosen:
@@ -88,9 +90,16 @@ def run_job(folder: StudyFolder, job: Job) -> int:
             write_json(folder.failure_file(job.name), failure)
             ended = f"failed with exit code {code}" if code > 0 else "failed"
             print(f"{job.name} {ended}: {folder.failure(job.name)}", file=sys.stderr)
+            # A command that a signal ended has a negative code, in a shell one from 128 on; this process ended by
+            # itself.
             return code if 0 < code < 128 else 1
         write_json(folder.marker(job.name), record.marker())
     return 0
+
+
+def _names_in(variable: str) -> list[str]:
+    """The names in an environment variable of the engine; none where it is empty or not set."""
+    return [name for name in os.environ.get(variable, "").split(",") if name]
 
 
 def _environment(folder: Path, job: Job) -> dict[str, str]:
@@ -99,11 +108,13 @@ def _environment(folder: Path, job: Job) -> dict[str, str]:
         path.mkdir(parents=True, exist_ok=True)
     environment = {variable: str(path) for variable, path in paths.items()}
     of_cpus = {
+        # One core is left to the main process, which feeds the network.
         "nnUNet_n_proc_DA": max(1, job.cpus - 1),
         "nnUNet_def_n_proc": job.cpus,
         "OMP_NUM_THREADS": job.cpus,  # jobs side by side would else wait for each other's threads
     }
     for variable, n in of_cpus.items():
+        # What the user has set holds, as in nnU-Net itself.
         if variable not in os.environ:
             environment[variable] = str(n)
     return environment
@@ -131,6 +142,7 @@ class _Record:
 
     def write(self) -> None:
         self.written = time.monotonic()
+        # By the monotonic clock, which does not jump when the machine's time is set.
         seconds = round(self.written - self.begin, 1)
         self.attempt: Attempt = {
             "started": self.started,
@@ -159,6 +171,7 @@ def _gpu_name(chosen: Sequence[str]) -> str:
     """What the driver calls the first of the chosen GPUs; of all, where the batch system chooses."""
     try:
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", *[f"--id={gpu}" for gpu in chosen[:1]]]
+        # A driver that hangs must not keep the job from starting: the name is only for the record.
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown GPU"
@@ -197,10 +210,12 @@ def held_slots(folder: Path, kind: str, slots: Sequence[str], n: int) -> Iterato
             for slot in slots:
                 place = folder / "attempts" / "slots" / f"{kind}-{slot}"
                 place.mkdir(parents=True, exist_ok=True)
+                # Locks of slots are freed by the system when a job is killed, so none stays taken.
                 if len(chosen) < n:
                     with suppress(InputError):
                         held.enter_context(locked(place))
                         chosen.append(slot)
+            # All or none: two jobs that each hold a part of what both need would wait for ever.
             if len(chosen) == n:
                 yield chosen
                 return

@@ -91,13 +91,15 @@ def trainer_of_command(command: Sequence[str]) -> str:
 def _essence(command: Sequence[str]) -> list[str]:
     kept, dropping = [], False
     for word in command:
+        # An option of ours or nnU-Net's may have several values: all words up to the next option.
         dropping = word in _ONLY_SPEED or (dropping and not word.startswith("-"))
         if not dropping:
             kept.append(word)
     return kept
 
 
-def job_of_json(content: Mapping[str, Any]) -> Job:
+def job_of_json(content: Mapping[str, object]) -> Job:
     """The reverse of :meth:`Job.as_json`."""
+    # JSON has no tuples. Any: the types behind the keys were checked when jobs.json was read.
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
     return Job(**values)

@@ -42,6 +42,7 @@ def plan_jobs(study: Study, folder: StudyFolder, file: str = "study") -> tuple[d
     _check_folder(study, folder)
     _check_datasets(study, file)
     ids = choose_ids(study, folder.ids())
+    # An earlier version trained without seeds; with them every trainer would have another name, and none be done.
     if study.seeds is None:
         study = replace(study, seeds=not trained_without_seeds(study, folder))
     _check_ids(folder, ids)
@@ -88,17 +89,20 @@ def prepare(study: Study, text: str, folder: StudyFolder, file: str = "study") -
     sources = {d.name: (d, _source(d)) for d in study.datasets}
     for variable in PATH_VARIABLES:
         (folder.path / variable).mkdir(parents=True, exist_ok=True)
+    # The text as the user wrote it, comments included: the report shows it.
     with new_file(folder.study_file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     described = {name: _described(dataset) for name, (dataset, _) in sources.items()}
+    # Ids of datasets that the study no longer has stay taken: their results lie under these.
     write_json(folder.ids_file, {"ids": {**folder.ids(), **ids}, "sources": {**folder.sources(), **described}})
     with nnunet_paths(folder.path):
         for dataset, raw in sources.values():
-            _provide(study, dataset, raw, ids[dataset.name], folder)
+            _provide(study, dataset, raw, number=ids[dataset.name], folder=folder)
     stale: set[str] = set()
     for job in jobs:  # each after those it needs
         record = folder.record(job.name)
         differs = record is not None and not same_outcome(record["command"], job.command)
+        # Snakemake sees no commands: without its marker a job is run again, and so is what was made from it.
         if differs or not stale.isdisjoint(job.needs):
             stale.add(job.name)
             folder.marker(job.name).unlink(missing_ok=True)
@@ -125,6 +129,7 @@ def _check_folder(study: Study, folder: StudyFolder) -> None:
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError(f"{folder.path} is not a folder")
     if not folder.jobs_file.is_file() and not folder.study_file.is_file():
+        # A first run that was stopped at once may have left its log and a lock.
         if folder.path.is_dir() and any(p.name != "logs" and p.name[0] != "." for p in folder.path.iterdir()):
             raise InputError(f"{folder.path} is not empty and holds no study; choose another folder with -o")
         return
@@ -288,13 +293,14 @@ def _patients(cases: Sequence[str], raw: RawDataset | None, pattern: str | None)
     return patients_of(cases, raw.folder if raw is not None else Path(), pattern)[0]
 
 
-def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, number: int, folder: StudyFolder) -> None:
+def _provide(study: Study, dataset: Dataset, raw: RawDataset | None, *, number: int, folder: StudyFolder) -> None:
     """Links to the user's cases, and the folds that all variants share, before anything can make others."""
     name = new_dataset_name(number, dataset.name)
     if raw is not None and not (folder.path / "nnUNet_raw" / name).is_dir():
         from nnunet_lopsided.nnunet.patients import CASES_FILE
         from nnunet_lopsided.variants.linking import link_cases
 
+        # Test cases without a label cannot be evaluated, and nnU-Net predicts whatever lies in imagesTs.
         test = [case for case in raw.test_cases() if case.label is not None]
         linked = link_cases(raw, number, dataset.name, training=raw.training_cases(), test=test)
         if (raw.folder / CASES_FILE).is_file():
@@ -325,4 +331,5 @@ def _folds(study: Study, dataset: Dataset, raw: RawDataset | None) -> list[dict[
     cases: dict[str, list[str]] = {}
     for case, patient in _patients(names, raw, study.evaluation.patients_regex).items():
         cases.setdefault(patient, []).append(case)
+    # Without lesions to stratify by: to count them all labels would have to be read, before anything runs.
     return folds_by_patient(cases, dict.fromkeys(cases, 0), seed=0, n_folds=study.splits)

@@ -176,8 +176,10 @@ def _percent(value: float | None) -> str:
 
 
 def _escape(text: str) -> str:
+    # No other character that LaTeX takes for a command is allowed in a name.
     return text.replace("_", "\\_")
 
 
 def _cell(value: float | None) -> str:
+    # More digits than float32 computations have, and fewer than would show how a double was rounded.
     return "" if value is None else f"{value:.9g}"

@@ -22,6 +22,7 @@ PAPER_METRICS = ("map", "max_sensitivity", "tp_dice")
 FURTHER_METRICS = ("precision_at_max_sensitivity", "false_positives_per_case", "lesion_entropy_bits")
 # The average precision by every confidence of candidates, whichever ranked them.
 CONFIDENCE_METRICS = tuple(f"map_by_{name}" for name in (*PLAIN, "learned"))
+# As lopsided-eval compare draws by default, so that its numbers are those of the report.
 _REPLICATES = 2000
 
 
@@ -53,6 +54,7 @@ class Evaluated:
         """Its 95% bootstrap interval over patients."""
         summary = self.evaluation.summary
         intervals = metric_intervals(summary["metrics"]) | summary["intervals"]
+        # The interval of mAP is named in the first way, those of further metrics in the second.
         ends = intervals.get(f"{name}_ci95_bootstrap") or intervals.get(f"{name}_bootstrap_ci95")
         return None if ends is None else (float(ends[0]), float(ends[1]))  # none with few patients
 
@@ -199,6 +201,7 @@ class Results:
                 if baseline is None or baseline is e or (against != "full labels" and e.run.variant.labels == FULL):
                     continue
                 try:
+                    # Paired by patient, as both predict the same test cases.
                     pair = compare([baseline.evaluation, e.evaluation], _REPLICATES).pairs[0]
                 except InputError as error:
                     self.unreadable.append(str(error))
@@ -216,6 +219,7 @@ class Results:
                 mine.repetition,
             )
             is_wanted = its.arm.name == self.study.baseline and its.variant.labels == labels
+            # Full labels have no seed of the censoring; on the same labels the baseline lacks the same lesions.
             if is_beside and is_wanted and (labels == FULL or its.variant.plain == mine.variant.plain):
                 return other
         return None

@@ -79,15 +79,18 @@ class Run:
     @property
     def name(self) -> str:
         """Unique in the study, and the name of its folders."""
+        # Else the folder of a run on whole labels would begin as those of the runs on every variant.
         labels = f"-{FULL}" if self.variant.plain.is_source else ""
         return f"{self.variant.plain.name}{labels}-{self.configuration}-{self.arm.name}-r{self.repetition}"
 
 
 def variants_of(study: Study) -> tuple[Variant, ...]:
     """Every set of labels that an arm of the study trains on, and every dataset, sorted by dataset."""
+    # A variant that no arm trains on would be written and preprocessed for nothing.
     wanted = {name for arm in study.arms for name in arm.censoring or [c.name for c in study.censoring]}
     variants = []
     for dataset in study.datasets:
+        # The dataset itself always: variants are made from it, and compared on its whole labels.
         variants.append(Variant(dataset.name, Censoring()))
         for censoring in study.censoring:
             for patients in study.patients:
@@ -141,6 +144,7 @@ def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:
     """
     low, high = study.dataset_ids
     names = [variant.name for variant in (*variants_of(study), *changed_variants_of(study))]
+    # Under its id lie a variant's preprocessed data and trainings.
     chosen = {name: earlier[name] for name in names if name in earlier}
     # Not those of variants that the study no longer has either: their results lie under these ids.
     free = (i for i in range(low, high + 1) if i not in earlier.values())

@@ -141,6 +141,7 @@ class Plan25d(FileMapping):
 
     @model_validator(mode="after")
     def _can_be_planned(self) -> Plan25d:
+        # Made only to be checked: what cannot be planned is refused before anything runs.
         Overrides(n_slices=self.slices, encoder=self.encoder, decoder=self.decoder, output_stride=self.output_stride)
         return self
 

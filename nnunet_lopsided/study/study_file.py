@@ -68,6 +68,7 @@ def json_schema() -> dict[str, object]:
     What keys mean together, and which trainers there are, is for :func:`read_study` to check.
     """
     schema = _model().json_schema()
+    # Pydantic writes defaults as Python has them, such as null for "all patients"; a file has the word.
     for key, default in _defaults().items():
         if default == "":  # a baseline, which has none of its own
             del schema["properties"][key]["default"]
@@ -85,12 +86,14 @@ def _defaults() -> dict[str, object]:
 
 @cache
 def _model() -> TypeAdapter[Study]:
+    # Once: pydantic takes a moment to build it.
     return TypeAdapter(Study)
 
 
 def _in_folder(dataset: Dataset, folder: Path) -> Dataset:
     if dataset.folder is None:
         return dataset
+    # Jobs run in the study's folder, where a relative path would lead elsewhere.
     return replace(dataset, folder=str((folder / Path(dataset.folder).expanduser()).resolve()))
 
 

@@ -34,6 +34,7 @@ from nnunet_lopsided.pages.versions import library_versions
 from nnunet_lopsided.study.report_tables import factors_of, relative
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Evaluated, Results
 
+# A page of every row's would be long: studies have up to hundreds of rows.
 _MAX_HISTOGRAMS = 12
 _ENGINE = ("nnunetv2", "torch", "snakemake")
 
@@ -200,6 +201,7 @@ def _no_interval(run: Evaluated, metric: str) -> str | None:
 def _over(results: Results, chosen: Sequence[Cell]) -> list[tuple[list[str], list[Chart]]]:
     """The metrics over the rate of missing lesions and over the number of patients, where the study varies them."""
     arms = [arm.name for arm in results.study.arms]
+    # No colour is used twice in one chart.
     parts = [arms[i : i + len(SERIES)] for i in range(0, len(arms), len(SERIES))]
     return [(part, charts) for part in parts if (charts := _charts_over(results, chosen, part))]
 
@@ -210,6 +212,7 @@ def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) 
     for mode in modes:
         with_rate = [c for c in results.study.censoring if c.mode is None or (c.mode == mode and c.rate is not None)]
         rates = {c.name: c.rate or 0.0 for c in with_rate}
+        # Two points are no curve: the table says it better.
         if len(rates) > 2:
             charts += _lines(chosen, arms, rates, f"{mode}: share of lesions missing in the labels")
     if len(results.study.patients) > 1:

@@ -30,6 +30,7 @@ def _other_trainers(own_folders: str) -> frozenset[str]:
     folders = [
         Path(place) / "training" / "nnUNetTrainer" for place in (nnunet and nnunet.submodule_search_locations) or ()
     ]
+    # The start-up line has put our own folder there, whose module makes classes from names and has none in its text.
     folders += [Path(f) for f in own_folders.split(os.pathsep) if f and f != PLUGIN_FOLDER]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return frozenset(name for path in files for name in _CLASS.findall(path.read_text(errors="replace")))

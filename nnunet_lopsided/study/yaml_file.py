@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import yaml
 
 from nnunet_lopsided.errors import InputError
@@ -21,12 +23,26 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
+            # Unquoted, on and 1.0 are no text to YAML 1.1, and no key of ours.
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"line {line}: expected text as a key, found {key!r}")
             if key in seen:
                 raise yaml.YAMLError(f"line {line}: key {key} is given twice")
             seen.add(key)
         return node
+
+    def construct_plain_number(self, node: yaml.ScalarNode) -> int | float:
+        """A number as it looks: YAML takes 010 for 8, 0x10 for 16, 1:30 for 90 and 8_02 for 802."""
+        value = self.construct_yaml_float(node) if node.tag.endswith("float") else self.construct_yaml_int(node)
+        if re.fullmatch(r"-?(0|[1-9][0-9]*)|-?[0-9]*\.[0-9]*([eE][-+]?[0-9]+)?|-?\.(inf|nan)", node.value.lower()):
+            return value
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: YAML reads {node.value} as {value:g}; write that, or the text in quotes"
+        )
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_plain_number)
 
 
 def parse_yaml(text: str, source: str) -> object:

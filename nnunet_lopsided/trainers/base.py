@@ -393,5 +393,5 @@ def _keep_to_omp_num_threads() -> None:
     Several trainings on one machine would wait for each other's threads in oneDNN, seven to ten times as long.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted):
+    if wanted.isascii() and wanted.isdecimal() and int(wanted):
         torch.set_num_threads(int(wanted))

@@ -47,7 +47,7 @@ class NameOption:
             InputError: it is of this form, but its value is out of range.
         """
         prefix, suffix = self.form.split("N")
-        match = re.fullmatch(prefix + (r"(\d+)" if self.integer else r"(\d+)(?:p(\d+))?") + suffix, token)
+        match = re.fullmatch(prefix + (r"([0-9]+)" if self.integer else r"([0-9]+)(?:p([0-9]+))?") + suffix, token)
         if match is None:
             return None
         if self.integer:

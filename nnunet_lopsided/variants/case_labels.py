@@ -51,8 +51,11 @@ def measure_label(case: Case, scheme: LabelScheme, with_contrast: bool) -> CaseL
     """
     label = _read(case)
     lesions = label_lesions(label, scheme.ignore)
+    # All cases are measured before any is written (mode size compares the lesions of all), so their labels wait in
+    # memory. Lesions fill little of a label map: their voxels alone are a small part of it.
     kept = sparse_label(label, lesions, scheme.ignore)
     assert case.label is not None, "it was read"
+    # Checked on the voxels that were kept where there are some: what is left out there is background, always declared.
     check_label_values(scheme, case.name, case.label, label.array if kept is None else kept.values)
     sizes = zip(lesions.n_voxels.tolist(), lesions.volume_mm3.tolist(), lesions.diameter_mm.tolist(), strict=True)
     rows = [
@@ -65,6 +68,7 @@ def measure_label(case: Case, scheme: LabelScheme, with_contrast: bool) -> CaseL
 
 
 def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
+    # Most cases of a screening have no lesion: their images need not be read.
     if not len(lesions):
         return []
     contrasts: list[float] = lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()

@@ -14,6 +14,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.variants.reader_misses import miss_rate, scaled_to_mean
 
 Mode = Literal["stochastic", "size", "reader", "contrast"]
+# The command line and study files are checked against the same names as the type.
 MODES: tuple[str, ...] = get_args(Mode)
 
 
@@ -139,6 +140,8 @@ def listed_lesions(lesions: Iterable[LesionRow], listed: Iterable[ListedLesion])
             raise InputError(f"{name}: is in the list, but the dataset holds {missing}")
         if key in seen:
             raise InputError(f"{name}: is in the list twice")
+        # Lists hold 9 digits, and headers give spacings as float32. One voxel more is a larger difference than 1e-6 in
+        # any lesion of fewer than a million voxels.
         if not math.isclose(entry.volume_mm3, table[key].volume_mm3, rel_tol=1e-6):
             raise InputError(
                 f"{name}: expected the listed volume of {entry.volume_mm3:.9g} mm3, found {table[key].volume_mm3:.9g}: "
@@ -164,6 +167,7 @@ def choose_patients(patients: Iterable[str], n: int, seed: int = 0) -> frozenset
     names = set(patients)
     if not 1 <= n <= len(names):
         raise InputError(f"number of patients must be within 1 to {len(names)}, the patients to train on, got {n}")
+    # The first n of one order that n does not change: a learning curve adds patients and exchanges none.
     return frozenset(sorted(names, key=lambda name: (_draw([int(seed), "patient", name]), name))[:n])
 
 
@@ -198,11 +202,15 @@ def lesion_draw(seed: int, case: str, lesion_id: int) -> float:
         >>> round(lesion_draw(0, "a", 1), 6)
         0.580344
     """
+    # NumPy's whole numbers, as from a table, are none to the json module.
     return _draw([int(seed), case, int(lesion_id)])
 
 
+# A hash instead of a random generator: a generator's n-th number would go to another lesion as soon as one case is
+# added, and NumPy does not promise the same stream in its next version. Python's hash() differs from run to run.
 def _draw(what: list[int | str]) -> float:
     text = json.dumps(what)
+    # JSON has one spelling for a name, with its quotes: no two (case, id) become the same text.
     # 53 bits are what a float holds exactly, so every platform divides to the same number.
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11) / 2**53
 

@@ -34,11 +34,15 @@ def link_with_test_set(dataset: RawDataset, output_id: int, every: int = 4) -> P
     """
     training, test = dataset.training_cases(), dataset.test_cases()
     if not test or any(case.label is None for case in test):
+        # Not every case at the end: releases are often sorted by site, scanner or date, and the test set should have
+        # all.
         test = training[::every]
         training = [case for case in training if case not in test]
+    # nnU-Net validates on cases that it does not train on, so it needs two.
     if len(training) < 2:
         raise InputError(f"{dataset.folder}: at least 2 cases to train and 1 to test are needed")
-    name = plain_name(re.sub(r"^Dataset\d{3}_", "", dataset.name))
+    # The id of the folder belongs to the source; nnU-Net wants one of its own before the name.
+    name = plain_name(re.sub(r"^Dataset[0-9]{3}_", "", dataset.name))
     return link_cases(dataset, output_id, name, training=training, test=test)
 
 
@@ -68,6 +72,7 @@ def link_cases(
                 assert case.label is not None, "both sides have labels"
                 _link(folder / f"labels{split}" / (case.name + dataset.file_ending), case.label)
                 for kind, file in (("images", case.images[0]), ("labels", case.label)):
+                    # nnU-Net's TIFF reader looks for it beside the image and beside the label, by the name of the case.
                     spacing = file.with_name(f"{case.name}.json")  # beside a TIFF: its voxel size
                     if spacing.is_file():
                         _link(folder / f"{kind}{split}" / spacing.name, spacing)
@@ -79,6 +84,7 @@ def link_cases(
 
 
 def _link(link: Path, target: Path) -> None:
+    # Links of links would break when the dataset between is deleted.
     link.symlink_to(target.resolve())
 
 
@@ -127,6 +133,7 @@ def write_dataset_files(
     }
     write_json(folder / "dataset.json", content)
     splits, patients = dataset.folder / "splits_final.json", dataset.folder / CASES_FILE
+    # Copied, not linked: they are small, and a split edited in the variant must not change the source's.
     if patients.is_file():
         shutil.copyfile(patients, folder / patients.name)
     if splits.is_file() and keep_splits:

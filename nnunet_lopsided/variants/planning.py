@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest
-from nnunet_lopsided.files.parallel import for_each
+from nnunet_lopsided.files.parallel import check_n_workers, for_each
 from nnunet_lopsided.files.tables import numbered_rows
 from nnunet_lopsided.nnunet.paths import check_case_name
 from nnunet_lopsided.nnunet.patients import patients_of
@@ -78,6 +79,16 @@ class Choice:
             raise InputError("a patients regex needs a number of patients")
 
 
+class MoreOfChoice(TypedDict, total=False):
+    """The attributes of :class:`Choice` beyond mode, rate and seed, to hand on as keywords."""
+
+    cases: str
+    lesion_list: Path | None
+    n_patients: int | None
+    patients_regex: str | None
+    ignored: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class CensoringPlan:
     """Which lesions of a dataset go, before anything is written.
@@ -123,8 +134,7 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
             fit the source.
     """
     choice.check()
-    if n_workers < 1:
-        raise InputError(f"number of workers (-np) must be at least 1, got {n_workers}")
+    check_n_workers(n_workers)
     dataset = raw_dataset(source)
     training = dataset.training_cases()
     splits = _splits_of(dataset, training)
@@ -154,6 +164,7 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
         censored = listed_lesions(rows, in_scope)
         if len(in_scope) < len(listed):
             notes["list_rows_out_of_scope"] = len(listed) - len(in_scope)
+        # A list may be edited later; by this one can tell which state of it made the variant.
         notes["list_sha256"] = file_digest(choice.lesion_list)
     elif choice.mode is not None:
         chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
@@ -215,6 +226,7 @@ def _read_list(path: Path) -> list[ListedLesion]:
     listed = []
     for line, row in numbered_rows(path, ("case", "id", "volume_mm3")):
         check_case_name(row["case"], f"{path}, line {line}")
+        # A list without a status names what another study deleted, and nothing else.
         status = row.get("status", "censored").strip().lower()
         if status not in ("kept", "censored"):
             raise InputError(
@@ -231,5 +243,6 @@ def _read_list(path: Path) -> list[ListedLesion]:
 def _in_scope(dataset: RawDataset, listed: list[ListedLesion], scope: Sequence[Case]) -> list[ListedLesion]:
     """The rows without those of cases that the source has, but that are not to be censored."""
     known = {case.name for case in (*dataset.training_cases(), *dataset.test_cases())}
+    # Only these are passed over. A case that the source does not know stays in, and is refused with its name.
     out_of_scope = known - {case.name for case in scope}
     return [entry for entry in listed if entry.case not in out_of_scope]

@@ -43,6 +43,7 @@ class MissRate:
         return self.n_misses / self.n_readings
 
 
+# Counts, so that rates and intervals can be checked; the same rows stand in docs/reference/censoring.md.
 MISS_RATES = (
     MissRate(low_mm=3, high_mm=4, n_readings=90, n_misses=50, ci95=(0.453, 0.654)),
     MissRate(low_mm=4, high_mm=6, n_readings=1796, n_misses=667, ci95=(0.349, 0.394)),
@@ -79,8 +80,11 @@ def scaled_to_mean(rates: Sequence[float], mean: float) -> list[float]:
         >>> scaled_to_mean([0.5, 0.25], 0.1875)
         [0.25, 0.125]
     """
+    # In fractions: a float factor could be rounded down where the mean grows, and a lesion that goes at one rate would
+    # stay at a higher one.
     exact = [Fraction(rate) for rate in rates]
     uncapped, missing, factor = sum(exact, Fraction(0)), Fraction(mean) * len(exact), Fraction(0)
+    # The highest are capped first, so one pass from above finds all that are.
     for rate in sorted(exact, reverse=True):
         factor = missing / uncapped
         if factor * rate <= 1:

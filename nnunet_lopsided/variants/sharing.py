@@ -6,11 +6,10 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
+from nnunet_lopsided.nnunet.image_reader import ImageReader
 from nnunet_lopsided.nnunet.label_preprocessing import LabelPreprocessing
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -32,6 +32,7 @@ from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset, read_by_nn
 from nnunet_lopsided.nnunet.splitting import folds_of_part, read_splits
 
 SHARING_FILE = "sharing.json"
+# Where a link cannot be made and a copy can; a full disk (ENOSPC) would fail for both.
 # Another file system, a file of another user, too many links, a file system without links.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -97,6 +98,7 @@ def share_preprocessed(
     plans = plans_in(clean_folder)
     if not plans:
         raise InputError(f"{clean_folder}: no plans found; run nnUNetv2_plan_and_preprocess first")
+    # Against the copy in the preprocessed folder, which says what was preprocessed; the raw one may have changed since.
     _check_same_kind(read_dataset_json(clean_folder / "dataset.json"), dataset)
     configurations = {
         name: configuration
@@ -112,10 +114,13 @@ def share_preprocessed(
 
     with new_preprocessed_dataset(dataset.name, SHARING_FILE, overwrite) as folder:
         sharing = _Sharing(dataset, clean_folder, folder, configurations)
+        # nnU-Net validates against gt_segmentations, which are the label maps before preprocessing.
         for name in (*configurations, "gt_segmentations"):
             (folder / name).mkdir()
         results = for_each(lambda case: sharing.share(case, clean_cases[case.name]), cases, n_workers, "sharing")
         for name, content in plans.items():
+            # By this name nnU-Net's trainer finds the data and names the results: with the source's it would train on
+            # those.
             write_json(folder / name, {**content, "dataset_name": dataset.name})
         note = _write_dataset_files(dataset, clean_folder, clean_cases.keys(), folder)
         shared = SharedDataset(
@@ -158,7 +163,8 @@ class _Sharing:
         shutil.copyfile(label, self.folder / "gt_segmentations" / (case.name + self.dataset.file_ending))
         n_linked = n_copied = 0
         anew = False
-        by_reader: dict[type, dict[str, Configuration]] = {}
+        # Several plans may name several readers, which may turn the axes differently; a label map is read once by each.
+        by_reader: dict[Callable[[], ImageReader], dict[str, Configuration]] = {}
         for name, configuration in self.configurations.items():
             by_reader.setdefault(configuration.plans.image_reader_writer_class, {})[name] = configuration
         for reader, configurations in by_reader.items():
@@ -172,6 +178,7 @@ class _Sharing:
             preprocessing.crop(configurations, clean)
             for name, configuration in configurations.items():
                 if preprocessing.changes_normalisation(configuration):
+                    # Its images differ from the source's, so there is nothing to link; nnU-Net does the whole case.
                     self._preprocess(case, configuration)
                     anew = True
                     continue
@@ -196,22 +203,24 @@ class _Sharing:
 
     def _clean_label(self, clean_case: Case) -> Path:
         assert clean_case.label is not None, "training_cases() gives labels"
+        # Copied when the source was preprocessed, so it is what went into its files even if labelsTr was edited since.
         preprocessed = self.clean_folder / "gt_segmentations" / (clean_case.name + self.dataset.file_ending)
         return preprocessed if preprocessed.is_file() else clean_case.label
 
-    def _read_label(self, name: str, label: Path, reader: Callable[[], Any]) -> NDArray[np.generic]:
+    def _read_label(self, name: str, label: Path, reader: Callable[[], ImageReader]) -> NDArray[np.generic]:
         array = self._read(name, [label], lambda files: reader().read_seg(files[0]))
         check_label_values(self.dataset.label_scheme, name, label, array)
         return array
 
     def _read(
-        self, name: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+        self, name: str, files: Sequence[Path], read: Callable[[list[str]], tuple[NDArray[np.generic], object]]
     ) -> NDArray[np.generic]:
         return read_by_nnunet(f"{self.dataset.name}, case {name}", files, read)
 
 
 def link_or_copy(source: Path, target: Path) -> bool:
     """Make ``target`` a hard link to a file, or a copy where that is impossible; returns whether it was copied."""
+    # os.link() may link the symbolic link itself, which breaks when its target is moved.
     real = source.resolve()
     try:
         os.link(real, target)
@@ -223,7 +232,9 @@ def link_or_copy(source: Path, target: Path) -> bool:
     return False
 
 
-def _check_same_kind(clean: dict[str, Any], dataset: RawDataset) -> None:
+def _check_same_kind(clean: Mapping[str, object], dataset: RawDataset) -> None:
+    # What decides how images are read and normalised. Labels may differ: a variant can have an ignore label in
+    # addition.
     for key in ("file_ending", "channel_names", "modality", "overwrite_image_reader_writer"):
         if clean.get(key) != dataset.json.get(key):
             raise InputError(
@@ -238,6 +249,7 @@ def _check_same_images(case: Case, clean_case: Case) -> None:
             f"case {case.name}: expected the source's {len(clean_case.images)} images, found {len(case.images)}"
         )
     for image, clean_image in zip(case.images, clean_case.images, strict=True):
+        # A variant of ours refers to the source's files, so that only other folders cost a comparison of all bytes.
         if not image.samefile(clean_image) and not filecmp.cmp(image, clean_image, shallow=False):
             raise InputError(f"case {case.name}: expected {image} to equal the source's {clean_image}, but it differs")
 
@@ -252,7 +264,10 @@ def _write_dataset_files(dataset: RawDataset, clean_folder: Path, clean_names: C
     patients, _ = patients_of(names, dataset.folder)
     by_source = [(clean_folder / "splits_final.json", clean_names), (dataset.folder / "splits_final.json", names)]
     candidates = [
-        folds_of_part(read_splits(file, known), patients, {}, seed=0) for file, known in by_source if file.is_file()
+        # The source's first: its folds are those of the trainings that the variant's will be compared with.
+        folds_of_part(read_splits(file, known), patients, {}, seed=0)
+        for file, known in by_source
+        if file.is_file()
     ]
     # The variant's own, where the source's are of no use for its cases.
     unchanged = [(folds, note) for folds, note in candidates if not note]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ from nnunet_lopsided.nnunet.beliefs import (
 )
 from nnunet_lopsided.nnunet.configurations import Configuration, data_configurations
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme, read_dataset_json
+from nnunet_lopsided.nnunet.image_reader import ImageReader
 from nnunet_lopsided.nnunet.paths import ARRAY_ENDINGS, IMAGE_ENDINGS
 from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_cases, preprocessed_folder
@@ -94,6 +94,7 @@ def soften(
     cases = preprocessed_cases(data_folder) if data_folder.is_dir() else []
     if not cases:
         raise InputError(f"{data_folder}: nothing is preprocessed; run nnUNetv2_preprocess first")
+    # All names are checked before the first file is read: a wrong name is a slip that concerns many.
     files = belief_files(source, cases, lesion_classes(scheme))
     with new_folder(data_folder / FOLDER, BELIEFS_FILE, overwrite) as unfinished:
         work = _Softening(
@@ -143,6 +144,7 @@ def belief_files(source: Path, cases: list[str], classes: tuple[str, ...]) -> di
     by_case: dict[str, dict[str, Path]] = {}
     problems = []
     for path in sorted(source.iterdir()):
+        # nnU-Net leaves dataset.json, plans.json and arguments of the prediction beside what it predicts.
         if path.name.startswith(".") or path.suffix == ".json":
             continue
         case, name = expected.get(_stem(path), ("", ""))
@@ -169,6 +171,7 @@ def _expected_names(cases: list[str], classes: tuple[str, ...]) -> dict[str, tup
     for case in cases:
         for name in classes:
             file = belief_name(case, name)
+            # A case may be called like another one with a class behind it.
             if names.setdefault(file, (case, name)) != (case, name):
                 raise InputError(f"case {case}: {file} names its class {name} and another case: rename one")
     return names
@@ -208,6 +211,7 @@ class _Softening:
         clean = read_clean(self.data_folder, case)
         belief = self._read(case, files, clean)
         exclusive = not self.scheme.has_regions
+        # Regions contain each other, so their beliefs may sum to more.
         if exclusive and (largest := belief.sum(axis=0).max(initial=0)) > 1 + ROUNDING:
             names = ", ".join(path.name for path in files.values())
             raise InputError(f"case {case}: expected beliefs that sum to at most 1, found {largest:.6g} in {names}")
@@ -218,6 +222,7 @@ class _Softening:
     def _read(self, case: str, files: dict[str, Path], clean: CleanSegmentation) -> NDArray[np.float32]:
         """The belief (K, z, y, x) as nnU-Net's reader orders the axes; classes without a file are 0."""
         before = clean.properties["shape_before_cropping"]
+        # nnU-Net notes the shape after transposing.
         shape = tuple(int(before[axis]) for axis in self.configuration.plans.transpose_backward)
         belief = np.zeros((len(lesion_classes(self.scheme)), *shape), np.float32)
         for channel, name in zip(belief, lesion_classes(self.scheme), strict=True):
@@ -230,6 +235,7 @@ class _Softening:
         return belief
 
     def _read_class(self, case: str, path: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.floating]:
+        # In nnU-Net's copy of the label lies the geometry that the preprocessed data had before.
         label = next(iter(self._labels_of(case)), None)
         if label is None:
             raise InputError(f"no label in {self.labels}: preprocess the dataset again")
@@ -240,9 +246,10 @@ class _Softening:
         differing = difference(header, read_header(path))
         if differing is not None:
             raise InputError(f"label and belief {path} differ: {differing}")
+        # ITK reads NaN in NIfTI as 0, which would pass for a belief.
         if not finite_on_disk(path):
             raise InputError(f"expected finite values within [0, 1], found NaN or infinity in {path}")
-        reader: Any = self.configuration.plans.image_reader_writer_class
+        reader: type[ImageReader] = self.configuration.plans.image_reader_writer_class
         if path.name.lower().endswith(tuple(reader.supported_file_endings)):
             # It may turn the axes, as it did with the label.
             return checked_probability(path, read_by_nnunet(f"case {case}", [path], reader().read_images))

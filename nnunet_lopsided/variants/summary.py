@@ -17,7 +17,9 @@ from nnunet_lopsided.variants.planning import CensoringPlan
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Those of lopsided-eval, so that what is censored and what is detected can be compared range by range.
 EDGES_MM = (3.0, 6.0, 10.0, 20.0)
+# Blue and orange are told apart with any colour vision.
 _COLOURS = {"stay": "#4c72b0", "go": "#dd8452"}
 
 
@@ -69,7 +71,9 @@ def summary(plan: CensoringPlan) -> str:
         low, middle, high = diameters.min(), np.median(diameters), diameters.max()
         lines.append(f"diameter: smallest {low:.2f} mm, median {middle:.2f} mm, largest {high:.2f} mm")
     cases = [case.name for case in (*plan.training, *plan.test)]
+    # 14 is the length of "20 mm and more"; both tables have one width.
     width = max(14, *(len(name) for name in cases))
+    # A diameter on an edge belongs above it, as in the evaluation.
     bins = np.searchsorted(EDGES_MM, diameters, side="right")
     lines += ["", f"{'diameter':<{width}}  lesions    go    rate"]
     lines += [_line(name, width, gone[bins == i]) for i, name in enumerate(_bin_names())]
@@ -86,6 +90,7 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
         plan: what would be done.
         path: a PNG file; it appears when it is complete.
     """
+    # Here, because Matplotlib is slow to import and the text of a summary does not need it.
     from nnunet_lopsided.pages.rendering import png
 
     picture = png(lambda: histogram_figure(plan), dpi=120)
@@ -132,7 +137,9 @@ def _title(plan: CensoringPlan) -> str:
 
 def _histogram_edges(table: Sequence[LesionRow]) -> list[float]:
     """Steps of a quarter octave that cover all diameters."""
+    # Without a lesion some range is drawn all the same, since an axis of logarithms needs one.
     diameters = [row.diameter_mm for row in table] or [1.0, 10.0]
+    # The last edge lies above the largest diameter: on an edge it would begin a step that is not there.
     low, high = np.floor(4 * np.log2(min(diameters))), np.floor(4 * np.log2(max(diameters))) + 1
     edges: list[float] = (2 ** (np.arange(low, high + 1) / 4)).tolist()
     return edges

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import Unpack
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
@@ -16,7 +17,7 @@ from nnunet_lopsided.images import write_image
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.raw import Case, new_raw_dataset, raw_dataset
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
-from nnunet_lopsided.variants.planning import CensoringPlan, Choice, plan_censoring
+from nnunet_lopsided.variants.planning import CensoringPlan, Choice, MoreOfChoice, plan_censoring
 
 CENSORING_FILE = "censoring.json"
 LESIONS_FILE = "censored_lesions.csv"
@@ -42,7 +43,7 @@ def write_censored_variant(
     name: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
-    **more: Any,
+    **more: Unpack[MoreOfChoice],
 ) -> CensoredVariant:
     """Write a dataset whose training labels lack some of the source's lesions.
 
@@ -71,12 +72,14 @@ def write_censored_variant(
     choice = Choice(mode=mode, rate=rate, seed=seed, **more)
     choice.check()
     dataset = raw_dataset(source)
-    match = re.fullmatch(r"Dataset(\d{3})_(.+)", dataset.name)
+    match = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
     if match is None:
         raise InputError(f"source must be a folder named DatasetXXX_NAME, got {dataset.name}")
+    # --overwrite would replace the source by its own variant.
     if int(match[1]) == output_id:
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{match[2]}{'Censored' if mode else f'{choice.n_patients}Patients'}")
+    # Links and references are relative to where the folder will lie, not to the hidden name it is written under.
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
 
     with new_raw_dataset(output_id, name, marker=CENSORING_FILE, overwrite=overwrite) as folder:
@@ -100,7 +103,7 @@ def _notes(plan: CensoringPlan) -> list[str]:
     return notes
 
 
-def _record(plan: CensoringPlan) -> dict[str, Any]:
+def _record(plan: CensoringPlan) -> dict[str, object]:
     n_lesions, n_censored = len(plan.table), len(plan.censored)
     return {
         "tool": "nnunet-lopsided",
@@ -112,6 +115,8 @@ def _record(plan: CensoringPlan) -> dict[str, Any]:
         "n_lesions": n_lesions,
         "n_censored": n_censored,
         "realised_fraction": n_censored / n_lesions if n_lesions else 0.0,
+        # Only where it was asked for: records of all other variants keep the bytes they had before there was the
+        # choice.
         **({"ignored": True} if plan.choice.ignored else {}),
         **plan.notes,
     }
@@ -127,6 +132,7 @@ def _write_labels(plan: CensoringPlan, folder: Path, n_workers: int) -> None:
         label = plan.labels[case.name].without(ids.get(case.name, []), plan.replacement)
         write_image(folder / labels / (case.name + plan.dataset.file_ending), label)
 
+    # A training and a test case never share a name (planning refuses it), so plan.labels needs the name alone.
     work = [("labelsTr", case) for case in plan.training] + [("labelsTs", case) for case in plan.test]
     for labels in {labels for labels, _ in work}:
         (folder / labels).mkdir()

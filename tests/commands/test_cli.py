@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
+from nnunet_lopsided.errors import InputError
 
 _PRINTS = """
 import sys
@@ -36,6 +37,39 @@ def test_two_dashes_are_no_value(given: list[str], capsys: pytest.CaptureFixture
     assert end.value.code == 2
     name = {"-o--": "-o/--output", "--output=--": "-o/--output"}.get(given[0], given[0][:-3])
     assert capsys.readouterr().err == f"lopsided-x: error: argument {name}: expected a value, got '--'\n"
+
+
+@pytest.mark.parametrize(
+    "given", ["+802", "8_02", " 802", "802 ", "\u0668\u0660\u0662", "\u00b2", "8.0", "0x10", "9" * 30, ""]
+)
+def test_numbers_are_plain_digits(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="lopsided-x")
+    verb = parser.add_subparsers().add_parser("verb")
+    for parser_of_it in (parser, verb):
+        parser_of_it.add_argument("-o", type=int)
+    for arguments in (["-o", given], ["verb", "-o", given]):
+        with pytest.raises(SystemExit) as end:
+            run(parser, work, arguments)
+        assert end.value.code == 2
+        assert f"error: argument -o: invalid int value: {given!r}" in capsys.readouterr().err
+    assert [parser.parse_args(["-o", text]).o for text in ("802", "-5", "007")] == [802, -5, 7]
+
+
+@pytest.mark.parametrize("given", ["1_0.5", " 0.5", "\u0660.\u0665", "0,5", ""])
+def test_so_are_fractions(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="lopsided-x")
+    parser.add_argument("--rate", type=float)
+    with pytest.raises(SystemExit):
+        run(parser, work, ["--rate", given])
+    assert f"argument --rate: invalid float value: {given!r}" in capsys.readouterr().err
+    assert [parser.parse_args(["--rate", text]).rate for text in ("0.5", ".5", "1e-3", "-1")] == [0.5, 0.5, 0.001, -1]
+
+
+def test_folds_are_plain_digits_or_all() -> None:
+    assert numbers_of_folds([0, "1", "all"]) == [0, 1, "all"]
+    for wrong in ("+1", "1_0", "\u0663", "-1", "ALL", ""):
+        with pytest.raises(InputError, match="-f must be numbers of folds, or all, got"):
+            numbers_of_folds(["0", wrong])
 
 
 def test_two_dashes_still_end_the_options() -> None:

@@ -69,6 +69,21 @@ def test_a_missing_path(report, variable: str, monkeypatch: pytest.MonkeyPatch, 
     )
 
 
+def test_a_path_that_cannot_be_made(report, monkeypatch: pytest.MonkeyPatch, nnunet_paths: Path) -> None:
+    """No advice that makes another folder, or none."""
+    space, spaced, file = f"{nnunet_paths / 'nnUNet_raw'} ", nnunet_paths / "with space", nnunet_paths / "file"
+    file.touch()
+    for value, line in (
+        (space, f"set to {space!a} (mind the white space), which is not a folder"),
+        (str(file), f"set to {file}, which is not a folder"),
+        (str(spaced), f"{spaced} is not a folder: mkdir -p '{spaced}'"),
+    ):
+        monkeypatch.setenv("nnUNet_raw", value)
+        code, lines = report()
+        assert code == 1
+        assert f"[missing] nnUNet_raw: {line}" in lines
+
+
 def test_the_hook_switched_off(report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH_OFF, "1")
     monkeypatch.setenv(VARIABLE, "/mine")

@@ -75,3 +75,18 @@ def test_an_earlier_completion_goes_on(paths: Path) -> None:
     (paths / "nnUNet_preprocessed/Dataset510_ACompleted").mkdir()
     with pytest.raises(TrainingBeginsError):
         completing.complete(501, 510, "2d")
+
+
+def test_a_folder_that_is_no_completion_is_refused_before_training(paths: Path) -> None:
+    made = paths / "nnUNet_raw/Dataset510_ACompleted"
+    made.mkdir()
+    (made / "dataset.json").write_text("{}")
+    with pytest.raises(InputError, match=r"is not replaced: it holds no completion\.json, so it was not made by this"):
+        completing.complete(501, 510, "2d", overwrite=True)
+    (made / "completion.json").write_text("{}")
+    (made / "thesis.docx").touch()
+    with pytest.raises(InputError, match=r"is not replaced: it holds thesis\.docx, which this command did not write"):
+        completing.complete(501, 510, "2d", overwrite=True)
+    (made / "thesis.docx").unlink()
+    with pytest.raises(TrainingBeginsError):
+        completing.complete(501, 510, "2d", overwrite=True)

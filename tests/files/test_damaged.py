@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.tables import read_table
-from nnunet_lopsided.images import Geometry, Image, read_header, read_image, write_image
+from nnunet_lopsided.images import Geometry, Image, n_components, read_header, read_image, write_image
 from tests.files.fuzzing import damaged, other_types
 
 ARRAY = np.random.default_rng(0).integers(0, 9, (5, 12, 14)).astype(np.uint8)
@@ -104,3 +105,42 @@ def test_tables(tmp_path: Path) -> None:
 def only_input_errors(read: Callable[..., Any], path: Path, *arguments: Any) -> None:
     with suppress(InputError):
         read(path, *arguments)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("entry", [(0, 0), (1, 3), (2, 1)])
+def test_a_place_that_is_no_number_is_refused_without_a_page_of_complaints(
+    tmp_path: Path, ending: str, value: float, entry: tuple[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """VNL in SimpleITK printed a dozen lines for each reading, and made a direction of it."""
+    nibabel.save(nibabel.Nifti1Image(ARRAY.T, np.eye(4)), tmp_path / f"whole{ending}")
+    content = (tmp_path / f"whole{ending}").read_bytes()
+    header = bytearray(gzip.decompress(content) if ending == ".nii.gz" else content)
+    at = 280 + 16 * entry[0] + 4 * entry[1]
+    header[at : at + 4] = np.float32(value).tobytes()
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(bytes(header)) if ending == ".nii.gz" else bytes(header))
+    for read in (read_image, read_header, n_components):
+        with pytest.raises(
+            InputError, match=r"expected finite numbers in the sform of its NIfTI header, found .*(nan|inf)"
+        ):
+            read(path)
+    assert capfd.readouterr().err == ""
+    header[254:256] = bytes(2)  # without sform_code nobody reads it
+    path.write_bytes(gzip.compress(bytes(header)) if ending == ".nii.gz" else bytes(header))
+    np.testing.assert_array_equal(read_image(path).array, ARRAY)
+
+
+def test_axes_that_are_not_at_right_angles_are_refused_as_nnunet_does(tmp_path: Path) -> None:
+    affine = np.eye(4)
+    affine[0, 1] = 0.3
+    image = nibabel.Nifti1Image(ARRAY.T, None)
+    image.set_qform(None, 0)
+    image.set_sform(affine, 1)
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    for read in (read_image, read_header):
+        with pytest.raises(
+            InputError, match=r"a\.nii\.gz: expected axes at right angles, .*found an affine with shear"
+        ):
+            read(tmp_path / "a.nii.gz")

@@ -57,6 +57,24 @@ def test_an_edit_of_a_large_file_is_noticed_by_its_date(tmp_path: Path, monkeypa
     write(tmp_path / "other", "new", overwrite=True)
 
 
+@pytest.mark.parametrize("at_byte", [0, 7, 19])
+@pytest.mark.parametrize("seconds", [10, -1000])
+def test_an_edit_where_all_files_are_large_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_byte: int, seconds: float
+) -> None:
+    """By its date, or, where that was set back, by what some parts hold: here all of it."""
+    for name, value in (("_DIGESTED_BYTES", 1), ("_N_PARTS", 5), ("_PART_BYTES", 4)):
+        monkeypatch.setattr(folder_record, name, value)
+    text = "0123456789abcdefghij"
+    write(tmp_path / "out", text)
+    record = json.loads((tmp_path / "out" / RECORD_FILE).read_text())
+    assert set(record["digests"]) == {"deep/data.txt", "mark.json"}
+    time.sleep(0.02)
+    edit_later(tmp_path / "out/deep/data.txt", text[:at_byte] + "X" + text[at_byte + 1 :], seconds)
+    with pytest.raises(InputError, match=r"data\.txt has been changed since"):
+        write(tmp_path / "out", overwrite=True)
+
+
 @pytest.mark.parametrize("copied", ["copied", "touched", "a hard link more"])
 def test_new_dates_are_no_change(tmp_path: Path, copied: str) -> None:
     write(tmp_path / "out", "old")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.paths import check_case_name, dataset_id, names_of_dataset
+from nnunet_lopsided.nnunet.paths import check_case_name, check_no_twins, dataset_id, names_of_dataset, nearly
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 
 
@@ -100,3 +100,31 @@ def test_a_path_that_leads_nowhere_hides_no_dataset(nnunet_paths, variable, monk
     monkeypatch.chdir(nnunet_paths)
     monkeypatch.setenv(variable, variable)
     assert names_of_dataset(501) == ["Dataset501_Toy"]
+
+
+COMPOSED, DECOMPOSED = "Ren\u00e9", "Rene\u0301"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "how"),
+    [
+        ("case_A", "case_a", "upper and lower case"),
+        ("STRASSE", "stra\u00dfe", "upper and lower case"),
+        (COMPOSED, DECOMPOSED, "how Unicode spells an accent"),
+        (COMPOSED.upper(), DECOMPOSED, "upper and lower case"),
+        ("a", "a ", "white space at an end"),
+        ("a", "\u00a0a", "white space at an end"),
+    ],
+)
+def test_names_that_other_file_systems_do_not_tell_apart(one: str, other: str, how: str) -> None:
+    with pytest.raises(InputError, match=rf"^folder: the cases .* differ only in {how}, which other file systems") as e:
+        check_no_twins(["b", one, one, other], "folder")
+    assert ascii(one) in str(e.value)
+    assert ascii(other) in str(e.value)
+    assert nearly(one, ["b", one, other]) == f"; found {other!a}, which differs only in {how}: rename one of them"
+
+
+def test_names_that_every_file_system_tells_apart() -> None:
+    names = ["a", "a.", "a-", "a_1", "a1", COMPOSED, "Rene", "CON", "\u03b1", "a a", "aa"]
+    check_no_twins([*names, *names], "folder")
+    assert nearly("a", [*names, "b"]) == ""

@@ -152,6 +152,36 @@ def test_predictions_as_nnunet_left_them_are_not_mixed_with_magnified_ones(reque
         predict(replace(request_, continue_prediction=True), [])
 
 
+@pytest.mark.parametrize("magnify", [(), (3.0,)])
+def test_a_part_is_predicted_as_the_others(
+    request_: Request, magnify: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is of the folder: a part predicted otherwise would change what it says of all."""
+    monkeypatch.setattr(predicting, "_nnunet_predicts", lambda arguments: pytest.fail("it was called"))
+    first = replace(request_, n_parts=2, part=0, magnify=(2.0,))
+    predict(first, [])
+    before = {path: path.read_bytes() for path in Path(request_.output).iterdir()}
+    with pytest.raises(InputError, match=r"a\.nii\.gz was predicted with --magnify 2, expected with.*another folder"):
+        predict(replace(first, part=1, magnify=magnify), [])
+    assert {path: path.read_bytes() for path in Path(request_.output).iterdir()} == before
+    for name in ("a", "c"):  # nothing of part 0 is done yet
+        (Path(request_.output) / f"{name}.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"what .*args\.json is of was predicted with --magnify 2"):
+        predict(replace(first, part=1, magnify=magnify), [])
+    predict(first, [])
+    predict(replace(first, part=1), [])
+    assert files(request_) == sorted([*(f"{c}.nii.gz" for c in "abc"), *RECORDS])
+
+
+def test_other_images_into_one_folder_are_predicted_as_the_first(request_: Request) -> None:
+    predict(request_, [])
+    for path in Path(request_.images).glob("a_*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"a\.nii\.gz was predicted with --magnify 2 3, expected with --magnify 2;"):
+        predict(replace(request_, magnify=(2.0,)), [])
+    assert predict(request_, []) == 2
+
+
 def test_an_interrupt_leaves_no_earlier_label_map_among_the_new(request_: Request) -> None:
     predict(replace(request_, magnify=(2.0,)), [])
     (Path(request_.images) / "b_0000.nii.gz").write_text("broken")

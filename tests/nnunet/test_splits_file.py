@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_splits
 from nnunet_lopsided.nnunet.splitting import Fold, folds_of_part, read_splits
 
 
@@ -28,6 +29,15 @@ def test_folds(tmp_path: Path) -> None:
         ([{"train": ["a"], "val": ["b"]}, {"train": ["a", "a"], "val": ["b"]}], "fold 1 trains on case a twice"),
         ([{"train": ["a"], "val": ["b", "b"]}], "fold 0 validates on case b twice"),
         ([{"train": ["a"], "val": ["b.nii.gz"]}], r"fold 0 names b\.nii\.gz, which is none of the training cases"),
+        (
+            [{"train": ["A"], "val": ["b"]}],
+            "fold 0 names A, which is none of the training cases; found 'a', which differs",
+        ),
+        ([{"train": ["a", "A"], "val": ["b"]}], "the cases 'a' and 'A' differ only in upper and lower case"),
+        (
+            [{"train": ["a"], "val": ["b"]}, {"train": ["b "], "val": ["a"]}],
+            "the cases 'b' and 'b ' differ only in whi",
+        ),
         ([{"train": ["a"], "val": ["../b"]}], "a case name must be a plain file name"),
         ([], "expected the folds of a cross-validation, found none"),
         ([{"train": [], "val": ["b"]}], r"\[0\]\.train: expected the cases of fold 0, found none"),
@@ -54,3 +64,16 @@ def test_a_part_of_the_cases() -> None:
         [],
         "only one patient to train on: no splits_final.json is written",
     )
+
+
+def test_folds_of_a_preprocessed_dataset_name_its_cases_alone(tmp_path: Path) -> None:
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a", "gone"], "val": ["b"]}]))
+    assert preprocessed_splits(tmp_path) == [Fold(("a", "gone"), ("b",))]  # its cases are not known
+    (tmp_path / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+    (tmp_path / "gt_segmentations").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz", "gone.nii"):
+        (tmp_path / "gt_segmentations" / name).touch()
+    with pytest.raises(InputError, match=r"splits_final\.json: fold 0 names gone, which is none of the training cases"):
+        preprocessed_splits(tmp_path)
+    (tmp_path / "gt_segmentations" / "gone.nii.gz").touch()
+    assert preprocessed_splits(tmp_path) == [Fold(("a", "gone"), ("b",))]

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, check_unchanged
+from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.audit.viewers.coco import CocoAnnotation, CocoImage, categories, write_slices
 from nnunet_lopsided.audit.viewers.itk_snap import write_descriptions
 from nnunet_lopsided.audit.viewers.slicer import write_points, write_segments
@@ -74,6 +74,8 @@ def export_audit(
         raise InputError(
             f"none of the {n_shown} best candidates is of {', '.join(cases) or 'any case'}; --shown asks for more"
         )
+    if any(not c.position_mm for c in shown):
+        raise InputError(f"{audit.folder / TABLE}: expected the columns x_mm, y_mm and z_mm, which an export needs")
     tiers = tiers_of(audit, shown)
     concerned = [case for case in training if any(c.case == case.name for c in shown)]
     names = dataset.channel_names

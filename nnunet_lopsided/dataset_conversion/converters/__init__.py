@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.errors import InputError
 
@@ -86,7 +86,7 @@ CONVERTERS: Mapping[str, Converter] = {
 }
 
 
-def convert(converter: str, source: str | Path, options: Options, **find_options: Any) -> Converted:
+def convert(converter: str, source: str | Path, options: Options, **find_options: object) -> Converted:
     """Write a release as a raw nnU-Net dataset.
 
     Args:
@@ -105,6 +105,7 @@ def convert(converter: str, source: str | Path, options: Options, **find_options
     from nnunet_lopsided.dataset_conversion.converters.writing import write_release
 
     info, source = CONVERTERS[converter], Path(source)
+    # Only the one that is asked for: all of them together would make the command start later.
     module = importlib.import_module(f"{__name__}.{info.module}")
     # Not among the options that conversion.json holds: the result does not depend on it.
     parallel = {"n_workers": options.n_workers} if converter == "luna16" else {}
@@ -113,9 +114,12 @@ def convert(converter: str, source: str | Path, options: Options, **find_options
         raise InputError(f"{source}: no case found, expected {info.expected}")
     options = replace(options, name=options.name or info.dataset_name)
     settings = {"converter": converter, "source": str(source.resolve()), "options": _plain(find_options)}
+    # LUNA16 has its own, which writes the reader variants beside the dataset.
     write = getattr(module, "write", write_release)
-    return write(release, options, settings)
+    converted: Converted = write(release, options, settings)
+    return converted
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(options: Mapping[str, object]) -> dict[str, object]:
+    # What JSON can hold, for conversion.json.
     return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}

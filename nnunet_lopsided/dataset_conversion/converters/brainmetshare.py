@@ -43,6 +43,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
     for path in files_below(source):
         role, case_folder = _role(path)
         if role is not None and _CASE.fullmatch(case_folder.name):
+            # Every slice leads to the same folder, which is added once and not taken for several files of one role.
             target = path.parent if path.suffix.lower() == ".png" else path
             if gathered.files.get(case_folder.name, {}).get(role) != target:
                 gathered.add(case_folder.name, role, target)
@@ -51,6 +52,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
         folder = gathered.shown(next(iter(files.values())).parent)
         label = _volume(files["seg"]) if "seg" in files else None
         images = {channel: _volume(files[channel]) for channel in chosen if channel in files}
+        # The release keeps the labels of its test cases to itself.
         split = split_by_folder(folder) or ("test" if label is None else "train")
         gathered.problems += _misaligned(name, images, label)
         cases.append(

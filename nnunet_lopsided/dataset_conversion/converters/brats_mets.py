@@ -46,7 +46,7 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
             gathered.add(match[1], match[4].lower(), path)
     return Release(
         channels=chosen,
-        cases=visits(gathered, names, chosen, "seg", label_map),
+        cases=visits(gathered, names, chosen, label_role="seg", label_map=label_map),
         label_fixes=LABEL_FIXES,
         problems=tuple(gathered.problems),
         notes=tuple(gathered.notes),
@@ -54,4 +54,5 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str = "TC"
 
 
 def _is_override(path: Path) -> bool:
+    # As a word of its own: "uncorrected" is none.
     return any(re.search(r"(?<![a-z])(fixed|corrected)(?![a-z])", part, re.IGNORECASE) for part in path.parts[:-1])

@@ -39,6 +39,7 @@ def check_case(case: SourceCase, release: Release, options: Options) -> CheckedC
     Raises:
         InputError: all that is wrong with it, without its name.
     """
+    # Collected, not raised one by one: whoever mends a release wants all that is wrong with a case at once.
     problems: list[str] = []
     headers: dict[str, Header] = {}
     for channel, volume in case.images.items():
@@ -53,7 +54,7 @@ def check_case(case: SourceCase, release: Release, options: Options) -> CheckedC
             new_array = _label_map(case, release, options).apply(label.array)
         except InputError as error:
             problems.append(f"label {case.label.path}: {error}" if label is not None else f"label: {error}")
-    target, fix = _common_geometry(headers, label, case, options.fix_geometry, problems)
+    target, fix = _common_geometry(headers, label, case, fix_geometry=options.fix_geometry, problems=problems)
     if problems:
         raise InputError("; ".join(problems))
     if label is None or new_array is None or target is None:
@@ -75,7 +76,12 @@ def _label_map(case: SourceCase, release: Release, options: Options) -> LabelMap
 
 
 def _common_geometry(
-    headers: Mapping[str, Header], label: Image | None, case: SourceCase, fix_geometry: bool, problems: list[str]
+    headers: Mapping[str, Header],
+    label: Image | None,
+    case: SourceCase,
+    *,
+    fix_geometry: bool,
+    problems: list[str],
 ) -> tuple[Geometry | None, str | None]:
     """The geometry the label is written with, and how its own differed if that was beyond the tolerance."""
     if not headers:
@@ -101,6 +107,7 @@ def _common_geometry(
             problems.append(f"channel {channel} ({case.images[channel].path}) versus {whose}: {differing}")
     if label is None:
         return first.geometry, None
+    # nnU-Net's integrity check would refuse a label whose spacing is within our tolerance alone.
     close = _same_spacing(first.geometry, expected.geometry)
     return (label.geometry if fix is None and close else first.geometry), fix
 
@@ -115,4 +122,5 @@ def _point_the_same_way(mine: Geometry, theirs: Geometry) -> bool:
     """Whether each axis of one lies within 45 degrees of the same axis of the other, pointing the same way."""
     n = len(mine.spacing_mm)
     axes, others = (np.array(geometry.direction).reshape(n, n).T for geometry in (mine, theirs))
+    # Columns of a direction are unit vectors: their product is the cosine of the angle, at 45 degrees the root of 1/2.
     return bool(((axes * others).sum(axis=1) > np.sqrt(0.5)).all())

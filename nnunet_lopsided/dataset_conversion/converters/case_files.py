@@ -35,6 +35,7 @@ def write_case(checked: CheckedCase, release: Release, *, folder: Path, final: P
     if checked.label is None or case.label is None:
         return
     target = folder / f"labels{side}" / f"{case.name}{ending}"
+    # nnU-Net wants images and labels of one ending.
     linkable = isinstance(case.label, VolumeFile) and case.label.ending == ending
     if linkable and checked.label_is_as_in_source:
         _place(case.label, target, final, copy)

@@ -35,6 +35,7 @@ class Clipped:
 
     def read(self) -> Image:
         image = self.ct.read()
+        # NaN becomes what is outside of the body: no whole number stands for it, and clipping leaves it as it is.
         array = np.clip(np.nan_to_num(image.array, nan=self.low), self.low, self.high).astype(np.int16)
         if self.mask is not None:
             mask = self.mask.read().array
@@ -64,6 +65,7 @@ class Cropped:
     def read(self) -> Image:
         image = self.volume.read()
         box = self._box(Header(image.array.shape, image.geometry))
+        # A copy, so that the whole volume is not kept in memory for the part.
         return Image(np.ascontiguousarray(image.array[box]), _moved(image.geometry, box))
 
     def _box(self, header: Header) -> Box:
@@ -86,6 +88,7 @@ def _same_shape(header: Header, other: Header, path: Path) -> None:
 
 def _moved(geometry: Geometry, box: Box) -> Geometry:
     """The geometry of what is cut out of a volume."""
+    # Slices are in array order (z, y, x), origin and direction in that of the file (x, y, z).
     start_mm = np.array([s.start for s in box[::-1]]) * np.array(geometry.spacing_mm[::-1])
     origin = np.array(geometry.origin_mm) + np.array(geometry.direction).reshape(3, 3) @ start_mm
     return Geometry(geometry.spacing_mm, tuple(origin.tolist()), geometry.direction)

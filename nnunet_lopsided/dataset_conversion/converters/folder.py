@@ -57,10 +57,12 @@ def find(
     gathered = Gatherer(source=source)
     unmatched = []
     for path in files_below(source):
+        # The slash before the path lets every pattern begin at a whole name: "t1.nii" must not match "not1.nii".
         matches = [(role, pattern.fullmatch(f"/{gathered.shown(path)}")) for role, pattern in compiled.items()]
         for role, match in matches:
             if match:
                 gathered.add(plain_name(match["case"] if match["case"] else path.parent.name), role, path)
+        # A slip in a pattern shows in what it leaves out. Other files, such as tables, are of no interest.
         if not any(match for _, match in matches) and path.name.lower().endswith(IMAGE_ENDINGS):
             unmatched.append(gathered.shown(path))
     if unmatched:
@@ -106,6 +108,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise InputError(f"a pattern must have at most one * in the file name, got {pattern!r}")
     before, star, after = name.partition("*")
     in_name = f"{re.escape(before)}(?P<case>{'[^/]+' if star else ''}){re.escape(after)}"
+    # A star stands for part of one name, never for several folders.
     in_folders = "".join(re.escape(part).replace(r"\*", "[^/]*") + "/" for part in folders)
     return re.compile(f".*/{in_folders}{in_name}")
 

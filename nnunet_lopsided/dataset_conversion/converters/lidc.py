@@ -75,6 +75,7 @@ def read_reading(path: Path) -> Reading | None:
         raise InputError(f"cannot read {path}: {error}") from error
     if root.tag.rpartition("}")[2] != "LidcReadMessage":
         return None
+    # ElementTree puts the namespace before every tag, in braces.
     namespace = root.tag[: -len("LidcReadMessage")] or _NAMESPACE
     try:
         series = _text(root, f"{namespace}ResponseHeader/{namespace}SeriesInstanceUid")
@@ -130,6 +131,8 @@ def inside(points: Sequence[tuple[int, int]]) -> tuple[NDArray[np.bool_], NDArra
     corner = (int(y.min()), int(x.min()))
     edge = np.zeros((int(y.max()) - corner[0] + 1, int(x.max()) - corner[1] + 1), bool)
     for i in range(len(points)):
+        # As many points as the longer side has pixels, so the line has no gap; i - 1 is the last point at first, which
+        # closes the contour.
         n = max(abs(int(x[i] - x[i - 1])), abs(int(y[i] - y[i - 1]))) + 1
         rows, columns = np.linspace(y[i - 1], y[i], n), np.linspace(x[i - 1], x[i], n)
         edge[np.rint(rows).astype(int) - corner[0], np.rint(columns).astype(int) - corner[1]] = True
@@ -184,6 +187,7 @@ def slice_index(z_mm: float, header: Header) -> int:
         InputError: there is none, or the slices are not axial.
     """
     geometry = header.geometry
+    # The last of the nine cosines: how far the slices' axis points along z.
     if abs(abs(geometry.direction[8]) - 1) > 1e-3:
         raise InputError(f"expected axial slices, found direction {geometry.direction}")
     exact = (z_mm - geometry.origin_mm[2]) / (geometry.spacing_mm[0] * geometry.direction[8])
@@ -246,6 +250,7 @@ def agreed_mask(masks: Sequence[NDArray[np.bool_]], n_readers: int) -> NDArray[n
     agreed = (votes >= n_readers).astype(np.uint8)
     if n_readers == 1:
         return agreed
+    # Nothing is measured here, so that any spacing will do.
     lesions = find_lesions(votes, (1.0,) * votes.ndim)
     flat_votes, flat_agreed = votes.reshape(-1), agreed.reshape(-1)
     touched = np.zeros(len(lesions) + 1, int)

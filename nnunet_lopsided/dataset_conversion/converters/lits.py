@@ -84,6 +84,7 @@ def find(
             gathered.problems.append((name, f"no label found in {gathered.folder_of(name, 'CT')}"))
     training = [case.name for case in cases if case.split == "train"]
     validation = sorted(name for name in training if numbers[name] in PAPER_VALIDATION)
+    # In part of a release one side may be empty; then the folds are made by patient, and a note says so.
     folds = ({"train": sorted(set(training) - set(validation)), "val": validation},) if split == "paper" else None
     return Release(
         channels=chosen, cases=tuple(cases), problems=tuple(gathered.problems), notes=tuple(gathered.notes), folds=folds

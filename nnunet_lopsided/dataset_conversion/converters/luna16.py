@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -132,6 +132,7 @@ def find(
         if match and path.suffix.lower() == ".mhd":
             subsets[path.stem] = int(match[1])
             gathered.add(path.stem, "CT", path)
+    # LIDC has more than a thousand XML files: without a single scan there is no reason to read them.
     readings = _readings(lidc_xml or source, set(subsets), gathered.problems, n_workers) if subsets else {}
     cases = []
     for series, files in sorted(gathered.files.items()):
@@ -194,13 +195,24 @@ def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n
     for reading in results:
         if not isinstance(reading, Reading) or reading.series not in wanted:
             continue
+        # A download may hold an XML file twice; only copies that differ are a problem.
         other = readings.setdefault(reading.series, reading)
         if other.slots != reading.slots:
             problems.append((reading.series, f"{other.path} and {reading.path} differ"))
     return readings
 
 
-def write(release: Luna16Release, options: Options, settings: Mapping[str, Any]) -> Converted:
+class _ReadLesion(NamedTuple):
+    """A lesion of the consensus: a row of readers.csv."""
+
+    case: str
+    id: int
+    volume_mm3: str
+    diameter_mm: str
+    marks: tuple[str, ...]  # of each reader, see _mark
+
+
+def write(release: Luna16Release, options: Options, settings: Mapping[str, object]) -> Converted:
     """Write the dataset, and its reader variants under the ids that follow.
 
     The variants of id N are N + 1 to N + 4. They get their final names just before the dataset itself does, so a killed
@@ -208,6 +220,7 @@ def write(release: Luna16Release, options: Options, settings: Mapping[str, Any])
     """
     final = nnunet_path("nnUNet_raw") / new_dataset_name(options.dataset_id, options.name)
     n_variants = N_READERS if release.reader_variants else 0
+    # Left in the reverse order of entering: the dataset, entered first, gets its name last.
     with ExitStack() as stack:
         folder = stack.enter_context(
             new_raw_dataset(options.dataset_id, options.name, CONVERSION_FILE, options.overwrite)
@@ -242,7 +255,7 @@ def _write_variants(
     for variant in variants:
         (variant / "labelsTr").mkdir()
 
-    def work(name: str) -> list[list[Any]]:
+    def work(name: str) -> list[_ReadLesion]:
         reference_label = read_image(folder / "labelsTr" / f"{name}.nii.gz")
         header = Header(reference_label.array.shape, reference_label.geometry)
         lesions = find_lesions(reference_label.array, header.geometry.spacing_mm)
@@ -252,24 +265,25 @@ def _write_variants(
         for mask, variant in zip(masks, variants, strict=False):
             label = Image(mask.astype(np.uint8), header.geometry)
             write_checked(variant / "labelsTr" / f"{name}.nii.gz", label)
+        # Any shared voxel counts: readers who saw the same nodule rarely draw the same border.
         outlined = [set(lesions.voxel_ids[mask.reshape(-1)[lesions.voxels]].tolist()) for mask in masks]
         pointed = [_pointed_at(nodules, lesions, header) for nodules in slots]
         return [
-            [
-                name,
-                i + 1,
-                f"{lesions.volume_mm3[i]:.9g}",
-                f"{lesions.diameter_mm[i]:.9g}",
-                *(_mark(i + 1, slot, outlined, pointed) for slot in range(N_READERS)),
-            ]
+            _ReadLesion(
+                case=name,
+                id=i + 1,
+                volume_mm3=f"{lesions.volume_mm3[i]:.9g}",
+                diameter_mm=f"{lesions.diameter_mm[i]:.9g}",
+                marks=tuple(_mark(i + 1, slot, outlined, pointed) for slot in range(N_READERS)),
+            )
             for i in range(len(lesions))
         ]
 
-    rows = [row for of_case in for_each(work, training, options.n_workers, "readers") for row in of_case]
+    read_lesions = [lesion for of_case in for_each(work, training, options.n_workers, "readers") for lesion in of_case]
     write_table(
         folder / READERS_FILE,
         ["case", "id", "volume_mm3", "diameter_mm", *(f"reader{slot}" for slot in range(1, N_READERS + 1))],
-        rows,
+        ([*lesion[:-1], *lesion.marks] for lesion in read_lesions),
     )
     notes = []
     for slot, variant in enumerate(variants):
@@ -280,8 +294,11 @@ def _write_variants(
                 f"{own_final.name} lacks {len(training) - len(read)} cases that have no reading session {slot + 1}"
             )
         # A lesion that this reader only pointed at has no voxels in the variant: it is missing there, too.
-        missed = [row for row in rows if row[0] in set(read)]
-        statuses = [[*row[:4], "censored" if row[4 + slot] != "outlined" else "kept"] for row in missed]
+        statuses = {
+            lesion: "kept" if lesion.marks[slot] == "outlined" else "censored"
+            for lesion in read_lesions
+            if lesion.case in set(read)
+        }
         note = _finish_variant(
             variant, dataset, own_final=own_final, final=final, training=read, statuses=statuses, slot=slot + 1
         )
@@ -316,10 +333,11 @@ def _finish_variant(
     own_final: Path,
     final: Path,
     training: list[str],
-    statuses: list[list[Any]],
+    statuses: Mapping[_ReadLesion, str],
     slot: int,
 ) -> str:
     """Everything of a variant but its labels: lists, links to the test set, dataset.json; returns a note or nothing."""
+    # The variant's folder has no imagesTr: nnU-Net finds its images by the paths in `dataset`.
     content = dict(dataset.json)
     content["numTraining"] = len(training)
     content["dataset"] = {
@@ -332,17 +350,22 @@ def _finish_variant(
     write_json(folder / "dataset.json", content)
     for path in dataset.test_files():
         (folder / path).parent.mkdir(exist_ok=True)
+        # To where the dataset will lie: it has its name only after all of its variants.
         link_file(folder / path, final / path, own_final, follow=False)
     base, note = read_json(dataset.folder / CONVERSION_FILE), ""
     n_test = _copy_case_list(dataset.folder, folder, set(training))
     splits = dataset.folder / "splits_final.json"
     if splits.is_file():
-        lesions = Counter(row[0] for row in statuses)  # a scan is a patient
+        lesions = Counter(lesion.case for lesion in statuses)  # a scan is a patient
         folds, note = folds_of_part(read_splits(splits), {name: name for name in training}, lesions, base["seed"])
         if folds:
             write_json(folder / splits.name, folds)
-    write_table(folder / "censored_lesions.csv", ["case", "id", "volume_mm3", "diameter_mm", "status"], statuses)
-    n_missed = sum(row[-1] == "censored" for row in statuses)
+    write_table(
+        folder / "censored_lesions.csv",
+        ["case", "id", "volume_mm3", "diameter_mm", "status"],
+        ([*lesion[:-1], status] for lesion, status in statuses.items()),
+    )
+    n_missed = list(statuses.values()).count("censored")
     own = {"n_train": len(training), "n_test": n_test, "notes": [*base["notes"], *([note] if note else [])]}
     reader = {"reader_of": final.name, "reader_slot": slot, "n_lesions": len(statuses), "n_missed": n_missed}
     write_json(folder / CONVERSION_FILE, {**base, **own, **reader})

@@ -74,6 +74,7 @@ def merge(
     raws = [raw_dataset(d) for d in datasets]
     if len({d.name for d in raws}) < len(raws):
         raise InputError(f"merge needs different datasets, got {', '.join(d.name for d in raws)}")
+    # A class may be renamed under the id or the name, whichever the user gave first.
     keys = [{str(given), dataset.name} for given, dataset in zip(datasets, raws, strict=True)]
     renamed = dict(class_names or {})
     unused = [name for name in renamed if not any(name[0] in key for key in keys)]
@@ -125,6 +126,7 @@ def _source(dataset: RawDataset, renamed: Mapping[str, str], same: Mapping[str, 
         channel = aliases.get(name.lower(), name)
         if channel.lower() in channels:
             raise InputError(f"{dataset.name}: channels {channels[channel.lower()]} and {index} are both {channel}")
+        # Releases differ in upper and lower case for the same sequence.
         channels[channel.lower()], spelling[channel.lower()] = index, channel
     classes = {renamed.get(name, name): values[0] for name, values in dataset.foreground_labels.items()}
     if len(classes) < len(dataset.foreground_labels):
@@ -143,6 +145,7 @@ def _union_of_classes(sources: Sequence[_Source]) -> dict[str, int]:
     names = dict.fromkeys(name for source in sources for name in source.classes)
     labels = {"background": 0, **{name: value for value, name in enumerate(names, 1)}}
     if any(source.dataset.ignore_label is not None for source in sources):
+        # nnU-Net wants it to be the highest, and all values without a gap.
         labels["ignore"] = len(labels)
     return labels
 
@@ -151,6 +154,7 @@ def _check_different_names(cases: Sequence[SourceCase], options: Options) -> Non
     sources: dict[str, str] = {}
     for case in cases:
         other = sources.setdefault(case.name, case.source)
+        # A name twice within one source is found when its cases are checked.
         if other != case.source and case.name not in options.exclude:
             raise InputError(
                 f"case {case.name}: is in {other} and in {case.source}; --prefix puts the dataset's name before both"
@@ -189,6 +193,7 @@ def _cases(
     dataset = source.dataset
     patients, _ = patients_of([c.name for c in source.all_cases], dataset.folder)
     time_points = _time_points(dataset)
+    # Before the patients too: patient 001 of two hospitals is two people.
     before = f"{dataset.name}_" if prefix else ""
 
     def case(c: Case, split: Split) -> SourceCase:

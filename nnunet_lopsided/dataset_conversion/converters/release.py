@@ -51,6 +51,7 @@ class LabelMap:
         problem = unknown_label_values(not_fixed, None if self.values is None else {*self.values, *self.fixes})
         if problem:
             raise InputError(problem)
+        # Into a new array: with changes in place, a value just written could be taken for an old one.
         new = np.zeros(array.shape, np.uint8)
         if self.values is None:
             new[np.greater(array, 0)] = 1
@@ -161,6 +162,7 @@ def files_below(source: Path) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"source folder not found: {source}")
     paths: list[Path] = []
+    # A link to a folder above would be walked through for ever.
     seen = {os.path.realpath(source)}
     for folder, subfolders, files in os.walk(source, followlinks=True):
         subfolders[:] = sorted(
@@ -195,6 +197,7 @@ class Gatherer:
     def add(self, case: str, role: str, path: Path) -> None:
         """Note that ``path`` is the ``role`` of ``case``."""
         try:
+            # Python reads any bytes as a name, but JSON and CSV cannot hold it.
             str(path).encode("utf-8")
         except UnicodeEncodeError:
             self.problems.append((case, f"the name of {self.shown(path)!a} is not UTF-8: rename the file"))
@@ -223,16 +226,17 @@ class Gatherer:
 
 
 def visits(
-    found: Gatherer,
+    gathered: Gatherer,
     names: Mapping[str, tuple[str, str]],
     channels: Iterable[str],
+    *,
     label_role: str,
     label_map: LabelMap,
 ) -> tuple[SourceCase, ...]:
     """The cases of a release whose names tell patient and time point; one without label in a test folder is for test.
 
     Args:
-        found: their files. A case none of whose files can be used is among its problems alone.
+        gathered: their files. A case none of whose files can be used is among its problems alone.
         names: patient and time point by case.
         channels: those wanted.
         label_role: of the file that holds the label.
@@ -240,10 +244,10 @@ def visits(
     """
     chosen, cases = tuple(channels), []
     for name, (patient, time_point) in sorted(names.items()):
-        files = found.files.get(name)
+        files = gathered.files.get(name)
         if files is None:
             continue
-        label, folder = files.get(label_role), found.folder_of(name, label_role)
+        label, folder = files.get(label_role), gathered.folder_of(name, label_role)
         cases.append(
             SourceCase(
                 name=name,

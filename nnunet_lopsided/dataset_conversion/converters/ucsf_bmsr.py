@@ -45,7 +45,7 @@ def find(source: Path, channels: Iterable[str] | None = None, target: str | None
             gathered.add(name, _ROLES[match[3].lower()], path)
     return Release(
         channels=chosen,
-        cases=visits(gathered, names, chosen, label_role, label_map),
+        cases=visits(gathered, names, chosen, label_role=label_role, label_map=label_map),
         problems=tuple(gathered.problems),
         notes=(*gathered.notes, NOTE),
     )

@@ -46,6 +46,7 @@ class VolumeFile:
 
     def header(self) -> Header:
         self._check()
+        # Only of these it is known from the header whether the file is complete; others show it when they are read.
         if self.ending not in (".nii", ".nii.gz", ".mhd"):
             image = read_image(self.path, self.colour)
             return Header(image.array.shape, image.geometry)
@@ -78,6 +79,7 @@ class PngStack:
         for file in sorted(self.path.iterdir()):
             if file.name.startswith(".") or file.suffix.lower() != ".png":
                 continue
+            # By number, since as text slice 10 comes before slice 2.
             if not file.stem.isdecimal():
                 raise InputError(f"{file}: expected a slice named by its number, such as 12.png")
             if int(file.stem) in files:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.converters.case_checking import check_case
@@ -19,7 +18,7 @@ from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.nnunet.paths import check_case_name, new_dataset_name, nnunet_path
+from nnunet_lopsided.nnunet.paths import check_case_name, check_no_twins, new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.patients import CASES_FILE
 from nnunet_lopsided.nnunet.raw import new_raw_dataset
 from nnunet_lopsided.nnunet.splitting import choose_test_patients, folds_by_patient, most_lesions
@@ -40,7 +39,7 @@ class _Done:
     geometry_fix: str | None
 
 
-def write_release(release: Release, options: Options, settings: Mapping[str, Any]) -> Converted:
+def write_release(release: Release, options: Options, settings: Mapping[str, object]) -> Converted:
     """Write ``nnUNet_raw/DatasetXXX_NAME``; it appears only when complete, and the release is never written to.
 
     Args:
@@ -60,7 +59,7 @@ def write_release(release: Release, options: Options, settings: Mapping[str, Any
         return fill_dataset(folder, release, options, settings)
 
 
-def fill_dataset(folder: Path, release: Release, options: Options, settings: Mapping[str, Any]) -> Converted:
+def fill_dataset(folder: Path, release: Release, options: Options, settings: Mapping[str, object]) -> Converted:
     """What :func:`write_release` does, into the unfinished folder of ``new_raw_dataset``."""
     problems = [f"case {case}: {text}" for case, text in release.problems if case not in options.exclude]
     release = replace(release, cases=_with_test_cases(release.cases, options))
@@ -69,11 +68,13 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
     ending = _common_ending(cases)
     for case in cases:
         check_case_name(case.name, case.source, ending)
+    check_no_twins((case.name for case in cases), new_dataset_name(options.dataset_id, options.name))
     if release.file_channels and ending not in COLOUR_ENDINGS:
         raise InputError(
             f"images with several channels in one file are merged if all end in one of {' or '.join(COLOUR_ENDINGS)}"
         )
     final = nnunet_path("nnUNet_raw") / new_dataset_name(options.dataset_id, options.name)
+    # labelsTr even where all are test cases, so that what is wrong is said below and not by a missing folder.
     for side in sorted({FOLDER_SUFFIX[case.split] for case in cases} | {"Tr"}):
         (folder / f"images{side}").mkdir()
         (folder / f"labels{side}").mkdir()
@@ -84,17 +85,21 @@ def fill_dataset(folder: Path, release: Release, options: Options, settings: Map
         except InputError as error:
             problems.append(f"case {case.name}: {error}")
             return None
+        # Once one case is wrong nothing will be published: the rest is only checked, to name all problems in one run.
         if not problems:
             write_case(checked, release, folder=folder, final=final, ending=ending, copy=options.copy)
         return _Done(case, checked.n_lesions, checked.geometry_fix)
 
     done = [result for result in for_each(work, cases, options.n_workers, "cases") if result is not None]
     if problems:
+        # Cases are checked in any order; the same release gives the same message.
         raise InputErrors(sorted(problems))
+    # After reading all labels: the strata are of lesion numbers, which nobody knows before.
     if options.test_fraction is not None:
         done = _hold_out(done, folder, ending, options.test_fraction, options.seed)
     if not any(d.case.split == "train" for d in done):
         raise InputError(f"all {len(done)} cases are test cases: none is left to train on")
+    # An empty labelsTs would look as if there were something to evaluate with.
     if not any(d.case.split == "test" and d.case.label is not None for d in done):
         shutil.rmtree(folder / "labelsTs", ignore_errors=True)
     notes += _write_lists(folder, release, options, done, ending)
@@ -186,6 +191,7 @@ def _common_ending(cases: Iterable[SourceCase]) -> str:
     endings = {
         volume.ending if isinstance(volume, VolumeFile) else "" for case in cases for volume in case.images.values()
     }
+    # dataset.json has one file_ending for all images and labels.
     return endings.pop() if len(endings) == 1 and endings <= set(LINKED_ENDINGS) else ".nii.gz"
 
 
@@ -236,6 +242,7 @@ def _folds(
     names = {d.case.name for d in training}
     if release.folds is not None:
         folds = [{side: sorted(names & set(fold[side])) for side in ("train", "val")} for fold in release.folds]
+        # Part of a release, or excluded cases, may leave a side empty, with which nnU-Net cannot train.
         if all(fold["train"] and fold["val"] for fold in folds):
             return folds, []
     patients: dict[str, list[str]] = {}
