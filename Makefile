@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The site is built where Python is new enough for mkdocs-material.
+DOCS := $(shell $(PYTHON) -c 'import sys; print("docs" * (sys.version_info >= (3, 11)))')
 
-.PHONY: demo check static quick-tests test coverage mutate venv peers study study-slurm
+.PHONY: demo check static quick-tests test coverage mutate venv peers study study-slurm docs results
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
@@ -29,8 +31,23 @@ quick-tests: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(QUICK_TESTS)
 
 # Two at a time, whole files: what a file has prepared once stays with its worker.
-test: static
+test: static $(DOCS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The documentation as a site, site/index.html; a warning is an error. Needs no PyTorch, so it has an environment of its own.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+
+.venv-docs/.installed: docs/requirements.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement docs/requirements.txt
+	touch $@
+
+# Every table and figure of measured results anew, from the files in benchmarks/results.
+results: venv
+	$(BIN)/python benchmarks/study_tables.py write
+	$(BIN)/python benchmarks/study_figures.py
+	$(BIN)/python docs/run_notebooks.py
 
 # All tests once more, counted: fails below the floor in pyproject.toml. What commands started by tests run does not count.
 coverage: static

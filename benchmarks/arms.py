@@ -19,7 +19,6 @@ import io
 import json
 import math
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -65,17 +64,19 @@ def variant(dataset: int, labels: str) -> int:
     return dataset if labels == "full" else dataset + 11 + list(MODES).index(labels)
 
 
-def prepare(dataset: int) -> None:
+def prepare(dataset: int, kinds: Sequence[str] = tuple(MODES)) -> None:
+    from nnunet_lopsided.commands import censor, share
+
     splits = preprocessed_folder(dataset) / "splits_final.json"
     cases = [case.name for case in raw_dataset(dataset).training_cases()]
     n = len(cases) // N_FOLDS
     folds = [{"train": cases[n * k : n * k + n], "val": [cases[(n * k + n) % len(cases)]]} for k in range(N_FOLDS)]
     splits.write_text(json.dumps(folds, indent=1))
-    for labels, mode in MODES.items():
-        new = str(variant(dataset, labels))
-        censor = ["lopsided-censor", "-d", str(dataset), "-o", new, "--rate", "0.5", "--overwrite", "--mode", *mode]
-        subprocess.run(censor, check=True)
-        subprocess.run(["lopsided-share", "-d", str(dataset), "-o", new, "--overwrite"], check=True)
+    for labels in kinds:
+        ids = ["-d", str(dataset), "-o", str(variant(dataset, labels)), "--overwrite"]
+        for command, options in ((censor.main, ["--rate", "0.5", "--mode", *MODES[labels]]), (share.main, [])):
+            if command([*ids, *options]) != 0:
+                raise SystemExit(2)
 
 
 class Prediction:
@@ -92,7 +93,7 @@ class Prediction:
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
         self.predictor = nnUNetPredictor(
-            use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+            use_mirroring=False, perform_everything_on_device=False, device=trainer.device, allow_tqdm=False
         )
         self.predictor.manual_initialization(
             trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
@@ -107,7 +108,7 @@ class Prediction:
 
         trainer = self.trainer
         data, properties = preprocessed(tuple(map(str, case.images)), factor, trainer)
-        logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float()
+        logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float().cpu()
         _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager, properties, True
         )
@@ -147,14 +148,22 @@ def label_array(case: Case) -> np.ndarray:
 
 
 def run(
-    dataset: int, *, labels: str, name: str, fold: int, configuration: str, on: str, magnify: Sequence[float] = ()
+    dataset: int,
+    *,
+    labels: str,
+    name: str,
+    fold: int,
+    configuration: str,
+    on: str,
+    magnify: Sequence[float] = (),
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Of one training: predictions as they are, and magnified where that is asked for."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     begin = time.process_time()
     trainer = get_trainer_from_args(
-        str(variant(dataset, labels)), configuration, fold, f"{name}_seed{fold}", device=torch.device("cpu")
+        str(variant(dataset, labels)), configuration, fold, f"{name}_seed{fold}", device=torch.device(device)
     )
     trainer.disable_checkpointing = True
     trainer.run_training()

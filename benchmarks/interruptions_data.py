@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,12 +68,14 @@ class Trial:
         one, other: module and arguments.
         overwrite: options that let it replace an earlier output; empty: it needs none.
         before: commands that make what it needs.
+        stages: it keeps what it has finished, one folder after the other, and goes on there.
     """
 
     one: tuple[str, ...]
     other: tuple[str, ...]
     overwrite: tuple[str, ...] = ("--overwrite",)
     before: tuple[tuple[str, ...], ...] = ()
+    stages: bool = False
 
 
 def _trial(
@@ -120,7 +122,7 @@ COMMANDS = {
     "apply": _trial("audit apply -o 811", "--accept-above 0.2", "--accept-above 0.6", before=(_command(_AUDIT),)),
     "score": _trial("audit score --truth 700", "-np 1", "-np 2", before=(_command(_AUDIT),)),
     "confidence": _trial("confidence -d 701 -c 2d", "--threshold 0.1", "--threshold 0.2"),
-    "complete": _trial("complete -d 701 -c 2d -o 812", "--threshold 0.1", "--threshold 0.3"),
+    "complete": replace(_trial("complete -d 701 -c 2d -o 812", "--threshold 0.1", "--threshold 0.3"), stages=True),
     "report": _trial("study report study", "", "", overwrite=""),
 }
 

@@ -1,6 +1,6 @@
 """Time and memory of the losses' forward and backward passes, against nnU-Net's Dice + CE and plain cross-entropy.
 
-    python benchmarks/losses.py [--repeats 15] [--threads 1] [--cpu-time] [--device cuda] [--shape 2x2x96x96x96]
+    python benchmarks/losses.py [--repeats 15] [--threads 1] [--cpu-time] [--device cuda] [--compile] [--shape B1x...]
 
 All losses take turns in one run, so that a busy machine slows all of them; ratios are of the minima over the repeats,
 and of the medians. Where other processes keep the cores busy, wall-clock times mean little: ``--cpu-time --threads 1``
@@ -36,7 +36,7 @@ from nnunet_lopsided.losses import (
 )
 
 SHAPES = ((2, 2, 96, 96, 96), (16, 2, 256, 256), (2, 4, 96, 96, 96))
-PLAIN, NNUNET = "cross_entropy", "nnU-Net Dice + CE"
+PLAIN, NNUNET, RECIPE = "cross_entropy", "nnU-Net Dice + CE", "recipe (Dice + CE, gamma 2)"
 
 
 def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, dict[str, Callable[[], Tensor]]]:
@@ -53,6 +53,7 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
         {},
         dice_class=MemoryEfficientSoftDiceLoss,
     )
+    recipe = LopsidedDiceLoss(1, 1, gamma=2, batch_dice=True)  # nnUNetTrainerLopsided once its warm-up is over
     lopsided, bootstrap, soft = LopsidedBootstrapLoss(), BootstrapLoss(), LopsidedBootstrapLoss(soft=True)
     with_ignore, dice = LopsidedBootstrapLoss(ignore_label=shape[1]), LopsidedDiceLoss(batch_dice=True)
     regions = RegionSpecificLoss((16,) * (len(shape) - 2))
@@ -60,6 +61,7 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
     return logits, {
         PLAIN: lambda: functional.cross_entropy(logits, ready),
         NNUNET: lambda: nnunet(logits, target),
+        RECIPE: lambda: recipe(logits, target),
         "lopsided (eq. 3)": lambda: lopsided(logits, target),
         "  with an ignore label": lambda: with_ignore(logits, target),
         "  with weights": lambda: lopsided(logits, target, weight),
@@ -70,6 +72,11 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
         "region-specific + CE": lambda: regions(logits, target),
         **{f"inverse weighting, {k}": partial(v, logits, target, weight) for k, v in weighted.items()},
     }
+
+
+def compiled(losses: dict[str, Callable[[], Tensor]], backend: str = "inductor") -> dict[str, Callable[[], Tensor]]:
+    """The recipe and nnU-Net's loss through torch.compile."""
+    return {f"{name}, compiled": torch.compile(losses[name], backend=backend) for name in (RECIPE, NNUNET)}
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -123,6 +130,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
     parser.add_argument("--cpu-time", action="store_true", help="this process's CPU seconds, not wall-clock time")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--compile", action="store_true", help="the recipe and nnU-Net's loss through torch.compile, too"
+    )
     parser.add_argument("--shape", type=shape_of, nargs="+", default=SHAPES, help="of the logits, as 2x2x96x96x96")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -133,6 +143,8 @@ def main() -> None:
 
     for shape in arguments.shape:
         logits, losses = contenders(shape, device)
+        if arguments.compile:
+            losses |= compiled(losses)
         seconds = time_passes(logits, losses, arguments.repeats, clock)
         low, middle = ({k: float(f(v)) for k, v in seconds.items()} for f in (np.min, np.median))
         print(f"\n{'x'.join(map(str, shape))}")

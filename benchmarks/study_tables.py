@@ -1,8 +1,10 @@
-"""The tables of when-it-helps.md, and that of the audits in results.md, from the CSV files in benchmarks/results.
+"""Every table of measured results in the documentation, from the files in benchmarks/results.
 
-    python benchmarks/study_tables.py phantom_losses --cases test --arms dice_ce recipe
-    python benchmarks/study_tables.py --regimes
-    python benchmarks/study_tables.py --audits
+    python benchmarks/study_tables.py study phantom_losses --cases test --arms dice_ce recipe
+    python benchmarks/study_tables.py regimes
+    python benchmarks/study_tables.py write      # all tables of docs/, between their marks
+
+A page marks a table by the words after `study_tables.py`, in a comment before it.
 
 A training that found nothing counts as 0. Means over repetitions, with the least and the largest mAP in brackets.
 """
@@ -10,16 +12,23 @@ A training that found nothing counts as 0. Means over repetitions, with the leas
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
+import shlex
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
+import arms_tables
+
 from nnunet_lopsided.files.tables import read_table
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
 LABELS = {
     "full": "full",
     "stochastic50": "at random",
@@ -28,7 +37,15 @@ LABELS = {
     "stochastic50-n10": "at random",
 }
 # How the arms of older studies are called here.
-SAME = {"dice_a1_b0p5": "recipe", "dice_a1_b1": "recipe_b1", "dice_a1_b0p5+dice_ce": "recipe+dice_ce"}
+SAME = {
+    "dice_a1_b0p5": "recipe",
+    "dice_a1_b1": "recipe_b1",
+    "dice_a1_b0p5+dice_ce": "recipe+dice_ce",
+    "read_dice_a1_b0p5": "read_recipe",
+    "again_dice_a1_b0p5": "again_recipe",
+    "lopsided": "eq3",
+    "masked_a1_b0p1": "masked",
+}
 TITLES = {"recipe_b1": "recipe, beta 1", "recipe_b0p8": "recipe, beta 0.8", "oracle_b1": "oracle, beta 1"}
 # Study, the cases it is read from, what it was about; in the order of the page.
 REGIMES = (
@@ -52,6 +69,15 @@ AUDITED = (
     ("phantom_3d", "the same in 3D"),
     ("nuclei", "nuclei"),
     ("open_ms", "MRI, multiple sclerosis"),
+)
+# Studies with an arm trained again on labels that a reader who knows the truth has repaired.
+REPAIRED = (
+    ("phantom_read", "brains, faint lesions, 40 patients, 600 iterations"),
+    ("phantom_clear", "brains, clear lesions, 40 patients, 600 iterations"),
+    ("phantom_repair", "brains, clear lesions, 80 patients, 2000 iterations"),
+    ("phantom_repair_faint", "brains, faint lesions, 80 patients, 2000 iterations"),
+    ("phantom_audit_faint", "the same, one training"),
+    ("nuclei", "nuclei"),
 )
 AUDITED_ARMS = (
     ("recipe", "recipe"),
@@ -170,21 +196,86 @@ def _rates(rate: str, in_any: str | None) -> str:
     return (f"{float(rate):.2f}" if rate else "undefined") + (f" ({float(in_any):.2f})" if in_any else "")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", nargs="?", help="name of a study in benchmarks/results")
-    parser.add_argument("--cases", default="test", choices=["test", "validation"])
-    parser.add_argument("--arms", nargs="+", default=[])
-    parser.add_argument("--regimes", action="store_true", help="the table of all regimes")
-    parser.add_argument("--audits", action="store_true", help="the table of all audits")
-    arguments = parser.parse_args()
-    if arguments.regimes + arguments.audits + bool(arguments.study) != 1:
-        parser.error("expected a study, --regimes or --audits")
-    if arguments.study:
-        print(arms_table(arguments.study, arguments.cases, arguments.arms))
-    else:
-        print(regimes_table() if arguments.regimes else audits_table())
+def repairs_table() -> str:
+    """What a reader's decisions on the first candidates of an audit gave back, test cases, means over trainings."""
+    rows = []
+    for study, what in REPAIRED:
+        runs = read_runs(study, "test")
+        for arm, title in (("dice_ce", "Dice and CE"), ("recipe", "recipe")):
+            for label in LABELS:
+                three = runs.get((arm, "full")), runs.get((arm, label)), runs.get((f"read_{arm}", label))
+                if three[1] and three[2]:
+                    cells = [" / ".join(one.cells(spread=False)[:2]) if one else "" for one in three]
+                    rows.append([what, title, LABELS[label], str(len(three[2].maps)), *cells])
+                    what = ""
+    return markdown(["data", "arm", "missing", "n", "whole labels", "censored", "repaired"], rows)
+
+
+def csv_table(name: str) -> str:
+    """A file of benchmarks/results as it is: numbers whose runs were not kept in any other form."""
+    rows = read_table(RESULTS / f"{name}.csv")
+    return markdown(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def table(words: Sequence[str]) -> str:
+    """The Markdown table that a line of words names, as on the command line.
+
+    Raises:
+        SystemExit: there is no such table.
+
+    Example:
+        >>> table(["study", "phantom_25d", "--arms", "dice_ce"]).splitlines()[2]
+        '| dice_ce | 0.547 | 0.562 | 1.9 | 0.520 | 0.532 | 1.4 |'
+    """
+    parser = argparse.ArgumentParser(prog="study_tables.py", description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    of_study = kinds.add_parser("study", help="every arm of a study")
+    of_study.add_argument("name", help="of benchmarks/results/NAME-runs.csv")
+    of_study.add_argument("--cases", default="test", choices=["test", "validation"])
+    of_study.add_argument("--arms", nargs="+", default=[])
+    for kind, of_all in OF_ALL.items():
+        kinds.add_parser(kind, help=of_all.__doc__)
+    kinds.add_parser("csv", help=csv_table.__doc__).add_argument("name")
+    for kind, make in arms_tables.TABLES.items():
+        one = kinds.add_parser(kind, help=make.__doc__)
+        for parameter in inspect.signature(make).parameters:
+            one.add_argument(parameter)
+    arguments = vars(parser.parse_args(words))
+    kind = arguments.pop("kind")
+    if kind == "study":
+        return arms_table(arguments["name"], arguments["cases"], arguments["arms"])
+    if kind == "csv":
+        return csv_table(arguments["name"])
+    if kind in OF_ALL:
+        return OF_ALL[kind]()
+    return markdown(*arms_tables.TABLES[kind](**arguments))
+
+
+OF_ALL: Mapping[str, Callable[[], str]] = {
+    "regimes": regimes_table,
+    "audits": audits_table,
+    "repairs": repairs_table,
+}
+# <!-- table: study phantom --cases test --> ... <!-- end of table -->
+BLOCK = re.compile(r"(<!-- table: ([^\n]*?) -->\n)(?:.*?\n)??(<!-- end of table -->)", re.DOTALL)
+
+
+def with_tables(text: str) -> str:
+    """A page with every marked table written anew."""
+    return BLOCK.sub(lambda block: f"{block[1]}{table(shlex.split(block[2]))}\n{block[3]}", text)
+
+
+def write_pages() -> None:
+    """Write all tables of the documentation anew; says which pages changed."""
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (anew := with_tables(text)) != text:
+            page.write_text(anew, encoding="utf-8")
+            print(f"{page.relative_to(DOCS.parent)}: tables written anew")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["write"]:
+        write_pages()
+    else:
+        print(table(sys.argv[1:]))

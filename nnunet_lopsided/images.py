@@ -22,6 +22,8 @@ from nnunet_lopsided.files.nifti import NIFTI_DATA, check_place, nifti_voxels
 from nnunet_lopsided.files.regular import check_regular
 from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spacing
 
+# From electron microscopes to more than a body: what is beyond is in metres or in other units.
+_SMALLEST_MM, _LARGEST_MM = 1e-6, 500.0
 _EMPTY_GZ = 18  # bytes of an empty .gz file at least
 _HEADER_MAX = 1 << 16  # of a NIfTI file with extensions, that we look at
 
@@ -333,6 +335,11 @@ def _plain_geometry(spacing: tuple[float, ...]) -> Geometry:
 def _check_geometry(geometry: Geometry, path: Path) -> None:
     if not all(math.isfinite(size) and size > 0 for size in geometry.spacing_mm):
         raise InputError(f"{path}: expected positive voxel sizes, found {_short(geometry.spacing_mm)}")
+    if not all(_SMALLEST_MM <= size <= _LARGEST_MM for size in geometry.spacing_mm):
+        raise InputError(
+            f"{path}: expected voxel sizes in mm, from {_SMALLEST_MM:g} to {_LARGEST_MM:g}, found "
+            f"{_short(geometry.spacing_mm)}; is its unit another one?"
+        )
     if not all(map(math.isfinite, (*geometry.origin_mm, *geometry.direction))):
         found = f"{_short(geometry.origin_mm)} and {_short(geometry.direction)}"
         raise InputError(f"{path}: expected a finite origin and direction, found {found}")
@@ -351,6 +358,10 @@ def _reason(path: Path, error: RuntimeError) -> str:
             f"cannot read image {path}: expected axes at right angles, as SimpleITK and nnU-Net do, "
             "found an affine with shear; resample it, or write an affine without shear"
         )
+    if "determinant" in text:
+        return f"cannot read image {path}: expected a direction of every axis, found one without (its determinant is 0)"
+    if "No such file" in text:  # it is there
+        return f"cannot read image {path}: its header is damaged"
     return f"cannot read image {path}: {text.splitlines()[-1] if text else type(error).__name__}"
 
 

@@ -45,6 +45,17 @@ def set_paths(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def device() -> Any:
+    """What tests marked ``gpu`` run on: ``LOPSIDED_TEST_DEVICE`` (``cpu`` rehearses them), else a GPU or not at all."""
+    import torch
+
+    name = os.environ.get("LOPSIDED_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else None)
+    if name is None:
+        pytest.skip("needs a CUDA device; LOPSIDED_TEST_DEVICE=cpu runs it without")
+    return torch.device(name)
+
+
+@pytest.fixture
 def nnunet_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the three nnU-Net paths, empty and set."""
     set_paths(tmp_path, monkeypatch)

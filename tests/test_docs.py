@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -109,3 +111,60 @@ def test_what_is_found_missing(tmp_path: Path) -> None:
         "nnunet_lopsided.errors.no",
         "nnunet_lopsided.files.no",
     ]
+
+
+def test_tables_are_what_the_results_say() -> None:
+    """Every table of measured results comes from benchmarks/results; `make results` writes them."""
+    tables = script("benchmarks/study_tables.py")
+    old = [page for page in PAGES if tables.with_tables(text := page.read_text(encoding="utf-8")) != text]
+    assert old == [], "make results"
+
+
+def test_results_have_no_table_by_hand() -> None:
+    marked = re.compile(r"<!-- table: .*?<!-- end of table -->", re.DOTALL)
+    by_hand = []
+    for page in sorted((REPOSITORY / "docs" / "results").glob("*.md")):
+        rest = marked.sub("", page.read_text(encoding="utf-8"))
+        by_hand += [line for line in rest.splitlines() if line.startswith("|") and len(re.findall(r"\d\.\d", line)) > 1]
+    assert by_hand == []
+
+
+def test_figures_are_what_the_results_say(tmp_path: Path) -> None:
+    figures = script("benchmarks/study_figures.py")
+    figures.write_figures(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.svg" for name in figures.FIGURES]
+    for path in tmp_path.iterdir():
+        # The marks' places, not all bytes: another version of matplotlib writes other ones.
+        marks = re.compile(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"')
+        kept = (figures.ASSETS / path.name).read_text(encoding="utf-8")
+        ours = [(round(float(x)), round(float(y))) for x, y in marks.findall(path.read_text(encoding="utf-8"))]
+        assert ours == [(round(float(x)), round(float(y))) for x, y in marks.findall(kept)], "make results"
+        assert len(ours) > 20
+
+
+NOTEBOOKS = sorted((REPOSITORY / "docs").rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])
+def test_a_notebook_prints_what_it_shows(notebook: Path) -> None:
+    run = script("docs/run_notebooks.py")
+    assert run.printed(notebook) == run.kept(notebook)
+    assert "".join(run.kept(notebook))
+
+
+def test_links_lead_to_the_repository_on_pypi() -> None:
+    """One address, wherever it is written; pictures and pages by their full addresses."""
+    settings = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    addresses = set(re.findall(r"https://(?:raw\.)?github(?:usercontent)?\.com/[\w-]+/nnunet-lopsided", settings))
+    assert {address.split(".com/")[1] for address in addresses} == {"nnunet-lopsided/nnunet-lopsided"}
+    assert "git clone https://github.com/nnunet-lopsided/nnunet-lopsided " in (REPOSITORY / "README.md").read_text()
+
+
+def script(path: str) -> ModuleType:
+    """A script of the repository as a module, its neighbours importable."""
+    folder = str((REPOSITORY / path).parent)
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(Path(path).stem)
+    finally:
+        sys.path.remove(folder)

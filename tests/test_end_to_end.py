@@ -190,6 +190,7 @@ def test_magnified_prediction(main_job: Path, tmp_path: Path) -> None:
         checkpoint["network_weights"] = {key: 1.3 * w if w.is_floating_point() else w for key, w in weights.items()}
         torch.save(checkpoint, model / "fold_1" / "checkpoint_final.pth")
     run(f"{OURS} {options(main_job)} -o ours -f 0 1 --magnify 2", tmp_path, **environment)
+    run(f"{OURS} {options(main_job)} -o by_torch -f 0 1 --magnify 2 --torch-resampling", tmp_path, **environment)
     run(f"nnUNetv2_predict {options(main_job)} -o x1 -f 0 1", tmp_path, **environment)
     (tmp_path / "images").mkdir()
     for path in (main_job / "nnUNet_raw" / "Dataset711_PhantomCensored" / "imagesTs").iterdir():
@@ -206,6 +207,7 @@ def test_magnified_prediction(main_job: Path, tmp_path: Path) -> None:
     ours, plain = probabilities("ours"), probabilities("x1")
     expected = (plain + probabilities("x2")) / 2
     assert ours.dtype == np.float32
+    assert 0 < np.abs(ours - probabilities("by_torch")).max() < 1e-3
     assert np.abs(ours - expected).max() < 0.01 * np.abs(ours - plain).max()
     written = read_image(tmp_path / "ours" / f"{name}.nii.gz")
     np.testing.assert_array_equal(written.array, ours.argmax(0))

@@ -6,6 +6,7 @@ The editable install is the environment the tests run in: see trainers/test_look
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,17 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source, cwd=folder)
     (built,) = folder.iterdir()
     return built
+
+
+def test_the_index_shows_links_that_lead_somewhere(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        text = archive.read(metadata).decode()
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert any(link.endswith("/blob/main/docs/explanation/when-it-helps.md") for link in links)
+    assert any("raw." in link and link.endswith("/main/docs/assets/answer.svg") for link in links)
+    assert "Project-URL: Repository, https://" in text
 
 
 def fresh_environment(folder: Path) -> Path:

@@ -19,9 +19,10 @@ from nnunet_lopsided.nnunet.magnified import best_device, checked_factors, is_wh
 from nnunet_lopsided.nnunet.paths import nnunet_path
 from nnunet_lopsided.nnunet.patients import patients_of
 from nnunet_lopsided.nnunet.plans import is_cascade
-from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder, preprocessed_splits
+from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
+from nnunet_lopsided.nnunet.splitting import read_splits
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 # How many times images are magnified for further predictions of every model.
@@ -105,6 +106,7 @@ def find_inputs(
     magnify: Sequence[float] | None = None,
     device: str | None = None,
     n_workers: int = 2,
+    torch_resampling: bool = False,
 ) -> AuditInputs:
     """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
 
@@ -120,6 +122,8 @@ def find_inputs(
             where every fold has its checkpoint, otherwise not at all.
         device: on which missing predictions are made; None: cuda where there is one, otherwise cpu.
         n_workers: cases worked on at the same time.
+        torch_resampling: of predictions of magnified images, see
+            :func:`~nnunet_lopsided.nnunet.magnified.predict_magnified`.
 
     Raises:
         InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
@@ -130,7 +134,7 @@ def find_inputs(
     preprocessed = preprocessed_folder(source.name)
     fold_of, trained_on, chosen = _folds(preprocessed, folds)
     cases = {case.name: case for case in source.training_cases()}
-    unknown = sorted(set(fold_of) - set(cases))
+    unknown = sorted(set(fold_of).union(*trained_on.values()) - set(cases))
     if unknown:
         raise InputError(
             f"{source.name} has changed since the training: case {unknown[0]} of "
@@ -156,7 +160,9 @@ def find_inputs(
         for name in wanted[fold]:
             predictions[name].append(by_case[name])
         own = [cases[name] for name in wanted[fold]]
-        for name, arrays in predict_magnified(folder.parent, FINAL, factors, own, device, n_workers).items():
+        options = {"torch_resampling": True} if torch_resampling else {}
+        magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
+        for name, arrays in magnified.items():
             # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
             # arrays.
             predictions[name] += [Prediction(name, None, array, by_case[name].reader) for array in arrays]
@@ -202,7 +208,7 @@ def _folds(
         raise InputError(
             f"{path} not found: it says which cases a fold trained on; nnUNetv2_train writes it for any fold but all"
         )
-    splits = preprocessed_splits(preprocessed)
+    splits = read_splits(path)
     chosen = tuple(range(len(splits))) if folds is None else tuple(sorted({int(fold) for fold in folds}))
     fold_of: dict[str, int] = {}
     for fold in chosen:

@@ -40,15 +40,19 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
 
-def numbers_of_folds(given: Sequence[str | int]) -> list[int | str]:
+def numbers_of_folds(given: Sequence[str | int], expected: str = "numbers of folds, or all") -> list[int | str]:
     """What ``-f`` was given: numbers, or "all".
+
+    Args:
+        given: the words.
+        expected: what a message says that they must be.
 
     Raises:
         InputError: something else.
     """
     words = [str(fold) for fold in given]
     if any(fold != "all" and not re.fullmatch("[0-9]{1,9}", fold) for fold in words):
-        raise InputError(f"-f must be numbers of folds, or all, got {' '.join(words)}")
+        raise InputError(f"-f must be {expected}, got {' '.join(words)}")
     return [fold if fold == "all" else int(fold) for fold in words]
 
 

@@ -104,6 +104,11 @@ def _parser() -> Parser:
         choices=("cpu", "cuda", "mps"),
         help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",
     )
+    parser.add_argument(
+        "--torch-resampling",
+        action="store_true",
+        help="resample probabilities of magnified images by PyTorch on -device, not by nnU-Net on the CPU; within 1e-3",
+    )
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
     return parser
@@ -144,11 +149,12 @@ def _audit(arguments: argparse.Namespace) -> int:
     inputs = find_inputs(
         dataset.name,
         models,
-        None if arguments.f is None else numbers_of_folds(arguments.f),
+        None if arguments.f is None else numbers_of_folds(arguments.f, "numbers of folds"),
         patients_regex=arguments.patients_regex,
         magnify=arguments.magnify,
         device=arguments.device,
         n_workers=arguments.np,
+        torch_resampling=arguments.torch_resampling,
     )
     audited = audit(
         inputs,

@@ -11,6 +11,7 @@ from nnunet_lopsided.commands._cli import Parser, run
 
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.comparison import Comparison
+    from nnunet_lopsided.evaluation.report.comparison_gallery import Group
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +35,13 @@ def _parser() -> Parser:
         "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="images: the page shows what only one model found or called"
+    )
+    parser.add_argument(
+        "--image-channel", type=int, default=0, metavar="CCCC", help="of the pictures (default: %(default)s)"
+    )
+    parser.add_argument("--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: 6)")
     parser.add_argument(
         "--anonymous",
         action="store_true",
@@ -69,7 +77,12 @@ def _compare(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     comparison = compare(models, arguments.bootstrap, arguments.seed)
-    write_comparison(comparison, arguments.output, arguments.overwrite, arguments.anonymous)
+    galleries: tuple[Group, ...] = ()
+    if arguments.images is not None:
+        from nnunet_lopsided.evaluation.report.comparison_gallery import compared_gallery
+
+        galleries = compared_gallery(comparison, arguments.images, arguments.image_channel, arguments.gallery)
+    write_comparison(comparison, arguments.output, arguments.overwrite, arguments.anonymous, galleries)
     print(_table(comparison))
     print(f"results in {arguments.output}: see compare.html")
     if arguments.anonymous:

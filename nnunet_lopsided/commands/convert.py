@@ -290,8 +290,8 @@ def _values(given: list[str]) -> list[int] | None:
 
     if given == ["any"]:
         return None
-    if not all(value.isascii() and value.isdecimal() for value in given):
-        raise InputError(f"--lesion-values must be integers or any, got {' '.join(given)}")
+    if not all(re.fullmatch("[0-9]{1,9}", value) and int(value) for value in given):
+        raise InputError(f"--lesion-values must be positive whole numbers, or any, got {' '.join(given)}")
     return [int(value) for value in given]
 
 

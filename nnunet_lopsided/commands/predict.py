@@ -67,6 +67,11 @@ def _parser() -> Parser:
     parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("--disable_progress_bar", action="store_true", help="for output that goes to a file")
     parser.add_argument("--not_on_device", action="store_true", help="less GPU memory for large images")
+    parser.add_argument(
+        "--torch-resampling",
+        action="store_true",
+        help="with --magnify: resample probabilities by PyTorch on -device, not by nnU-Net on the CPU; within 1e-3",
+    )
     return parser
 
 
@@ -94,6 +99,8 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
         raise InputError(f"-npp and -nps must be at least 1, or both 0, got {arguments.npp} and {arguments.nps}")
     folds = tuple(numbers_of_folds(arguments.f))
     factors = checked_factors(arguments.magnify)
+    if arguments.torch_resampling and not factors:
+        raise InputError("--torch-resampling needs --magnify: without it nnUNetv2_predict itself predicts")
     n_cases = predict(
         Request(
             images=arguments.i,
@@ -116,6 +123,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
             on_device=not arguments.not_on_device,
             progress=not arguments.disable_progress_bar,
             magnify=factors,
+            torch_resampling=arguments.torch_resampling,
         ),
         argv,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from nnunet_lopsided.evaluation.rows import LESION_COLUMNS, SURFACE_COLUMNS, Cel
 from nnunet_lopsided.evaluation.rows import lesion_rows as lesion_table_rows
 from nnunet_lopsided.evaluation.writing import write_csv
 from nnunet_lopsided.files.folders import new_output_folder
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.evaluation.report.comparison_gallery import Group
 
 SCHEMA_VERSION = 1
 COMMAND, MARKS = "lopsided-eval compare", ("comparison.json", "lesions.csv")
@@ -51,7 +55,13 @@ def comparison_settings(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = False, anonymous: bool = False) -> None:
+def write_comparison(
+    comparison: Comparison,
+    folder: Path,
+    overwrite: bool = False,
+    anonymous: bool = False,
+    galleries: Sequence[Group] = (),
+) -> None:
     """Write every output to a temporary folder beside ``folder`` and rename it when complete.
 
     The same comparison always gives the same bytes.
@@ -61,6 +71,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
         folder: target.
         overwrite: replace an earlier comparison there, and nothing else.
         anonymous: the page names no case and no folder; the other files do. Models have their names on it.
+        galleries: pictures for the page, of ``report.comparison_gallery``.
 
     Raises:
         InputError: the target is refused, or cannot be written.
@@ -73,7 +84,7 @@ def write_comparison(comparison: Comparison, folder: Path, overwrite: bool = Fal
         text = json.dumps(content, indent=2, allow_nan=False)
         (unfinished / MARKS[0]).write_text(text + "\n", encoding="utf-8")
         write_csv(unfinished / "lesions.csv", lesion_columns(comparison), lesion_rows(comparison))
-        page = comparison_html(comparison, comparison_settings(comparison), anonymous)
+        page = comparison_html(comparison, comparison_settings(comparison), anonymous, galleries)
         (unfinished / "compare.html").write_text(page, encoding="utf-8")
 
 

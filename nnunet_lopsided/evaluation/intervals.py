@@ -40,8 +40,7 @@ def hanley_mcneil(area: float, n_positive: int, n_negative: int) -> Interval:
     """Interval of an area under a curve, clipped to [0, 1].
 
     The formula is made for ROC areas; Yi et al. apply it to the area under a precision-recall curve over candidates,
-    which treats lesions as independent. At an area of exactly 0 or 1 it has no width, which says nothing about
-    certainty. The bootstrap is the interval to trust.
+    which treats lesions as independent. The bootstrap is the interval to trust.
 
     Args:
         area: within [0, 1].
@@ -49,7 +48,8 @@ def hanley_mcneil(area: float, n_positive: int, n_negative: int) -> Interval:
         n_negative: false positives (n2).
 
     Returns:
-        The interval; undefined without lesions or without false positives.
+        The interval; undefined without lesions or without false positives, and at an area of exactly 0 or 1, where the
+        formula gives one without width.
 
     Source:
         Hanley and McNeil (1982), Radiology 143:29-36, equations 1 and 2; used by Yi et al. (2020), section 3.4.
@@ -64,6 +64,10 @@ def hanley_mcneil(area: float, n_positive: int, n_negative: int) -> Interval:
         return Interval.without("there are no reference lesions")
     if n_negative < 1:
         return Interval.without("there are no false positives, and the Hanley-McNeil formula divides by their number")
+    if area in (0, 1):
+        return Interval.without(
+            f"at exactly {area:g} the Hanley-McNeil formula gives no width, whatever the number of lesions"
+        )
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (n_positive - 1) * (q1 - area**2) + (n_negative - 1) * (q2 - area**2)
     half = Z95 * sqrt(max(0.0, variance) / (n_positive * n_negative))

@@ -1,5 +1,6 @@
 """Losses in plain PyTorch."""
 
+from nnunet_lopsided.losses.compiled import CompiledLoss
 from nnunet_lopsided.losses.dice import LopsidedDiceLoss, SoftDiceLoss
 from nnunet_lopsided.losses.inverse_weighting import InverseWeightedLoss, inverse_size_weights
 from nnunet_lopsided.losses.lopsided import (
@@ -13,6 +14,7 @@ from nnunet_lopsided.losses.tversky import TverskyCrossEntropyLoss
 
 __all__ = [
     "BootstrapLoss",
+    "CompiledLoss",
     "InverseWeightedLoss",
     "LopsidedBootstrapLoss",
     "LopsidedDiceLoss",

@@ -110,7 +110,8 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
     Raises:
         InputError: there is no ``labels`` mapping from names to label values (nnU-Net v1 had it the other way round),
             a value is no whole number of at least 0 or does not fit into nnU-Net's 16 bits, background is not 0, a
-            region holds background, or ignore is not the value after all others, which nnU-Net asks for.
+            region holds background, two classes are the same, or ignore is not the value after all others, which
+            nnU-Net asks for.
 
     Example:
         >>> label_scheme({"labels": {"background": 0, "lesion": 1, "ignore": 2}}, Path("dataset.json")).declared_values
@@ -138,6 +139,14 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
             f"{labels['ignore']!r}"
         )
     regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
+    names = list(foreground)
+    for i, name in enumerate(names):
+        same = next((other for other in names[:i] if foreground[other] == foreground[name]), None)
+        if same is not None:
+            raise InputError(
+                f"{source}: expected every class in 'labels' to have values of its own, found {same} and {name}: "
+                f"{', '.join(map(str, foreground[name]))}"
+            )
     return LabelScheme(foreground, None if ignored is None else ignored[0], regions)
 
 

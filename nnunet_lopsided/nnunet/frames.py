@@ -15,10 +15,13 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import check_shape, read_json
 from nnunet_lopsided.images import Header, Image
 
 _Voxel = TypeVar("_Voxel", bound=np.generic)
+# Those of nnU-Net 2.8.1.
+_KEEPING = ("SimpleITKIO", "NibabelIO", "NaturalImage2DIO", "Tiff3DIO")
 _REORIENTING = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 
 
@@ -52,7 +55,16 @@ def reader_of(folders: Sequence[Path], dataset_json: Path | None = None) -> str:
 
 
 def reorients(reader: str) -> bool:
-    """Whether a reader turns images to RAS."""
+    """Whether a reader turns images to RAS; one that is not told, empty, is taken for nnU-Net's default.
+
+    Raises:
+        InputError: it is none of nnU-Net's.
+    """
+    if reader and reader not in (*_KEEPING, *_REORIENTING):
+        raise InputError(
+            f"plans.json or dataset.json names the reader {reader}, expected one of {', '.join(_KEEPING)} or "
+            f"{' or '.join(_REORIENTING)}: its arrays may be turned; --hard-labels takes label maps instead"
+        )
     return reader in _REORIENTING
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 
+_LARGEST = 2**31 - 1
 _MOST_SHOWN = 5
 
 
@@ -46,13 +47,13 @@ def unknown_label_values(array: NDArray[np.generic], known: Collection[int] | No
 
     Args:
         array: a label map of any shape and type; 0 is always known.
-        known: the values it may hold; None: every positive whole number.
+        known: the values it may hold; None: every positive whole number of 31 bits; no software numbers lesions beyond.
 
     Example:
         >>> unknown_label_values(np.array([0, 1.0000001], np.float32), [0, 1])
         'unknown label value 1.0000001 (a fraction) in 1 voxels, expected 0, 1'
         >>> unknown_label_values(np.array([0, 7, -1024], np.int16), None)
-        'unknown label value -1024 in 1 voxels, expected 0 or positive whole numbers'
+        'unknown label value -1024 in 1 voxels, expected 0 or positive whole numbers of at most 2147483647'
         >>> unknown_label_values(np.array([0, 1]), [0, 1])
         ''
     """
@@ -63,14 +64,15 @@ def unknown_label_values(array: NDArray[np.generic], known: Collection[int] | No
     values = np.unique(unknown)
     shown = ", ".join(shown_value(value) for value in values[:_MOST_SHOWN])
     more = f" and {len(values) - _MOST_SHOWN} others" if len(values) > _MOST_SHOWN else ""
-    expected = "0 or positive whole numbers" if known is None else ", ".join(map(str, sorted({0, *known})))
+    any_number = f"0 or positive whole numbers of at most {_LARGEST}"
+    expected = any_number if known is None else ", ".join(map(str, sorted({0, *known})))
     return f"unknown label value {shown}{more} in {unknown.size} voxels, expected {expected}"
 
 
 def _positive_and_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     if not np.issubdtype(values.dtype, np.floating):
-        return np.asarray(values > 0)
-    return np.asarray(np.isfinite(values) & (values > 0) & (values == np.floor(values)))
+        return np.asarray((values > 0) & (values <= _LARGEST))
+    return np.asarray((values > 0) & (values <= _LARGEST) & (values == np.floor(values)))
 
 
 def shown_value(value: Any) -> str:

@@ -48,6 +48,8 @@ def predict_magnified(
     cases: Sequence[Case],
     device: str | None,
     n_workers: int,
+    *,
+    torch_resampling: bool = False,
 ) -> dict[str, list[Path]]:
     """The probabilities of cases by one fold's model, of their images magnified; what is there already is kept.
 
@@ -62,6 +64,8 @@ def predict_magnified(
         cases: which; the model must not have trained on them.
         device: cpu, cuda or mps; None: :func:`best_device`.
         n_workers: cases read, resampled and written at the same time; the network sees them one by one.
+        torch_resampling: see :class:`~nnunet_lopsided.nnunet.network.Network`; predictions that were resampled
+            otherwise are made again.
 
     Returns:
         By case, an array file per factor as nnU-Net's validation writes, in ``fold_X/validation_x<factor>``.
@@ -73,21 +77,25 @@ def predict_magnified(
     if not factors:
         return {case.name: [] for case in cases}
     digest = file_digest(fold_folder / checkpoint)
-    network = cache(lambda: _Network(fold_folder, checkpoint, device or best_device()))
-    by_factor = [_arrays(fold_folder, digest, factor, cases, network, n_workers) for factor in factors]
+    made_by: dict[str, object] = {"checkpoint_sha256": digest}
+    if torch_resampling:
+        made_by["torch_resampling"] = True
+    options = {"torch_resampling": True} if torch_resampling else {}
+    network = cache(lambda: _Network(fold_folder, checkpoint, device or best_device(), **options))
+    by_factor = [_arrays(fold_folder, made_by, factor, cases, network, n_workers) for factor in factors]
     return {case.name: [arrays[case.name] for arrays in by_factor] for case in cases}
 
 
 def _arrays(
     fold_folder: Path,
-    checkpoint_digest: str,
+    of_model: dict[str, object],
     factor: float,
     cases: Sequence[Case],
     network: Callable[[], _Network],
     n_workers: int,
 ) -> dict[str, Path]:
     folder = fold_folder / f"validation_x{factor:g}"
-    made_by = {"checkpoint_sha256": checkpoint_digest, "factor": factor}
+    made_by = {**of_model, "factor": factor}
     arrays = {case.name: folder / f"{case.name}.npz" for case in cases}
 
     def lacking() -> list[Case]:
@@ -130,9 +138,10 @@ def _cannot(error: Exception) -> str:
 class _Network(Network):
     """A fold's network, without mirroring."""
 
-    def __init__(self, fold_folder: Path, checkpoint: str, device: str) -> None:
+    def __init__(self, fold_folder: Path, checkpoint: str, device: str, torch_resampling: bool = False) -> None:
+        fold = fold_folder.name.removeprefix("fold_")
         try:
-            super().__init__(fold_folder.parent, (fold_folder.name.removeprefix("fold_"),), checkpoint, device)
+            super().__init__(fold_folder.parent, (fold,), checkpoint, device, torch_resampling=torch_resampling)
         except Exception as error:  # of any kind: what a damaged file makes of pickle
             raise InputError(f"{fold_folder / checkpoint}: {_cannot(error)}") from error
 

@@ -45,6 +45,8 @@ class Network:
         device: cpu, cuda or mps.
         step_size: of the sliding window, in its sizes, within (0, 1].
         on_device: keep the sum of the windows on a cuda device, too.
+        torch_resampling: bring logits back to the grid of the image by PyTorch on ``device`` instead of by nnU-Net's
+            functions on the CPU, where :func:`~nnunet_lopsided.nnunet.torch_resampling.is_linear`: within 1e-3.
         verbose: let nnU-Net say what it does.
     """
 
@@ -57,6 +59,7 @@ class Network:
         *,
         step_size: float = 0.5,
         on_device: bool = True,
+        torch_resampling: bool = False,
         verbose: bool = False,
     ) -> None:
         import torch
@@ -81,6 +84,7 @@ class Network:
                 # It holds objects of other kinds, which a trainer may keep: unpickled as nnU-Net itself would.
                 load(str(model), tuple(folds), checkpoint)
         self._one_at_a_time = Lock()
+        self._torch_resampling = torch_resampling
         self._n_threads = torch.get_num_threads()
 
     @property
@@ -126,8 +130,11 @@ class Network:
         data, _, properties = preprocessor.run_case_npy(
             scan.image, None, properties, of.plans_manager, of.configuration_manager, of.dataset_json
         )
+        logits = self._logits(torch.from_numpy(data), mirrored)
+        if self._torch_resampling:
+            logits = self._resampled(logits, properties)
         _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-            self._logits(torch.from_numpy(data), mirrored),
+            logits,
             of.plans_manager,
             of.configuration_manager,
             of.label_manager,
@@ -136,6 +143,13 @@ class Network:
             num_threads_torch=self._n_threads,
         )
         return np.asarray(probabilities)
+
+    def _resampled(self, logits: torch.Tensor, properties: dict[str, object]) -> torch.Tensor:
+        from nnunet_lopsided.nnunet.torch_resampling import resampled
+
+        of = self._predictor
+        with self._one_at_a_time:
+            return resampled(logits, of.plans_manager, of.configuration_manager, properties, of.device)
 
     def _logits(self, data: torch.Tensor, mirrored: bool) -> torch.Tensor:
         with self._one_at_a_time:

@@ -145,7 +145,7 @@ def check_no_twins(names: Iterable[str], source: Path | str) -> None:
         Traceback (most recent call last):
         ...
         nnunet_lopsided.errors.InputError: imagesTr: the cases 'a' and 'A' differ only in upper and lower case, which \
-other file systems do not tell apart; rename one of them
+other file systems, or their readers, do not tell apart; rename one of them
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -153,7 +153,7 @@ other file systems do not tell apart; rename one of them
         if other != name:
             raise InputError(
                 f"{source}: the cases {other!a} and {name!a} differ only in {_unlike(other, name)}, which other file "
-                "systems do not tell apart; rename one of them"
+                "systems, or their readers, do not tell apart; rename one of them"
             )
 
 

@@ -49,6 +49,7 @@ class Request:
         on_device: keep the sum of windows on a cuda device.
         progress: show a bar.
         magnify: how many times, each above 1; empty: the image as it is alone.
+        torch_resampling: see :class:`~nnunet_lopsided.nnunet.network.Network`; where images are magnified.
     """
 
     images: str
@@ -71,6 +72,7 @@ class Request:
     on_device: bool
     progress: bool
     magnify: tuple[float, ...]
+    torch_resampling: bool = False
 
 
 def trained_model(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -221,6 +223,7 @@ def _predict_magnified(request: Request, cases: Sequence[Case], ending: str) -> 
             request.device,
             step_size=request.step_size,
             on_device=request.on_device,
+            torch_resampling=request.torch_resampling,
             verbose=request.verbose,
         )
     except Exception as error:  # of any kind: nnU-Net's, what a damaged file makes of pickle
@@ -285,6 +288,7 @@ def _write_records(request: Request, network: Network) -> None:
         "num_parts": request.n_parts,
         "part_id": request.part,
         "magnify": list(request.magnify),
+        **({"torch_resampling": True} if request.torch_resampling else {}),
     }
     for name, content, is_sorted in (
         (_RECORD, arguments, True),

@@ -96,6 +96,11 @@ class RawDataset:
                 check_case_name(name, self.folder / "dataset.json", self.file_ending)
                 if not files["images"]:
                     raise InputError(f"{self.folder / 'dataset.json'}, case {name}: expected images, found none")
+                if len(set(files["images"])) < len(files["images"]):
+                    raise InputError(
+                        f"{self.folder / 'dataset.json'}, case {name}: expected an image of its own for each channel, "
+                        f"found {', '.join(files['images'])}"
+                    )
             check_no_twins(listed, self.folder / "dataset.json")
             cases = [
                 Case(name, tuple(self._expand(image) for image in files["images"]), self._expand(files["label"]))

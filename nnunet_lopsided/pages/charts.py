@@ -310,7 +310,9 @@ def draw_histogram(
     axes.grid(False, axis="x")
 
 
-def draw_lines(axes: Axes, title: str, x_label: str, lines: Mapping[str, Sequence[LinePoint]]) -> None:
+def draw_lines(
+    axes: Axes, title: str, x_label: str, lines: Mapping[str, Sequence[LinePoint]], top: float | None = None
+) -> None:
     """Draw a metric of several models over something that was varied, such as the number of patients.
 
     Args:
@@ -318,6 +320,7 @@ def draw_lines(axes: Axes, title: str, x_label: str, lines: Mapping[str, Sequenc
         title: of the chart, and of its y axis.
         x_label: what was varied.
         lines: by model, with x ascending; colours are those of :data:`SERIES`.
+        top: the end of the y axis, so that charts have one scale; None: a little above the highest point.
     """
     axes.set(title=title, xlabel=x_label, ylabel=title)
     points = [point for of_model in lines.values() for point in of_model]
@@ -331,7 +334,8 @@ def draw_lines(axes: Axes, title: str, x_label: str, lines: Mapping[str, Sequenc
         _draw_line(axes, i, of_model, aside=i * x_end / 150)
     # Wider than the points, so that the dots at the ends are whole.
     axes.set_xlim(-0.02 * x_end, x_end)
-    axes.set_ylim(0, max(highest * 1.05, 1e-9))
+    # A little above 1, so that a dot at 1 is whole.
+    axes.set_ylim(0, max(highest if top is None else top, 1e-9) * 1.05)
     axes.set_xticks(places, [f"{x:g}" for x in places])
 
 

@@ -31,6 +31,7 @@ from nnunet_lopsided.pages.html import (
 )
 from nnunet_lopsided.pages.rendering import Chart, chart
 from nnunet_lopsided.pages.versions import library_versions
+from nnunet_lopsided.study.answers import answers
 from nnunet_lopsided.study.report_tables import factors_of, relative
 from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Cell, Evaluated, Results
 
@@ -45,6 +46,7 @@ class Group:
 
     Attributes:
         title: dataset and configuration.
+        answers: what missing lesions cost and who won it back, in words.
         arms: the metrics of the paper by labels and arm.
         further: further metrics.
         by_confidence: the average precision by every confidence.
@@ -56,6 +58,7 @@ class Group:
     """
 
     title: str
+    answers: list[str]
     arms: Table
     further: Table
     by_confidence: Table
@@ -143,6 +146,7 @@ def _group(results: Results, chosen: Sequence[Cell], cells: Sequence[Cell]) -> G
     histograms = list(_histograms(chosen))
     return Group(
         title=f"{chosen[0].dataset}, {chosen[0].configuration}",
+        answers=answers(chosen, results.study.baseline),
         arms=_arms(results, chosen, cells),
         further=_further(chosen),
         by_confidence=_by_confidence(chosen),
@@ -230,7 +234,8 @@ def _lines(chosen: Sequence[Cell], arms: Sequence[str], places: Mapping[str, flo
 
 
 def _line_chart(metric: str, x_label: str, lines: Mapping[str, Sequence[LinePoint]]) -> Chart:
-    return chart(lambda axes: draw_lines(axes, title_of(metric), x_label, lines))
+    # Shares of 1, all on one scale: charts beside each other are read against each other.
+    return chart(lambda axes: draw_lines(axes, title_of(metric), x_label, lines, top=1.0))
 
 
 def line_points(

@@ -27,6 +27,7 @@ from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
 from nnunet_lopsided.trainers.deep_supervision import PerResolution, weights_of_resolutions
 from nnunet_lopsided.trainers.foreground_prior import bias_of_priors, foreground_priors, set_bias
+from nnunet_lopsided.trainers.loss_compilation import maybe_compiled
 from nnunet_lopsided.trainers.names import NameFlag, NameOption, Option
 from nnunet_lopsided.trainers.output_statistics import describe_output, means
 from nnunet_lopsided.trainers.seeds import Purpose, seed_everything, seeded_workers
@@ -113,10 +114,10 @@ class LesionTrainer(nnUNetTrainer):
         self.criterion: Any = criterion  # without the wrapper below: a warm-up changes its beta and gamma
         scales = self._get_deep_supervision_scales()
         if scales is None:
-            return criterion
+            return maybe_compiled(criterion, self)
         every_output_counts = self.is_ddp and not self._do_i_compile()
         weights = weights_of_resolutions(len(scales), every_output_counts=every_output_counts)
-        return PerResolution([self._criterion_at(scale) for scale in scales], weights)
+        return maybe_compiled(PerResolution([self._criterion_at(scale) for scale in scales], weights), self)
 
     def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
         """The criterion of an output whose voxels are 1 / ``scale`` as large, per axis."""

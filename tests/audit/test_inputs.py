@@ -34,8 +34,10 @@ def test_every_case_gets_the_prediction_of_the_fold_that_validates_it(audited):
 def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
     audited.write_checkpoints()
     asked: list[object] = []
+    by_torch: list[bool] = []
 
-    def fake(folder, checkpoint, factors, cases, device, n_workers):
+    def fake(folder, checkpoint, factors, cases, device, n_workers, torch_resampling=False):
+        by_torch.append(torch_resampling)
         asked.extend((folder.name, factor, cases[0].name, device, n_workers) for factor in factors)
         return {case.name: [folder / f"x{factor:g}" / case.name for factor in factors] for case in cases}
 
@@ -53,6 +55,9 @@ def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
     assert len(asked) == 6
     assert find_inputs(511, [MODEL]).magnify == (1.5, 2)
     assert asked[-1][3] is None  # cuda where there is one
+    assert not any(by_torch)
+    find_inputs(511, [MODEL], torch_resampling=True)
+    assert by_torch[-1] is True
 
 
 def test_without_checkpoints_nothing_is_magnified(audited):

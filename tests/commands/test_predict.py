@@ -60,12 +60,13 @@ def nnunets(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
 def test_options_are_nnunets(nnunets: argparse.ArgumentParser, more: list[str]) -> None:
     ours = vars(predict._parser().parse_args(NEEDED + more))
     assert ours.pop("magnify") == ()
+    assert ours.pop("torch_resampling") is False
     assert ours == vars(nnunets.parse_args(NEEDED + more))
 
 
 def test_no_option_of_nnunet_is_lacking(nnunets: argparse.ArgumentParser) -> None:
     ours, theirs = ({s for action in p._actions for s in action.option_strings} for p in (predict._parser(), nnunets))
-    assert ours == theirs | {"--magnify"}
+    assert ours == theirs | {"--magnify", "--torch-resampling"}
 
 
 def test_nnunets_default_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +87,10 @@ def test_nnunets_default_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--magnify", "1"], "--magnify must be different numbers above 1, got 1"),
         (["--magnify", "2", "2"], "--magnify must be different numbers above 1, got 2 2"),
         (["--magnify", "nan"], "--magnify must be different numbers above 1, got nan"),
+        (
+            ["--torch-resampling"],
+            "--torch-resampling needs --magnify: without it nnUNetv2_predict itself predicts",
+        ),
         ([], "-d 501: expected one dataset of this id below nnU-Net's folders, found none"),
     ],
 )

@@ -36,8 +36,12 @@ def test_hanley_mcneil_tells_lesions_from_false_positives():
 
 def test_hanley_mcneil_is_clipped_and_undefined_without_lesions_or_false_positives():
     assert hanley_mcneil(0.95, 3, 3).high == 1.0
-    assert (hanley_mcneil(1.0, 5, 4).low, hanley_mcneil(1.0, 5, 4).high) == (1.0, 1.0)
-    assert (hanley_mcneil(0.0, 5, 4).low, hanley_mcneil(0.0, 5, 4).high) == (0.0, 0.0)
+    for area in (0.0, 1.0):  # one without width would claim certainty
+        interval = hanley_mcneil(area, 5, 4)
+        assert (interval.low, interval.high) == (None, None)
+        assert interval.undefined == (
+            f"at exactly {area:g} the Hanley-McNeil formula gives no width, whatever the number of lesions"
+        )
     for interval, word in ((hanley_mcneil(1.0, 5, 0), "false positives"), (hanley_mcneil(0.0, 0, 5), "lesions")):
         assert (interval.low, interval.high) == (None, None)
         assert word in (interval.undefined or "")

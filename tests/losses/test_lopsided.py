@@ -526,13 +526,12 @@ def test_wrong_shapes() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_cuda_half_precision(n_classes: int) -> None:
+def test_half_precision_on_a_gpu(n_classes: int, device: torch.device) -> None:
     logits, label = multi_class(n_classes=n_classes)
-    logits = logits.half().cuda().requires_grad_()
-    with torch.autocast("cuda", dtype=torch.float16):
-        loss = lopsided_bootstrap_loss(logits, label.cuda(), 30, 0.1)
+    logits = logits.half().to(device).requires_grad_()
+    with torch.autocast(device.type, dtype=torch.float16):
+        loss = lopsided_bootstrap_loss(logits, label.to(device), 30, 0.1)
     loss.backward()
     assert loss.dtype == torch.float32
     expected = lopsided_bootstrap_loss(logits.detach().cpu().double(), label, 30, 0.1)

@@ -58,6 +58,8 @@ WRONG_LABELS: list[dict[str, object]] = [
     {"lesion": 2**62},
     {"lesion": [[1]]},
     {"lesion": 1, "background": 2},
+    {"lesion": 1, "metastasis": 1},
+    {"whole": [1, 2], "core": [2], "tumour": [1, 2]},
 ]
 BROKEN_LABELS = [{"labels": {"background": 0, **wrong}} for wrong in WRONG_LABELS]
 

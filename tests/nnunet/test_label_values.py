@@ -43,5 +43,11 @@ def test_declared_values() -> None:
 @given(st_numpy.arrays(st.sampled_from([np.uint8, np.int16, np.float32, np.float64]), 6))
 def test_what_is_refused_is_what_is_not_known(array: np.ndarray[Any, Any]) -> None:
     assert bool(unknown_label_values(array, (1, 3))) == any(value not in (0, 1, 3) for value in array.tolist())
-    whole = [value >= 0 and np.isfinite(value) and value == int(value) for value in array.tolist() if value == value]
+    whole = [0 <= value < 2**31 and value == int(value) for value in array.tolist() if value == value]
     assert bool(unknown_label_values(array, None)) == (len(whole) < array.size or not all(whole))
+
+
+@pytest.mark.parametrize("array", [np.array([1e20]), np.array([2**31], np.int64), np.array([np.inf], np.float32)])
+def test_numbers_that_no_software_gives_a_lesion(array: np.ndarray[Any, Any]) -> None:
+    assert "expected 0 or positive whole numbers of at most 2147483647" in unknown_label_values(array, None)
+    assert unknown_label_values(np.array([1.0, 65536, 2**31 - 1]), None) == ""

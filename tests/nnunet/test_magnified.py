@@ -28,11 +28,14 @@ def fold(tmp_path, monkeypatch):
     made = []
 
     class Network:
-        def __init__(self, fold_folder, checkpoint, device):
+        def __init__(self, fold_folder, checkpoint, device, torch_resampling=False):
+            self.torch_resampling = torch_resampling
             assert (fold_folder, checkpoint, device) == (folder, "checkpoint.pth", "cpu")
 
         def predict(self, case, factor, array):
-            made.append((case.name, factor))
+            made.append(
+                (case.name, factor, "by torch") if getattr(self, "torch_resampling", False) else (case.name, factor)
+            )
             np.savez_compressed(array, probabilities=np.zeros((2, 1, 1, 1)))
 
     monkeypatch.setattr(magnified, "_Network", Network)
@@ -79,6 +82,18 @@ def test_a_model_that_was_trained_again_predicts_again(fold):
     assert sorted(path.name for path in (folder / "validation_x1.5").iterdir()) == ["a.npz", "b.npz", "magnified.json"]
     digest = json.loads((folder / "validation_x1.5" / "magnified.json").read_text())["checkpoint_sha256"]
     assert digest == "53959fa102f31e51d8d1ee12fe89c2fd7cd556dbaf2c6102046d195a504850a0"
+
+
+def test_what_was_resampled_otherwise_is_made_again(fold):
+    folder, made = fold
+    predict(folder, 1.5, CASES[:1])
+    for _ in range(2):
+        predict_magnified(folder, "checkpoint.pth", [1.5], CASES[:1], "cpu", n_workers=1, torch_resampling=True)
+    assert made == [("a", 1.5), ("a", 1.5, "by torch")]
+    assert json.loads((folder / "validation_x1.5" / "magnified.json").read_text())["torch_resampling"] is True
+    predict(folder, 1.5, CASES[:1])
+    assert made[2:] == [("a", 1.5)]
+    assert "torch_resampling" not in json.loads((folder / "validation_x1.5" / "magnified.json").read_text())
 
 
 def test_a_folder_of_unknown_origin_is_left_alone(fold):

@@ -171,6 +171,16 @@ def test_lines_over_what_was_varied():
     assert {"mAP", "patients"} <= set(drawn.texts())
 
 
+def test_charts_beside_each_other_have_one_scale():
+    """With a top the axis ends there, whatever the points; without, at the highest of them."""
+    low, high = {"a": [LinePoint(1, 0.25, None)]}, {"a": [LinePoint(1, 0.75, (0.5, 1.0))]}
+    for given in (low, high):
+        drawn = Drawn(
+            chart(lambda axes, of=given: draw_lines(axes, "mAP", "rate", of, top=1.0)).svg, (-0.021, 1.05), (0, 1.05)
+        )
+        assert drawn.dots("point", "k0") == [(1, given["a"][0].value)]
+
+
 def test_each_axis_has_the_name_of_what_is_along_it():
     line = {"a": [LinePoint(1, 0.5, None)]}
     names = {

@@ -209,11 +209,11 @@ def test_presets_are_studies(name: str) -> None:
         ("arms:", "evaluation: {on: [test]}\narms:", "not valid YAML: line 5: expected text as a key, found True"),
         ("arms:", "name: again\narms:", "not valid YAML: line 5: key name is given twice"),
         ("arms:", "arms: [", "my.yaml: not valid YAML: "),
-        ("{train: 4}", "{train: 0_4}", "my.yaml: not valid YAML: line 2: YAML reads 0_4 as 4; write that, or the text"),
+        ("{train: 4}", "{train: 0_4}", "my.yaml: not valid YAML: line 4: YAML reads 0_4 as 4; write that, or the text"),
         (
             "arms:",
             "folds: [010]\narms:",
-            "my.yaml: not valid YAML: line 4: YAML reads 010 as 8; write that, or the text",
+            "my.yaml: not valid YAML: line 5: YAML reads 010 as 8; write that, or the text",
         ),
         (
             "arms:",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from nnunet_lopsided.evaluation.comparison import Comparison, Difference, FoundBy, Pair
+from nnunet_lopsided.evaluation.report.comparison_gallery import Group
 from nnunet_lopsided.evaluation.report.evaluation_page import settings_table
 from nnunet_lopsided.evaluation.report.findings import MAX_ROWS, left_out, shown_names
 from nnunet_lopsided.evaluation.report.numbers import title_of
@@ -16,20 +18,24 @@ from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, in
 
 
 class ShownPair(NamedTuple):
-    """Two models as the page shows them: their names, the differences of their metrics, and lesion by lesion."""
+    """Two models as the page shows them: names, the answer in words, differences of metrics, and lesion by lesion."""
 
     first: str
     second: str
+    answer: tuple[str, ...]
     differences: Table
     lesions: Table
 
 
-def comparison_html(comparison: Comparison, settings: Mapping[str, object], anonymous: bool = False) -> str:
+def comparison_html(
+    comparison: Comparison, settings: Mapping[str, object], anonymous: bool = False, galleries: Sequence[Group] = ()
+) -> str:
     """The page of a comparison.
 
     Args:
         comparison: of ``compare``.
         settings: those of comparison.json.
+        galleries: pictures, of ``compared_gallery``.
         anonymous: without paths, and with numbers in place of the names of cases, which count them by name from 1.
 
     Returns:
@@ -40,6 +46,11 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, object], anon
     counts = models[0].summary["counts"]
     unit = models[0].summary["settings"]["bootstrap_unit"]
     folders = Table(("model", "evaluation"), [(model.name, code(model.folder)) for model in models])
+    names = shown_names([case.case for case in models[0].cases], anonymous)
+    shown = [
+        Group(group.title, tuple(replace(picture, title=names[picture.title]) for picture in group.pictures))
+        for group in galleries
+    ]
     return page(
         "evaluation/report/comparison_page.html",
         "Comparison",
@@ -51,7 +62,8 @@ def comparison_html(comparison: Comparison, settings: Mapping[str, object], anon
         pairs=[_pair(comparison, pair) for pair in comparison.pairs],
         bootstrap=f"Paired bootstrap of {comparison.n_replicates} replicates over {unit}s, seed {comparison.seed}: "
         f"every replicate gives both models the same {unit}s.",
-        lesions=_lesions(comparison, shown_names([case.case for case in models[0].cases], anonymous)),
+        galleries=shown,
+        lesions=_lesions(comparison, names),
         folders=None if anonymous else folders,
         settings=settings_table(settings, anonymous),
     )
@@ -67,7 +79,44 @@ def _pair(comparison: Comparison, pair: Pair) -> ShownPair:
     header = ("metric", first, second, "difference", "95% interval")
     caption = f"Candidates match lesions by {comparison.models[0].rules.match_in_words}."
     differences = Table(header, rows, right=(1, 2, 3), caption=caption)
-    return ShownPair(first, second, differences, _lesion_by_lesion(pair, first, second))
+    answer = answer_in_words(pair, first, second, comparison.models[0].summary["settings"]["bootstrap_unit"])
+    return ShownPair(first, second, answer, differences, _lesion_by_lesion(pair, first, second))
+
+
+def answer_in_words(pair: Pair, first: str, second: str, unit: str = "case") -> tuple[str, ...]:
+    """What the numbers of two models say, in sentences that need no table.
+
+    Args:
+        pair: the two.
+        first: the name of the model that is subtracted.
+        second: of the other.
+        unit: whose resampling made the intervals, ``case`` or ``patient``.
+    """
+    lesions, answer = pair.lesions, []
+    n_first, n_second = lesions.both + lesions.only_first, lesions.both + lesions.only_second
+    n = n_first + lesions.only_second + lesions.neither
+    answer.append(
+        f"Of {n} lesions {second} found {n_second} and {first} {n_first}: {lesions.only_second} that {first} missed, "
+        f"and it missed {lesions.only_first} that {first} found."
+    )
+    for name, what in (("false_positives_per_case", "false positives per case"), ("map", "average precision")):
+        d = pair.differences.get(name)
+        if d is None or d.difference is None:
+            continue
+        compared = f"{second} has {number(d.second)} {what}, {first} {number(d.first)}"
+        if d.interval.ends is None:
+            answer.append(f"{compared}; there is no interval, so nobody can say whether that is chance.")
+        elif d.interval.ends[0] <= 0 <= d.interval.ends[1]:
+            answer.append(
+                f"{compared}; the interval of the difference, {interval(d.interval.ends, '+')}, holds 0: with other "
+                f"{unit}s it could be the other way round."
+            )
+        else:
+            answer.append(
+                f"{compared}; the interval of the difference, {interval(d.interval.ends, '+')}, leaves out 0: with "
+                f"other {unit}s of this kind it would most likely have the same sign."
+            )
+    return tuple(answer)
 
 
 def _row(title: str, d: Difference) -> tuple[TableCell, ...]:

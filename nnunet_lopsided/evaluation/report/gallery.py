@@ -128,11 +128,11 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
         image = finite(read_image(of_cases.path(case.case), colour=True).array)
         limits = window(image)
         for finding in of_case:
-            pictures[finding] = _picture(finding, case, loaded, image, limits, result.rules.threshold)
+            pictures[finding] = picture_of(finding, case, loaded, image, limits, result.rules.threshold)
     return tuple(pictures[finding] for finding in findings)
 
 
-def _picture(
+def picture_of(
     finding: Finding,
     case: CaseResult,
     loaded: LoadedCase,
@@ -140,6 +140,16 @@ def _picture(
     limits: tuple[float, float],
     threshold: float,
 ) -> Picture:
+    """The slice through a finding, with the outlines of lesions and candidates around it.
+
+    Args:
+        finding: in this case.
+        case: its tables, with boxes.
+        loaded: its volumes.
+        image: the image, of the same shape.
+        limits: grey values shown as black and white.
+        threshold: of the candidates.
+    """
     components = case.lesions if finding.kind == "missed" else case.candidates
     centre = np.round(components.centroid[finding.component]).astype(int)
     predicted_mask = _mask(loaded, threshold)

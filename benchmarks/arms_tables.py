@@ -1,0 +1,210 @@
+"""Tables of the trainings in benchmarks/results/*.jsonl, as Markdown; `study_tables.py` calls them by name.
+
+python benchmarks/study_tables.py answer
+python benchmarks/study_tables.py arms arms-phantom
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy import stats
+
+RESULTS = Path(__file__).parent / "results"
+LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
+PLAIN, RECIPE, COMPLETED = "plain", "recipe", "completed"
+# By the start of the trainer's name; the rule says what the soft targets were.
+LOSSES = {PLAIN: "nnUNetTrainer25D_prior_", RECIPE: "nnUNetTrainerLopsided_10epochs_"}
+SHOWN = {PLAIN: "nnU-Net's loss", RECIPE: "recipe", COMPLETED: "completed"}
+
+Row = dict[str, float | int | str | None]
+
+
+def read_rows(name: str) -> list[Row]:
+    """The lines of a file of benchmarks/results."""
+    lines = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The trainings of one loss on one kind of labels, by the set of cases (the seed)."""
+
+    by_set: dict[int, Row]
+
+    def values(self, column: str) -> list[float]:
+        return [float(value) for row in self.by_set.values() if isinstance(value := row.get(column), int | float)]
+
+    def mean(self, column: str, digits: int = 3) -> str:
+        values = self.values(column)
+        return f"{fmean(values):.{digits}f}" if values else ""
+
+
+def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = None) -> Arm:
+    """Trainings whose trainer's name starts so; the last line of a set counts."""
+    mine = (
+        r for r in rows if r["labels"] == labels and str(r["trainer"]).startswith(trainer) and r.get("rule") == rule
+    )
+    return Arm({int(r["seed"] or 0): r for r in sorted(mine, key=lambda r: int(r["seed"] or 0))})
+
+
+def arms_of_the_phantom(labels: str) -> dict[str, Arm]:
+    """nnU-Net's loss, the recipe, and the recipe on completed labels."""
+    rows = read_rows("arms-phantom")
+    arms = {name: select(rows, labels, trainer) for name, trainer in LOSSES.items()}
+    completed = select(read_rows("completion-phantom"), labels, "nnUNetTrainerLopsided_softtargets", rule="p")
+    return {**arms, COMPLETED: completed}
+
+
+def difference(arm: Arm, other: Arm, column: str = "ap_sqrt") -> tuple[float, float, float] | None:
+    """Mean and 95% t-interval of the differences on common sets of cases; None with fewer than two."""
+    common = sorted(arm.by_set.keys() & other.by_set.keys())
+    values = [float(arm.by_set[s][column] or 0) - float(other.by_set[s][column] or 0) for s in common]
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values), fmean(values) - half, fmean(values) + half
+
+
+def share_of_whole(arm: Arm, whole: Arm, column: str = "ap_sqrt") -> float:
+    """Of what nnU-Net's loss reaches with whole labels on the same sets of cases."""
+    common = sorted(arm.by_set.keys() & whole.by_set.keys())
+    return fmean(float(arm.by_set[s][column] or 0) for s in common) / fmean(
+        float(whole.by_set[s][column] or 0) for s in common
+    )
+
+
+def answer() -> tuple[list[str], list[list[str]]]:
+    """Lesions found at 4 false alarms per scan, and shares of average precision; as many sets as each has."""
+    whole = arms_of_the_phantom("full")[PLAIN]
+    head = ["your labels lack", *SHOWN.values()]
+    body = []
+    for labels, lack in LACK.items():
+        cells = []
+        for arm in arms_of_the_phantom(labels).values():
+            if not arm.by_set:
+                cells.append("not measured")
+                continue
+            found = 100 * fmean(arm.values("sens_sqrt_at_4"))
+            cells.append(f"**{found:.0f}** ({share_of_whole(arm, whole):.0%}; {len(arm.by_set)})")
+        if any(cell != "not measured" for cell in cells):
+            body.append([lack, *cells])
+    return head, body
+
+
+def arms(name: str) -> tuple[list[str], list[list[str]]]:
+    """Means over the sets of cases, and the recipe's difference to nnU-Net's loss on common sets."""
+    rows = read_rows(name)
+    columns = {
+        "ap_sqrt": ("AP by sqrt", 3),
+        "ap_sum": ("by sum", 3),
+        "ap_mean": ("by mean", 3),
+        "sensitivity": ("sensitivity", 3),
+        "fp_per_case": ("FP", 1),
+        "sens_sqrt_at_4": ("sensitivity at 4 FP", 3),
+        "sens_sqrt_at_4.5": ("at 4.5 FP", 3),
+        "p_hidden": ("p on missing", 2),
+    }
+    head = ["labels lack", "loss", "n", *(title for title, _ in columns.values()), "AP by sqrt: minus nnU-Net's loss"]
+    body = []
+    for labels, lack in LACK.items():
+        both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items()}
+        for loss, arm in both.items():
+            if arm.by_set:
+                cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
+                body.append([lack, SHOWN[loss], str(len(arm.by_set)), *cells, _difference(arm, both[PLAIN], loss)])
+    return head, body
+
+
+def _difference(arm: Arm, plain: Arm, loss: str) -> str:
+    three = None if loss == PLAIN else difference(arm, plain)
+    return "" if three is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*three)
+
+
+def completed(labels: str) -> tuple[list[str], list[list[str]]]:
+    """Average precision set by set, of completed labels and of what they are compared with."""
+    plain, done = read_rows("arms-phantom"), read_rows("completion-phantom")
+    soft = "nnUNetTrainerLopsided_softtargets"
+    lacking = {} if labels == "full" else {"nnU-Net's loss": select(plain, labels, LOSSES[PLAIN])}
+    rows = {
+        "nnU-Net's loss, whole labels": select(plain, "full", LOSSES[PLAIN]),
+        **lacking,
+        "the recipe": select(plain, labels, LOSSES[RECIPE]),
+        "told which lesions are missing (ignore label), nnU-Net's loss": select(
+            done, f"{labels}_ignored", LOSSES[PLAIN]
+        ),
+        "**completed**: p of the networks, voxel by voxel": select(done, labels, soft, rule="p"),
+        "completed: q of the component times its p": select(done, labels, soft, rule="qp"),
+    }
+    sets = sorted({s for arm in rows.values() for s in arm.by_set})
+    body = []
+    for title, arm in rows.items():
+        if arm.by_set:
+            cells = [f"{float(arm.by_set[s]['ap_sqrt'] or 0):.3f}" if s in arm.by_set else "" for s in sets]
+            body.append([title, *cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)])
+    return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], body
+
+
+def screened() -> tuple[list[str], list[list[str]]]:
+    """The first loop in which losses were compared: means over the seeds that there are."""
+    rows, kinds = read_rows("screen"), ("full", "random", "size", "read")
+    body = []
+    for arm in dict.fromkeys(str(row["arm"]) for row in rows):
+        cells = [arm]
+        for labels in kinds:
+            one = Arm({int(r["seed"] or 0): r for r in rows if r["arm"] == arm and r["labels"] == labels})
+            numbers = [one.mean("ap_sqrt"), one.mean("sensitivity", 2), one.mean("fp_per_case", 1)]
+            p = one.mean("p_hidden", 2)
+            cells.append(" / ".join(numbers) + (f"; {p}" if p else "") + f" ({len(one.by_set)})" if one.by_set else "")
+        body.append(cells)
+    return ["arm", *(LACK[labels] for labels in kinds)], body
+
+
+def chosen() -> tuple[list[str], list[list[str]]]:
+    """Settings compared on the training cases of the other folds."""
+    rows = read_rows("arms-phantom-choice")
+    names = dict.fromkeys(str(row["trainer"]) for row in rows)
+    body = []
+    for name in names:
+        arm = select(rows, "random", name)
+        cells = [
+            "{:.3f} / {:.1f}; {:.2f}".format(
+                *(float(arm.by_set[s][c] or 0) for c in ("ap_sqrt", "fp_per_case", "p_hidden"))
+            )
+            if s in arm.by_set
+            else ""
+            for s in (0, 1)
+        ]
+        body.append([f"`{name.removesuffix('_10epochs_80iters')}`", *cells])
+    return ["trainer", "cases 0 to 7", "cases 8 to 15"], body
+
+
+def magnified() -> tuple[list[str], list[list[str]]]:
+    """Test cases as they are, and by the mean with the magnified images."""
+    body = []
+    for name, what in (
+        ("magnified-networks", "nnU-Net's loss, ten cases; labels lack the smaller half"),
+        ("magnified-training", "the recipe, eight cases; labels lack nothing"),
+    ):
+        for row in read_rows(name):
+            numbers = [float(row[c] or 0) for c in ("ap_sqrt", "ap_mean", "sens_small_at_4", "sens_large_at_4")]
+            everything = f"{float(row['sensitivity'] or 0):.3f}, {float(row['fp_per_case'] or 0):.1f}"
+            images = "magnified, too" if row["magnify"] else "as they are"
+            body.append([what, images, *(f"{number:.3f}" for number in numbers), everything])
+            what = ""
+    return ["network", "images", "AP", "AP by mean p", "small found", "large found", "all candidates: found, FP"], body
+
+
+TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
+    "answer": answer,
+    "arms": arms,
+    "completed": completed,
+    "screened": screened,
+    "chosen": chosen,
+    "magnified": magnified,
+}
