@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -212,7 +213,31 @@ def _several_values(path: Path, n: int) -> str:
     )
 
 
-def write_image(path: str | Path, image: Image) -> None:
+def read_layers(path: Path) -> tuple[NDArray[np.generic], Geometry, dict[str, str]]:
+    """A 3D image with one or several values per voxel, and the fields of its header that are texts.
+
+    Args:
+        path: a file SimpleITK can read, such as a NRRD.
+
+    Returns:
+        The array, (z, y, x) or (z, y, x, values), its geometry, and the fields by name.
+
+    Raises:
+        InputError: the file is missing, unreadable or not 3D.
+    """
+    check_regular(path, "image")
+    sitk = _simpleitk()
+    try:
+        itk = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(_reason(path, error)) from error
+    if itk.GetDimension() != 3:
+        raise InputError(f"{path}: expected a 3D image, found {itk.GetDimension()} axes")
+    fields = {name: itk.GetMetaData(name) for name in itk.GetMetaDataKeys()}
+    return sitk.GetArrayFromImage(itk), _geometry(itk), fields
+
+
+def write_image(path: str | Path, image: Image, fields: Mapping[str, str] | None = None) -> None:
     """Write an image so that ``path`` either does not exist or is complete.
 
     The same image always gives the same bytes.
@@ -220,6 +245,7 @@ def write_image(path: str | Path, image: Image) -> None:
     Args:
         path: target; its ending chooses the format, as in :func:`read_image`. An existing file is replaced.
         image: what to write.
+        fields: further ones of the header, for formats that have such (NRRD).
 
     Raises:
         InputError: the format has no images of so many axes.
@@ -241,6 +267,8 @@ def write_image(path: str | Path, image: Image) -> None:
         itk.SetSpacing(image.geometry.spacing_mm[::-1])
         itk.SetOrigin(image.geometry.origin_mm)
         itk.SetDirection(image.geometry.direction)
+        for name, value in (fields or {}).items():
+            itk.SetMetaData(name, value)
         try:
             sitk.WriteImage(itk, str(unfinished), useCompression=True)
         except RuntimeError as error:

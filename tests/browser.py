@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,17 @@ FLAGS = (
     "--disable-sync",
 )
 # Keys without a character.
-CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Home": 36, "End": 35}
+CODES = {
+    "ArrowRight": 39,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowDown": 40,
+    "Home": 36,
+    "End": 35,
+    "Backspace": 8,
+    "Enter": 13,
+    "Escape": 27,
+}
 
 
 class Browser:
@@ -95,7 +106,7 @@ class Browser:
             if len(key) == 1:
                 how |= {"text": key, "windowsVirtualKeyCode": ord(key.upper())}
             else:
-                how |= {"windowsVirtualKeyCode": CODES[key]}
+                how |= {"windowsVirtualKeyCode": CODES[key]} | ({"text": "\r"} if key == "Enter" else {})
             self.call("Input.dispatchKeyEvent", type="keyDown", **how)
             self.call("Input.dispatchKeyEvent", type="keyUp", **how)
 
@@ -104,6 +115,15 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
+
+    def until(self, expression: str, seconds: float = 20) -> bool:
+        """Whether an expression becomes true in so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.value(expression):
+                return True
+            time.sleep(0.05)
+        return False
 
     def download(self, click: str, folder: Path) -> str:
         """What lands in the folder when an element is clicked."""

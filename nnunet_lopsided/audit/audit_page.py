@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
 from nnunet_lopsided.audit.record_content import AuditContent
+from nnunet_lopsided.audit.review_page import review_page
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
-from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, interval_or_reason, number, page
+from nnunet_lopsided.pages.html import Table, TableCell, code, interval, interval_or_reason, number
 
-# With the keys that do the same.
-_BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
 _RANKED_BY = {
     "likeness": "the probability of being a missed lesion",
     "mean-probability": TITLES["mean"],
@@ -44,31 +42,35 @@ class ShownLikeness(NamedTuple):
     calibration: Table
 
 
-def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidatePictures]) -> str:
+def audit_html(
+    audit: Audit, record: AuditContent, pictures: Sequence[CandidatePictures], channel_names: Sequence[str] = ()
+) -> str:
     """The page of an audit.
 
     Args:
         audit: the annotated lesions and the candidates.
         record: the content of audit.json.
         pictures: of the candidates to decide on, in their order.
+        channel_names: of the images; audit.json numbers them.
 
     Returns:
         HTML, the same for the same arguments. It asks for no other file.
     """
-    style, script = (
-        Path(__file__).with_name(f"audit_page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
-    )
-    # Style and script go into the page: a reader may get it by mail, or open it where there is no network.
-    return page(
+    return review_page(
         "audit/audit_page.html",
         f"Audit of {record['dataset']}",
-        style,
-        script,
+        pictures,
+        data={
+            "id": record["id"],
+            "dataset": record["dataset"],
+            "store": record["id"],
+            "file": "decisions",
+            "given": [],
+        },
+        said={},
         subtitle=_subtitle(record),
         id=record["id"],
         notices=_notices(record),
-        pictures=pictures,
-        buttons=_BUTTONS,
         n_left_out=len(audit.candidates) - len(pictures),
         miss_rates=_miss_rates(record),
         in_any=_in_any(record),
@@ -76,10 +78,8 @@ def audit_html(audit: Audit, record: AuditContent, pictures: Sequence[CandidateP
         detector=None if record["detector"]["sensitivity"] is None else record["detector"],
         ranked_by=_RANKED_BY[record["ranked_by"]],
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
-        likeness=_likeness(record),
+        likeness=_likeness(record, channel_names),
         settings=_settings(record),
-        # The script writes the id into every decision, and keeps unsaved ones in the browser under it.
-        data=data_block("audit-data", {"id": record["id"], "dataset": record["dataset"]}),
     )
 
 
@@ -153,11 +153,12 @@ def _outside(record: AuditContent) -> RateOutside | None:
     return None if outside is None else RateOutside(outside["candidates"], number(outside["miss_rate_if_missed"]))
 
 
-def _likeness(record: AuditContent) -> ShownLikeness | None:
+def _likeness(record: AuditContent, channel_names: Sequence[str]) -> ShownLikeness | None:
     likeness = record["likeness"]
     if likeness is None:
         return None
-    weights = [(name, number(value, "+")) for name, value in likeness["coefficients"].items()]
+    named = {f"contrast, channel {i}": f"contrast, {name}" for i, name in enumerate(channel_names)}
+    weights = [(named.get(name, name), number(value, "+")) for name, value in likeness["coefficients"].items()]
     bins = [(number(b["predicted"]), number(b["observed"]), str(b["n"])) for b in likeness["reliability"]]
     return ShownLikeness(
         number(likeness["separation_auc"]),

@@ -87,6 +87,7 @@ def describe_candidates(
     ranking: Ranking,
     fraction: float,
     target: LesionClass,
+    channel_names: Sequence[str] = (),
 ) -> tuple[Candidate, ...]:
     """The candidates, the best first.
 
@@ -96,6 +97,7 @@ def describe_candidates(
         ranking: the order of the candidates among them.
         fraction: share of its highest probability at which a candidate is cut back.
         target: the class that is audited, whose values a candidate may get.
+        channel_names: of the images, for the reasons.
     """
     assert target.scheme is not None, "the dataset has a dataset.json"
     allowed = target.values or (1,)
@@ -134,7 +136,7 @@ def describe_candidates(
                 agreement=float(table.agreement[row]),
                 contrasts=tuple(table.contrasts[row].tolist()),
                 label=int(labels[of_case][index]),
-                reason=_reason(table, row, usual, len(case.predictions)),
+                reason=_reason(table, row, usual, len(case.predictions), channel_names),
             )
         )
     return tuple(candidates)
@@ -142,6 +144,16 @@ def describe_candidates(
 
 def _number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def channel_name(names: Sequence[str], channel: int) -> str:
+    """The name that dataset.json gives a channel, or its number.
+
+    Example:
+        >>> channel_name(["T1", "FLAIR"], 1), channel_name([], 1)
+        ('FLAIR', 'channel 1')
+    """
+    return names[channel] if channel < len(names) else f"channel {channel}"
 
 
 def position_mm(geometry: Geometry, index: NDArray[np.float64]) -> tuple[float, ...]:
@@ -158,7 +170,9 @@ def position_mm(geometry: Geometry, index: NDArray[np.float64]) -> tuple[float, 
     return tuple((np.asarray(geometry.origin_mm) + np.reshape(geometry.direction, (n, n)) @ along).tolist())
 
 
-def _reason(table: ComponentTable, row: int, usual: NDArray[np.float64], n_predictions: int) -> str:
+def _reason(
+    table: ComponentTable, row: int, usual: NDArray[np.float64], n_predictions: int, channel_names: Sequence[str]
+) -> str:
     highest = table.max_probability[row]
     # Fainter candidates would all read 0.00 with two decimals.
     parts = [f"probability up to {highest:{'.2f' if highest >= 0.1 else '.1g'}}, over {table.diameter_mm[row]:.1f} mm"]
@@ -167,5 +181,5 @@ def _reason(table: ComponentTable, row: int, usual: NDArray[np.float64], n_predi
     for channel, contrast in enumerate(table.contrasts[row].tolist()):
         low, high = usual[:, channel]
         known = "" if np.isnan(low) else f" (annotated lesions mostly {low:.1f} to {high:.1f})"
-        parts.append(f"contrast {contrast:+.1f} in channel {channel}{known}")
+        parts.append(f"contrast {contrast:+.1f} in {channel_name(channel_names, channel)}{known}")
     return "; ".join(parts)

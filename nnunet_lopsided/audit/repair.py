@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, Verdict
+from nnunet_lopsided.audit.decisions import REMARKS, Decisions, Verdict
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import write_json
@@ -55,6 +55,7 @@ def write_repaired_variant(
     *,
     unsure: Unsure = "leave",
     edited_maps: bool = False,
+    maps: Path | None = None,
     name: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
@@ -70,6 +71,7 @@ def write_repaired_variant(
         output_id: id of the variant, 1 to 999, not in use below any nnU-Net path.
         unsure: ``ignore``: unsure candidates become the ignore label, which dataset.json gets if it has none.
         edited_maps: take label maps of candidates that were edited in a viewer since the audit wrote them.
+        maps: folder of maps with redrawn candidates, which are taken in place of the audit's.
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
         overwrite: replace an earlier repaired variant of the same id and name.
         n_workers: label files worked on at the same time.
@@ -79,6 +81,8 @@ def write_repaired_variant(
             that the dataset has not; or the id is in use.
     """
     dataset = raw_dataset(audit.dataset)
+    if maps is not None and not maps.is_dir():
+        raise InputError(f"--maps: no such folder: {maps}")
     _check_labels(dataset, audit, decisions)
     training = dataset.training_cases()
     check_unchanged(audit, dataset, training)
@@ -98,7 +102,7 @@ def write_repaired_variant(
         def write(case: Case) -> list[Change]:
             candidates = by_case.get(case.name, [])
             label, changes = _repaired(
-                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps
+                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps, maps=maps
             )
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
@@ -109,9 +113,9 @@ def write_repaired_variant(
         write_dataset_files(
             dataset, training, folder, final, labels=labels if ignore is None else {**labels, "ignore": ignore}
         )
-        _write_changes(folder / LESIONS_FILE, changes)
+        _write_changes(folder / LESIONS_FILE, changes, decisions)
         record = _record(dataset, audit, decisions, changes=changes, unsure=unsure, ignore=ignore)
-        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps else {}))
+        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps or maps else {}))
     return RepairedVariant(
         folder=final,
         n_added=decisions.count("accept"),
@@ -133,7 +137,7 @@ def _decided_on(audit: StoredAudit, decisions: Decisions) -> dict[str, list[Stor
     """The candidates that a decision is on, by case."""
     by_case: dict[str, list[StoredCandidate]] = {}
     for candidate in audit.candidates:
-        if (candidate.case, candidate.number) in decisions.verdicts:
+        if candidate.key in decisions.verdicts:
             by_case.setdefault(candidate.case, []).append(candidate)
     return by_case
 
@@ -142,7 +146,7 @@ def _check_labels(dataset: RawDataset, audit: StoredAudit, decisions: Decisions)
     """Refuse values that the dataset has not; a reader may have given a candidate another one in the table."""
     allowed = [value for value in dataset.label_scheme.label_values if value]
     for c in audit.candidates:
-        if c.label not in allowed and decisions.verdicts.get((c.case, c.number)) == "accept":
+        if c.label not in allowed and decisions.verdicts.get(c.key) == "accept":
             raise InputError(
                 f"case {c.case}, candidate {c.number}: expected one of the labels {', '.join(map(str, allowed))} of "
                 f"{dataset.name}, found {c.label} in {audit.folder / TABLE}"
@@ -158,15 +162,14 @@ def _repaired(
     *,
     ignore: int | None,
     edited_maps: bool,
+    maps: Path | None,
 ) -> tuple[Image, list[Change]]:
     assert case.label is not None, "training_cases() gives labels"
     label = read_image(case.label)
-    changes = [
-        _undone(candidate, decisions.verdicts[candidate.case, candidate.number], ignore) for candidate in candidates
-    ]
+    changes = [_undone(candidate, decisions.verdicts[candidate.key], ignore) for candidate in candidates]
     if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
-    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited=edited_maps)
+    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited=edited_maps, elsewhere=maps)
     # A label map of one class may be stored in a type that does not hold the ignore label.
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
@@ -175,6 +178,7 @@ def _repaired(
         voxels = numbers.array == change.candidate.number
         if not voxels.any():
             path = audit.map_of(case.name, dataset.file_ending)
+            path = maps / path.name if maps is not None and (maps / path.name).is_file() else path
             raise InputError(f"case {case.name}: {path} has no voxel of candidate {change.candidate.number}")
         free = voxels & (label.array == 0)
         array[free] = change.value
@@ -191,12 +195,20 @@ def _undone(candidate: StoredCandidate, verdict: Verdict, ignore: int | None) ->
     return Change(candidate, "left" if ignore is None else "ignored", ignore, 0)
 
 
-def _write_changes(path: Path, changes: list[Change]) -> None:
+def _write_changes(path: Path, changes: list[Change], decisions: Decisions) -> None:
+    """One row per decision; who made it, when and why, where any of them says so."""
+    said = [name for name in REMARKS if any(decisions.remark(key, name) for key in decisions.verdicts)]
     rows = (
-        [c.candidate.case, c.candidate.number, c.action, "" if c.value is None else c.value, c.n_voxels]
+        [
+            *c.candidate.key,
+            c.action,
+            "" if c.value is None else c.value,
+            c.n_voxels,
+            *(decisions.remark(c.candidate.key, name) for name in said),
+        ]
         for c in changes
     )
-    write_table(path, ["case", "candidate", "action", "value", "n_voxels"], rows)
+    write_table(path, ["case", "candidate", "action", "value", "n_voxels", *said], rows)
 
 
 def _record(
@@ -214,6 +226,7 @@ def _record(
         "source_dataset": dataset.name,
         "audit": audit.id,
         **decisions.origin,
+        **({"readers": list(decisions.readers)} if decisions.readers else {}),
         "unsure": unsure,
         "ignore_label": ignore,
         "n_candidates": len(audit.candidates),

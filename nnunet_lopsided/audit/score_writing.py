@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
+from nnunet_lopsided.audit.decisions import Decisions, Verdict
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
 from nnunet_lopsided.audit.truth_matching import TruthMatching
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
-from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
@@ -249,13 +248,6 @@ def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None 
         for candidate, lesion in zip(scored.audit.candidates[:first], scored.lesion[:first].tolist(), strict=True)
     }
     return Decisions(scored.audit.id, verdicts, {"decided_by": raw_dataset(truth).name, "first": first})
-
-
-def write_decisions(decisions: Decisions, path: Path) -> None:
-    """Write decisions as the CSV that ``lopsided-audit apply`` reads."""
-    rows = ([decisions.audit, case, number, verdict] for (case, number), verdict in decisions.verdicts.items())
-    with new_file(path, durable=True) as unfinished:
-        write_table(unfinished, COLUMNS, rows)
 
 
 def score_figure(rankings: Sequence[RankingScore]) -> Figure:

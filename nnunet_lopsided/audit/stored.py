@@ -26,8 +26,34 @@ SCHEMA_VERSION = 1
 RECORD, TABLE, PAGE, MAPS = "audit.json", "audit.csv", "audit.html", "maps"
 MARKS = (RECORD, TABLE)
 
+# Of audit.csv; one per channel, the reason and the decision follow.
+TABLE_COLUMNS = (
+    "audit",
+    "rank",
+    "case",
+    "candidate",
+    "patient",
+    "fold",
+    "centroid_z",
+    "centroid_y",
+    "centroid_x",
+    "x_mm",
+    "y_mm",
+    "z_mm",
+    "diameter_mm",
+    "n_voxels",
+    "score",
+    "likeness",
+    "mean_probability",
+    "max_probability",
+    "sum",
+    "sqrt",
+    "agreement",
+    "label",
+)
 # What apply and score use. The other columns are for people, who may delete them in a spreadsheet.
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
+_POSITION = ("x_mm", "y_mm", "z_mm")
 _RECORD_SHAPE: Shape = {
     "schema_version": int,
     "id": str,
@@ -79,7 +105,20 @@ class AuditRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCandidate:
-    """A row of audit.csv; ``score`` is None where scores are withheld."""
+    """A row of audit.csv.
+
+    Attributes:
+        case: where it lies.
+        number: of the candidate in its case.
+        rank: from 1.
+        score: None where scores are withheld.
+        mean_probability, max_probability: of the whole component.
+        label: the value it would get.
+        patient: whose case it is.
+        position_mm: of its centroid in the file's own coordinates (x, y, z; LPS where the file is of a patient).
+        diameter_mm: of the sphere (2D: circle) of equal volume.
+        reason: why it stands where it does, in words.
+    """
 
     case: str
     number: int
@@ -88,6 +127,15 @@ class StoredCandidate:
     mean_probability: float
     max_probability: float
     label: int
+    patient: str
+    position_mm: tuple[float, ...]
+    diameter_mm: float
+    reason: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """By which decisions name it."""
+        return self.case, self.number
 
 
 @dataclass(frozen=True)
@@ -118,7 +166,15 @@ class StoredAudit:
         """The label map of a case's candidates."""
         return self.folder / MAPS / (case + file_ending)
 
-    def read_map(self, case: str, label: Path, image: Image, file_ending: str, edited: bool = False) -> Image:
+    def read_map(
+        self,
+        case: str,
+        label: Path,
+        image: Image,
+        file_ending: str,
+        edited: bool = False,
+        elsewhere: Path | None = None,
+    ) -> Image:
         """The label map of a case's candidates, which must lie where ``image``, read from ``label``, does.
 
         Args:
@@ -127,12 +183,15 @@ class StoredAudit:
             image: read from it.
             file_ending: of the dataset.
             edited: take a map that was edited since the audit.
+            elsewhere: a folder with maps that were redrawn, which are taken in place of the audit's.
 
         Raises:
             InputError: it cannot be read or lies elsewhere, holds a number that no candidate has, or is not the one
                 that the audit wrote and may not be edited.
         """
         path = self.map_of(case, file_ending)
+        if elsewhere is not None and (elsewhere / path.name).is_file():
+            path, edited = elsewhere / path.name, True
         numbers = read_image(path)
         differing = difference(image, numbers)
         if differing is not None:
@@ -283,6 +342,10 @@ def _candidate(row: Mapping[str, str], record: AuditRecord, place: str) -> Store
         mean_probability=_number(row["mean_probability"], "mean_probability", 1.0, place),
         max_probability=_number(row["max_probability"], "max_probability", 1.0, place),
         label=numbers["label"],
+        patient=row.get("patient") or row["case"],
+        position_mm=tuple(_number(row[name], name, math.inf, place, -math.inf) for name in _POSITION if row.get(name)),
+        diameter_mm=_number(row.get("diameter_mm") or "0", "diameter_mm", math.inf, place),
+        reason=row.get("reason", ""),
     )
 
 
@@ -293,13 +356,15 @@ def _whole_number(text: str, name: str, place: str) -> int:
     return int(text)
 
 
-def _number(text: str, name: str, highest: float, place: str) -> float:
+def _number(text: str, name: str, highest: float, place: str, lowest: float = 0.0) -> float:
     try:
-        value = float(text)
+        # A spreadsheet that separates cells by semicolons writes decimal commas.
+        value = float(text.replace(",", "."))
     except ValueError:
         value = math.nan
-    if not (0 <= value <= highest and value < math.inf):
+    if not (lowest <= value <= highest and abs(value) < math.inf):
         expected = "a number from 0 to 1" if highest == 1 else "a finite number of at least 0"
+        expected = "a finite number" if lowest < 0 else expected
         raise InputError(f"{place}: {name}: expected {expected}, found {text!r:.40}")
     return value
 

@@ -26,7 +26,7 @@ from nnunet_lopsided.audit.record_content import (
     LikenessContent,
     MissRateContent,
 )
-from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
+from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, TABLE_COLUMNS, map_digest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import is_nobodys_work
 from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
@@ -38,30 +38,7 @@ from nnunet_lopsided.nnunet.raw import RawDataset
 
 # Names in the folder of an audit.
 _FILES = (RECORD, TABLE, PAGE, MAPS)
-COLUMNS = (
-    "audit",
-    "rank",
-    "case",
-    "candidate",
-    "patient",
-    "fold",
-    "centroid_z",
-    "centroid_y",
-    "centroid_x",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "diameter_mm",
-    "n_voxels",
-    "score",
-    "likeness",
-    "mean_probability",
-    "max_probability",
-    "sum",
-    "sqrt",
-    "agreement",
-    "label",
-)
+COLUMNS = TABLE_COLUMNS
 
 
 def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> None:
@@ -113,7 +90,7 @@ def write_audit(audit: Audit, folder: Path, *, overwrite: bool = False, n_shown:
         record = audit_record(audit, _write_maps(audit, unfinished / MAPS, n_workers))
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
         pictures = candidate_pictures(audit, n_shown, n_workers)
-        (unfinished / PAGE).write_text(audit_html(audit, record, pictures), encoding="utf-8")
+        (unfinished / PAGE).write_text(audit_html(audit, record, pictures, audit.channel_names), encoding="utf-8")
         write_json(unfinished / RECORD, record)
     return record["id"]
 

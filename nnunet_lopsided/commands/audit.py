@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
+from nnunet_lopsided.commands.audit_agree import agree, agree_parser
+from nnunet_lopsided.commands.audit_export import export, export_parser, import_, import_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -24,6 +26,12 @@ def main(argv: list[str] | None = None) -> int:
         return run(_apply_parser(), _apply, argv[1:])
     if argv[:1] == ["score"]:
         return run(_score_parser(), _score, argv[1:])
+    if argv[:1] == ["agree"]:
+        return run(agree_parser(), agree, argv[1:])
+    if argv[:1] == ["export"]:
+        return run(export_parser(), export, argv[1:])
+    if argv[:1] == ["import"]:
+        return run(import_parser(), import_, argv[1:])
     return run(_parser(), _audit, argv)
 
 
@@ -33,7 +41,8 @@ def _parser() -> Parser:
         description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
         "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
-        "'lopsided-audit score' compares an audit with the truth.",
+        "'lopsided-audit export' and 'import' go to another viewer and back, 'lopsided-audit agree A B' compares two "
+        "readers, 'lopsided-audit score' compares an audit with the truth.",
     )
     _add_inputs(parser)
     _add_method(parser)
@@ -127,13 +136,15 @@ def _audit(arguments: argparse.Namespace) -> int:
     # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
+    from nnunet_lopsided.audit.page_size import check_shown
     from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.learned_confidence import read_model
     from nnunet_lopsided.evaluation.rules import EvaluationRules
     from nnunet_lopsided.nnunet.raw import raw_dataset
 
-    for name in ("seed", "shown", "bootstrap"):
+    check_shown(arguments.shown)
+    for name in ("seed", "bootstrap"):
         if getattr(arguments, name) < 0:
             raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
     rules = EvaluationRules(threshold=arguments.threshold)
@@ -265,6 +276,12 @@ def _apply_parser() -> Parser:
         action="store_true",
         help="take the candidates of maps/ as edited in a viewer; otherwise maps must be as the audit wrote them",
     )
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="FOLDER",
+        help="maps of candidates redrawn in a viewer, as 'lopsided-audit import' writes them, in place of the audit's",
+    )
     parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Repaired)")
     parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
@@ -281,6 +298,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         arguments.o,
         unsure=arguments.unsure,
         edited_maps=arguments.edited_maps,
+        maps=arguments.maps,
         name=arguments.name,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,
@@ -350,13 +368,8 @@ def _score_parser() -> Parser:
 
 
 def _score(arguments: argparse.Namespace) -> int:
-    from nnunet_lopsided.audit.score_writing import (
-        decisions_of_truth,
-        score_audits,
-        score_table,
-        write_decisions,
-        write_score,
-    )
+    from nnunet_lopsided.audit.decisions import write_decisions
+    from nnunet_lopsided.audit.score_writing import decisions_of_truth, score_audits, score_table, write_score
     from nnunet_lopsided.errors import InputError
 
     if arguments.decisions is not None and arguments.decisions.exists():

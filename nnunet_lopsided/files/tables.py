@@ -12,6 +12,8 @@ from typing import TypeVar
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.regular import check_regular
 
+# The comma first: it is what this package writes.
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 BEYOND = ""  # the column of what stands beyond the header's cells
 _Cell = TypeVar("_Cell")
 
@@ -25,6 +27,9 @@ def numbered_rows(
     path: Path, columns: Sequence[str] = (), *, any_length: bool = False
 ) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV file with a header, by column; UTF-8, with or without a byte order mark.
+
+    Cells are separated by commas, or by semicolons or tabs, as spreadsheets write them where the comma is the decimal
+    sign: the header tells, or a line ``sep=;`` before it.
 
     Args:
         path: the file.
@@ -47,7 +52,8 @@ def numbered_rows(
         raise InputError(f"{path}: expected CSV in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
         raise InputError(f"{path}: expected CSV, found a NUL character")
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=None, restval="")
+    text, separator, skipped = _separated(text, columns)
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey=None, restval="", delimiter=separator)
     try:
         header = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
         rows = []
@@ -56,24 +62,40 @@ def numbered_rows(
             beyond = ",".join(row.pop(None, None) or ())
             if beyond.strip(",") and not any_length:
                 raise InputError(
-                    f"{path}, line {reader.line_num}: expected {len(header)} cells as in the header, found {beyond!r} "
-                    "after them; quote cells that hold a comma"
+                    f"{path}, line {reader.line_num + skipped}: expected {len(header)} cells as in the header, "
+                    f"found {beyond!r} after them; quote cells that hold a {_SEPARATORS[separator]}"
                 )
             cells = {name: _plain(cell) for name, cell in row.items()} | ({BEYOND: beyond} if beyond else {})
             if any(cell.strip(",") for cell in cells.values()):
-                rows.append((reader.line_num, cells))
+                rows.append((reader.line_num + skipped, cells))
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: expected CSV: {error}") from None
+        raise InputError(f"{path}, line {reader.line_num + skipped}: expected CSV: {error}") from None
     if any(column not in header for column in columns):
         expected = " and ".join([", ".join(columns[:-1]), columns[-1]]) if len(columns) > 1 else columns[0]
-        marks = {";": "semicolons", "\t": "tabs"}
-        separated = next((word for mark, word in marks.items() if mark in "".join(header)), None)
-        advice = f"; its cells are separated by {separated}: save it with commas" if separated else ""
-        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(header) or 'none'}{advice}")
+        raise InputError(f"{path}: expected the columns {expected}, found {', '.join(header) or 'none'}")
     twice = next((column for column in columns if header.count(column) > 1), None)
     if twice is not None:
         raise InputError(f"{path}: expected the column {twice} once, found it {header.count(twice)} times")
     return rows
+
+
+def _separated(text: str, columns: Sequence[str]) -> tuple[str, str, int]:
+    """The text from its header on, what separates its cells, and how many lines were before the header."""
+    said = re.match(r"sep=([,;\t])\r?\n", text)
+    if said is not None:
+        return text[said.end() :], said[1], 1
+    headers = {separator: _header(text, separator) for separator in _SEPARATORS}
+    fitting = [s for s, header in headers.items() if columns and all(column in header for column in columns)]
+    if not fitting and len(headers[","]) < 2:
+        fitting = sorted(headers, key=lambda s: -len(headers[s]))
+    return text, (fitting or [","])[0], 0
+
+
+def _header(text: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    except csv.Error:  # is said where the rows are read
+        return []
 
 
 # What spreadsheets take for the beginning of a formula, after any number of our apostrophes.

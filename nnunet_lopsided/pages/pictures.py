@@ -233,13 +233,36 @@ def around(array: NDArray[Voxel], centre: tuple[int, int], half: tuple[int, int]
 
 
 def grey_png(part: NDArray[np.generic], limits: tuple[float, float]) -> bytes:
+    """One slice as an 8-bit PNG of at most 160 pixels along either side."""
+    return _png(_grey(part, limits), optimize=True)
+
+
+def grey_strip(parts: Sequence[NDArray[np.generic]], limits: tuple[float, float]) -> bytes:
+    """Slices of one shape below each other, each as :func:`grey_png` shows it, as one PNG."""
+    return _png(np.concatenate([_grey(part, limits) for part in parts]), optimize=False)
+
+
+def _grey(part: NDArray[np.generic], limits: tuple[float, float]) -> NDArray[np.uint8]:
     from PIL import Image
 
     low, high = limits
     grey = np.clip((part.astype(np.float64) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    if max(grey.shape) <= _MAX_PIXELS:
+        return grey
     picture = Image.fromarray(grey)
-    if max(picture.size) > _MAX_PIXELS:
-        picture.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
+    picture.thumbnail((_MAX_PIXELS, _MAX_PIXELS))
+    return np.asarray(picture)
+
+
+def _png(grey: NDArray[np.uint8], optimize: bool) -> bytes:
+    from PIL import Image
+
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    Image.fromarray(grey).save(stream, "PNG", optimize=optimize)
     return stream.getvalue()
+
+
+def shown_pixels(spacing_mm: tuple[float, float]) -> int:
+    """About how many pixels the part of a slice has that is shown around a small finding."""
+    rows, columns = (min(_MAX_PIXELS, 2 * ceil(_HALF_MM / spacing) + 1) for spacing in spacing_mm)
+    return rows * columns

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from nnunet_lopsided.audit.decisions import read_decisions
+from nnunet_lopsided.audit.decisions import read_decisions, write_decisions
 from nnunet_lopsided.errors import InputError
 
 HEAD = "audit,case,candidate,decision\n"
@@ -76,3 +76,30 @@ def test_files_as_spreadsheets_and_editors_leave_them(tmp_path):
     listed = [{"case": "a", "candidate": 1, "decision": "accept"}, {"case": "a", "candidate": 2, "decision": None}]
     page.write_bytes(("\ufeff" + json.dumps({"audit": "x1", "decisions": listed})).encode())
     assert read_decisions(table).verdicts == read_decisions(page).verdicts == {("a", 1): "accept"}
+
+
+def test_who_decided_when_and_why_is_kept_with_any_other_column(tmp_path):
+    path, copy = tmp_path / "d.csv", tmp_path / "copy.csv"
+    rows = 'x1;a;2;accept;Ada;2026-05-01T10:00:00Z;"on b; only";3\nx1;a;1;;;;look again;\n'
+    path.write_text("audit;case;candidate;decision;reader;time;comment;screen\n" + rows)
+    decisions = read_decisions(path)
+    assert decisions.remarks == {
+        ("a", 2): {"reader": "Ada", "time": "2026-05-01T10:00:00Z", "comment": "on b; only", "screen": "3"},
+        ("a", 1): {"comment": "look again"},
+    }
+    assert (decisions.verdicts, decisions.readers) == ({("a", 2): "accept"}, ("Ada",))
+    write_decisions(decisions, copy)
+    assert copy.read_text() == (
+        "audit,case,candidate,decision,reader,time,comment,screen\n"
+        "x1,a,2,accept,Ada,2026-05-01T10:00:00Z,on b; only,3\nx1,a,1,,,,look again,\n"
+    )
+    again = read_decisions(copy)
+    assert (again.verdicts, again.remarks) == (decisions.verdicts, decisions.remarks)
+
+
+def test_what_the_audit_wrote_itself_is_no_remark(tmp_path):
+    path = tmp_path / "audit.csv"
+    path.write_text(
+        "audit,rank,case,candidate,score,contrast_0,reason,decision,mine\nx1,1,a,1,0.5,2,bright,accept,ok\n"
+    )
+    assert read_decisions(path).remarks == {("a", 1): {"mine": "ok"}}

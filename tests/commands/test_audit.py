@@ -92,6 +92,7 @@ def test_folds_in_part_are_said(audited, capsys, tmp_path):
         (("--threshold", "0"), "threshold must be within (0, 1], got 0.0"),
         (("--label", "tumour"), "label must be one of lesion"),
         (("--seed", "-1"), "--seed must be at least 0, got -1"),
+        (("--shown", "5001"), "--shown must be at most 5000, got 5001: a browser opens no larger page"),
         (("-tr", "A", "A"), "-tr names a trainer twice: A A"),
         (("-tr", "A"), "fold 0 has no predictions with probabilities"),
         (("-d", "512"), "dataset 512 not found"),

@@ -34,10 +34,11 @@ def test_rows_of_empty_cells_are_none_and_lines_keep_their_numbers(tmp_path: Pat
         (b"case\n" + b"a" * 200_000, r"t\.csv, line \d: expected CSV: field larger than field limit"),
         (b"", r"t\.csv: expected the columns case and patient, found none"),
         (b"case,who\n", r"t\.csv: expected the columns case and patient, found case, who$"),
-        (b"case;patient\n", r"found case;patient; its cells are separated by semicolons: save it with commas"),
+        (b"case;who\n", r"t\.csv: expected the columns case and patient, found case, who$"),
+        (b"case;patient\na;b;c\n", r"line 2: expected 2 cells as in the header, found 'c' after them; .* a semicolon$"),
         (b"case,patient\na,b,c\n", r"line 2: expected 2 cells as in the header, found 'c' after them; quote cells"),
         (b"case,patient,case\na,b,c\n", r"t\.csv: expected the column case once, found it 2 times"),
-        (b"case\tpatient\n", r"its cells are separated by tabs: save it with commas"),
+        (b"sep=;\r\ncase;patient\r\na;b;c\r\n", r"line 3: expected 2 cells as in the header, found 'c' after them"),
     ],
 )
 def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -46,6 +47,21 @@ def test_refused(tmp_path: Path, content: bytes, message: str) -> None:
         read_table(tmp_path / "t.csv", ("case", "patient"))
     with pytest.raises(InputError, match="file not found: "):
         read_table(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("columns", [(), ("case",), ("case", "score")])
+def test_tables_as_spreadsheets_elsewhere_write_them(tmp_path: Path, separator: str, columns: list[str]) -> None:
+    rows = 'case;score;said\r\n"a;b";0,5;"x, ""é"""\r\n'.replace(";", separator)
+    wanted = [{"case": f"a{separator}b", "score": "0,5", "said": 'x, "é"'}]
+    for before in ("", "\ufeff", f"sep={separator}\r\n"):
+        (tmp_path / "t.csv").write_bytes((before + rows).encode())
+        assert read_table(tmp_path / "t.csv", columns) == wanted
+
+
+def test_a_comma_table_with_semicolons_in_its_cells(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case,said;aloud;twice\na,x;y\n")
+    assert read_table(tmp_path / "t.csv") == [{"case": "a", "said;aloud;twice": "x;y"}]
 
 
 def test_cells_beyond_the_header(tmp_path: Path) -> None:

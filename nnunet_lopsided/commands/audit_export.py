@@ -1,0 +1,112 @@
+"""``lopsided-audit export`` and ``import``: candidates into other viewers, and back as decisions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunet_lopsided.commands._cli import Parser
+
+
+def export_parser() -> Parser:
+    """The options of ``lopsided-audit export``."""
+    parser = Parser(
+        prog="lopsided-audit export",
+        description="Write the best candidates for 3D Slicer (points by tier of score, named segments, a script that "
+        "opens a case), ITK-SNAP (label maps with descriptions) or as COCO (slices with boxes and outlines, for CVAT "
+        "and FiftyOne). 'lopsided-audit import' reads back what was done in Slicer and ITK-SNAP.",
+    )
+    parser.add_argument(
+        "audit",
+        nargs="?",
+        type=Path,
+        metavar="AUDIT",
+        help="folder of the audit (default: this folder, or the only audit)",
+    )
+    parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco"), help="the viewer")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "--shown", type=int, default=200, metavar="N", help="so many of the best candidates (default: %(default)s)"
+    )
+    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", help="candidates of these cases alone")
+    parser.add_argument(
+        "--channel", type=int, default=0, metavar="N", help="of the slices of COCO, from 0 (default: %(default)s)"
+    )
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in the folder")
+    return parser
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write and say what was written."""
+    from nnunet_lopsided.audit.stored import chosen_audit
+    from nnunet_lopsided.audit.viewers.exporting import SCRIPT, export_audit
+    from nnunet_lopsided.errors import InputError
+
+    if arguments.shown < 1:
+        raise InputError(f"--shown must be at least 1, got {arguments.shown}")
+    audit = chosen_audit(arguments.audit, near=[Path()])
+    shown = export_audit(
+        audit,
+        arguments.o,
+        arguments.to,
+        n_shown=arguments.shown,
+        cases=arguments.cases,
+        channel=arguments.channel,
+        overwrite=arguments.overwrite,
+        n_workers=arguments.np,
+    )
+    cases = list(dict.fromkeys(c.case for c in shown))
+    print(f"{len(shown)} of {len(audit.candidates)} candidates, in {len(cases)} cases, in {arguments.o}")
+    if arguments.to == "slicer":
+        print(f"Slicer --python-script {arguments.o / SCRIPT} {cases[0]}")
+    return 0
+
+
+def import_parser() -> Parser:
+    """The options of ``lopsided-audit import``."""
+    parser = Parser(
+        prog="lopsided-audit import",
+        description="Read an export back after a reader worked on it in 3D Slicer or ITK-SNAP: texts that begin with "
+        "accept, reject or unsure, deleted or unselected points and emptied segments (reject), redrawn segments "
+        "(accept, as drawn). Writes decisions.csv for 'lopsided-audit apply', and maps of redrawn candidates.",
+    )
+    parser.add_argument("export", type=Path, metavar="EXPORT", help="folder of lopsided-audit export")
+    parser.add_argument(
+        "-o", type=Path, metavar="FOLDER", help="where the decisions go (default: EXPORT with -decisions behind it)"
+    )
+    parser.add_argument(
+        "--audit", type=Path, metavar="FOLDER", help="default: beside the export, or below nnUNet_results"
+    )
+    parser.add_argument("--reader", default="", metavar="NAME", help="who decided, for the decisions")
+    parser.add_argument(
+        "--rest",
+        choices=("undecided", "accept"),
+        default="undecided",
+        help="candidates that were left as they were, in cases whose files were saved (default: undecided)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier import in the folder")
+    return parser
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Read, write and say what was decided."""
+    from nnunet_lopsided.audit.viewers.importing import DECISIONS, MAPS, import_decisions
+
+    folder = arguments.o or arguments.export.with_name(f"{arguments.export.absolute().name}-decisions")
+    found = import_decisions(
+        arguments.export,
+        folder,
+        arguments.audit,
+        reader=arguments.reader,
+        rest=arguments.rest,
+        overwrite=arguments.overwrite,
+    )
+    for note in found.notes:
+        print(f"lopsided-audit import: warning: {note}", file=sys.stderr)
+    counts = ", ".join(f"{found.decisions.count(word)} {word}" for word in ("accept", "reject", "unsure"))
+    print(f"{len(found.saved_cases)} cases were saved since the export: {counts}")
+    maps = f" --maps {folder / MAPS}" if found.redrawn else ""
+    print(f"lopsided-audit apply {folder / DECISIONS}{maps} -o ID")
+    return 0
