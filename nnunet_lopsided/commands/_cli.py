@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn, TypeAlias
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError, InputErrors
 
 # As a shell says that SIGPIPE has ended a program.
 _READER_IS_GONE = 141
+_SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers
 
 
 # What options were called before, or can be called too: understood, and not shown.
@@ -47,9 +49,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     # Any: what argparse's own constructor takes, which add_parser() calls with names of its own.
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", _Formatter)
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(*args, **options)
         self.register("type", int, _whole_number)
         self.register("type", float, _number)
         version = f"nnunet-lopsided {__version__}"
@@ -118,6 +120,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
         return _printed(parser, work(_parsed(parser, argv)))
     except InputError as error:
         for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
+            # In one line, whatever a library or a path has put into it: logs are read by line.
             print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -175,6 +178,7 @@ def _parsed(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
 def _printed(parser: Parser, code: int) -> int:
     """Write what was printed while there is somebody to say that it cannot be; returns the exit code."""
     try:
+        # Here and not when Python ends, which would say it in its own way.
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -194,6 +198,7 @@ def _reader_is_gone() -> bool:
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
+    # No events are asked for: errors are told in any case.
     poll.register(number, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
@@ -209,7 +214,7 @@ def _forget_stdout() -> None:
     os.close(nowhere)
 
 
-def _end_on_sigterm() -> Any:
+def _end_on_sigterm() -> _SignalHandler | None:
     """Let a batch system's SIGTERM clean up as Ctrl-C does.
 
     Returns:
@@ -222,10 +227,10 @@ def _end_on_sigterm() -> Any:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and the function that moves it: cases done, cases."""
-    from tqdm import tqdm
+    """A bar, and the function that moves it: cases done, cases."""
+    from nnunet_lopsided.progress import progress_bar as bar_of
 
-    with tqdm(desc=what, unit="case", disable=None, leave=False) as bar:
+    with bar_of(title=what, unit="case", leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

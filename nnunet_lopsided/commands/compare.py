@@ -68,8 +68,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         names = numbered if arguments.anonymous else _names(folders)
     elif len(names) != len(folders):
         raise InputError(f"--names must be {len(folders)} names, one for each evaluation, got {len(names)}")
-    check_output_folder(arguments.output, arguments.overwrite, folders, MARKS, COMMAND, FILES)
+    # Before the evaluations are read, which takes long where they are large.
+    check_output_folder(arguments.output, arguments.overwrite, folders, marks=MARKS, command=COMMAND, holds=FILES)
     models = [read_evaluation(folder, name) for folder, name in zip(folders, names, strict=True)]
+    # The same rules by name may have been computed differently; whether that matters is for the user to say.
     versions = {model.summary["settings"]["version"] for model in models}
     if len(versions) > 1:
         print(

@@ -34,8 +34,10 @@ def _parser() -> Parser:
     )
     converters = parser.add_subparsers(dest="converter", required=True, metavar="NAME")
     for name, info in CONVERTERS.items():
+        # Yale's set has the files of BraTS-METS under names of the same form.
         aliases = ["yale-pretreat"] if name == "brats-mets" else []
         sub = converters.add_parser(name, help=info.summary, description=f"Expected: {info.expected}", aliases=aliases)
+        # Else the alias would stand there, which is no converter.
         sub.set_defaults(converter=name)
         sub.add_argument("source", type=Path, metavar="SRC", help="any folder above the files")
         _add_common(sub, f"(default: {info.dataset_name})")
@@ -198,6 +200,7 @@ def _orientation(text: str) -> str:
 
 
 def _label_fix(text: str) -> tuple[str, int, int]:
+    # Greedy up to the last colon, as a case's name may hold one.
     match = re.fullmatch(r"(.+):(-?[0-9]+)=([0-9]+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected CASE:VALUE=NEW, got {text!r}")
@@ -217,6 +220,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.nnunet.paths import names_of_dataset
 
     if arguments.converter == "merge":
+        # On the command line as an assignment reads, t1c=T1post; merge() asks what a name is renamed to.
         same = {other: channel for channel, other in arguments.same}
         classes = {(dataset, old): new for dataset, old, new in arguments.classes}
         converted = merge(
@@ -288,6 +292,7 @@ def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     }.get(arguments.converter, ("channels",))
     options = {name: getattr(arguments, name) for name in own}
     if "split" in options:
+        # The paper's split has test cases of its own, which a choice of the user's would contradict.
         held_out = arguments.test_cases or arguments.test_fraction is not None
         options["split"] = arguments.split or ("all" if held_out else "paper")
     return options

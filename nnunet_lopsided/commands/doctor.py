@@ -19,7 +19,7 @@ from nnunet_lopsided.commands._cli import Parser, run
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
+    "filelock", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
     "surface-distance", "tifffile",
     "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
@@ -41,6 +41,8 @@ _OPTIONAL = (
     ("highdicom", "DICOM needs it", "dicom"),
     ("shtab", "lopsided-env --completion needs it", "completion"),
 )
+# Dependencies without which everything still works.
+_DISPENSABLE = {"isal": "without it files are read slower"}
 _TRAINERS = (
     "nnUNetTrainerLopsided",
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
@@ -85,7 +87,9 @@ def _versions() -> list[Finding]:
         try:
             findings.append(_version(package, metadata.version(package)))
         except metadata.PackageNotFoundError:
-            findings.append(Finding("missing", package, f"not installed: pip install {package}"))
+            state: Literal["note", "missing"] = "note" if package in _DISPENSABLE else "missing"
+            hint = f"; {_DISPENSABLE[package]}" if package in _DISPENSABLE else ""
+            findings.append(Finding(state, package, f"not installed: pip install {package}{hint}"))
     for package, why, extra in _OPTIONAL:
         try:
             findings.append(Finding("ok", package, metadata.version(package)))
@@ -156,8 +160,10 @@ def _trainer(name: str) -> Finding:
 
         from nnunet_lopsided import trainers
 
+        # nnU-Net prints every folder that it looks into.
         with contextlib.redirect_stdout(io.StringIO()):
             class_of_nnunet = recursive_find_trainer_class_by_name(name)
+        # Two classes of one name would break pickles, and a checkpoint would be of a trainer that was not trained.
         if class_of_nnunet is not getattr(trainers, name):
             return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")
     except Exception as error:  # whatever breaks the look-up is what the user needs to read

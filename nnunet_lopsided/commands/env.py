@@ -33,6 +33,7 @@ def _print_line(arguments: argparse.Namespace) -> int:
         return 0
     from nnunet_lopsided.startup import PLUGIN_FOLDER, VARIABLE
 
+    # The user's own folders first: where two trainers have one name, nnU-Net takes the first.
     others = [folder for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder not in ("", PLUGIN_FOLDER)]
     print(f"export {VARIABLE}={shlex.quote(os.pathsep.join([*others, PLUGIN_FOLDER]))}")
     return 0

@@ -96,7 +96,10 @@ def _table(result: FolderResult) -> str:
             ("patient_sensitivity", metrics.patient_sensitivity, intervals["patient_sensitivity_wilson"], "Wilson"),
             ("patient_specificity", metrics.patient_specificity, intervals["patient_specificity_wilson"], "Wilson"),
         )
-    lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
+    lines = [
+        _line(name, value, interval, kind=kind, undefined=summary.undefined) for name, value, interval, kind in rows
+    ]
+    # Below the two lines of the average precision.
     lines.insert(2, _by_confidence(result))
     # First of all: a number without its rules says nothing.
     lines.insert(0, f"{'rules':<{_WIDTH}}{result.rules.profile}: {result.rules.match_in_words}")
@@ -116,6 +119,7 @@ def _table(result: FolderResult) -> str:
         lines.append(f"{f'{group.name}_f1_case_mean':<{_WIDTH}}{f1:>10}  {group.detected} of {group.lesions} lesions")
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
+    # None: the second interval of the average precision is undefined, and the line of the first says why.
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -126,7 +130,7 @@ def _surface_lines(surface: SurfaceSummary, undefined: Mapping[str, str]) -> lis
     for key, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
         name = f"NSD at {surface.tolerance_mm:g} mm" if key == "nsd" else "HD95, mm"
         reason = {f"{name}, mean": undefined.get(f"surface_distances.{key}.mean", "")}
-        lines.append(_line(f"{name}, mean", average.mean, average.interval, "bootstrap", reason))
+        lines.append(_line(f"{name}, mean", average.mean, average.interval, kind="bootstrap", undefined=reason))
         if average.median is not None:
             lines.append(
                 f"{f'{name}, median':<{_WIDTH}}{average.median:>10.4f}  of {surface.n_lesions} lesions{without}"
@@ -154,7 +158,7 @@ def _threshold_lines(result: FolderResult) -> list[str]:
 
 
 def _line(
-    name: str, value: float | None, interval: Interval | None, kind: str, undefined: dict[str, str]
+    name: str, value: float | None, interval: Interval | None, *, kind: str, undefined: dict[str, str]
 ) -> str | None:
     if name and value is None:
         return f"{title_of(name):<{_WIDTH}}{'undefined':>10}  {undefined[name]}"

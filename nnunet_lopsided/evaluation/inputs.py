@@ -162,6 +162,7 @@ def pair(inputs: Inputs) -> Pairing:
             f"case {name}: splits_final.json names it, found neither its reference in {inputs.references} nor its "
             f"prediction in {inputs.predictions}"
         )
+    # gt_segmentations has the labels of all folds: those of other folds are not without a prediction here.
     if expected is not None:
         references = {name: path for name, path in references.items() if name in expected or name in predicted}
     if inputs.cases is not None:
@@ -187,6 +188,7 @@ def pair(inputs: Inputs) -> Pairing:
         )
         for name, path in references.items()
     }
+    # Problems with files of cases that are not evaluated here are nobody's concern.
     concerned = cases.keys() | predicted.keys() | (expected or frozenset())
     return Pairing(
         cases=cases,

@@ -205,6 +205,7 @@ def _curves(summary: Summary) -> CurvesContent:
     points = summary.points
     if points is None:
         return {"pr": None, "froc": None, "patient_roc": None}
+    # Both curves are exact by their corners, and a large evaluation has tens of thousands of points.
     corners = points.corners()
     threshold = corners.threshold.tolist()
     sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)

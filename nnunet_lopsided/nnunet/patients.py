@@ -59,4 +59,5 @@ def _matched(pattern: str, case: str) -> str:
         raise InputError(f"patients regex must be a regular expression, got {pattern!r}: {error}") from None
     if match is None:
         raise InputError(f"patients regex {pattern!r} does not match case {case}")
+    # A group that took no part in the match, such as one of two alternatives, names nobody.
     return match[1] if match.re.groups and match[1] is not None else match[0]

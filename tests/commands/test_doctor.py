@@ -130,7 +130,7 @@ def test_a_torch_that_does_not_load(report, monkeypatch: pytest.MonkeyPatch, err
     monkeypatch.setattr(doctor, "_trainers", list)  # which need it, and say so themselves
     with monkeypatch.context() as patch:
         if error is None:
-            patch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]
+            patch.setitem(sys.modules, "torch", None)
         else:
             imported = builtins.__import__
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -29,10 +30,10 @@ class Scanner:
         self,
         patient: str,
         description: str,
-        array: np.ndarray,
+        array: NDArray[Any],
         *,
         date: str = "20240101",
-        direction: np.ndarray | None = None,
+        direction: NDArray[Any] | None = None,
         origin: Sequence[float] = (-3.0, 4.0, 5.0),
         spacing: Sequence[float] = (3.0, 2.0, 1.0),
         number: int | None = None,
@@ -87,11 +88,11 @@ def scanner(tmp_path: Path) -> Scanner:
 
 
 @pytest.fixture
-def voxels() -> np.ndarray:
+def voxels() -> NDArray[Any]:
     """Values that tell every voxel, of shape (4, 5, 6)."""
     return np.arange(120, dtype=np.int16).reshape(4, 5, 6)
 
 
 @pytest.fixture
-def oblique() -> np.ndarray:
+def oblique() -> NDArray[Any]:
     return OBLIQUE

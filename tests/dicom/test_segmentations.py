@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
 import pydicom
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.commands.convert import main as convert
 from nnunet_lopsided.commands.dicom import main as export
@@ -27,7 +30,7 @@ def pacs(scanner, voxels, oblique, nnunet_paths):
 CONVERT = ["--channels", "t1c=*T1*post*", "flair=flair"]
 
 
-def labels_of(folder: Path, nnunet_paths: Path, pacs: Path) -> dict[str, np.ndarray]:
+def labels_of(folder: Path, nnunet_paths: Path, pacs: Path) -> Mapping[str, NDArray[Any]]:
     """Label maps on the grids of the converted images, as predictions would lie there."""
     names = ("P1_20240101", "P1_20240601", "P2")
     arguments = ["dicom", str(pacs), "-d", "500", "--name", "Plain", *CONVERT, "--test-cases", *names[1:]]

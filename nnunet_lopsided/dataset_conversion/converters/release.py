@@ -216,6 +216,7 @@ class Gatherer:
             roles[role] = path
             return
         corrected = [file for file in (other, path) if self.is_override(file.relative_to(self.source))]
+        # With two corrections, or none, nobody knows which file is meant.
         if len(corrected) == 1:
             roles[role] = corrected[0]
             replaced = other if corrected[0] == path else path
@@ -286,6 +287,7 @@ def split_by_folder(folder: str) -> Split | None:
         ('test', 'train')
     """
     for part in reversed(Path(folder).parts):
+        # BraTS calls its cases without labels validation data.
         if re.search(r"(^|[_-])(test\d*|validation(data)?)$", part, re.IGNORECASE):
             return "test"
         if re.search(r"(^|[_ -])train(ing(data)?)?$", part, re.IGNORECASE):

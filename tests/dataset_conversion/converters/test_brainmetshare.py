@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
@@ -12,7 +15,7 @@ from nnunet_lopsided.images import read_image
 ROOT = "stanford_release_brainmask"
 
 
-def png(path, array: np.ndarray) -> None:
+def png(path, array: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.commands.convert import main
 from nnunet_lopsided.dataset_conversion.converters.orientation import direction_of
@@ -22,14 +23,14 @@ LESION = ((1, 2, 3), (1, 2, 4), (2, 2, 3), (3, 5, 7))  # (z, y, x): no axis can 
 SCANS = (*(f"P{i:02d}" for i in range(1, 22)), "P22_ses-1", "P22_ses-2")
 
 
-def places_mm(shape: tuple[int, ...], geometry: Geometry) -> np.ndarray:
+def places_mm(shape: tuple[int, ...], geometry: Geometry) -> NDArray[np.float64]:
     """Where the voxels lie, of shape (*shape, 3), in (x, y, z)."""
     indices = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)[..., ::-1]
     steps = indices * np.array(geometry.spacing_mm[::-1])
     return steps @ np.array(geometry.direction).reshape(3, 3).T + geometry.origin_mm
 
 
-def field(shape: tuple[int, ...], geometry: Geometry) -> np.ndarray:
+def field(shape: tuple[int, ...], geometry: Geometry) -> NDArray[np.float64]:
     """An intensity that is linear in the place: interpolated, it is the same again."""
     return (places_mm(shape, geometry) @ (1.0, 10.0, 100.0) + 300).astype(np.float32)
 
@@ -61,7 +62,7 @@ def clinic(nnunet_paths: Path) -> Path:
     write_image(mask, permuted(read_image(mask)))
     write_image(source / "P05" / "P05_t2.nii.gz", Image(field((9, 9, 8), OTHER_GRID), OTHER_GRID))
     of_255 = read_image(source / "P09" / "P09_seg.nii.gz")
-    write_image(source / "P09" / "P09_seg.nii.gz", Image(of_255.array * np.uint8(255), GRID))
+    write_image(source / "P09" / "P09_seg.nii.gz", Image(of_255.array.astype(np.uint8) * np.uint8(255), GRID))
     write_scan(source / "derivatives" / "old" / "P01", "P01")
     return source
 
@@ -116,7 +117,7 @@ def test_it_is_mended_exactly(clinic: Path, nnunet_paths: Path, capsys: pytest.C
         for index in (0, 1):
             image = read_image(folder / "imagesTr" / f"{scan}_{index:04d}.nii.gz")
             assert image.geometry.difference(GRID, 1e-6) is None
-            np.testing.assert_allclose(image.array, field(SHAPE, GRID), rtol=0, atol=1e-3)
+            np.testing.assert_allclose(image.array.astype(np.float64), field(SHAPE, GRID), rtol=0, atol=1e-3)
     linked = {path.name for path in (folder / "imagesTr").iterdir() if path.is_symlink()}
     assert len(linked) == 2 * 23 - 1, "only what is changed is written anew"
     about = json.loads((folder / "conversion.json").read_text())
@@ -135,7 +136,9 @@ def test_one_orientation_for_all_cases(clinic: Path, nnunet_paths: Path) -> None
         label = read_image(folder / "labelsTr" / f"{scan}.nii.gz")
         np.testing.assert_allclose(np.array(label.geometry.direction).reshape(3, 3), direction_of("RAS"))
         image = read_image(folder / "imagesTr" / f"{scan}_0000.nii.gz")
-        np.testing.assert_allclose(image.array, field(image.shape, image.geometry), rtol=0, atol=1e-3)
+        np.testing.assert_allclose(
+            image.array.astype(np.float64), field(image.shape, image.geometry), rtol=0, atol=1e-3
+        )
         before = places_mm(SHAPE, GRID)[tuple(np.transpose(LESION))]
         after = places_mm(label.shape, label.geometry)[label.array == 1]
         assert sorted(map(tuple, after.tolist())) == sorted(map(tuple, before.tolist()))
