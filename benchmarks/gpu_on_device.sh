@@ -18,7 +18,7 @@ done
 if [ -n "$bundles" ]; then
     unpacked=$(mktemp -d)
     for folder in $bundles; do
-        find "$(cd "$folder" && pwd)" -name '*.tar.part-*' -exec ln -s {} "$unpacked" \;
+        find "$(cd "$folder" && pwd)" -name '*.tar.part-*' -exec ln -sf {} "$unpacked" \;
     done
     if ls "$unpacked"/*.tar.part-* >/dev/null 2>&1; then
         cat "$unpacked"/*.tar.part-* | tar -xf - -C "$unpacked"
@@ -32,7 +32,7 @@ if [ -n "$bundles" ]; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" $wheels
     PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
-# This working tree, not the wheel of it; what is compiled and cached must be writable.
+# This working tree, not the wheel of it; lines are not held back, so that a run that is ended has said them.
 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PATH="$site/bin:$PATH" PYTHONUNBUFFERED=1
 export PYTHONPATH PATH PYTHONUNBUFFERED
 # The start-up line that shows nnU-Net our trainers is not read in a --target folder.

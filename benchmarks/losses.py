@@ -75,7 +75,8 @@ def contenders(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, di
 
 
 def compiled(losses: dict[str, Callable[[], Tensor]], backend: str = "inductor") -> dict[str, Callable[[], Tensor]]:
-    """The recipe and nnU-Net's loss through torch.compile."""
+    """The recipe and nnU-Net's loss through torch.compile, for these shapes alone."""
+    torch._dynamo.reset()  # a second shape would be compiled for any shape, which is slower
     return {f"{name}, compiled": torch.compile(losses[name], backend=backend) for name in (RECIPE, NNUNET)}
 
 

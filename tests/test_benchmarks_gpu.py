@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -185,6 +187,39 @@ def test_parts_come_in_their_order_with_what_they_need(monkeypatch: pytest.Monke
     for part in gpu.PARTS:
         assert part.estimate_s <= part.limit_s
         assert all(names.index(needed) < names.index(part.name) for needed in part.needs)
+
+
+def test_one_command_on_a_machine_without_internet(tmp_path: Path) -> None:
+    """Wheels in the parts of a bundle are installed beside this Python, and gpu.py gets the options."""
+    name, parts = "lopsided_probe-1.0", tmp_path / "parts"
+    info, wheel = f"{name}.dist-info", tmp_path / "bundle" / f"{name}-py3-none-any.whl"
+    parts.mkdir()
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("lopsided_probe.py", "there = True")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: lopsided-probe\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    with tarfile.open(tmp_path / "all.tar", "w") as packed:
+        packed.add(wheel, "bundle/" + wheel.name)
+    content = (tmp_path / "all.tar").read_bytes()
+    for k, piece in enumerate((content[:700], content[700:])):
+        (parts / f"bundle.tar.part-{k:03d}").write_bytes(piece)
+
+    def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = {"PYTHON": sys.executable, "TMPDIR": str(tmp_path), "OUT": str(tmp_path / "out")}
+        command = ["sh", "benchmarks/gpu_on_device.sh", *arguments]
+        return subprocess.run(
+            command, cwd=REPOSITORY, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+
+    done = script("--bundle", str(parts), "--rehearse", "--only", "kernels")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("gpu.py: --only must be some of tests, losses, ")
+    assert (tmp_path / "lopsided-site" / "lopsided_probe.py").read_text() == "there = True"
+    assert script("--bundle", str(tmp_path / "none")).stderr == (
+        f"gpu_on_device.sh: --bundle: folder not found: {tmp_path / 'none'}\n"
+    )
 
 
 def has_gpu() -> bool:

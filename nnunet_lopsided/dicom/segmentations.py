@@ -76,7 +76,7 @@ class SegmentationVolume:
         except Exception as error:  # highdicom and pydicom raise many kinds
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{self.path}: cannot be read on the grid of {self.series.name}: {reason}") from error
-        return Image(np.asarray((array > 0).any(axis=-1)).astype(np.uint8), header.geometry)
+        return Image(np.asarray((array > 0).any(axis=-1), dtype=np.uint8), header.geometry)
 
 
 def _is_chosen(label: str, patterns: Sequence[str]) -> bool:
