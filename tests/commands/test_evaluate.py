@@ -37,7 +37,6 @@ def test_table_and_files(arguments, tmp_path, capsys):
     assert printed.out.splitlines() == [
         "rules                               paper: centroid within 1 mm of a voxel's box",
         "average precision (mAP)                 1.0000",
-        "                                                1.0000 to 1.0000 (Hanley-McNeil)",
         "mAP by confidence                   mean 1.0000  max 1.0000  sum 1.0000  sqrt 1.0000  (here: mean)",
         "max sensitivity                         1.0000",
         "precision                               0.5000",
