@@ -18,7 +18,7 @@ from mkdocs.structure.pages import Page
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Where a page of the site comes from, if that is not the same path below docs/.
 PAGES = {"index.md": "README.md", **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md")}}
-COPIED = ("benchmarks/results/*", "benchmarks/studies/*", "CITATION.cff", "LICENSE")
+COPIED = ("benchmarks/*.md", "benchmarks/results/*", "benchmarks/studies/*", "CITATION.cff", "LICENSE")
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s:]+)(\))")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nnunet_lopsided.demo.settings import DemoSettings
 
 # CPU seconds of a demo on procedural brains (of all but the iterations, and of one), and of one transform below. They
-# go back to the one demo that ran on an idle machine (docs/reference/results.md), scaled by what today's steps cost
+# go back to the one demo that ran on an idle machine (docs/results/speed.md), scaled by what today's steps cost
 # beside that demo's, and to the fastest transforms of that machine. Where many programs run, it takes twice as long.
 _FIXED, _PER_ITERATION, _TRANSFORM = 130.0, 0.36, 0.0032
 _ARMS = 3
