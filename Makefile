@@ -5,10 +5,14 @@ STAMP := .venv/.installed
 # The site is built where Python is new enough for mkdocs-material.
 DOCS := $(shell $(PYTHON) -c 'import sys; print("docs" * (sys.version_info >= (3, 11)))')
 
-.PHONY: demo check static quick-tests test coverage mutate venv peers study study-slurm docs results
+.PHONY: demo bundle check static quick-tests test coverage mutate venv peers study study-slurm docs results
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
+
+# One folder that installs this package where there is no internet; TORCH=1: with PyTorch; PART_MB=60: in parts too.
+bundle: venv
+	$(BIN)/python release/bundle.py -o bundle $(if $(filter-out 0,$(TORCH)),--torch) $(if $(PART_MB),--part-mb $(PART_MB))
 
 # While you write: lint, types, which part imports which, and the quick tests, the tests beside the rest: two cores.
 check: venv

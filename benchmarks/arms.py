@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from detection import evaluate
+from numpy.typing import NDArray
 from scipy import stats
 
 from nnunet_lopsided.images import Image, read_image
@@ -100,10 +101,10 @@ class Prediction:
             type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
         )  # fmt: skip
 
-    def __call__(self, case: Case) -> np.ndarray:
+    def __call__(self, case: Case) -> NDArray[Any]:
         return mean_of(self._magnified(case, factor) for factor in (1.0, *self.magnify))
 
-    def _magnified(self, case: Case, factor: float) -> np.ndarray:
+    def _magnified(self, case: Case, factor: float) -> NDArray[Any]:
         from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
         trainer = self.trainer
@@ -143,7 +144,7 @@ def label_of(case: Case) -> Image:
     return read_image(case.label)
 
 
-def label_array(case: Case) -> np.ndarray:
+def label_array(case: Case) -> NDArray[Any]:
     return np.squeeze(label_of(case).array)
 
 
@@ -180,7 +181,7 @@ def run(
         if magnify:
             rows[-1] |= {"magnify": list(factors), "prediction_seconds": round(time.process_time() - start, 1)}
     numbers = rows[0]
-    seen: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    seen: dict[bool, list[NDArray[Any]]] = {True: [], False: []}
     variant_cases = cases_of(variant(dataset, labels), "Tr")
     for case_name, case in cases_of(dataset, "Tr").items():
         if case_name in trained_on:

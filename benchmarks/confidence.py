@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.curves import average_precision, operating_points, sensitivity_at
@@ -32,7 +33,7 @@ COLUMNS = ("evaluation", "confidence", "min_voxels", "cases", "lesions", "candid
 SENSITIVITIES = tuple(f"sensitivity_at_{n:g}" for n in FP_PER_CASE)
 
 
-def large_enough(pairs: Pairs, large: np.ndarray) -> Pairs:
+def large_enough(pairs: Pairs, large: NDArray[Any]) -> Pairs:
     """The pairs that are left when small candidates are dropped, the others numbered anew."""
     kept = large[pairs.candidate_ids - 1]
     number = np.cumsum(large)

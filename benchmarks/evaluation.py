@@ -23,9 +23,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, profile_rules
@@ -37,15 +39,15 @@ SHAPE, SPACING_MM = (150, 256, 256), (1.0, 1.0, 1.0)
 GEOMETRY = Geometry(SPACING_MM, (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def label_above(p: np.ndarray) -> np.ndarray:
+def label_above(p: NDArray[Any]) -> NDArray[Any]:
     return cc3d.connected_components(p >= 0.1, connectivity=26)
 
 
-def voxels_above(p: np.ndarray) -> np.ndarray:
+def voxels_above(p: NDArray[Any]) -> NDArray[Any]:
     return np.flatnonzero(p >= 0.1)
 
 
-def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
     """A reference mask with 21 balls, and a probability map that finds most of them and 28 things more."""
     reference = np.zeros(SHAPE, bool)
     probability = 1e-4 * rng.standard_exponential(SHAPE, dtype=np.float32)
@@ -70,7 +72,7 @@ def volume(rng: np.random.Generator, n_specks: int = 0) -> tuple[np.ndarray, np.
     return reference, probability
 
 
-def naive(reference: np.ndarray, probability: np.ndarray) -> int:
+def naive(reference: NDArray[Any], probability: NDArray[Any]) -> int:
     """Candidates whose centroid lies within 1 mm of a voxel center, densely."""
     labels, _ = ndimage.label(probability >= 0.1, np.ones((3, 3, 3)))
     lesions, _ = ndimage.label(reference, np.ones((3, 3, 3)))
@@ -152,7 +154,7 @@ def time_peers(rng: np.random.Generator, n_cases: int, ours: float) -> None:
     print()
 
 
-def panoptica_tool() -> Callable[[np.ndarray, np.ndarray], object]:
+def panoptica_tool() -> Callable[[NDArray[Any], NDArray[Any]], object]:
     """Panoptica as light as it can be asked for: components, matching by overlap, counts and Dice."""
     from panoptica import ConnectedComponentsInstanceApproximator, InputType, Metric, NaiveThresholdMatching
     from panoptica import Panoptica_Evaluator as Evaluator
@@ -167,11 +169,11 @@ def panoptica_tool() -> Callable[[np.ndarray, np.ndarray], object]:
     return lambda reference, p: evaluator.evaluate((p >= 0.1).astype(np.uint8), reference.astype(np.uint8))
 
 
-def picai_tool() -> Callable[[np.ndarray, np.ndarray], object]:
+def picai_tool() -> Callable[[NDArray[Any], NDArray[Any]], object]:
     """picai_eval on detection maps: every candidate's voxels hold its confidence."""
     from picai_eval import evaluate
 
-    def run(reference: np.ndarray, p: np.ndarray) -> object:
+    def run(reference: NDArray[Any], p: NDArray[Any]) -> object:
         labels = cc3d.connected_components(p >= 0.1, connectivity=26)
         means = np.bincount(labels.reshape(-1), weights=p.reshape(-1)) / np.bincount(labels.reshape(-1))
         means[0] = 0

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detection import evaluate
+from numpy.typing import NDArray
 from screen_arms import ARMS, Arm
 from torch import Tensor
 
@@ -43,8 +44,8 @@ IGNORE = 2
 
 @dataclass(frozen=True)
 class Case:
-    image: np.ndarray  # (4, z, y, x), z-scored
-    label: np.ndarray  # whole
+    image: NDArray[Any]  # (4, z, y, x), z-scored
+    label: NDArray[Any]  # whole
     name: str
 
 
@@ -63,7 +64,7 @@ def cases(phantom: int, seed: int | None = None) -> list[Case]:
     return made
 
 
-def hidden_lesions(labels: str, seed: int, phantom: int) -> list[np.ndarray]:
+def hidden_lesions(labels: str, seed: int, phantom: int) -> list[NDArray[Any]]:
     """Boolean masks of the lesions that the training labels lack."""
     found = [find_lesions(case.label, SPACING) for case in cases(phantom, seed)]
     rows = [
@@ -79,7 +80,7 @@ def hidden_lesions(labels: str, seed: int, phantom: int) -> list[np.ndarray]:
     ]
     mode = LABELS[labels]
     gone = frozenset() if mode is None else choose_lesions(rows, mode, 0.5, seed)
-    masks = []
+    masks: list[NDArray[Any]] = []
     for case, f in zip(cases(phantom, seed), found, strict=True):
         mask = np.zeros(SHAPE, bool)
         mask.ravel()[f.select([i for name, i in gone if name == case.name])] = True
@@ -114,7 +115,7 @@ def patches(
     chosen = []
     for k in range(BATCH):
         case = rng.integers(n_cases)
-        slices: np.ndarray = np.arange(depth)
+        slices: NDArray[Any] = np.arange(depth)
         if k >= round(BATCH * 0.67):
             lesion = np.flatnonzero((targets[case] == 1).flatten(1).any(1).numpy())
             slices = lesion if len(lesion) else slices
@@ -161,7 +162,7 @@ def train(
         loss.beta, loss.gamma = arm.beta(done), arm.gamma * min(1.0, done / 0.1)
         judge = None
         if arm.judge is not None and (loss.beta < 1 or loss.gamma > 0):
-            judge = arm.judge(logits, None if average is None else average(data))
+            judge = arm.judge(logits, None if average is None else cast(torch.Tensor, average(data)))
         value = loss(logits, target, teacher=judge, belief=belief)
         value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
@@ -172,12 +173,14 @@ def train(
 
 
 @torch.no_grad()
-def predict(net: torch.nn.Module, image: np.ndarray) -> np.ndarray:
+def predict(net: torch.nn.Module, image: NDArray[Any]) -> NDArray[Any]:
     """Probability of lesion, (z, y, x)."""
     return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
 
 
-def out_of_fold(images: Tensor, targets: Tensor, *, finder: str, seed: int, key: str, kept: Path | None) -> np.ndarray:
+def out_of_fold(
+    images: Tensor, targets: Tensor, *, finder: str, seed: int, key: str, kept: Path | None
+) -> NDArray[Any]:
     """Probabilities (n, z, y, x) by networks that did not train on the case; kept in a folder, as they take long."""
     file = None if kept is None else kept / f"{finder}_{key}.npy"
     if file is not None and file.exists():
@@ -194,7 +197,7 @@ def out_of_fold(images: Tensor, targets: Tensor, *, finder: str, seed: int, key:
 
 
 def believed(
-    target: float | str, probability: np.ndarray, targets: Tensor, whole: np.ndarray
+    target: float | str, probability: NDArray[Any], targets: Tensor, whole: NDArray[Any]
 ) -> tuple[Tensor, dict[str, Any]]:
     """Soft targets (n, z, y, x) from networks that did not train on the case, and what is believed in all.
 

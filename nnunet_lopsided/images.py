@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,16 @@ from nnunet_lopsided.files.tiff import TIFF_ENDINGS, read_tiff, write_tiff_spaci
 
 # From electron microscopes to more than a body: what is beyond is in metres or in other units.
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 500.0
-_EMPTY_GZ = 18  # bytes of an empty .gz file at least
-_HEADER_MAX = 1 << 16  # of a NIfTI file with extensions, that we look at
+
+
+class _Placed(Protocol):
+    """An image or a reader of SimpleITK."""
+
+    def GetSpacing(self) -> tuple[float, ...]: ...
+
+    def GetOrigin(self) -> tuple[float, ...]: ...
+
+    def GetDirection(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Geometry:
         differing = []
         for name in ("spacing_mm", "origin_mm", "direction"):
             mine, theirs = getattr(self, name), getattr(other, name)
+            # Absolutely: files round coordinates to some decimals, wherever in space they are.
             if len(mine) != len(theirs) or not np.allclose(mine, theirs, rtol=0, atol=tolerance):
                 differing.append(f"{name} {_short(mine)} versus {_short(theirs)}")
         return "; ".join(differing) or None
@@ -133,7 +141,7 @@ def _read(path: Path) -> tuple[NDArray[np.generic], Geometry]:
         return array, _plain_geometry(spacing)
     if ending in NATURAL_ENDINGS:
         return read_natural(path), _plain_geometry((1.0, 1.0))
-    array, itk = _read_nifti_gz(path) or _read_with_itk(path)
+    array, itk = _read_with_itk(path)
     return array, _geometry(itk)
 
 
@@ -247,36 +255,7 @@ def _simpleitk() -> ModuleType:
     return sitk
 
 
-def _read_nifti_gz(path: Path) -> tuple[NDArray[np.generic], Any] | None:
-    """Voxels and header of a .nii.gz whose voxels SimpleITK read as they were written; None: it may be something else.
-
-    SimpleITK decompresses twice as fast as Python, but reads what is missing as zeros and NaN as 0, without a word. The
-    checksum at the end of the file tells.
-    """
-    if not path.name.lower().endswith(".nii.gz") or path.stat().st_size < _EMPTY_GZ:
-        return None
-    sitk = _simpleitk()
-    try:
-        itk = sitk.ReadImage(str(path))
-    except (RuntimeError, MemoryError):  # a damaged header may announce anything; the slow way checks it first
-        return None
-    array = sitk.GetArrayFromImage(itk)
-    with path.open("rb") as file:
-        start = file.read(_HEADER_MAX)
-        file.seek(-8, 2)
-        checksum, size = struct.unpack("<2I", file.read(8))
-    n_header = (size - array.nbytes) % 2**32
-    if not NIFTI_DATA <= n_header <= _HEADER_MAX:
-        return None
-    try:
-        header = zlib.decompressobj(31).decompress(start, n_header)
-    except zlib.error:  # not compressed, whatever its name
-        return None
-    intact = len(header) == n_header and zlib.crc32(array, zlib.crc32(header)) == checksum
-    return (array, itk) if intact else None
-
-
-def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
+def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], _Placed]:
     """Voxels and header; those of NIfTI files are checked."""
     sitk = _simpleitk()
     stored = nifti_voxels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
@@ -289,9 +268,10 @@ def _read_with_itk(path: Path) -> tuple[NDArray[np.generic], Any]:
     return stored, reader
 
 
-def _geometry(itk: Any) -> Geometry:
+def _geometry(itk: _Placed) -> Geometry:
     """The geometry of an image or a reader of SimpleITK; only a reader can have negative spacings, as in the file."""
     spacing, direction = np.array(itk.GetSpacing()), np.array(itk.GetDirection())
+    # A voxel of negative size is one that is mirrored: the same place with the axis turned round.
     signs = np.where(spacing < 0, -1.0, 1.0)
     turned = direction.reshape(len(spacing), -1) * signs if np.any(signs < 0) else direction
     return Geometry(

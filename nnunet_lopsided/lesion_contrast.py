@@ -11,6 +11,8 @@ from scipy import ndimage
 from nnunet_lopsided.lesions import Lesions
 
 SHELL_MM = 3.0
+# Makes the median absolute deviation of a normal distribution its standard deviation.
+_DEVIATIONS = 1.4826
 
 
 def lesion_contrast(
@@ -67,6 +69,7 @@ def channel_contrasts(
     contrast = np.full((len(lesions), len(channels)), np.nan)
     for i, inside in enumerate(lesions.voxels_by_id()):
         shell = _shell(inside, lesions, i, labelled)
+        # Air around a brain that was cut out would make every lesion look bright.
         shell = shell[tissue.reshape(-1)[shell]] if tissue.reshape(-1)[shell].any() else shell
         if not len(shell):
             continue
@@ -79,6 +82,7 @@ def _shell(inside: NDArray[np.int64], lesions: Lesions, i: int, labelled: NDArra
     """Flat indices of the unlabelled voxels around lesion ``i``."""
     spacing = np.asarray(lesions.spacing_mm)
     radius = max(SHELL_MM, spacing.min())
+    # The small terms keep a voxel that lies exactly at the radius, whichever way the division was rounded.
     margin = np.floor(radius / spacing + 1e-9).astype(int)
     low = np.maximum(lesions.boxes[i, :, 0] - margin, 0)
     high = np.minimum(lesions.boxes[i, :, 1] + margin, lesions.shape)
@@ -99,4 +103,4 @@ def _spread(values: NDArray[np.generic]) -> float:
     if not len(values):
         return 0.0
     numbers = values.astype(np.float64)
-    return float(1.4826 * np.median(np.abs(numbers - np.median(numbers))) or numbers.std())
+    return float(_DEVIATIONS * np.median(np.abs(numbers - np.median(numbers))) or numbers.std())

@@ -76,6 +76,7 @@ class Lesions:
         """
         if not len(self):
             return []
+        # Stable, so that the voxels of each component stay ascending.
         return np.split(self.voxels[np.argsort(self.voxel_ids, kind="stable")], np.cumsum(self.n_voxels)[:-1])
 
     def select(self, ids: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
@@ -213,6 +214,7 @@ def pieces_of(lesions: Lesions) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     coordinates = tuple(lesions.voxel_coordinates().T)
     pieces = _component_of_voxels(coordinates, 8 if len(lesions.shape) == 2 else 26, lesions.voxel_ids)
+    # Each pair of a lesion and one of its pieces once, so that counting the lesions counts the pieces.
     of_pieces = np.unique(np.stack([lesions.voxel_ids, pieces.astype(np.int64)]), axis=1)[0]
     return np.bincount(of_pieces, minlength=len(lesions) + 1)[1:].astype(np.int64)
 

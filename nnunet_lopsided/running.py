@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # $0 is the process whose session is to end: by request, and then by force.
 _GUARD = 'read line; kill -s TERM -- "-$0"; sleep 5; kill -s KILL -- "-$0"'
 # What nnU-Net says when one of its loading processes has ended.
@@ -127,6 +127,7 @@ def _has_living(group: int) -> bool:
     stats = list(Path("/proc").glob("[0-9]*/stat"))
     for stat in stats:
         with suppress(OSError, ValueError):
+            # The name before the last bracket may hold anything, brackets too. Z and X: dead.
             state, _, of_group = stat.read_text().rpartition(")")[2].split()[:3]
             if int(of_group) == group and state not in "ZX":
                 return True
@@ -181,6 +182,7 @@ def end_with_children(process: subprocess.Popen[bytes], seconds: float = 10) -> 
 
     nnU-Net's loading processes do not notice when their parent is gone.
     """
+    # Listed before any of them ends: the children of a dead process are the system's, and no longer found.
     family = [process.pid, *_descendants(process.pid)]
     for pid in family:
         with suppress(ProcessLookupError):

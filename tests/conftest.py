@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
 
 # Before torch is imported. The tensors of the tests are too small for threads to pay, least of all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -152,7 +153,7 @@ def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDatase
     return TinyDataset(root, folder.name, deepcopy(dataset_json))
 
 
-def relabelled(label: np.ndarray, with_ignored: bool) -> np.ndarray:
+def relabelled(label: NDArray[Any], with_ignored: bool) -> NDArray[Any]:
     """Lesions of two classes, the upper half 2; and with a block to ignore, 3."""
     lesion = label > 0
     label = lesion.astype(np.uint8)

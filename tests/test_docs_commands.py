@@ -41,7 +41,11 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 CALLS = sorted({tuple(call) for page in PAGES for call in commands(page.read_text(encoding="utf-8"))})
-SCRIPTS = {script.name: script.value for script in entry_points(group="console_scripts")}
+# Ours by pyproject.toml: a command may be newer than the installation.
+OURS = re.findall(
+    r'^(lopsided-\w+) = "(.*)"$', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+)
+SCRIPTS = {script.name: script.value for script in entry_points(group="console_scripts")} | dict(OURS)
 
 
 def stop(self: argparse.ArgumentParser, args: list[str] | None = None, namespace: argparse.Namespace | None = None):

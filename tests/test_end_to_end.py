@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from tests.console import call, run
@@ -200,8 +202,8 @@ def test_magnified_prediction(main_job: Path, tmp_path: Path) -> None:
         write_image(tmp_path / "images" / path.name, Image(image.array, geometry))
     run(f"nnUNetv2_predict {options(main_job)} -i images -o x2 -f 0 1 --disable_tta", tmp_path, **environment)
 
-    def probabilities(folder: str) -> np.ndarray:
-        array: np.ndarray = np.load(tmp_path / folder / f"{name}.npz")["probabilities"]
+    def probabilities(folder: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(tmp_path / folder / f"{name}.npz")["probabilities"]
         return array
 
     ours, plain = probabilities("ours"), probabilities("x1")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ import SimpleITK as sitk
 import tifffile
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from nnunet_lopsided.errors import InputError
@@ -194,7 +196,7 @@ def test_a_volume_of_three_slices_as_nnunet_writes_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").array, VOLUME)
 
 
-def tiff(path: Path, array: np.ndarray = VOLUME, **more: object) -> Path:
+def tiff(path: Path, array: NDArray[Any] = VOLUME, **more: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, array, **{"photometric": "minisblack", **more})
     return path
@@ -278,7 +280,7 @@ def test_both_nifti_endings_are_judged_alike(tmp_path: Path, ending: str) -> Non
     np.testing.assert_array_equal(read_image(path).array, sitk.GetArrayFromImage(expected))
 
 
-def raw_nifti(path: Path, header: nibabel.Nifti1Header, array: np.ndarray) -> None:
+def raw_nifti(path: Path, header: nibabel.Nifti1Header, array: NDArray[Any]) -> None:
     """As the header says it, without what nibabel makes of it."""
     header["magic"] = b"n+1"
     if not np.isnan(header["vox_offset"]):

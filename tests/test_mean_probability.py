@@ -23,7 +23,7 @@ def test_what_is_given_is_left_alone():
 
 def test_one_at_a_time_is_taken():
     """No more than one prediction is needed beside the sum."""
-    taken = []
+    taken: list[float | str] = []
 
     def predictions():
         for value in (0.0, 1.0):

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ with warnings.catch_warnings():
 NETWORK_CLASS_NAME = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
 _DECODERS = {"deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus}
-_Batch = TypeVar("_Batch", Tensor, "list[Tensor]")
 
 # Peak memory of a prediction per voxel of a slice, in bytes: the largest of the encoders and decoders we tried.
 _BYTES_PER_VOXEL = 800
@@ -93,7 +92,7 @@ class DeepLabV3For25D(nn.Module):
         encoder_weights: str | None = None,
         slices_per_pass: int | None = None,
         deep_supervision: bool = False,
-        **unknown: Any,
+        **unknown: object,
     ) -> None:
         super().__init__()
         if deep_supervision:
@@ -291,12 +290,12 @@ class DeepLabV3For25D(nn.Module):
             ) from error
         finally:
             log.setLevel(level)
-        encoder: Any = self.network.encoder
+        encoder = cast("_EncoderDecoder", self.network).encoder
         own = encoder.state_dict()
         encoder.load_state_dict({key: value for key, value in pretrained.state_dict().items() if key in own})
 
     @property
-    def decoder(self) -> Any:
+    def decoder(self) -> NoReturn:
         """What nnU-Net's own trainers switch deep supervision by; there is none here.
 
         Raises:
@@ -304,14 +303,25 @@ class DeepLabV3For25D(nn.Module):
         """
         _refuse_foreign_trainer()
 
-    def last_layers(self) -> list[Any]:
+    def last_layers(self) -> list[nn.Module]:
         """The layer whose output are the logits."""
-        head: Any = self.network.segmentation_head
-        return [head.seg_layers]
+        head = cast("_EncoderDecoder", self.network).segmentation_head
+        return [cast(nn.Module, head.seg_layers)]
 
 
-def centre_slice(target: _Batch) -> _Batch:
-    """The part of a training target (B, 1, D, H, W) that ``centre_slice_only`` predicts, (B, 1, 1, H, W)."""
+class _EncoderDecoder(Protocol):
+    """What is asked of the networks of segmentation_models_pytorch."""
+
+    encoder: nn.Module
+    segmentation_head: nn.Sequential
+
+
+def centre_slice(target: Tensor | list[Tensor]) -> Tensor:
+    """The part of a training target (B, 1, D, H, W) that ``centre_slice_only`` predicts, (B, 1, 1, H, W).
+
+    Raises:
+        TypeError: it is a list, as with deep supervision.
+    """
     if isinstance(target, list):
         raise TypeError("a 2.5d target must be one tensor: the network has no deep supervision")
     middle = (target.shape[2] - 1) // 2
@@ -328,7 +338,7 @@ def _refuse_foreign_trainer() -> NoReturn:
     )
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

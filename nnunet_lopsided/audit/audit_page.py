@@ -13,6 +13,7 @@ from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import Table, TableCell, code, data_block, interval, interval_or_reason, number, page
 
+# With the keys that do the same.
 _BUTTONS = (("accept", "a"), ("reject", "r"), ("unsure", "u"))
 _RANKED_BY = {
     "likeness": "the probability of being a missed lesion",

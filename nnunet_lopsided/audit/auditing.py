@@ -117,30 +117,26 @@ def audit(
     scored = table.scored(measured, table.max_probability)
     in_any = table.scored(measured, table.any_probability)
     learned = None if confidence_model is None else table.learned_confidence(measured, confidence_model, label)
-    # With one prediction per case the highest in any is the highest of the mean, and the second estimate the first.
-    several = any(len(case.predictions) > 1 for case in inputs.cases)
-    miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
-    rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if several else None
     detector = measure_detector(scored.found_score, scored.candidate_score, len(scored.annotated_mm), len(inputs.cases))
+    miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
+    rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if _are_several(inputs) else None
     # Where there is neither a rate nor a model, there is nothing to withhold.
     estimated = miss_rates[0].rate is not None or likeness is not None
     withheld = why_withheld(detector, miss_rates[0].rate) if estimated else ""
     if withheld:
         miss_rates = tuple(rate.withheld(withheld) for rate in miss_rates)
         rate_in_any = None if rate_in_any is None else rate_in_any.withheld(withheld)
-    by_likeness = rank_by == "likeness" and likeness is not None and not withheld
-    shown: RankBy = "mean-probability" if rank_by == "likeness" and not by_likeness else rank_by
-    # A score would claim a probability that is not known; the mean puts candidates in an order and claims nothing.
+    can_be_like = likeness is not None and not withheld
+    shown: RankBy = "mean-probability" if rank_by == "likeness" and not can_be_like else rank_by
     if withheld and rank_by == "likeness":
-        nothing: NDArray[np.float64] = np.full(len(table.kind), np.nan)
-        ranking = Ranking(table.ranked(table.mean_probability), nothing, nothing)
+        ranking = _without_scores(table)
     else:
-        ranking = _ranking(table, shown, likeness, learned, scored)
+        ranking = _ranking(table, shown, likeness=likeness, learned=learned, scored=scored)
     return Audit(
         inputs=inputs,
         rules=rules,
         target=target,
-        candidates=describe_candidates(measured, table, ranking, fraction, target),
+        candidates=describe_candidates(measured, table, ranking=ranking, fraction=fraction, target=target),
         rank_by=shown,
         no_model=no_model,
         likeness=likeness,
@@ -157,6 +153,14 @@ def audit(
     )
 
 
+def _are_several(inputs: AuditInputs) -> bool:
+    """Whether a case has several predictions.
+
+    With one per case the highest in any is the highest of the mean, and a second estimate would be the first.
+    """
+    return any(len(case.predictions) > 1 for case in inputs.cases)
+
+
 def _likeness(table: ComponentTable) -> Likeness:
     """The model that tells annotated components from candidates; it is not fitted to any others."""
     rows = table.annotated | table.unexplained
@@ -169,9 +173,16 @@ def _likeness(table: ComponentTable) -> Likeness:
     )
 
 
+def _without_scores(table: ComponentTable) -> Ranking:
+    """The order by mean probability; a score would claim a probability of being missed that is not known."""
+    nothing: NDArray[np.float64] = np.full(len(table.kind), np.nan)
+    return Ranking(table.ranked(table.mean_probability), nothing, nothing)
+
+
 def _ranking(
     table: ComponentTable,
     rank_by: RankBy,
+    *,
     likeness: Likeness | None,
     learned: NDArray[np.float64] | None,
     scored: Scored,

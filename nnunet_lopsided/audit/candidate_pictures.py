@@ -52,7 +52,14 @@ def candidate_pictures(audit: Audit, n: int, n_workers: int = 2) -> tuple[Candid
         for rank in ranks_of[case.name]:
             candidate = shown[rank - 1]
             channels = tuple(
-                _planes(image, window(image), annotated, candidate, label.geometry, _named(names, i))
+                _planes(
+                    image,
+                    candidate,
+                    limits=window(image),
+                    annotated=annotated,
+                    geometry=label.geometry,
+                    channel=_named(names, i),
+                )
                 for i, image in enumerate(images)
             )
             drawn[rank] = CandidatePictures(rank, candidate, channels)
@@ -68,9 +75,10 @@ def _named(names: list[str], channel: int) -> str:
 
 def _planes(
     image: NDArray[np.generic],
+    candidate: Candidate,
+    *,
     limits: tuple[float, float],
     annotated: NDArray[np.bool_],
-    candidate: Candidate,
     geometry: Geometry,
     channel: str,
 ) -> tuple[Picture, ...]:

@@ -83,6 +83,7 @@ class Ranking:
 def describe_candidates(
     measured: Sequence[CaseComponents],
     table: ComponentTable,
+    *,
     ranking: Ranking,
     fraction: float,
     target: LesionClass,
@@ -106,7 +107,7 @@ def describe_candidates(
     for row in ranking.order.tolist():
         of_case, index = int(table.case[row]), int(table.index[row])
         case, components = measured[of_case].case, measured[of_case].components
-        # Numbered by rank within the case, so that the first number in a map is the most probable candidate.
+        # Numbered by rank within the case, so that candidate 1 of a map is the best of its case.
         numbers[of_case] = numbers.get(of_case, 0) + 1
         voxels = components.cut_back(index, fraction)
         place = lesions_of_voxels(

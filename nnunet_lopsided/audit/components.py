@@ -207,10 +207,12 @@ def divided(
         >>> divided(both, np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.9, 0.9]), annotated, (0.5,)).n_voxels.tolist()
         [2, 5]
     """
+    # Of every voxel: the component that it is in by now (0: it was cut away), and whether it is annotated.
     ids = components.voxel_ids.astype(np.int64)
     labelled = np.isin(components.voxels, lesions.voxels, assume_unique=True)
     last = len(components)
     for level in levels:
+        # What reaches the level in the components that still run into a lesion.
         inside = np.flatnonzero(np.isin(ids, ids[labelled & (ids > 0)]) & (ids > 0) & (probability >= level))
         # Higher levels leave even fewer voxels.
         if not len(inside):
@@ -221,8 +223,10 @@ def divided(
         parent = np.zeros(len(parts), np.int64)
         parent[parts.voxel_ids - 1] = ids[inside]
         reaches = np.bincount(parts.voxel_ids[labelled[inside]], minlength=len(parts) + 1)[1:] > 0
+        # Those of which a part came free of lesions; only they are divided.
         replaced = np.unique(parent[~reaches & (parts.n_voxels >= LEAST_PART)])
         new = np.isin(parent, replaced)[parts.voxel_ids - 1]
+        # What does not reach the level falls away with the component that it joined.
         ids[np.isin(ids, replaced)] = 0
         ids[inside[new]] = last + parts.voxel_ids[new]
         last += len(parts)
@@ -263,6 +267,7 @@ def fainter(
     for level in (level for level in FAINTER if level < threshold):
         mask = probability >= level if valid is None else (probability >= level) & valid
         parts = find_lesions(mask, components.spacing_mm, connectivity)
+        # A part that reaches the level above is a component of that level already.
         higher = probability.reshape(-1)[parts.voxels] >= above
         faint = np.bincount(parts.voxel_ids[higher], minlength=len(parts) + 1) == 0
         # No voxel has the id 0, so that it would count as faint.

@@ -16,6 +16,7 @@ from nnunet_lopsided.files.tables import numbered_rows
 
 Verdict = Literal["accept", "reject", "unsure"]
 _VERDICTS: Mapping[str, Verdict] = {verdict: verdict for verdict in get_args(Verdict)}
+# What the page saves; audit.csv has them among its own.
 COLUMNS = ("audit", "case", "candidate", "decision")
 
 
@@ -47,6 +48,7 @@ def decisions_above(audit: StoredAudit, score: float) -> Decisions:
     if audit.record.withheld and all(c.score is None for c in audit.candidates):
         raise InputError(f"audit {audit.id} has no scores to accept by: {audit.record.withheld}")
     highest = 1.0 if audit.record.ranked_by in WITHIN_1 else math.inf
+    # Infinity would accept nothing, without a word.
     if not 0 <= score <= highest or score == math.inf:
         expected = "from 0 to 1" if highest == 1 else "of at least 0"
         raise InputError(f"expected a score {expected} above which to accept, got {score}")
@@ -90,6 +92,7 @@ def read_decisions(path: Path) -> Decisions:
     audits = set()
     for row in rows:
         word = (row.decision or "").strip().lower()
+        # Of rows without a decision too: a table of two audits is a slip even where one of them is empty.
         audits.add(row.audit)
         if not word:
             continue

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.locks import locked
@@ -23,6 +22,7 @@ from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
 from nnunet_lopsided.nnunet.results import Prediction, predictions_by_case, results_folder_name
 from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 
 # How many times images are magnified for further predictions of every model.
@@ -147,7 +147,7 @@ def find_inputs(
     for model, fold in trained:
         _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
     for model, fold in trained:
-        _provide_probabilities(source.name, model, fold, wanted[fold], device)
+        _provide_probabilities(source.name, model, fold, wanted=wanted[fold], device=device)
     obstacle = _obstacle(trained, source.name) if factors else ""
     # Whoever asked for magnified images must get them; by default they are done without, and the page says so.
     if obstacle and magnify is not None:
@@ -155,11 +155,10 @@ def find_inputs(
     factors = () if obstacle else factors
     predictions: dict[str, list[Prediction]] = {name: [] for name in fold_of}
     for model, fold in trained:
-        folder = _validation(model, source.name, fold)
+        folder, own = _validation(model, source.name, fold), [cases[name] for name in wanted[fold]]
         by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
-        for name in wanted[fold]:
-            predictions[name].append(by_case[name])
-        own = [cases[name] for name in wanted[fold]]
+        for case in own:
+            predictions[case.name].append(by_case[case.name])
         options = {"torch_resampling": True} if torch_resampling else {}
         magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
         for name, arrays in magnified.items():
@@ -239,7 +238,7 @@ def _check_out_of_fold(folder: Path, fold: int, wanted: Sequence[str], trained_o
         )
 
 
-def _provide_probabilities(dataset: str, model: Model, fold: int, wanted: Sequence[str], device: str | None) -> None:
+def _provide_probabilities(dataset: str, model: Model, fold: int, *, wanted: Sequence[str], device: str | None) -> None:
     """See to it that a fold has the probabilities of all of its cases."""
     folder = _validation(model, dataset, fold)
     lacking = _lacking(folder, wanted)
@@ -273,7 +272,9 @@ def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
 def _make(command: tuple[str, ...], fold: int, folder: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as logs,
-        tqdm(total=1, desc=f"fold {fold}: {' '.join(command)}", bar_format="{desc} {elapsed}", disable=None) as bar,
+        progress_bar(
+            total=1, title=f"fold {fold}: {' '.join(command)}", unit="fold", bar_format="{desc} {elapsed}"
+        ) as bar,
     ):
         log = Path(logs) / "validation.log"
         code = run_logged(command, log, {}, bar.refresh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ def _load(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDAr
     probabilities = []
     for one in loaded:
         assert one.prediction is not None, "every audited case has predictions"
-        probabilities.append(one.prediction)
+        probabilities.append(cast("NDArray[np.floating]", one.prediction))
     return loaded[0], probabilities
 
 

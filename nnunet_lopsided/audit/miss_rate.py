@@ -173,7 +173,7 @@ def estimate_miss_rates(
             f"with {n_replicates} replicates the ends of an interval are chance; at least {LEAST_REPLICATES} are needed"
         )
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
-    return tuple(_estimate(scored, low, upper, weights, no_bootstrap) for low, upper in ranges)
+    return tuple(_estimate(scored, low, upper, weights=weights, no_bootstrap=no_bootstrap) for low, upper in ranges)
 
 
 def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
@@ -202,7 +202,12 @@ def outside_estimate(rates: Sequence[MissRate]) -> tuple[int, float] | None:
 
 
 def _estimate(
-    scored: Scored, low: float, upper: float | None, weights: NDArray[np.float64] | None, no_bootstrap: str | None
+    scored: Scored,
+    low: float,
+    upper: float | None,
+    *,
+    weights: NDArray[np.float64] | None,
+    no_bootstrap: str | None,
 ) -> MissRate:
     annotated, found_by_models, candidate = (
         (diameter >= low) & (diameter < (inf if upper is None else upper))
@@ -226,16 +231,7 @@ def _estimate(
     patients = scored.found_patient[found_by_models], scored.candidate_patient[candidate]
     share = mixture_share(*scores)
     rate = _rate(share, n_candidates, n_found)
-    if weights is None:
-        interval = Interval.without(no_bootstrap or "")
-    else:
-        replicates = np.full(len(weights), np.nan)
-        for i, weight in enumerate(weights):
-            drawn = weight[patients[0]], weight[patients[1]]
-            if drawn[0].sum() >= 1:  # a replicate may draw no patient with a found lesion
-                of_all = mixture_share(*scores, *drawn)
-                replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
-        interval = percentile_interval(replicates, len(set(patients[0].tolist())))
+    interval = Interval.without(no_bootstrap or "") if weights is None else _interval(scores, patients, weights)
     # Of all annotated lesions, not of those found: the models fail to find missed lesions as often as annotated ones.
     n_missed = n_annotated * rate / (1 - rate)
     return MissRate(
@@ -249,6 +245,21 @@ def _estimate(
         n_missed=n_missed,
         interval=interval,
     )
+
+
+def _interval(
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    patients: tuple[NDArray[np.int64], NDArray[np.int64]],
+    weights: NDArray[np.float64],
+) -> Interval:
+    """Of the rate, by how often each replicate draws each patient; scores and patients of found lesions come first."""
+    replicates = np.full(len(weights), np.nan)
+    for i, weight in enumerate(weights):
+        drawn = weight[patients[0]], weight[patients[1]]
+        if drawn[0].sum() >= 1:  # a replicate may draw no patient with a found lesion
+            of_all = mixture_share(*scores, *drawn)
+            replicates[i] = _rate(of_all, float(drawn[1].sum()), float(drawn[0].sum()))
+    return percentile_interval(replicates, len(set(patients[0].tolist())))
 
 
 def _rate(share: float, n_candidates: float, n_found: float) -> float:

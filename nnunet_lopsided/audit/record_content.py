@@ -7,6 +7,7 @@ from typing import TypedDict
 from nnunet_lopsided.audit.ranking import RankBy
 
 
+# TypedDicts, as they are what json writes and reads: checked by mypy, and plain dictionaries when the program runs.
 class ModelContent(TypedDict):
     """A row of ``models``: see :class:`~nnunet_lopsided.audit.inputs.Model`."""
 
@@ -135,6 +136,7 @@ class AuditContent(DecidedContent):
     them is read by :func:`~nnunet_lopsided.audit.stored.read_record`.
     """
 
+    # What follows from the rest has no part in the id: it could change with a version while decisions stay valid.
     id: str
     detector: DetectorContent
     withheld: str | None

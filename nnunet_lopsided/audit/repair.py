@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -89,10 +90,7 @@ def write_repaired_variant(
         raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
     name = name or plain_name(f"{match[2] if match else dataset.name}Repaired")
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
-    by_case: dict[str, list[StoredCandidate]] = {}
-    for candidate in audit.candidates:
-        if (candidate.case, candidate.number) in decisions.verdicts:
-            by_case.setdefault(candidate.case, []).append(candidate)
+    by_case = _decided_on(audit, decisions)
 
     with new_raw_dataset(output_id, name, marker=REPAIR_FILE, overwrite=overwrite) as folder:
         (folder / "labelsTr").mkdir()
@@ -112,11 +110,8 @@ def write_repaired_variant(
             dataset, training, folder, final, labels=labels if ignore is None else {**labels, "ignore": ignore}
         )
         _write_changes(folder / LESIONS_FILE, changes)
-        record = _record(dataset, audit, decisions, changes, unsure, ignore)
+        record = _record(dataset, audit, decisions, changes=changes, unsure=unsure, ignore=ignore)
         write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps else {}))
-    # An edited map can put a candidate where labels are; the reader thinks it was added.
-    empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
-    notes = [f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty]
     return RepairedVariant(
         folder=final,
         n_added=decisions.count("accept"),
@@ -124,8 +119,23 @@ def write_repaired_variant(
         n_unsure=decisions.count("unsure"),
         n_undecided=len(audit.candidates) - len(decisions.verdicts),
         ignored=ignore is not None,
-        notes=tuple(notes),
+        notes=_notes(changes),
     )
+
+
+def _notes(changes: Sequence[Change]) -> tuple[str, ...]:
+    # An edited map can put a candidate where labels are; the reader thinks it was added.
+    empty = [c.candidate for c in changes if c.action in ("added", "ignored") and not c.n_voxels]
+    return tuple(f"case {c.case}, candidate {c.number} changes no voxel: all of it is annotated" for c in empty)
+
+
+def _decided_on(audit: StoredAudit, decisions: Decisions) -> dict[str, list[StoredCandidate]]:
+    """The candidates that a decision is on, by case."""
+    by_case: dict[str, list[StoredCandidate]] = {}
+    for candidate in audit.candidates:
+        if (candidate.case, candidate.number) in decisions.verdicts:
+            by_case.setdefault(candidate.case, []).append(candidate)
+    return by_case
 
 
 def _check_labels(dataset: RawDataset, audit: StoredAudit, decisions: Decisions) -> None:
@@ -156,7 +166,7 @@ def _repaired(
     ]
     if all(change.value is None for change in changes):  # so the map is not needed, and may be empty
         return label, changes
-    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited_maps)
+    numbers = audit.read_map(case.name, case.label, label, dataset.file_ending, edited=edited_maps)
     # A label map of one class may be stored in a type that does not hold the ignore label.
     array = room_for(label.array, max(change.value or 0 for change in changes)).copy()
     for i, change in enumerate(changes):
@@ -193,6 +203,7 @@ def _record(
     dataset: RawDataset,
     audit: StoredAudit,
     decisions: Decisions,
+    *,
     changes: list[Change],
     unsure: Unsure,
     ignore: int | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,14 @@ from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import COLUMNS, Decisions, Verdict
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
+from nnunet_lopsided.audit.truth_matching import TruthMatching
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.case import check_connectivity
-from nnunet_lopsided.evaluation.loading import lesion_class
-from nnunet_lopsided.evaluation.matching import match
-from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.images import difference, read_image
-from nnunet_lopsided.lesions import Lesions, find_lesions, lesions_of_voxels
-from nnunet_lopsided.nnunet.label_values import check_label_values
-from nnunet_lopsided.nnunet.raw import Case, RawDataset, raw_dataset
+from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
 from nnunet_lopsided.pages.html import number
 
 if TYPE_CHECKING:
@@ -69,17 +63,6 @@ class ScoredAudit:
         return self.n_missed / self.n_in_truth if self.n_in_truth else None
 
 
-class _Matched(NamedTuple):
-    """A case: its lesions in the truth, missed and disputed ones, and the missed lesion of each of its candidates, by
-    number from 1; 0: none.
-    """
-
-    n_in_truth: int
-    n_missed: int
-    n_disputed: int
-    lesion_of_candidate: NDArray[np.int64]
-
-
 def score_audits(
     folder: Path | None, truth: int | str, against: Sequence[Path] = (), n_workers: int = 2
 ) -> list[ScoredAudit]:
@@ -98,6 +81,7 @@ def score_audits(
         InputError: an audit is missing, its labels have changed since, the truth is the audited dataset itself or has
             other label values, or a case is missing in the truth or does not fit it.
     """
+    # Without a folder the one in which the command is called.
     audits = [chosen_audit(folder, near=[Path.cwd()]), *map(read_audit, against)]
     others = sorted({audit.dataset for audit in audits})
     if len(others) > 1:
@@ -105,7 +89,9 @@ def score_audits(
     dataset, whole = raw_dataset(others[0]), raw_dataset(truth)
     _check_truth(whole, dataset)
     names = _names(audits)
-    return [_scored(audit, name, dataset, whole, n_workers) for audit, name in zip(audits, names, strict=True)]
+    return [
+        _scored(audit, name, dataset, whole, n_workers=n_workers) for audit, name in zip(audits, names, strict=True)
+    ]
 
 
 def _check_truth(truth: RawDataset, audited: RawDataset) -> None:
@@ -129,57 +115,16 @@ def _names(audits: Sequence[StoredAudit]) -> list[str]:
     return trainers if len(set(trainers)) == len(trainers) else [str(audit.folder) for audit in audits]
 
 
-def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDataset, n_workers: int) -> ScoredAudit:
-    annotated, whole = ({case.name: case for case in of.training_cases()} for of in (dataset, truth))
-    check_unchanged(audit, dataset, list(annotated.values()))
-    target, rules = lesion_class(audit.record.label, dataset.folder / "dataset.json"), audit.record.rules
-    by_case: dict[str, list[int]] = {}
-    for place, candidate in enumerate(audit.candidates):
-        by_case.setdefault(candidate.case, []).append(place)
-
-    def matched(case: str) -> _Matched:
-        if case not in whole:
-            raise InputError(f"case {case} of audit {audit.id} is not in the truth, {truth.name}")
-        path, label = _label(whole[case]), _label(annotated[case])
-        full, part = read_image(path), read_image(label)
-        check_label_values(truth.label_scheme, case, path, full.array)
-        check_connectivity(len(part.shape), rules.connectivity, case)
-        differing = difference(full, part)
-        if differing is not None:
-            raise InputError(f"case {case}: {path} and {label} differ: {differing}")
-        lesion_masks = target.mask(full.array), target.mask(part.array)
-        # What only the truth has is missed; what only the annotators have is disputed.
-        missed, disputed = (
-            _without(*masks, full.geometry.spacing_mm, rules) for masks in (lesion_masks, lesion_masks[::-1])
-        )
-        n_in_truth = len(find_lesions(lesion_masks[0], full.geometry.spacing_mm, rules.connectivity))
-        places = by_case.get(case, [])
-        if not places:
-            return _Matched(n_in_truth, len(missed), len(disputed), np.zeros(0, np.int64))
-        numbers = audit.read_map(case, label, part, dataset.file_ending)
-        flat = numbers.array.reshape(-1)
-        voxels = np.flatnonzero(flat)
-        ids = {audit.candidates[place].number: i for i, place in enumerate(places, 1)}
-        table = np.zeros(int(flat.max()) + 1, np.int64)
-        for value, i in ids.items():
-            if value >= len(table) or not (flat[voxels] == value).any():
-                path = audit.map_of(case, dataset.file_ending)
-                raise InputError(f"case {case}: {path} has no voxel of candidate {value}")
-            table[value] = i
-        own = voxels[table[flat[voxels]] > 0]
-        candidates = lesions_of_voxels(numbers.shape, full.geometry.spacing_mm, own, table[flat[own]])
-        rank = np.array([audit.candidates[place].rank for place in places], np.float64)
-        # Rank as confidence: of two candidates on one lesion the better placed one gets it.
-        of_candidate = match(missed, candidates, -rank, rules).lesion_of_candidate
-        return _Matched(n_in_truth, len(missed), len(disputed), of_candidate)
-
-    lesion = np.zeros(len(audit.candidates), np.int64)
-    n_missed = 0
+def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDataset, *, n_workers: int) -> ScoredAudit:
+    matching = TruthMatching.of(audit, dataset, truth)
+    check_unchanged(audit, dataset, list(matching.annotated.values()))
     cases = sorted(audit.record.label_digests)
-    of_cases = for_each(matched, cases, n_workers, f"scoring {name}")
-    for case, of_case in zip(cases, of_cases, strict=True):
-        of_candidate = of_case.lesion_of_candidate
-        lesion[by_case.get(case, [])] = np.where(of_candidate > 0, of_candidate + n_missed, 0)
+    matched = for_each(matching.match, cases, n_workers, f"scoring {name}")
+    lesion, n_missed = np.zeros(len(audit.candidates), np.int64), 0
+    for case, of_case in zip(cases, matched, strict=True):
+        # Missed lesions are numbered through all cases.
+        own = of_case.lesion_of_candidate
+        lesion[matching.places.get(case, [])] = np.where(own > 0, own + n_missed, 0)
         n_missed += of_case.n_missed
     # By rank, not by score: equal scores have an order too, and a score may be cut off at 1.
     descending = -np.arange(len(lesion), dtype=np.float64)
@@ -192,27 +137,10 @@ def _scored(audit: StoredAudit, name: str, dataset: RawDataset, truth: RawDatase
         audit=audit,
         name=name,
         lesion=lesion,
-        n_not_in_truth=sum(of_case.n_disputed for of_case in of_cases),
-        n_in_truth=sum(of_case.n_in_truth for of_case in of_cases),
+        n_not_in_truth=sum(of_case.n_disputed for of_case in matched),
+        n_in_truth=sum(of_case.n_in_truth for of_case in matched),
         rankings=(*rankings, random_order(lesion, n_missed)),
     )
-
-
-def _label(case: Case) -> Path:
-    assert case.label is not None, "training_cases() gives labels"
-    return case.label
-
-
-def _without(
-    full: NDArray[np.bool_], part: NDArray[np.bool_], spacing_mm: tuple[float, ...], rules: EvaluationRules
-) -> Lesions:
-    """The lesions of one mask of which no voxel is in another."""
-    lesions = find_lesions(full, spacing_mm, rules.connectivity)
-    shared = np.bincount(lesions.voxel_ids[part.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1) > 0
-    gone = ~shared[lesions.voxel_ids]
-    # Numbered anew, without gaps where lesions were left out.
-    _, ids = np.unique(lesions.voxel_ids[gone], return_inverse=True)
-    return lesions_of_voxels(lesions.shape, lesions.spacing_mm, lesions.voxels[gone], ids + 1)
 
 
 def _rankings(scored: Sequence[ScoredAudit]) -> list[RankingScore]:
@@ -250,9 +178,13 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
         ],
         "rankings": [_entry(ranking, n_missed) for ranking in rankings],
     }
-    files = (SCORE_FILE, SCORE_TABLE, SCORE_PICTURE)
     with new_output_folder(
-        folder, overwrite, [], (SCORE_FILE, SCORE_TABLE), "lopsided-audit score", files
+        folder,
+        overwrite,
+        inputs=[],
+        marks=(SCORE_FILE, SCORE_TABLE),
+        command="lopsided-audit score",
+        holds=(SCORE_FILE, SCORE_TABLE, SCORE_PICTURE),
     ) as unfinished:
         write_json(unfinished / SCORE_FILE, content)
         rows = (
@@ -275,6 +207,7 @@ def _entry(ranking: RankingScore, n_missed: int) -> dict[str, object]:
 
 
 def _reviewed(ranking: RankingScore, asked: int) -> dict[str, object]:
+    # Fewer than were asked for where there are fewer candidates.
     after = ranking.after(asked)
     return {"n": after.n, "precision": after.precision, "found": after.share_found, "asked": asked}
 

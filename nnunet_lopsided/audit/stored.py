@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.audit.ranking import WITHIN_1, RankBy
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import EvaluationRules
-from nnunet_lopsided.files.json import check_shape, file_digest, read_json
+from nnunet_lopsided.files.json import Shape, check_shape, file_digest, read_json
 from nnunet_lopsided.files.tables import numbered_rows
 from nnunet_lopsided.images import Image, difference, read_image
 from nnunet_lopsided.nnunet.paths import check_case_name, nnunet_path
@@ -28,7 +28,7 @@ MARKS = (RECORD, TABLE)
 
 # What apply and score use. The other columns are for people, who may delete them in a spreadsheet.
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
-_RECORD_SHAPE = {
+_RECORD_SHAPE: Shape = {
     "schema_version": int,
     "id": str,
     "dataset": str,

@@ -17,7 +17,15 @@ from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
-from nnunet_lopsided.audit.record_content import AuditContent, DecidedContent, DetectorContent, MissRateContent
+from nnunet_lopsided.audit.ranking import Likeness
+from nnunet_lopsided.audit.record_content import (
+    AuditContent,
+    AuditSettingsContent,
+    DecidedContent,
+    DetectorContent,
+    LikenessContent,
+    MissRateContent,
+)
 from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, map_digest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import is_nobodys_work
@@ -63,7 +71,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
         InputError: see :func:`~nnunet_lopsided.files.folders.check_output_folder`; or the folder lies in the
             dataset, or holds files that no audit writes, or decisions in its table.
     """
-    check_output_folder(folder, overwrite, [dataset.folder], MARKS, "lopsided-audit")
+    check_output_folder(folder, overwrite, [dataset.folder], marks=MARKS, command="lopsided-audit")
     if dataset.folder.resolve() in folder.resolve().parents:
         raise InputError(f"output folder {folder} lies in the dataset, {dataset.folder}; choose another -o")
     others = (
@@ -73,6 +81,7 @@ def check_audit_folder(folder: Path, overwrite: bool, dataset: RawDataset) -> No
     )
     if others:
         raise InputError(f"{folder} holds {', '.join(others[:3])} beside the audit; move it away, or choose another -o")
+    # A reader's hours are in these: they are not replaced, not even with --overwrite.
     if (folder / TABLE).is_file() and any(row.get("decision") for row in read_table(folder / TABLE)):
         raise InputError(f"{folder / TABLE} holds decisions; move it away, or choose another -o")
 
@@ -100,7 +109,7 @@ def write_audit(audit: Audit, folder: Path, *, overwrite: bool = False, n_shown:
 
     check_audit_folder(folder, overwrite, audit.inputs.dataset)
     inputs = [audit.inputs.dataset.folder]
-    with new_output_folder(folder, overwrite, inputs, MARKS, "lopsided-audit") as unfinished:
+    with new_output_folder(folder, overwrite, inputs, marks=MARKS, command="lopsided-audit") as unfinished:
         record = audit_record(audit, _write_maps(audit, unfinished / MAPS, n_workers))
         write_table(unfinished / TABLE, table_columns(audit), candidate_rows(audit, record["id"]))
         pictures = candidate_pictures(audit, n_shown, n_workers)
@@ -119,8 +128,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
         audit: of :func:`~nnunet_lopsided.audit.auditing.audit`.
         maps: by case with candidates, the digest of its map.
     """
-    inputs, rules = audit.inputs, audit.rules
-    likeness = audit.likeness
+    inputs = audit.inputs
     # With withheld rates no diameter has an estimate, which says nothing of how much is annotated there.
     outside = None if audit.withheld else outside_estimate(audit.miss_rates)
     content: DecidedContent = {
@@ -139,30 +147,14 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
             "fainter_candidates": audit.n_fainter,
         },
         "ranked_by": audit.rank_by,
-        "likeness": None
-        if likeness is None
-        else {
-            "separation_auc": likeness.separation,
-            "coefficients": dict(likeness.coefficients),
-            "reliability": [{"predicted": b.predicted, "observed": b.observed, "n": b.n} for b in likeness.reliability],
-        },
+        "likeness": None if audit.likeness is None else _likeness(audit.likeness),
         "no_likeness": audit.no_model,
         "miss_rate": _rate(audit.miss_rates[0]),
         "miss_rate_in_any_prediction": None if audit.miss_rate_in_any is None else _rate(audit.miss_rate_in_any),
         "miss_rate_by_diameter": [_rate(rate) for rate in audit.miss_rates[1:]],
         "outside_miss_rate": None if outside is None else {"candidates": outside[0], "miss_rate_if_missed": outside[1]},
         "cut_back": {"fraction": audit.fraction, "mean_dice_of_annotated": audit.fraction_dice},
-        "settings": {
-            "label": audit.target.name,
-            "magnify": list(inputs.magnify),
-            "threshold": rules.threshold,
-            "connectivity": rules.connectivity,
-            "tolerance_mm": rules.tolerance_mm,
-            "diameter_edges_mm": list(rules.diameter_edges_mm),
-            "patients": inputs.patients,
-            "seed": audit.seed,
-            "bootstrap_replicates": audit.n_replicates,
-        },
+        "settings": _settings(audit),
         "not_audited": list(inputs.left_out),
         "not_magnified": inputs.not_magnified,
         "cases": {case.name: {"fold": case.fold, "label_sha256": file_digest(case.label)} for case in inputs.cases},
@@ -170,6 +162,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
     # Sorted, so that the id does not depend on the order in which keys are written here.
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for candidate in audit.candidates:
+        # Scores as the table shows them: their last bits may differ between machines.
         digest.update(f"{candidate.case}\n{candidate.number}\n{_cell(candidate.score)}\n".encode())
         digest.update(candidate.voxels.tobytes())
     return {
@@ -178,6 +171,29 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
         "detector": _detector(audit.detector),
         "withheld": audit.withheld or None,
         "maps": dict(maps),
+    }
+
+
+def _likeness(likeness: Likeness) -> LikenessContent:
+    return {
+        "separation_auc": likeness.separation,
+        "coefficients": dict(likeness.coefficients),
+        "reliability": [{"predicted": b.predicted, "observed": b.observed, "n": b.n} for b in likeness.reliability],
+    }
+
+
+def _settings(audit: Audit) -> AuditSettingsContent:
+    rules = audit.rules
+    return {
+        "label": audit.target.name,
+        "magnify": list(audit.inputs.magnify),
+        "threshold": rules.threshold,
+        "connectivity": rules.connectivity,
+        "tolerance_mm": rules.tolerance_mm,
+        "diameter_edges_mm": list(rules.diameter_edges_mm),
+        "patients": audit.inputs.patients,
+        "seed": audit.seed,
+        "bootstrap_replicates": audit.n_replicates,
     }
 
 
@@ -256,6 +272,7 @@ def _write_maps(audit: Audit, folder: Path, n_workers: int) -> dict[str, str]:
     def write(case: AuditedCase) -> str:
         own = by_case[case.name]
         header = read_header(case.label)
+        # The smallest type that holds all numbers, mostly one byte per voxel.
         flat: NDArray[np.unsignedinteger] = np.zeros(int(np.prod(header.shape)), np.min_scalar_type(len(own)))
         for candidate in own:
             flat[candidate.voxels] = candidate.number

@@ -11,24 +11,65 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from contextvars import ContextVar
+from copy import copy
+from types import FrameType
+from typing import Any, NoReturn, TypeAlias
 
+from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError, InputErrors
 
 # As a shell says that SIGPIPE has ended a program.
 _READER_IS_GONE = 141
+_SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers
+
+
+# What options were called before, or can be called too: understood, and not shown.
+_NOT_SHOWN = ("--np", "--output", "--rank-by", "--reference-full")
+# Where a parser is asked for instead of the work, see parser_of.
+_PARSER_WANTED = ContextVar("parser_wanted", default=False)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows one spelling of an option where others are kept for old scripts."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = [name for name in action.option_strings if name not in _NOT_SHOWN]
+        if len(shown) < len(action.option_strings):
+            action = copy(action)
+            action.option_strings = shown
+        return super()._format_action_invocation(action)
 
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that argparse puts before it; so do its sub-commands.
 
+    Every parser has ``--version``, and the examples of :mod:`nnunet_lopsided.commands._examples` in its help.
     Numbers are plain digits: Python's own ``int`` takes ``8_02``, `` 802`` and digits of every script.
     """
 
+    # Any: what argparse's own constructor takes, which add_parser() calls with names of its own.
     def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
         super().__init__(*args, **options)
         self.register("type", int, _whole_number)
         self.register("type", float, _number)
+        version = f"nnunet-lopsided {__version__}"
+        self.add_argument("--version", action="version", version=version, help="print the version and exit")
+
+    def format_help(self) -> str:
+        from nnunet_lopsided.commands._examples import EXAMPLES
+
+        lines = [f"  {line}" for line in EXAMPLES.get(self.prog, ())]
+        return super().format_help() + ("\n".join(["\nexamples:", *lines, ""]) if lines else "")
+
+    def all_actions(self) -> Iterator[argparse.Action]:
+        """Its arguments and those of its sub-commands."""
+        for action in self._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser.all_actions()
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
@@ -72,12 +113,14 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
     """Parse ``argv``, do the work, and turn an :class:`InputError` into one line on stderr (several: a line each) and
     exit code 2.
     """
-    arguments = parser.parse_args(argv)
+    if _PARSER_WANTED.get():
+        raise _ParserFound(parser)
     before = _end_on_sigterm()
     try:
-        return _printed(parser, work(arguments))
+        return _printed(parser, work(_parsed(parser, argv)))
     except InputError as error:
         for problem in error.problems if isinstance(error, InputErrors) else (str(error),):
+            # In one line, whatever a library or a path has put into it: logs are read by line.
             print(f"{parser.prog}: error: {' '.join(problem.split())}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -98,9 +141,44 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], int], argv: list[st
             signal.signal(signal.SIGTERM, before)
 
 
+class _ParserFound(Exception):
+    """Carries the parser of a command to whoever asked for it."""
+
+    def __init__(self, parser: Parser) -> None:
+        super().__init__(parser.prog)
+        self.parser = parser
+
+
+def parser_of(main: Callable[[list[str]], int], argv: list[str]) -> Parser:
+    """The parser with which a command would read its arguments; nothing is done.
+
+    Args:
+        main: of the command's module; it calls :func:`run`.
+        argv: the first words, where they choose the parser.
+    """
+    token = _PARSER_WANTED.set(True)
+    try:
+        main(argv)
+    except _ParserFound as found:
+        return found.parser
+    finally:
+        _PARSER_WANTED.reset(token)
+    raise RuntimeError(f"{main} has not called run")
+
+
+def _parsed(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; help and version are written out before the program ends, while a reader that is gone is told."""
+    try:
+        return parser.parse_args(argv)
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+
+
 def _printed(parser: Parser, code: int) -> int:
     """Write what was printed while there is somebody to say that it cannot be; returns the exit code."""
     try:
+        # Here and not when Python ends, which would say it in its own way.
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -120,6 +198,7 @@ def _reader_is_gone() -> bool:
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
+    # No events are asked for: errors are told in any case.
     poll.register(number, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
@@ -135,7 +214,7 @@ def _forget_stdout() -> None:
     os.close(nowhere)
 
 
-def _end_on_sigterm() -> Any:
+def _end_on_sigterm() -> _SignalHandler | None:
     """Let a batch system's SIGTERM clean up as Ctrl-C does.
 
     Returns:
@@ -148,10 +227,10 @@ def _end_on_sigterm() -> Any:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, and the function that moves it: cases done, cases."""
-    from tqdm import tqdm
+    """A bar, and the function that moves it: cases done, cases."""
+    from nnunet_lopsided.progress import progress_bar as bar_of
 
-    with tqdm(desc=what, unit="case", disable=None, leave=False) as bar:
+    with bar_of(title=what, unit="case", leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

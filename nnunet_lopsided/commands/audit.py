@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    # Not sub-parsers of argparse: these would demand a sub-command, and the audit itself has none.
     if argv[:1] == ["apply"]:
         return run(_apply_parser(), _apply, argv[1:])
     if argv[:1] == ["score"]:
@@ -34,6 +35,15 @@ def _parser() -> Parser:
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
         "'lopsided-audit score' compares an audit with the truth.",
     )
+    _add_inputs(parser)
+    _add_method(parser)
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
+    return parser
+
+
+def _add_inputs(parser: Parser) -> None:
+    """What is audited, by which models."""
     parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
     parser.add_argument(
         "-tr",
@@ -56,13 +66,23 @@ def _parser() -> Parser:
         metavar="X",
         help="predict images magnified so many times, too; none: do not (default: 1.5 2)",
     )
+
+
+def _add_method(parser: Parser) -> None:
+    """What a candidate is, what ranks it, and what is told of all."""
     parser.add_argument(
-        "--threshold", type=float, default=0.03, metavar="P", help="a candidate's voxels have p >= this (default: 0.03)"
+        # Below that of lopsided-eval: networks that learned from incomplete labels give overlooked lesions low values.
+        "--threshold",
+        type=float,
+        default=0.03,
+        metavar="P",
+        help="a candidate's voxels have p >= this (default: 0.03)",
     )
     parser.add_argument(
         "--confidence",
         "--rank-by",
         dest="rank_by",
+        # The word of lopsided-eval; audit.json and earlier command lines have the longer one.
         type=lambda word: "mean-probability" if word == "mean" else word,
         choices=("likeness", "mean-probability", "max", "sum", "sqrt", "learned"),
         default="likeness",
@@ -91,6 +111,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     parser.add_argument(
+        # None, so that a machine without a GPU is no error where nothing must be predicted.
         "-device",
         choices=("cpu", "cuda", "mps"),
         help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",
@@ -100,12 +121,10 @@ def _parser() -> Parser:
         action="store_true",
         help="resample probabilities of magnified images by PyTorch on -device, not by nnU-Net on the CPU; within 1e-3",
     )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
-    return parser
 
 
 def _audit(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.audit.auditing import audit
     from nnunet_lopsided.audit.inputs import Model, find_inputs
     from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
@@ -128,6 +147,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     check_audit_folder(folder, arguments.overwrite, dataset)  # before the work, not after it
     model = read_model(models[0].folder(dataset.name)) if arguments.rank_by == "learned" else None
     if model is not None:
+        # Raises InputError where the model knows no such class, before hours of predictions.
         model.of_class(arguments.label)
         if model.threshold != rules.threshold:
             print(

@@ -74,6 +74,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.nnunet.paths import names_of_dataset
     from nnunet_lopsided.variants.writing import write_censored_variant
 
@@ -91,6 +92,7 @@ def _write(arguments: argparse.Namespace) -> int:
     print(f"{variant.folder}: {variant.n_censored} of {variant.n_lesions} lesions censored")
     for note in variant.notes:
         print(f"note: {note}", file=sys.stderr)
+    # --overwrite replaces the raw dataset alone; nnU-Net would go on with what it made of the former one.
     if names_of_dataset(arguments.o, ("nnUNet_preprocessed", "nnUNet_results")):
         print(
             f"note: {variant.folder.name} was preprocessed or trained before; those files are of the replaced labels",
@@ -102,17 +104,18 @@ def _write(arguments: argparse.Namespace) -> int:
 def _dry_run(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.nnunet.raw import raw_dataset
     from nnunet_lopsided.variants.planning import Choice, plan_censoring
-    from nnunet_lopsided.variants.summary import summary, write_histogram
+    from nnunet_lopsided.variants.summary import is_histogram, summary, write_histogram
 
     choice = Choice(mode=arguments.mode, rate=arguments.rate, seed=arguments.seed, **_more_of_choice(arguments))
+    # What is wrong with the arguments is told before the source is looked for.
     choice.check()
     rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
     default = f"{raw_dataset(arguments.d).name}-{arguments.mode or 'patients'}{rate}.png"
     picture = (arguments.picture or Path(default)).absolute()
     if picture.suffix.lower() != ".png":
         raise InputError(f"--picture must be a .png file, got {picture}")
-    if picture.exists() and not arguments.overwrite:
-        raise InputError(f"{picture} exists; --overwrite replaces it, --picture names another")
+    if picture.exists() and not arguments.overwrite and not is_histogram(picture):
+        raise InputError(f"{picture} exists, and no dry run wrote it; --overwrite replaces it, --picture names another")
     if not picture.parent.is_dir():
         raise InputError(f"--picture: folder not found: {picture.parent}")
     plan = plan_censoring(arguments.d, choice, arguments.np)

@@ -68,8 +68,10 @@ def _compare(arguments: argparse.Namespace) -> int:
         names = numbered if arguments.anonymous else _names(folders)
     elif len(names) != len(folders):
         raise InputError(f"--names must be {len(folders)} names, one for each evaluation, got {len(names)}")
-    check_output_folder(arguments.output, arguments.overwrite, folders, MARKS, COMMAND, FILES)
+    # Before the evaluations are read, which takes long where they are large.
+    check_output_folder(arguments.output, arguments.overwrite, folders, marks=MARKS, command=COMMAND, holds=FILES)
     models = [read_evaluation(folder, name) for folder, name in zip(folders, names, strict=True)]
+    # The same rules by name may have been computed differently; whether that matters is for the user to say.
     versions = {model.summary["settings"]["version"] for model in models}
     if len(versions) > 1:
         print(
@@ -101,6 +103,8 @@ def _names(folders: list[Path]) -> list[str]:
 
 
 def _table(comparison: Comparison) -> str:
+    from nnunet_lopsided.evaluation.report.numbers import title_of
+
     lines = []
     for pair in comparison.pairs:
         first, second = (comparison.models[i].name for i in (pair.first, pair.second))
@@ -109,7 +113,7 @@ def _table(comparison: Comparison) -> str:
             if d.difference is None:
                 continue
             ends = "" if d.interval.low is None else f"  {d.interval.low:+.4f} to {d.interval.high:+.4f}"
-            lines.append(f"  {name:<46}{d.difference:>+12.4f}{ends}")
+            lines.append(f"  {title_of(name):<46}{d.difference:>+12.4f}{ends}")
         lesions = pair.lesions
         lines.append(
             f"  lesions found by both {lesions.both}, only {first} {lesions.only_first}, only {second} "

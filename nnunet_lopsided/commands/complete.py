@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.completion.completing import complete
 
     made = complete(
@@ -61,6 +62,7 @@ def _work(arguments: argparse.Namespace) -> int:
     print(f"pictures of them: {made.page}")
     if made.estimate == 0:
         print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
+    # Quoted, to be copied into a shell.
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     return 0
 

@@ -46,6 +46,7 @@ def _parser() -> Parser:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.errors import InputError
     from nnunet_lopsided.evaluation.confidence_fitting import check_target, fit_confidence, write_confidence
     from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -75,6 +76,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _report(fitted: FittedConfidence) -> None:
     """What could not be fitted on stderr, what was on stdout."""
     for one in fitted.classes:
+        # Other classes may have a model: one without is a warning.
         if one.all_folds is None:
             print(f"lopsided-confidence: warning: no model of {one.name}: {one.reason}", file=sys.stderr)
         else:

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands.convert_folder import (
+    add_dicom_arguments,
+    add_folder_arguments,
+    dicom_options,
+    folder_options,
+)
 from nnunet_lopsided.dataset_conversion.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -28,12 +34,16 @@ def _parser() -> Parser:
     )
     converters = parser.add_subparsers(dest="converter", required=True, metavar="NAME")
     for name, info in CONVERTERS.items():
+        # Yale's set has the files of BraTS-METS under names of the same form.
         aliases = ["yale-pretreat"] if name == "brats-mets" else []
         sub = converters.add_parser(name, help=info.summary, description=f"Expected: {info.expected}", aliases=aliases)
+        # Else the alias would stand there, which is no converter.
         sub.set_defaults(converter=name)
         sub.add_argument("source", type=Path, metavar="SRC", help="any folder above the files")
         _add_common(sub, f"(default: {info.dataset_name})")
         _OWN_ARGUMENTS[name](sub)
+        if name != "luna16":  # it writes several datasets
+            sub.add_argument("--dry-run", action="store_true", help="check everything, list the cases, write nothing")
     sub = converters.add_parser("merge", help="datasets that each lack the other's disease, as one")
     sub.add_argument("datasets", nargs="+", metavar="DATASET", help="ids or folder names below nnUNet_raw")
     _add_common(sub, "(default: Merged)")
@@ -68,6 +78,20 @@ def _add_common(parser: argparse.ArgumentParser, name_default: str) -> None:
         "--fix-geometry",
         choices=("label",),
         help="a label of the images' shape takes their spacing, origin and direction where it differs",
+    )
+    parser.add_argument(
+        "--reorient",
+        nargs="?",
+        const="first",
+        type=_orientation,
+        metavar="ORIENTATION",
+        help="exchange and flip axes so that all images of a case have the orientation of its first channel, or one "
+        "such as RAS in all cases; exact, nothing is interpolated",
+    )
+    parser.add_argument(
+        "--resample-channels",
+        action="store_true",
+        help="interpolate channels that lie on another grid onto the label's; labels are never resampled",
     )
     parser.add_argument(
         "--fix-label",
@@ -147,26 +171,6 @@ def _luna16(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lidc-xml", type=Path, metavar="FOLDER", help="where the XML files are (default: SRC)")
 
 
-def _folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--channels", nargs="+", required=True, type=_pair, metavar="NAME=PATTERN", help="such as flair=*_flair.nii.gz"
-    )
-    parser.add_argument("--label", required=True, metavar="PATTERN", help="such as *_seg.nii.gz; quote the *")
-    parser.add_argument(
-        "--lesion-values",
-        nargs="+",
-        default=["1"],
-        metavar="VALUE",
-        help="label values that are lesion, or any (default: 1)",
-    )
-    parser.add_argument("--other-values", nargs="+", type=int, default=[], metavar="VALUE", help="known, no lesion")
-    parser.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient, its second the time point (default: the case)",
-    )
-
-
 _OWN_ARGUMENTS = {
     "brainmetshare": _add_channels,
     "brats-mets": _brats_mets,
@@ -175,7 +179,8 @@ _OWN_ARGUMENTS = {
     "ljubljana-ms": _add_channels,
     "lits": _lits,
     "luna16": _luna16,
-    "folder": _folder,
+    "folder": add_folder_arguments,
+    "dicom": add_dicom_arguments,
 }
 
 
@@ -186,7 +191,16 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _orientation(text: str) -> str:
+    if text != "first" and not re.fullmatch("[LRAPSI]{3}", text):
+        raise argparse.ArgumentTypeError(
+            f"expected first or three letters such as RAS, got {text!r} (put SRC before --reorient)"
+        )
+    return text
+
+
 def _label_fix(text: str) -> tuple[str, int, int]:
+    # Greedy up to the last colon, as a case's name may hold one.
     match = re.fullmatch(r"(.+):(-?[0-9]+)=([0-9]+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected CASE:VALUE=NEW, got {text!r}")
@@ -206,6 +220,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.nnunet.paths import names_of_dataset
 
     if arguments.converter == "merge":
+        # On the command line as an assignment reads, t1c=T1post; merge() asks what a name is renamed to.
         same = {other: channel for channel, other in arguments.same}
         classes = {(dataset, old): new for dataset, old, new in arguments.classes}
         converted = merge(
@@ -219,8 +234,9 @@ def _convert(arguments: argparse.Namespace) -> int:
         converted = convert(
             arguments.converter, arguments.source, _options(arguments, arguments.name), **_find_options(arguments)
         )
-    _say(converted)
-    if names_of_dataset(arguments.d, ("nnUNet_preprocessed", "nnUNet_results")):
+    dry_run = getattr(arguments, "dry_run", False)
+    _say(converted, dry_run)
+    if not dry_run and names_of_dataset(arguments.d, ("nnUNet_preprocessed", "nnUNet_results")):
         print(
             f"note: {converted.folder.name} was preprocessed or trained before, from what it held then", file=sys.stderr
         )
@@ -239,12 +255,15 @@ def _options(arguments: argparse.Namespace, name: str) -> Options:
         copy=arguments.copy,
         missing_channel=arguments.missing_channel,
         fix_geometry=arguments.fix_geometry is not None,
+        reorient=arguments.reorient,
+        resample_channels=arguments.resample_channels,
         label_fixes=fixes,
         exclude=frozenset(arguments.exclude),
         test_cases=frozenset(_names(arguments.test_cases)),
         test_fraction=arguments.test_fraction,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
+        dry_run=getattr(arguments, "dry_run", False),
         n_workers=arguments.np,
     )
 
@@ -260,46 +279,43 @@ def _names(given: list[str]) -> list[str]:
 
 def _find_options(arguments: argparse.Namespace) -> dict[str, object]:
     """What the converter's ``find`` takes besides the source."""
+    if arguments.converter == "folder":
+        return folder_options(arguments)
+    if arguments.converter == "dicom":
+        return dicom_options(arguments)
+    # Named here and not passed on as a whole: find() would refuse options of other converters.
     own = {
         "brats-mets": ("channels", "target"),
         "ucsf-bmsr": ("channels", "target"),
         "lits": ("split", "paper_images"),
         "luna16": ("split", "paper_images", "consensus", "reader_variants", "lidc_xml"),
-        "folder": ("channels", "label", "lesion_values", "other_values", "patients_regex"),
     }.get(arguments.converter, ("channels",))
     options = {name: getattr(arguments, name) for name in own}
     if "split" in options:
+        # The paper's split has test cases of its own, which a choice of the user's would contradict.
         held_out = arguments.test_cases or arguments.test_fraction is not None
         options["split"] = arguments.split or ("all" if held_out else "paper")
-    if arguments.converter == "folder":
-        options["channels"] = _without_repeats(arguments.channels)
-        options["lesion_values"] = _values(arguments.lesion_values)
     return options
 
 
-def _without_repeats(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    from nnunet_lopsided.errors import InputError
-
-    if len(dict(pairs)) < len(pairs):
-        raise InputError(f"channels must differ, got {', '.join(name for name, _ in pairs)}")
-    return dict(pairs)
-
-
-def _values(given: list[str]) -> list[int] | None:
-    from nnunet_lopsided.errors import InputError
-
-    if given == ["any"]:
-        return None
-    if not all(re.fullmatch("[0-9]{1,9}", value) and int(value) for value in given):
-        raise InputError(f"--lesion-values must be positive whole numbers, or any, got {' '.join(given)}")
-    return [int(value) for value in given]
-
-
-def _say(converted: Converted) -> None:
+def _say(converted: Converted, dry_run: bool) -> None:
     for note in converted.notes:
         print(f"note: {note}", file=sys.stderr)
     test = f", {converted.n_test} test cases" if converted.n_test else ""
-    print(f"{converted.folder}: {converted.n_train} training cases{test}, {converted.n_lesions} lesions")
+    counts = f"{converted.n_train} training cases{test}, {converted.n_lesions} lesions"
+    if not dry_run:
+        print(f"{converted.folder}: {counts}")
+        return
+    rows = [("case", "patient", "time point", "split", "lesions", "changes")]
+    for case in converted.cases:
+        changes = "; ".join(f"{image}: {words}" for image, words in case.changes.items())
+        n_lesions = "" if case.n_lesions is None else str(case.n_lesions)
+        rows.append((case.name, case.patient, case.time_point, case.split, n_lesions, changes))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    patients = len({case.patient for case in converted.cases})
+    print(f"{converted.folder} would hold {counts}, of {patients} patients; nothing was written")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms and censoring (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=5, help="per arm (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=50, help="per epoch (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=40, help="per epoch (default: %(default)s)")
     parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a demo")
     return run(parser, _demo, argv)
@@ -41,6 +41,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(arguments, name)}")
     settings = DemoSettings(
+        # Absolute, since a run that goes on compares it with the settings of the first one.
         data=None if arguments.data is None else str(Path(arguments.data).resolve()),
         mode=arguments.mode,
         rate=arguments.rate,

@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import platform
+import re
 import shlex
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,10 +19,30 @@ from nnunet_lopsided.commands._cli import Parser, run
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
+    "filelock", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
     "surface-distance", "tifffile",
     "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
+# The newest versions that the tests have run with (constraints.txt), of packages whose changes may break something.
+_TESTED = {
+    "nnunetv2": "2.8.1",
+    "torch": "2.14.1",
+    "batchgenerators": "0.25.5",
+    "batchgeneratorsv2": "0.3.6",
+    "SimpleITK": "2.5.7",
+    "numpy": "2.2.6",
+    "scipy": "1.15.3",
+    "acvl-utils": "0.2.6",
+}
+# Packages that only some commands need, those commands, and the extra that brings them.
+_OPTIONAL = (
+    ("snakemake", "lopsided-study run needs it", "study"),
+    ("pydicom", "DICOM needs it", "dicom"),
+    ("highdicom", "DICOM needs it", "dicom"),
+    ("shtab", "lopsided-env --completion needs it", "completion"),
+)
+# Dependencies without which everything still works.
+_DISPENSABLE = {"isal": "without it files are read slower"}
 _TRAINERS = (
     "nnUNetTrainerLopsided",
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
@@ -64,15 +85,39 @@ def _versions() -> list[Finding]:
     findings = [Finding("ok", "Python", platform.python_version())]
     for package in _PACKAGES:
         try:
+            findings.append(_version(package, metadata.version(package)))
+        except metadata.PackageNotFoundError:
+            state: Literal["note", "missing"] = "note" if package in _DISPENSABLE else "missing"
+            hint = f"; {_DISPENSABLE[package]}" if package in _DISPENSABLE else ""
+            findings.append(Finding(state, package, f"not installed: pip install {package}{hint}"))
+    for package, why, extra in _OPTIONAL:
+        try:
             findings.append(Finding("ok", package, metadata.version(package)))
         except metadata.PackageNotFoundError:
-            findings.append(Finding("missing", package, f"not installed: pip install {package}"))
-    try:
-        findings.append(Finding("ok", "snakemake", metadata.version("snakemake")))
-    except metadata.PackageNotFoundError:
-        hint = "not installed; lopsided-study run needs it: pip install 'nnunet-lopsided[study]'"
-        findings.append(Finding("note", "snakemake", hint))
+            hint = f"not installed; {why}: pip install 'nnunet-lopsided[{extra}]'"
+            findings.append(Finding("note", package, hint))
     return findings
+
+
+def _version(package: str, version: str) -> Finding:
+    """Whether what is installed is newer than what the tests have seen: in its first two numbers, of nnU-Net in any."""
+    tested = _TESTED.get(package)
+    places = 3 if package == "nnunetv2" else 2
+    if tested is None or _numbers(version)[:places] <= _numbers(tested)[:places]:
+        return Finding("ok", package, version)
+    return Finding(
+        "note", package, f"{version} is newer than {tested}, the newest version that the tests have run with"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version.
+
+    Example:
+        >>> _numbers("2.13.0+cu130"), _numbers("0.3rc1")
+        ((2, 13, 0), (0, 3))
+    """
+    return tuple(int(part) for part in re.findall(r"(?:(?<=^)|(?<=\.))[0-9]+", version.split("+")[0]))
 
 
 def _paths() -> list[Finding]:
@@ -115,8 +160,10 @@ def _trainer(name: str) -> Finding:
 
         from nnunet_lopsided import trainers
 
+        # nnU-Net prints every folder that it looks into.
         with contextlib.redirect_stdout(io.StringIO()):
             class_of_nnunet = recursive_find_trainer_class_by_name(name)
+        # Two classes of one name would break pickles, and a checkpoint would be of a trainer that was not trained.
         if class_of_nnunet is not getattr(trainers, name):
             return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")
     except Exception as error:  # whatever breaks the look-up is what the user needs to read

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    # Not a sub-parser of argparse: evaluating itself has no sub-command.
     if argv[:1] == ["compare"]:
         from nnunet_lopsided.commands import compare
 
@@ -43,6 +44,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         arguments.images,
         arguments.confidence_model,
     )
+    # The output folder must contain none of them, as replacing it would remove them.
     inputs = [path for path in given if path is not None]
     labels: list[str | None] = arguments.label or [None]
     results = {}
@@ -116,9 +118,11 @@ def _rules(arguments: argparse.Namespace) -> EvaluationRules:
     """The profile's rules with what was given on the command line; with the first threshold."""
     from nnunet_lopsided.evaluation.rules import profile_rules
 
+    # None is an option that was not given: then the profile decides.
     given = {name: getattr(arguments, name) for name in RULES if getattr(arguments, name) is not None}
     changes: dict[str, RuleValue] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
     if arguments.threshold:
+        # Details are of the first; the table over all thresholds is made elsewhere.
         changes["threshold"] = arguments.threshold[0]
     return profile_rules(arguments.profile, **changes)
 
@@ -130,6 +134,7 @@ def _on_case(arguments: argparse.Namespace, maps: Path) -> Callable[[LoadedAndEv
     from nnunet_lopsided.evaluation.maps import write_descriptions, write_map
     from nnunet_lopsided.evaluation.report.gallery import ImageFolder
 
+    # Opened before the first case: a wrong folder must not show after hours of evaluation.
     images = None if arguments.images is None else ImageFolder.open(arguments.images, arguments.image_channel)
     if arguments.write_maps:
         maps.mkdir()

@@ -43,9 +43,27 @@ def evaluate_parser() -> Parser:
         "sensitivity by size. Writes report.html, summary.json, cases.csv, patients.csv, lesions.csv, candidates.csv, "
         "curves.png. 'lopsided-eval compare A B' compares such outputs.",
     )
+    _add_inputs(parser)
+    _add_rules(parser.add_argument_group("rules (defaults: those of the profile; here of 'paper')"))
+    _add_cases(parser.add_argument_group("cases"))
+    _add_bootstrap(parser.add_argument_group("bootstrap"))
+    _add_pictures(parser.add_argument_group("pictures"))
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="report.html without paths, and with numbers in place of case names; all other files keep the names",
+    )
+    # --np is what it was called before; nnU-Net writes -np.
+    parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")
+    return parser
+
+
+def _add_inputs(parser: Parser) -> None:
     parser.add_argument(
         "-g",
         "--references",
+        # Another name of -g, beside --reference-censored.
         "--reference-full",
         type=Path,
         metavar="FOLDER",
@@ -88,59 +106,17 @@ def evaluate_parser() -> Parser:
         metavar="FILE",
         help="default: dataset.json of the predictions, of the references or of the folder above these",
     )
-    _add_rules(parser.add_argument_group("rules (defaults: those of the profile; here of 'paper')"))
-    cases = parser.add_argument_group("cases")
-    cases.add_argument(
-        "--cases", type=Path, metavar="FILE", help="evaluate these only: a text file of case names, one a line"
-    )
-    cases.add_argument(
-        "--hard-labels", action="store_true", help="evaluate the label maps even where probabilities lie beside them"
-    )
-    cases.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="count the lesions of references without prediction as missed instead of refusing them",
-    )
-    cases.add_argument(
-        "--skip-bad",
-        action="store_true",
-        help="leave out cases that cannot be read or do not fit, and list them, instead of refusing them",
-    )
-    cases.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: the case)",
-    )
-    bootstrap = parser.add_argument_group("bootstrap")
-    bootstrap.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
-    )
-    bootstrap.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    pictures = parser.add_argument_group("pictures")
-    pictures.add_argument(
-        "--write-maps", action="store_true", help="write a label map of hits, misses and false positives per case"
-    )
-    pictures.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="images: the page shows the worst misses and false positives"
-    )
-    pictures.add_argument(
-        "--image-channel", type=int, default=0, metavar="N", help="of CASE_000N (default: %(default)s)"
-    )
-    pictures.add_argument(
-        "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--anonymous",
-        action="store_true",
-        help="report.html without paths, and with numbers in place of case names; all other files keep the names",
-    )
-    # --np is what it was called before; nnU-Net writes -np.
-    parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")
-    return parser
 
 
 def _add_rules(rules: argparse._ArgumentGroup) -> None:
+    # No rule but the profile and the thresholds has a default: None tells what was not given, and the profile decides.
+    _add_matching(rules)
+    _add_counting(rules)
+    _add_further_rules(rules)
+
+
+def _add_matching(rules: argparse._ArgumentGroup) -> None:
+    """What is predicted, and when a candidate detects a lesion."""
     rules.add_argument(
         "--profile",
         default="paper",
@@ -187,6 +163,10 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         choices=("best", "union"),
         help="of a lesion with the candidate that detects it, or with all that match it (default: best)",
     )
+
+
+def _add_counting(rules: argparse._ArgumentGroup) -> None:
+    """Which lesions and candidates count, and what ranks these."""
     rules.add_argument(
         "--min-lesion-mm3", type=float, metavar="MM3", help="lesions of at most this volume do not count (default: 0)"
     )
@@ -218,6 +198,10 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         help="connected voxels above the threshold, or those around each peak above the peak over 2.5, which tells "
         "lesions apart that one component joins (default: threshold)",
     )
+
+
+def _add_further_rules(rules: argparse._ArgumentGroup) -> None:
+    """What other benchmarks ask for, and what is told besides."""
     rules.add_argument(
         "--min-iou",
         type=float,
@@ -243,6 +227,7 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
     )
     rules.add_argument(
         "--surface-distances",
+        # Not store_true, whose False would overrule a profile that has them.
         action="store_const",
         const=True,
         help="tell HD95 and normalised surface Dice (NSD) of every lesion found; takes longer",
@@ -266,4 +251,51 @@ def _add_rules(rules: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="N",
         help="false positives per case at which sensitivity is read off the FROC (default: 1/8 1/4 1/2 1 2 4 8)",
+    )
+
+
+def _add_cases(cases: argparse._ArgumentGroup) -> None:
+    cases.add_argument(
+        "--cases", type=Path, metavar="FILE", help="evaluate these only: a text file of case names, one a line"
+    )
+    cases.add_argument(
+        "--hard-labels", action="store_true", help="evaluate the label maps even where probabilities lie beside them"
+    )
+    cases.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="count the lesions of references without prediction as missed instead of refusing them",
+    )
+    cases.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out cases that cannot be read or do not fit, and list them, instead of refusing them",
+    )
+    cases.add_argument(
+        "--patients-regex",
+        metavar="REGEX",
+        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: cases.csv of "
+        "the references' dataset, or else the case)",
+    )
+
+
+def _add_bootstrap(bootstrap: argparse._ArgumentGroup) -> None:
+    bootstrap.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
+    )
+    bootstrap.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _add_pictures(pictures: argparse._ArgumentGroup) -> None:
+    pictures.add_argument(
+        "--write-maps", action="store_true", help="write a label map of hits, misses and false positives per case"
+    )
+    pictures.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="images: the page shows the worst misses and false positives"
+    )
+    pictures.add_argument(
+        "--image-channel", type=int, default=0, metavar="N", help="of CASE_000N (default: %(default)s)"
+    )
+    pictures.add_argument(
+        "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
     )

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.intervals import Interval
     from nnunet_lopsided.evaluation.surface_summary import SurfaceSummary
 
+_WIDTH = 36  # of the names, the longest of which is that of the area under the patients' ROC curve
+
+
+def title_of(name: str) -> str:
+    """A metric's name as the page has it."""
+    from nnunet_lopsided.evaluation.report.numbers import title_of as title
+
+    return title(name)
+
 
 def report(results: Mapping[str | None, FolderResult], output: Path) -> None:
     """Print what came of every class.
@@ -22,7 +31,7 @@ def report(results: Mapping[str | None, FolderResult], output: Path) -> None:
     """
     for label, result in results.items():
         if label is not None and len(results) > 1:
-            print(f"{'class':<30}{label}")
+            print(f"{'class':<{_WIDTH}}{label}")
         _warn_of(result)
         print(_table(result))
     print(f"results in {output}: see {'classes.csv' if len(results) > 1 else 'report.html'}")
@@ -87,23 +96,30 @@ def _table(result: FolderResult) -> str:
             ("patient_sensitivity", metrics.patient_sensitivity, intervals["patient_sensitivity_wilson"], "Wilson"),
             ("patient_specificity", metrics.patient_specificity, intervals["patient_specificity_wilson"], "Wilson"),
         )
-    lines = [_line(name, value, interval, kind, summary.undefined) for name, value, interval, kind in rows]
+    lines = [
+        _line(name, value, interval, kind=kind, undefined=summary.undefined) for name, value, interval, kind in rows
+    ]
+    # Below the two lines of the average precision.
     lines.insert(2, _by_confidence(result))
-    lines.insert(0, f"{'rules':<30}{result.rules.profile}: {result.rules.match_in_words}")
-    lines += [f"{name:<30}{value:>10}" for name, value in vars(counts).items()]
+    # First of all: a number without its rules says nothing.
+    lines.insert(0, f"{'rules':<{_WIDTH}}{result.rules.profile}: {result.rules.match_in_words}")
+    lines += [f"{title_of(name):<{_WIDTH}}{value:>10}" for name, value in vars(counts).items()]
     if summary.surface is not None:
         lines += _surface_lines(summary.surface, summary.undefined)
     if summary.n_missed_but_covered:
-        lines.append(f"{'missed_but_covered':<30}{summary.n_missed_but_covered:>10}  at least half under a candidate")
+        lines.append(
+            f"{'missed but covered':<{_WIDTH}}{summary.n_missed_but_covered:>10}  at least half under a candidate"
+        )
     if result.rules.min_candidate_voxels > 1:
-        lines.append(f"{'dropped_candidates':<30}{summary.n_dropped_candidates:>10}")
+        lines.append(f"{'dropped candidates':<{_WIDTH}}{summary.n_dropped_candidates:>10}")
     if result.skipped:
-        lines.append(f"{'skipped':<30}{len(result.skipped):>10}  {', '.join(s.case for s in result.skipped)}")
+        lines.append(f"{'skipped':<{_WIDTH}}{len(result.skipped):>10}  {', '.join(s.case for s in result.skipped)}")
     for group in summary.by_volume:
         f1 = "undefined" if group.f1_case_mean is None else f"{group.f1_case_mean:.4f}"
-        lines.append(f"{f'{group.name}_f1_case_mean':<30}{f1:>10}  {group.detected} of {group.lesions} lesions")
+        lines.append(f"{f'{group.name}_f1_case_mean':<{_WIDTH}}{f1:>10}  {group.detected} of {group.lesions} lesions")
     if result.by_threshold:
         lines += ["", *_threshold_lines(result)]
+    # None: the second interval of the average precision is undefined, and the line of the first says why.
     return "\n".join(line for line in lines if line is not None)
 
 
@@ -112,11 +128,13 @@ def _surface_lines(surface: SurfaceSummary, undefined: Mapping[str, str]) -> lis
     without = f", {surface.n_missed} missed without" if surface.n_missed else ""
     lines: list[str | None] = []
     for key, average in (("hd95_mm", surface.hd95_mm), ("nsd", surface.nsd)):
-        name = f"nsd at {surface.tolerance_mm:g} mm" if key == "nsd" else key
+        name = f"NSD at {surface.tolerance_mm:g} mm" if key == "nsd" else "HD95, mm"
         reason = {f"{name}, mean": undefined.get(f"surface_distances.{key}.mean", "")}
-        lines.append(_line(f"{name}, mean", average.mean, average.interval, "bootstrap", reason))
+        lines.append(_line(f"{name}, mean", average.mean, average.interval, kind="bootstrap", undefined=reason))
         if average.median is not None:
-            lines.append(f"{f'{name}, median':<30}{average.median:>10.4f}  of {surface.n_lesions} lesions{without}")
+            lines.append(
+                f"{f'{name}, median':<{_WIDTH}}{average.median:>10.4f}  of {surface.n_lesions} lesions{without}"
+            )
     return lines
 
 
@@ -124,26 +142,27 @@ def _by_confidence(result: FolderResult) -> str:
     """The average precision by every confidence in one line; the chosen one is named."""
     values = result.summary.metrics.map_by_confidence
     shown = "  ".join(f"{name} {'undefined' if v is None else f'{v:.4f}'}" for name, v in values.items())
-    return f"{'map by confidence':<30}{shown}  (here: {result.rules.confidence})"
+    return f"{'mAP by confidence':<{_WIDTH}}{shown}  (here: {result.rules.confidence})"
 
 
 def _threshold_lines(result: FolderResult) -> list[str]:
     names = ("map", "max_sensitivity", "precision_at_max_sensitivity", "f1", "false_positives_per_case", "tp_dice")
-    head = ("threshold", "map", "sensitivity", "precision", "f1", "fp/case", "tp_dice")
-    lines = ["".join(f"{name:>12}" for name in head)]
+    head = ("threshold", *map(title_of, names))
+    widths = [max(10, len(name)) + 2 for name in head]
+    lines = ["".join(f"{name:>{width}}" for name, width in zip(head, widths, strict=True))]
     for threshold, summary in result.by_threshold:
         values = [getattr(summary.metrics, name) for name in names]
         shown = [f"{threshold:g}", *("" if value is None else f"{value:.4f}" for value in values)]
-        lines.append("".join(f"{cell:>12}" for cell in shown))
+        lines.append("".join(f"{cell:>{width}}" for cell, width in zip(shown, widths, strict=True)))
     return lines
 
 
 def _line(
-    name: str, value: float | None, interval: Interval | None, kind: str, undefined: dict[str, str]
+    name: str, value: float | None, interval: Interval | None, *, kind: str, undefined: dict[str, str]
 ) -> str | None:
     if name and value is None:
-        return f"{name:<30}{'undefined':>10}  {undefined[name]}"
+        return f"{title_of(name):<{_WIDTH}}{'undefined':>10}  {undefined[name]}"
     shown = "" if value is None else f"{value:.4f}"
     if interval is None or interval.low is None:
-        return f"{name:<30}{shown:>10}" if name else None
-    return f"{name:<30}{shown:>10}  {interval.low:.4f} to {interval.high:.4f} ({kind})"
+        return f"{title_of(name):<{_WIDTH}}{shown:>10}" if name else None
+    return f"{title_of(name):<{_WIDTH}}{shown:>10}  {interval.low:.4f} to {interval.high:.4f} ({kind})"

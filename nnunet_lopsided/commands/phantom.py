@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 
 from nnunet_lopsided.commands._cli import Parser, run
-from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
 from nnunet_lopsided.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
     """``python -m nnunet_lopsided.commands.phantom -d 900 --train 12 --test 6``."""
-    default = PhantomSettings()
     parser = Parser(
         prog="python -m nnunet_lopsided.commands.phantom",
         description="Write a dataset of procedural brains with lesions below nnUNet_raw.",
@@ -22,9 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shape", type=int, nargs=3, default=(24, 64, 64), metavar=("Z", "Y", "X"))
     parser.add_argument("--spacing", type=float, nargs=3, default=(2.0, 2.0, 2.0), metavar=("Z", "Y", "X"), help="mm")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lesions", type=float, default=default.n_lesions_mean, help="mean lesions per case")
-    parser.add_argument("--diameter", type=float, default=default.diameter_median_mm, help="median diameter in mm")
-    parser.add_argument("--contrast", type=float, default=default.contrast, help="factor on lesion enhancement")
+    parser.add_argument("--lesions", type=float, help="mean lesions per case")
+    parser.add_argument("--diameter", type=float, help="median diameter in mm")
+    parser.add_argument("--contrast", type=float, help="factor on lesion enhancement")
     parser.add_argument("--name", default="Phantom", help="folder name after the id (default: Phantom)")
     parser.add_argument("--overwrite", action="store_true", help="replace a raw dataset of the same id and name")
     parser.add_argument("-np", type=int, default=1, metavar="N", help="processes (default: 1)")
@@ -32,12 +30,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
+
+    default = PhantomSettings()
+    n_lesions = default.n_lesions_mean if arguments.lesions is None else arguments.lesions
     try:
         settings = PhantomSettings(
-            n_lesions_min=min(PhantomSettings().n_lesions_min, int(arguments.lesions)),
-            n_lesions_mean=arguments.lesions,
-            diameter_median_mm=arguments.diameter,
-            contrast=arguments.contrast,
+            # A mean below the least number would be a contradiction.
+            n_lesions_min=min(default.n_lesions_min, int(n_lesions)),
+            n_lesions_mean=n_lesions,
+            diameter_median_mm=default.diameter_median_mm if arguments.diameter is None else arguments.diameter,
+            contrast=default.contrast if arguments.contrast is None else arguments.contrast,
         )
         folder = write_phantom_dataset(
             arguments.d,
@@ -51,6 +54,7 @@ def _work(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
             n_workers=arguments.np,
         )
+    # The drawing itself knows nothing of commands and their errors.
     except ValueError as error:
         raise InputError(str(error)) from error
     print(folder)

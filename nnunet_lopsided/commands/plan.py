@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.planning.small_names import PARENTS as SMALL
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.planning.configuration_25d import Configuration25D
 
 _OURS = "2.5d"
 _CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
+# As nnU-Net's default planner. The option itself has no default, so that it is noticed where it does not belong.
 _GPU_MEMORY = 8.0
 
 
@@ -53,13 +57,14 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _plan_small(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.planning.small import add_small_configuration
 
+    # Refused and not passed over: who gives an option believes that it does something.
     given = [name for name in _CHOICES if getattr(arguments, name) is not None]
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for -c {_OURS}, got -c {arguments.c}")
     plans_file, small = add_small_configuration(arguments.d, arguments.c, arguments.p, overwrite=arguments.overwrite)
     print(f"{arguments.c} added to {plans_file}")
     print(f"  patch {' x '.join(map(str, small['patch_size']))}, batch size {small['batch_size']}, features", end=" ")
-    print(*small["architecture"]["arch_kwargs"]["features_per_stage"])
+    print(*cast("list[int]", small["architecture"]["arch_kwargs"]["features_per_stage"]))
     return 0
 
 
@@ -93,7 +98,7 @@ def _plan_25d(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(configuration: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _lines(configuration: Configuration25D) -> dict[str, tuple[str, str]]:
     network, ours = configuration["architecture"]["arch_kwargs"], configuration["lopsided"]
     depth, height, width = configuration["patch_size"]
     values = {

@@ -13,6 +13,7 @@ from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
 def main(argv: list[str] | None = None) -> int:
     """Parse the arguments and predict."""
     argv = sys.argv[1:] if argv is None else argv
+    # The words themselves go on to nnU-Net where nothing is magnified: its own command then does all.
     return run(_parser(), partial(_work, argv), argv)
 
 
@@ -40,6 +41,12 @@ def _parser() -> Parser:
         metavar="X",
         help="predict the image magnified so many times, too, without mirroring, such as 1.5 2 (default: do not)",
     )
+    _add_nnunet_options(parser)
+    return parser
+
+
+def _add_nnunet_options(parser: Parser) -> None:
+    """What nnUNetv2_predict has besides the model and the images, under the same names."""
     parser.add_argument(
         "-step_size", type=float, default=0.5, metavar="X", help="of the sliding window (default: %(default)s)"
     )
@@ -72,12 +79,12 @@ def _parser() -> Parser:
         action="store_true",
         help="with --magnify: resample probabilities by PyTorch on -device, not by nnU-Net on the CPU; within 1e-3",
     )
-    return parser
 
 
 def _processes(variable: str) -> int:
     """What nnU-Net's commands have as default number of processes."""
     try:
+        # A number that is none is for nnU-Net to complain about.
         return int(os.environ.get(variable) or 3)
     except ValueError:
         return 3
@@ -94,6 +101,7 @@ def _work(argv: list[str], arguments: argparse.Namespace) -> int:
         raise InputError(
             f"-part_id must be from 0 to -num_parts minus 1, got {arguments.part_id} of {arguments.num_parts}"
         )
+    # Both 0 is nnU-Net's way to predict without further processes.
     processes = (arguments.npp, arguments.nps)
     if min(processes) < 0 or (min(processes) == 0) != (max(processes) == 0):
         raise InputError(f"-npp and -nps must be at least 1, or both 0, got {arguments.npp} and {arguments.nps}")

@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _work(arguments: argparse.Namespace) -> int:
+    # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.variants.sharing import share_preprocessed
 
     shared = share_preprocessed(arguments.d, arguments.o, overwrite=arguments.overwrite, n_workers=arguments.np)
@@ -33,6 +34,7 @@ def _work(arguments: argparse.Namespace) -> int:
     )
     for note in shared.notes:
         print(f"note: {note}", file=sys.stderr)
+    # Copies take the disk space that the user wanted to save.
     if shared.n_copied:
         print(
             f"note: {shared.n_copied} image files could not be linked (another file system or user) and were copied",

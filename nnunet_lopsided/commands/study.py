@@ -55,13 +55,42 @@ def _parser() -> Parser:
         command.set_defaults(work=work)
         return command
 
-    for name, work, text in (
-        ("plan", _plan, "show the jobs of a study and estimate time and disk; nothing is written"),
-        ("run", _run, "run a study, or go on with it"),
-    ):
-        command = add(name, work, text)
+    plan = add("plan", _plan, "show the jobs of a study and estimate time and disk; nothing is written")
+    running = add("run", _run, "run a study, or go on with it")
+    for command in (plan, running):
         command.add_argument("study", metavar="STUDY", help=f"a YAML file, or a preset: {presets}")
         command.add_argument("-o", metavar="FOLDER", help="the study's folder (default: study-NAME)")
+    _add_where_it_runs(running)
+    status = add(
+        "status",
+        _status,
+        "show what is done, running, failed and waiting",
+        "Counts the jobs of a study by kind, and names those that run and those that have failed, with the last line "
+        "of their log; also while the study runs. Nothing is changed. Exit code 1 if jobs have failed.",
+    )
+    report = add(
+        "report",
+        _report,
+        "write the page and the tables of what is done so far",
+        "Makes FOLDER/report/index.html and CSV and LaTeX tables beside it from the evaluations that are there, and "
+        "prints where they are; also while the study runs. An earlier report is replaced.",
+    )
+    for command in (status, report):
+        text = "of the study: what 'run' had as -o, or else study-NAME where it was called"
+        command.add_argument("folder", metavar="FOLDER", help=text)
+    add(
+        "schema",
+        _schema,
+        "print the JSON schema of a study's YAML file",
+        "An editor that knows YAML completes and checks a study by it: lopsided-study schema > study.schema.json, and "
+        "as first line of the study '# yaml-language-server: $schema=study.schema.json'.",
+    )
+    listing = add("presets", _presets, "list the presets, or print one to start from")
+    listing.add_argument("name", nargs="?", metavar="NAME", help=presets)
+    return parser
+
+
+def _add_where_it_runs(command: Parser) -> None:
     command.add_argument(
         "--cores", type=int, default=os.cpu_count() or 1, help="cores of this machine to use (default: %(default)s)"
     )
@@ -73,38 +102,6 @@ def _parser() -> Parser:
         "--dry-run", action="store_true", help="write the jobs, and let Snakemake show what it would run"
     )
     command.epilog = "Arguments after -- go to Snakemake, such as -- --retries 1."
-    for name, work, text, more in (
-        (
-            "status",
-            _status,
-            "show what is done, running, failed and waiting",
-            "Counts the jobs of a study by kind, and names those that run and those that have failed, with the last "
-            "line of their log; also while the study runs. Nothing is changed. Exit code 1 if jobs have failed.",
-        ),
-        (
-            "report",
-            _report,
-            "write the page and the tables of what is done so far",
-            "Makes FOLDER/report/index.html and CSV and LaTeX tables beside it from the evaluations that are there, "
-            "and prints where they are; also while the study runs. An earlier report is replaced.",
-        ),
-    ):
-        command = add(name, work, text, more)
-        command.add_argument(
-            "folder",
-            metavar="FOLDER",
-            help="of the study: what 'run' had as -o, or else study-NAME where it was called",
-        )
-    add(
-        "schema",
-        _schema,
-        "print the JSON schema of a study's YAML file",
-        "An editor that knows YAML completes and checks a study by it: lopsided-study schema > study.schema.json, and "
-        "as first line of the study '# yaml-language-server: $schema=study.schema.json'.",
-    )
-    command = add("presets", _presets, "list the presets, or print one to start from")
-    command.add_argument("name", nargs="?", metavar="NAME", help=presets)
-    return parser
 
 
 def _load(text_or_path: str) -> tuple[Study, str, str]:
@@ -119,6 +116,7 @@ def _load(text_or_path: str) -> tuple[Study, str, str]:
     if path.exists():
         return read_study(path), read_text(path), str(path)
     if text_or_path in preset_names():
+        # A file of that name comes first, so that a preset can be copied and changed under its own name.
         text, name = preset_text(text_or_path), f"preset {text_or_path}"
         return study_of_text(text, name, Path.cwd()), text, name
     raise InputError(
@@ -216,6 +214,7 @@ def _run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{name} must be at least {least}, got {getattr(arguments, name)}")
     study, text, file = _load(arguments.study)
     folder = _folder(arguments, study)
+    # Before anything is written: without Snakemake nothing would run.
     check_engine(arguments.profile)
     further = [*(["--dry-run"] if arguments.dry_run else []), *arguments.further]
     command = command_line(
@@ -229,9 +228,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.dry_run:
             import subprocess
 
+            # To the user's terminal, since what it prints is what was asked for.
             return subprocess.run(command, check=False).returncode
         code = run_engine(folder, command, arguments.cores if arguments.profile is None else 0, gpus)
         failed = _summarise(folder, jobs)
+        # Also where jobs have failed: what is done may be all that is wanted.
         print(f"report: {_write_report(folder)}")
     return 1 if failed or code else 0
 
@@ -264,6 +265,7 @@ def _only_run(folder: StudyFolder) -> Iterator[None]:
         with locked(folder.path):
             yield
     except InputError as error:
+        # The lock does not know what it is held for.
         if str(error).startswith("another process is writing"):
             raise InputError(f"another lopsided-study run is at work in {folder.path}") from None
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,7 @@ def write_variant(
         for made in ("labelsTr", BELIEFS):
             (folder / made).mkdir()
         for audited in inputs.cases:
+            # Labels stay as they are, so that they need no copy.
             link_file(folder / "labelsTr" / (audited.name + dataset.file_ending), audited.label, final)
         work = _Work(dataset, folder / BELIEFS, threshold)
         completed = [
@@ -97,15 +99,17 @@ def write_variant(
         ]
         link_test_files(dataset, folder, final)
         write_dataset_files(dataset, [audited.case for audited in inputs.cases], folder, final)
-        content = read_dataset_json(folder / "dataset.json")
-        content["completed"] = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
+        # nnU-Net passes over a key that it does not know; whoever finds the dataset later must see what it is.
+        completed_by = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
+        content = {**read_dataset_json(folder / "dataset.json"), "completed": completed_by}
         write_json(folder / "dataset.json", content)
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
         by_diameter = _by_diameter(completed)
         record = _record(inputs, settings, completed, by_diameter)
+        # From the files that were written, so that the page shows what a training will see.
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
-        page = completion_html(final.name, record, by_diameter, lesions, pictures)
+        page = completion_html(final.name, record=record, by_diameter=by_diameter, lesions=lesions, pictures=pictures)
         (folder / PAGE).write_text(page, encoding="utf-8")
         write_json(folder / COMPLETION_FILE, record)
     return final
@@ -154,6 +158,7 @@ def _by_diameter(completed: Sequence[_Completed]) -> list[DiameterRow]:
 
 
 def _joined(arrays: Sequence[_Numbers]) -> _Numbers:
+    # Begins with an empty array, since none at all cannot be joined.
     return np.concatenate([np.zeros(0), *arrays])
 
 
@@ -175,12 +180,14 @@ class _Work:
         """Write the soft targets of a case, one per class; what is kept of each."""
         # Lesions of all classes together: what is annotated as one class is no candidate of another.
         labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))
+        # Ignored voxels count as annotated: somebody has looked there, and nnU-Net does not train on them.
         known = labelled.reference if labelled.valid is None else labelled.reference | ~labelled.valid
         completed = []
         for name in self._classes:
             loaded = load_case(audited.name, audited.label, audited.predictions[0], LesionClass(self._scheme, name))
             assert loaded.prediction is not None, "every case has a prediction"
-            target = soft_target(loaded.prediction, known, loaded.spacing_mm, self._threshold)
+            probability = cast("NDArray[np.floating]", loaded.prediction)  # labels alone were refused before
+            target = soft_target(probability, known, loaded.spacing_mm, self._threshold)
             write_image(self.file_of(audited.name, name), Image(target.belief, labelled.geometry))
             completed.append(_kept(audited.name, name, target))
         return completed

@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
 from nnunet_lopsided.completion.completed_variant import BELIEFS, COMPLETION_FILE, PAGE, write_variant
 from nnunet_lopsided.completion.soft_target import THRESHOLD
-from nnunet_lopsided.completion.training import command_of, train_missing_folds, train_on_soft_targets
+from nnunet_lopsided.completion.training import Training, train_missing_folds, train_on_all
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import file_digest, read_json
 from nnunet_lopsided.files.parallel import check_n_workers
@@ -87,10 +87,7 @@ def complete(
         raise InputError(f"the threshold must be within 0 and 1, got {threshold}")
     check_n_workers(n_workers)
     dataset = raw_dataset(source)
-    number = re.fullmatch(r"Dataset([0-9]{3})_(.+)", dataset.name)
-    if number is None or int(number[1]) == output_id:
-        raise InputError(f"output id {output_id} is the id of the source, {dataset.name}")
-    name = name or plain_name(f"{number[2]}Completed")
+    name = _name_of_variant(dataset.name, output_id, name)
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
     # Whether an earlier completion is of just this call is told after training; it may be, and is then kept.
     if not overwrite and (final / COMPLETION_FILE).is_file():
@@ -100,16 +97,17 @@ def complete(
     preprocessed = preprocessed_folder(dataset.name)
     _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
     options = () if device is None else ("-device", device)
-    train_missing_folds(
-        preprocessed,
-        dataset=dataset.name,
-        configuration=configuration,
-        trainer=trainer,
-        plans=plans,
-        options=options,
+    training = Training(
+        dataset=dataset.name, configuration=configuration, trainer=trainer, plans=plans, options=options
     )
+    train_missing_folds(training, preprocessed)
     inputs = find_inputs(
-        dataset.name, [Model(trainer, plans, configuration)], magnify=(), device=device, n_workers=n_workers
+        # Not magnified: a soft target is what the network says of the image as it is.
+        dataset.name,
+        [Model(trainer, plans, configuration)],
+        magnify=(),
+        device=device,
+        n_workers=n_workers,
     )
     settings = {"trainer": trainer, "plans": plans, "configuration": configuration, "threshold": threshold}
     settings |= {"predictions": _digest(inputs), "source_dataset": dataset.name}
@@ -124,28 +122,26 @@ def complete(
             n_workers=n_workers,
         )
     _preprocess(final, source=dataset.name, configuration=configuration, plans=plans, n_workers=n_workers)
-    record = read_json(final / COMPLETION_FILE)
-    command = command_of(
-        dataset=final.name,
-        configuration=configuration,
-        fold="all",
-        trainer=with_soft_targets(trainer),
-        plans=plans,
-        options=options,
-    )
+    last = training.on_soft_targets(final.name)
     if train:
-        train_on_soft_targets(
-            dataset=final.name, configuration=configuration, trainer=trainer, plans=plans, options=options
-        )
+        train_on_all(last)
+    record = read_json(final / COMPLETION_FILE)
     return Completion(
         folder=final,
         page=final / PAGE,
         n_candidates=record["n_candidates"],
         n_explained=record["n_explained"],
         estimate=record["estimated_missed_lesions"],
-        final_command=command,
+        final_command=last.command("all"),
         trained=train,
     )
+
+
+def _name_of_variant(source: str, output_id: int, name: str | None) -> str:
+    number = re.fullmatch(r"Dataset([0-9]{3})_(.+)", source)
+    if number is None or int(number[1]) == output_id:
+        raise InputError(f"output id {output_id} is the id of the source, {source}")
+    return name or plain_name(f"{number[2]}Completed")
 
 
 def _check_trainer(trainer: str) -> None:
@@ -183,6 +179,7 @@ def _preprocess(final: Path, *, source: str, configuration: str, plans: str, n_w
         share_preprocessed(source, final.name, n_workers=n_workers)
     data = resolved_configuration(read_plans(folder / f"{plans}.json"), configuration)["data_identifier"]
     marker = folder / data / FOLDER / BELIEFS_FILE
+    # By content: a completion that was made anew has the same file names.
     digests = [file_digest(path) for path in sorted((final / BELIEFS).iterdir())]
     if marker.is_file() and sorted(_flat(read_json(marker)["cases"])) == sorted(digests):
         return

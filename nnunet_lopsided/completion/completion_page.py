@@ -87,6 +87,7 @@ def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[Co
         ([2, 1], [3])
     """
     most = sorted(lesions, key=lambda lesion: (-lesion.score, lesion.case, lesion.lesion_class, lesion.number))
+    # The least ones from what is left, so that few lesions are not shown twice.
     return most[:n], most[n:][-n:][::-1]
 
 
@@ -117,6 +118,7 @@ def shown_pictures(
         annotated = LesionClass(inputs.dataset.label_scheme).mask(label.array)
         image = case_images(audited.case, label.shape, colour=True)[0]
         limits = window(image)
+        # The numbers of candidates are those of the components of a soft target, so they are found again in its file.
         components = {}
         for name in {lesion.lesion_class for lesion in wanted[audited.name]}:
             components[name] = find_lesions(read_image(file_of(audited.name, name)).array, label.geometry.spacing_mm)
@@ -152,6 +154,7 @@ def _caption(lesion: CompletedLesion, centre: Sequence[int], shape: tuple[int, .
 
 def completion_html(
     name: str,
+    *,
     record: Mapping[str, object],
     by_diameter: Sequence[DiameterRow],
     lesions: Sequence[CompletedLesion],

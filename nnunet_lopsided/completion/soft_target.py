@@ -62,6 +62,7 @@ def soft_target(
         >>> target.belief.round(2).tolist(), len(target.components), target.mean.round(2).tolist()
         ([[0.0, 0.0, 0.0, 0.0, 0.0, 0.6000000238418579, 0.20000000298023224]], 1, [0.4])
     """
+    # The threshold in the type of the probability: a voxel of 0.1 must reach it, but as float16 it is 0.09998.
     components = find_lesions(probability >= np.asarray(threshold, probability.dtype), spacing_mm)
     flat, known = probability.reshape(-1), annotated.reshape(-1)
     belief = np.zeros(probability.size, np.float32)
@@ -71,6 +72,7 @@ def soft_target(
         voxels = components.select([number])
         values = flat[voxels].astype(np.float64)
         explained = bool(known[voxels].any())
+        # The confidence "sqrt" of the evaluation: large and sure candidates come first.
         scores[explained].append(float(values.mean() * np.sqrt(len(values))))
         if explained:
             explained_mm.append(components.diameter_mm[number - 1])

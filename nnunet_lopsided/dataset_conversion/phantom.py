@@ -18,6 +18,7 @@ from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.images import Geometry, Image, write_image
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.raw import new_raw_dataset
+from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.running import end_with_parent
 
 __all__ = [
@@ -77,8 +78,6 @@ def write_phantom_dataset(
     Raises:
         InputError: a number is out of range, or the id is in use.
     """
-    from tqdm import tqdm
-
     settings = settings or PhantomSettings()
     if n_train < 1 or n_test < 0 or seed < 0 or n_workers < 1:
         raise InputError(
@@ -90,30 +89,15 @@ def write_phantom_dataset(
         for kind in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (folder / kind).mkdir()
         jobs = [(folder, split, index, tuple(shape), tuple(spacing_mm), seed, settings) for split, index in cases]
-        written = tqdm(_write_all(jobs, n_workers), total=len(jobs), desc="phantoms", unit="case")
+        written = with_progress(_write_all(jobs, n_workers), total=len(jobs), title="phantoms", unit="case")
         # Nothing is kept of the cases that are written; the deque only runs the iterator to its end.
         deque(written, maxlen=0)
-        write_json(
-            folder / "dataset.json",
-            {
-                "channel_names": {str(i): sequence for i, sequence in enumerate(SEQUENCES)},
-                "labels": LABELS,
-                "numTraining": n_train,
-                "file_ending": ".nii.gz",
-            },
-        )
-        write_json(
-            folder / "phantom.json",
-            {
-                "version": __version__,
-                "seed": seed,
-                "n_train": n_train,
-                "n_test": n_test,
-                "shape": list(shape),
-                "spacing_mm": list(spacing_mm),
-                "settings": asdict(settings),
-            },
-        )
+        channels = {str(i): sequence for i, sequence in enumerate(SEQUENCES)}
+        described = {"channel_names": channels, "labels": LABELS, "numTraining": n_train, "file_ending": ".nii.gz"}
+        write_json(folder / "dataset.json", described)
+        drawn = {"shape": list(shape), "spacing_mm": list(spacing_mm), "settings": asdict(settings)}
+        made = {"version": __version__, "seed": seed, "n_train": n_train, "n_test": n_test, **drawn}
+        write_json(folder / "phantom.json", made)
         final = folder.parent / new_dataset_name(dataset_id, name)
     return final
 

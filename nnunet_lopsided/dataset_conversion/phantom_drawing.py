@@ -381,7 +381,7 @@ class _Painter:
         for channel, image in enumerate(images):
             bias = np.exp(np.float32(self.settings.bias) * self._field(60.0 * max(self.scale, 0.5))[self.brain])
             signal = np.maximum(image[self.brain], 0.02) * bias
-            # MR images are magnitudes of complex signals, so the noise is Rician: in the dark it brightens.
+            # MR images are magnitudes of complex signals, so the noise is Rician, and raises what is dark.
             real = signal + sd * rng.standard_normal(n, dtype=np.float32)
             imaginary = sd * rng.standard_normal(n, dtype=np.float32)
             gain = _GAIN * rng.uniform(0.8, 1.25)

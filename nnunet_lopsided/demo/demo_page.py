@@ -35,6 +35,7 @@ class Arm:
 def write_comparison(
     arms: Sequence[Arm],
     folder: Path,
+    *,
     dataset: RawDataset,
     settings: DemoSettings,
     configuration: str,
@@ -63,6 +64,7 @@ def write_comparison(
     target = folder / "index.html"
     contents = {arm.title: summary for arm, summary in zip(arms, summaries, strict=True)}
     slices = png(lambda: slice_figure(arms, folder, dataset), dpi=110)
+    # The last arm is one of those that were trained on censored labels.
     censoring = read_json(_folder_of(folder, arms[-1].dataset) / "censoring.json")
     html = page(
         "demo/demo_page.html",
@@ -72,6 +74,7 @@ def write_comparison(
         caution=caution,
         names=list(contents),
         charts=[compared_curves(contents)[0], sensitivity_chart(contents)],
+        # In the page, which is to be one file.
         slices=b64encode(slices).decode(),
         arms=arms,
         commands=_commands(folder, seconds),
@@ -122,6 +125,7 @@ def _what(dataset: RawDataset, censoring: Mapping[str, object], settings: DemoSe
 
 def _caution(summaries: Sequence[SummaryContent], settings: DemoSettings) -> str:
     counts = summaries[0]["counts"]
+    # nnU-Net: 1000 epochs of 250.
     iterations = settings.epochs * settings.iterations
     return (
         f"{counts['reference_lesions']} lesions in {counts['cases']} test cases, one run per arm of {iterations} "
@@ -133,6 +137,7 @@ def _caution(summaries: Sequence[SummaryContent], settings: DemoSettings) -> str
 def _commands(folder: Path, seconds: Mapping[str, float]) -> Table:
     logs = folder / "logs"
     rows = [
+        # What was run, also by an earlier version that this one went on from.
         (code(shlex.join(read_json(logs / f"{name}.json")["command"])), f"{duration:.0f}")
         for name, duration in seconds.items()
     ]

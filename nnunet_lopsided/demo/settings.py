@@ -28,7 +28,7 @@ class DemoSettings:
     rate: float = 0.5
     seed: int = 0
     epochs: int = 5
-    iterations: int = 50
+    iterations: int = 40
     alpha: float = 3.0
     beta: float = 0.1
     device: str = "cpu"

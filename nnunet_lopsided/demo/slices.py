@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _N_ROWS = 4
+# As in lopsided-eval, which says what was found.
 _THRESHOLD = 0.1
 _REFERENCE = "#fb2c55"
 _CONTOURS = ("#60a5fa", "#fbbf24", "#4ade80")
@@ -62,6 +63,7 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
         panel.set_axis_off()
     if not rows:
         axes[0, 0].text(0, 0.5, "no test lesion")
+    # One line of axes is there even without a lesion.
     for line, lesion in zip(axes, rows, strict=False):
         loaded = [_load(folder / "predictions" / arm.name, dataset, lesion.case) for arm in arms]
         reference, geometry = loaded[0].reference, loaded[0].geometry
@@ -79,7 +81,7 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
             _contour(panel, reference[at], _REFERENCE)
             prediction = loaded[i - 1].prediction if i else None
             if prediction is not None:
-                _contour(panel, prediction[at] >= _THRESHOLD, _CONTOURS[(i - 1) % len(_CONTOURS)])
+                _contour(panel, np.greater_equal(prediction[at], _THRESHOLD), _CONTOURS[(i - 1) % len(_CONTOURS)])
     return figure
 
 
@@ -90,6 +92,7 @@ def _choose(arms: Sequence[_Arm], folder: Path) -> list[_Lesion]:
         for row in read_table(folder / "evaluation" / arm.name / "lesions.csv"):
             lesion = lesions.setdefault((row["case"], row["lesion"]), _lesion(row))
             lesion.is_found[arm.name] = row["detected"] == "1"
+    # What sets the arms apart says more than what all find.
     ranked = sorted(lesions.values(), key=lambda lesion: (_all_agree(lesion), -lesion.diameter_mm))
     chosen: dict[str, _Lesion] = {}
     for lesion in ranked:
@@ -118,6 +121,7 @@ def _most_contrast(dataset: RawDataset, case: str, lesions: NDArray[np.bool_]) -
     channels = [read_image(image).array.astype(np.float32) for image in images]
 
     def contrast(channel: NDArray[np.floating]) -> float:
+        # Zeros are outside the head in skull-stripped images, and would make every channel look alike.
         inside, outside = channel[lesions], channel[~lesions & (channel != 0)]
         return abs(float(inside.mean() - outside.mean())) / (float(outside.std()) + 1e-6) if outside.size else 0.0
 
@@ -125,5 +129,6 @@ def _most_contrast(dataset: RawDataset, case: str, lesions: NDArray[np.bool_]) -
 
 
 def _contour(panel: Axes, mask: NDArray[np.bool_], colour: str) -> None:
+    # Matplotlib warns of a contour where there is none.
     if mask.any() and not mask.all():
         panel.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)

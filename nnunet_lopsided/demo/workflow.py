@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.demo.demo_page import Arm, write_comparison
+from nnunet_lopsided.demo.expected_time import expected_time
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import Step, run_steps
 from nnunet_lopsided.errors import InputError
@@ -31,8 +33,10 @@ from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
 from nnunet_lopsided.variants.choosing import check_rate
 from nnunet_lopsided.variants.linking import link_with_test_set
 
+# In folders of the demo's own, so that they are in nobody's way.
 FULL, CENSORED = 901, 902
 SETTINGS_FILE = "demo.json"
+# nnU-Net validates in every epoch; more cases would be missing in a training of minutes.
 _N_VALIDATION = 2
 # Names in the folder of a demo.
 _FILES = (SETTINGS_FILE, *PATH_VARIABLES, "predictions", "evaluation", "logs", "table.csv", "table.md", "index.html")
@@ -70,6 +74,7 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
     _check_folder(folder)
+    # A run that ended, however, has removed its lock.
     was_killed = any(os.path.lexists(folder / name) for name in _LOCKS)
     with _only_demo(folder):
         others = _claim(folder, settings, overwrite, was_killed)
@@ -95,20 +100,26 @@ def _run(settings: DemoSettings, folder: Path, source: RawDataset | None, others
     for variable in PATH_VARIABLES:
         (folder / variable).mkdir(exist_ok=True)
     environment = {variable: str(folder.absolute() / variable) for variable in PATH_VARIABLES}
-    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2"}
+    # For a laptop: nnU-Net's own numbers of processes are for a workstation.
+    environment |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ.update(environment)  # our own look-ups below use the same folders
 
     if source is not None and not names_of_dataset(FULL, ("nnUNet_raw",)):
         link_with_test_set(source, FULL)
     flat = source is not None and _is_2d(raw_dataset(FULL))
     arms, configuration = _arms(settings), "2d" if flat else "2.5d"
-    n_steps = (source is None) + 1 + (2 if flat else 4) + 3 * len(arms)
-    seconds = run_steps(_steps(settings, arms, configuration, folder, others), n_steps, folder / "logs", environment)
-    return write_comparison(arms, folder, raw_dataset(FULL), settings, configuration, seconds)
+    n_steps = len(_data_steps(settings)) + len(_planning_steps(flat)) + 3 * len(arms)
+    for line in expected_time(settings):
+        print(line, file=sys.stderr, flush=True)
+    steps = _steps(settings, arms, configuration=configuration, folder=folder, others=others)
+    seconds = run_steps(steps, n_steps, folder / "logs", environment)
+    return write_comparison(
+        arms, folder, dataset=raw_dataset(FULL), settings=settings, configuration=configuration, seconds=seconds
+    )
 
 
 def _steps(
-    settings: DemoSettings, arms: list[Arm], configuration: str, folder: Path, others: list[str]
+    settings: DemoSettings, arms: list[Arm], *, configuration: str, folder: Path, others: list[str]
 ) -> Iterator[Step]:
     """All steps; after each, its files are noted as ours."""
     for step in (*_data_steps(settings), *_planning_steps(configuration == "2d")):
@@ -122,6 +133,7 @@ def _steps(
 
 def _arms(settings: DemoSettings) -> list[Arm]:
     budget = f"{settings.epochs}epochs_{settings.iterations}iters"
+    # Trainers are Python classes, whose names hold no dot.
     alpha, beta = (f"{value:g}".replace(".", "p") for value in (settings.alpha, settings.beta))
     plain = f"nnUNetTrainerClassWeighted_a{alpha}_{budget}"
     lopsided = f"nnUNetTrainerLopsidedDice_dicenone_a{alpha}_b{beta}_{budget}"
@@ -137,34 +149,45 @@ def _data_steps(settings: DemoSettings) -> list[Step]:
     seed = str(settings.seed)
     phantom = ["python", "-m", "nnunet_lopsided.commands.phantom", "-d", str(FULL), "--overwrite", "-np", "2"]
     phantom += ["--train", str(settings.n_train), "--test", str(settings.n_test), "--seed", seed]
+    # A whole brain in few voxels, so that a CPU trains on it in minutes.
     phantom += ["--shape", "32", "80", "80", "--spacing", "2", "1.6", "1.6"]
     censor = ["lopsided-censor", "-d", str(FULL), "-o", str(CENSORED), "--mode", settings.mode]
     censor += ["--rate", str(settings.rate), "--seed", seed, "--overwrite"]
-    made = [] if settings.data is not None else [Step("phantom", tuple(phantom))]
+    # nnU-Net's own step would take half a minute and gigabytes for statistics that it does not use for MRI.
+    fingerprint = ("python", "-m", "nnunet_lopsided.commands.fingerprint", "-d", str(FULL))
+    made = [] if settings.data is not None else [Step("phantom", tuple(phantom)), Step("fingerprint", fingerprint)]
     return [*made, Step("censor", tuple(censor))]
 
 
 def _planning_steps(flat: bool) -> list[Step]:
-    steps = []
-    for name, dataset in (("full", FULL), ("censored", CENSORED)):
-        preprocess = ("nnUNetv2_plan_and_preprocess", "-d", str(dataset), "-c", "2d" if flat else "3d_fullres")
-        steps.append(Step(f"preprocess-{name}", (*preprocess, "-np", "2", "-npfp", "2")))
-        if not flat:
-            # A small network, so that the demo ends on a CPU.
-            network = ("--encoder", "resnet18", "--decoder", "deeplabv3plus", "--output-stride", "16")
-            plan = ("lopsided-plan", "-d", str(dataset), *network, "--batch-size", "12", "--overwrite")
-            steps.append(Step(f"plan-{name}", plan))
-    return steps
+    preprocess = ("nnUNetv2_plan_and_preprocess", "-d", str(FULL), "-c", "2d" if flat else "3d_fullres")
+    # A small network, so that the demo ends on a CPU.
+    network = ("--encoder", "tu-resnet10t", "--decoder", "deeplabv3plus", "--output-stride", "16")
+    plan = ("lopsided-plan", "-d", str(FULL), *network, "--batch-size", "12", "--overwrite")
+    share = ("lopsided-share", "-d", str(FULL), "-o", str(CENSORED), "--overwrite")
+    return [
+        Step("preprocess", (*preprocess, "-np", "2", "-npfp", "2")),
+        *([] if flat else [Step("plan", plan)]),
+        Step("share", share),
+    ]
 
 
 def _arm_steps(arms: list[Arm], configuration: str, device: str, folder: Path) -> list[Step]:
     steps = []
     for arm in arms:
         predictions, raw = str(folder / "predictions" / arm.name), raw_dataset(FULL).folder
+        # --c goes on from a checkpoint, and begins anew where there is none.
         train = ["nnUNetv2_train", str(arm.dataset), configuration, "0", "-tr", arm.trainer, "-device", device, "--c"]
         predict = ["nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", predictions, "-d", str(arm.dataset)]
         predict += ["-c", configuration, "-tr", arm.trainer, "-f", "0", "-device", device]
-        predict += ["--save_probabilities", "--disable_tta", "-npp", "1", "-nps", "1"]
+        predict += [
+            "--save_probabilities",
+            "--disable_tta",
+            "-npp",
+            "0",
+            "-nps",
+            "0",
+        ]  # 0: no processes that import PyTorch again
         evaluate = ["lopsided-eval", "-g", str(raw / "labelsTs"), "-p", predictions]
         evaluate += ["-o", str(folder / "evaluation" / arm.name), "--overwrite"]
         for name, command in (("train", train), ("predict", predict), ("evaluate", evaluate)):

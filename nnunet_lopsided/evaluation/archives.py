@@ -14,13 +14,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from types import ModuleType
+from typing import IO, cast
 
 import numpy as np
+from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.inflating import ENGINES
 
 ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
 UNREADABLE = (
@@ -77,8 +81,8 @@ def array_header(path: Path) -> ArrayHeader:
         raise _cannot_read(path, error) from error
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """The whole array, of which :func:`array_header` tells the shape; objects are never unpickled.
+def read_array(path: Path) -> NDArray[np.floating]:
+    """The whole array, of which :func:`array_header` tells shape and type; objects are never unpickled.
 
     Raises:
         InputError: the file cannot be read or holds no such array.
@@ -94,14 +98,14 @@ def read_array(path: Path) -> NDArray[Any]:
                 header = _header(member)
                 _refuse_objects(path, header)
                 values = np.frombuffer(member.read(), header.dtype)
-        return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+        return cast("NDArray[np.floating]", values.reshape(header.shape, order="F" if header.fortran_order else "C"))
     except InputError:
         raise
     except UNREADABLE as error:
         raise _cannot_read(path, error) from error
 
 
-def read_channels(path: Path) -> Iterator[NDArray[Any]]:
+def read_channels(path: Path) -> Iterator[NDArray[np.floating]]:
     """The array along its first axis, one channel in memory at a time where the file allows it.
 
     All of the archive is read and its checksum compared, however few channels are kept.
@@ -116,6 +120,7 @@ def read_channels(path: Path) -> Iterator[NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo(_member(path, archive))
+            # Bit 0 of the flags says that it is encrypted, which zipfile refuses in words of its own.
             deflated = info.compress_type == zipfile.ZIP_DEFLATED and not info.flag_bits & 1
             if deflated:
                 yield from _inflated_channels(path, info, header)
@@ -127,25 +132,44 @@ def read_channels(path: Path) -> Iterator[NDArray[Any]]:
         yield from read_array(path)
 
 
-def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.generic]]:
+def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.floating]]:
+    """The channels by the faster library; if it stumbles, those that are left by the other, which says why."""
+    n_channels = 0
+    for engine in ENGINES[:-1]:
+        try:
+            for channel in _channels_by(engine, path, info, header):
+                yield channel
+                n_channels += 1
+            return
+        except UNREADABLE:
+            pass
+    yield from islice(_channels_by(ENGINES[-1], path, info, header), n_channels, None)
+
+
+def _channels_by(
+    engine: ModuleType, path: Path, info: zipfile.ZipInfo, header: ArrayHeader
+) -> Iterator[NDArray[np.floating]]:
     shape = header.shape[1:]
     with path.open("rb") as file:
-        inflater = _Inflater(file, info)
-        inflater.take(header.n_bytes)
+        inflater = _Inflater(file, info, engine)
+        inflater.take(header.n_bytes)  # known already, but part of the checksum
         for _ in range(header.shape[0]):
-            yield inflater.take(math.prod(shape) * header.dtype.itemsize).view(header.dtype).reshape(shape)
+            channel = inflater.take(math.prod(shape) * header.dtype.itemsize).view(header.dtype).reshape(shape)
+            yield cast("NDArray[np.floating]", channel)
         inflater.check()
 
 
 class _Inflater:
     """The inflated bytes of one member of an archive, in pieces small enough to stay in the processor's cache."""
 
-    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo) -> None:
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, engine: ModuleType) -> None:
         file.seek(info.header_offset)
+        # The lengths of this place: the extra field of an archive's directory may be of another length.
         local = file.read(_LOCAL_HEADER_BYTES)
         file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # name and extra field
         self._file, self._info, self._left = file, info, info.compress_size
-        self._inflate, self._packed, self._checksum = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+        self._crc32, self._inflate = engine.crc32, engine.decompressobj(-zlib.MAX_WBITS)
+        self._packed, self._checksum = b"", 0
 
     def take(self, n_bytes: int) -> NDArray[np.uint8]:
         """The next bytes."""
@@ -160,7 +184,7 @@ class _Inflater:
             if not piece and (at_end or self._inflate.eof):
                 raise EOFError(f"{self._info.filename} ends early")
             self._packed = self._inflate.unconsumed_tail
-            self._checksum = zlib.crc32(piece, self._checksum)
+            self._checksum = self._crc32(piece, self._checksum)
             taken[n : n + len(piece)] = np.frombuffer(piece, np.uint8)
             n += len(piece)
         return taken
@@ -181,11 +205,10 @@ def _member(path: Path, archive: zipfile.ZipFile) -> str:
 
 
 def _header(file: IO[bytes]) -> ArrayHeader:
-    numpy_format: Any = np.lib.format  # numpy gives its functions no types
-    version = numpy_format.read_magic(file)
+    version = numpy_format.read_magic(file)  # type: ignore[no-untyped-call]
     read = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
     with _ONE_HEADER_AT_A_TIME:
-        shape, fortran_order, dtype = read(file)
+        shape, fortran_order, dtype = read(file)  # type: ignore[no-untyped-call]
     return ArrayHeader(shape, dtype, fortran_order, file.tell())
 
 

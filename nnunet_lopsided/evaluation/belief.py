@@ -104,6 +104,7 @@ def belief(
     scores = np.concatenate([annotated, unexplained]).astype(np.float64)
     known = np.concatenate([np.ones(len(annotated)), np.zeros(len(unexplained))])
     share = IsotonicRegression(y_min=0, y_max=1).fit(scores, known).predict(scores[len(annotated) :])
+    # Of n = a + u components the share a / n was fitted, and a / u is asked for.
     # 1 only where nothing of that score is unexplained, so never here but for rounding.
     beliefs: NDArray[np.float64] = np.clip(rho * share / np.maximum(1 - share, 1e-12), 0.0, 1.0)
     return beliefs

@@ -69,7 +69,7 @@ def _group(name: str, chosen: Sequence[tuple[CaseResult, NDArray[np.bool_]]]) ->
             (
                 2 * n_true / (n_true + n_false + len(dice)),
                 n_true / len(dice),
-                n_true / (n_true + n_false) if n_true else 0.0,
+                n_true / (n_true + n_false) if n_true else 0.0,  # also where there is no candidate at all
                 dice.sum() / (len(dice) + n_false),
             )
         )

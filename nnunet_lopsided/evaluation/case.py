@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, spacing_of
+from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, check_same_place, spacing_of
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
 from nnunet_lopsided.evaluation.confidence import (
     BY_SIZE,
@@ -77,8 +77,9 @@ def evaluate_case(
         Tables of lesions and candidates; empty ones where there are none.
 
     Raises:
-        ValueError: shapes differ, the connectivity or spacing does not fit their dimension, a voxel of a lesion or
-            candidate holds no probability, or an instance map anything but whole numbers of at least 0.
+        ValueError: shapes differ, images of SimpleITK lie in different places, the connectivity or spacing does not
+            fit their dimension, a voxel of a lesion or candidate holds no probability, or an instance map anything
+            but whole numbers of at least 0.
         InputError: ``censored_reference`` has lesion voxels that ``reference`` lacks, or the confidence is to be
             ``learned`` and there is no model.
 
@@ -90,6 +91,8 @@ def evaluate_case(
         ([True, False], [0.75])
     """
     rules = rules or EvaluationRules()
+    images = {"reference": reference, "prediction": prediction, "segmentation": segmentation}
+    check_same_place({**images, "censored_reference": censored_reference}, spacing_mm)
     (evaluated,) = evaluate_thresholds(
         as_array(reference),
         None if prediction is None else as_array(prediction),
@@ -107,8 +110,8 @@ def evaluate_case(
 
 
 def evaluate_thresholds(
-    reference: NDArray[Any],
-    prediction: NDArray[Any] | None,
+    reference: NDArray[np.generic],
+    prediction: NDArray[np.generic] | None,
     spacing_mm: Sequence[float],
     rules: EvaluationRules,
     thresholds: Sequence[float],
@@ -143,7 +146,7 @@ def evaluate_thresholds(
         censored = None if censored is None else _all_censored(lesions, joined, censored)
         lesions = joined
     counted = lesions.volume_mm3 > rules.min_lesion_mm3 * (1 + 1e-6)  # room for rounded spacings
-    probability = prediction if prediction is not None and np.issubdtype(prediction.dtype, np.floating) else None
+    probability = _probability(prediction)
     mean_probability: NDArray[np.float64] = np.full(len(lesions), np.nan)
     entropy: NDArray[np.float64] = np.full(len(lesions), np.nan)
     histogram: NDArray[np.int64] = np.zeros(rules.probability_bins, np.int64)
@@ -159,6 +162,7 @@ def evaluate_thresholds(
     results: list[EvaluatedCase] = []
     for threshold in thresholds:
         of_any_size, kind = _candidates(lesions, prediction, valid, threshold, rules)
+        # Once, at the first threshold: the segmentation has a threshold of its own.
         if segmentation is None and not results:
             # Dynamic candidates leave out voxels above the threshold, so they do not tell the segmentation.
             known = threshold if rules.candidates == "threshold" else None
@@ -193,7 +197,7 @@ def evaluate_thresholds(
 
 def _candidates(
     lesions: Lesions,
-    prediction: NDArray[Any] | None,
+    prediction: NDArray[np.generic] | None,
     valid: NDArray[np.bool_] | None,
     threshold: float,
     rules: EvaluationRules,
@@ -202,24 +206,33 @@ def _candidates(
     if prediction is None:
         none = lesions.voxels[:0]
         return lesions_of_voxels(lesions.shape, lesions.spacing_mm, none, none), "missing"
-    if not np.issubdtype(prediction.dtype, np.floating):
+    probability = _probability(prediction)
+    if probability is None:
         return _components(prediction, valid, lesions.spacing_mm, rules, rules.predicted_instances), "labels"
     if rules.predicted_instances:
         raise InputError(f"instances {rules.instances} needs whole numbers as prediction, got {prediction.dtype}")
-    cast = prediction.dtype.type(threshold)
-    if threshold > 0 and not cast > 0:
-        raise InputError(f"threshold {threshold} is 0 in {prediction.dtype}, the type of the probabilities")
+    least = probability.dtype.type(threshold)
+    # Voxels of probability 0 would all be candidates.
+    if threshold > 0 and not least > 0:
+        raise InputError(f"threshold {threshold} is 0 in {probability.dtype}, the type of the probabilities")
     if rules.candidates == "dynamic":
-        _require_probabilities(prediction)  # every voxel may be a peak
-        candidates = dynamic_candidates(prediction, threshold, lesions.spacing_mm, rules.connectivity, valid)
+        _require_probabilities(probability)  # every voxel may be a peak
+        candidates = dynamic_candidates(probability, threshold, lesions.spacing_mm, rules.connectivity, valid)
     else:
-        candidates = find_lesions(_within(prediction >= cast, valid), lesions.spacing_mm, rules.connectivity)
-        _require_probabilities(prediction.reshape(-1)[candidates.voxels])
-    return candidates, "probabilities" if len(candidates) or prediction.any() else "empty"
+        candidates = find_lesions(_within(probability >= least, valid), lesions.spacing_mm, rules.connectivity)
+        _require_probabilities(probability.reshape(-1)[candidates.voxels])
+    return candidates, "probabilities" if len(candidates) or probability.any() else "empty"
+
+
+def _probability(prediction: NDArray[np.generic] | None) -> NDArray[np.floating] | None:
+    """The prediction where it is one of probabilities, which its type alone tells."""
+    if prediction is None or not np.issubdtype(prediction.dtype, np.floating):
+        return None
+    return cast("NDArray[np.floating]", prediction)
 
 
 def _components(
-    labels: NDArray[Any],
+    labels: NDArray[np.generic],
     valid: NDArray[np.bool_] | None,
     spacing_mm: Sequence[float],
     rules: EvaluationRules,
@@ -227,7 +240,8 @@ def _components(
 ) -> Lesions:
     """The lesions or candidates of a mask or, where they are ``numbered``, of an instance map."""
     if numbered:
-        return find_instances(labels if valid is None else np.where(valid, labels, 0), spacing_mm)
+        numbers = cast("NDArray[np.integer]", labels)
+        return find_instances(numbers if valid is None else np.where(valid, numbers, 0), spacing_mm)
     return find_lesions(_within(labels, valid), spacing_mm, rules.connectivity)
 
 
@@ -278,6 +292,7 @@ def _segmented(
 
 def _overlap(lesions: Lesions, predicted: NDArray[np.int64]) -> VoxelCounts:
     """Counts from two ascending lists of voxels."""
+    # Bisection costs time per voxel that is looked up: a prediction may have a thousand times the reference's, or none.
     few, many = sorted((lesions.voxels, predicted), key=len)
     shared = 0
     if len(few):
@@ -289,6 +304,7 @@ def _overlap(lesions: Lesions, predicted: NDArray[np.int64]) -> VoxelCounts:
 def _censored(lesions: Lesions, kept: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Which lesions have no voxel in the incomplete reference."""
     flat = _within(kept, valid).reshape(-1) != 0
+    # A lesion that was cut in part still has voxels, and is kept.
     n_kept = np.bincount(lesions.voxel_ids[flat[lesions.voxels]], minlength=len(lesions) + 1)[1:]
     foreign = int(flat.sum()) - int(n_kept.sum())
     if foreign:

@@ -178,6 +178,7 @@ class CaseResult:
     @property
     def lesion_confidence(self) -> NDArray[np.float64]:
         """Confidence of the candidate that detects each lesion, (K,); NaN when missed."""
+        # Candidates count from 1, so that 0, no candidate, finds NaN.
         padded = np.concatenate([[np.nan], self.confidence])
         return padded[self.matches.candidate_of_lesion]
 

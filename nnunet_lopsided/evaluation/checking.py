@@ -47,7 +47,8 @@ def check_all_headers(
     skipped += [problem for problem in in_order(check, others, n_workers) if problem is not None]
     problems = []
     if pairing.missing and not inputs.allow_missing:
-        hint = "; no splits_final.json below nnUNet_preprocessed tells the fold's own cases" * pairing.unknown_fold
+        no_splits = "; no splits_final.json below nnUNet_preprocessed tells the fold's own cases"
+        hint = no_splits if pairing.unknown_fold else ""
         hint += next((alike for name in pairing.missing if (alike := nearly(name, pairing.unreferenced))), "")
         problems.append(
             f"{len(pairing.missing)} of {len(pairing.cases)} references have no prediction in {inputs.predictions}: "

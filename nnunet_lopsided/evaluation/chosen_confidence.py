@@ -60,6 +60,7 @@ class ChosenConfidence:
         """The confidence for a case: fitted without its fold where that is possible."""
         if self.model is None:
             return None
+        # A case that the model was not fitted to may be judged by that of all folds, which has seen more candidates.
         unseen = self.model.unseen(self.label, case) if self.validation else None
         return (unseen or self.model.all_folds[self.model.of_class(self.label)]).confidence
 

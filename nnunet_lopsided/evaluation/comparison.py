@@ -201,6 +201,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     pooled = [pool(model.cases, rules) for model in models]
     n_patients = len(pooled[0].patients)
     why = why_no_bootstrap(n_patients, n_replicates)
+    # Drawn once, for all models: that is what makes the bootstrap a paired one.
     weights = np.zeros((0, n_patients), np.int64) if why else patient_weights(n_patients, n_replicates, seed)
     replicates = [resampled_metrics(p, weights) for p in pooled]
     for of_model in replicates:
@@ -210,6 +211,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
             if value is not None:
                 of_model[f"map_by_{name}"] = resampled_map_by(model.cases, of_cases, rules, name, weights)
     names = {name for of_model in replicates for name in of_model}
+    # A difference is no surer than the model to which fewer patients contribute.
     contributing = {name: min(n_contributing(p, name) for p in pooled) for name in names}
     counted = np.concatenate([case.counted for case in models[0].cases])
     detected = np.stack([np.concatenate([c.detected for c in m.cases]) for m in models], axis=1)[counted]
@@ -266,6 +268,7 @@ def check_comparable(models: Sequence[SavedEvaluation]) -> None:
 def _check_case(where: str, mine: CaseResult, theirs: CaseResult) -> None:
     if mine.patient != theirs.patient:
         raise InputError(f"{where}: case {mine.case} is of patient {mine.patient} versus {theirs.patient}")
+    # Sizes are exact; centroids were written with nine digits.
     same = len(mine.lesions) == len(theirs.lesions) and np.array_equal(mine.lesions.n_voxels, theirs.lesions.n_voxels)
     if not (same and np.allclose(mine.lesions.centroid, theirs.lesions.centroid, rtol=0, atol=1e-6)):
         raise InputError(
@@ -344,6 +347,7 @@ def _surface(
     """Mean HD95 and NSD over the lesions that both found, paired."""
     if not (first.rules.surface_distances and second.rules.surface_distances):
         return None
+    # Of a lesion that one model missed there is one surface only, and no pair.
     both = [a.detected & b.detected for a, b in zip(first.cases, second.cases, strict=True)]
     patient = pooled.lesion_patient[
         np.concatenate([b[case.counted] for b, case in zip(both, first.cases, strict=True)])

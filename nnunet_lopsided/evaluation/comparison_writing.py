@@ -93,8 +93,9 @@ def lesion_columns(comparison: Comparison) -> tuple[str, ...]:
     of_models = [
         f"{m.name}:{column}"
         for m in comparison.models
-        for column in ("detected", "confidence", "dice", *(SURFACE_COLUMNS * m.rules.surface_distances))
+        for column in ("detected", "confidence", "dice", *(SURFACE_COLUMNS if m.rules.surface_distances else ()))
     ]
+    # Of a lesion's own columns number, size and place: the others are one model's.
     return "case", "patient", *LESION_COLUMNS[1:8], "found_by", *of_models
 
 

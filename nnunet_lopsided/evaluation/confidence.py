@@ -63,6 +63,7 @@ class CandidateScores:
             >>> [scores.by(name).tolist() for name in ("mean", "max", "sum")]
             [[0.6, 0.9], [0.7, 0.9], [1.2, 0.9]]
         """
+        # A hard label is a probability of 1: then the sum is the size, by which such candidates can be ranked.
         if probability is None:
             return cls(np.ones(len(components)), np.ones(len(components)), components.n_voxels)
         mean = mean_by_component(components, probability)

@@ -70,6 +70,7 @@ class Evidence:
         chosen = []
         for case in cases:
             status = case.matches.status
+            # What touches a lesion without detecting it is neither: too far off to be it, too near to be another one.
             unexplained = (status == Status.FALSE_POSITIVE) & (case.matches.overlap_voxels == 0)
             chosen.append((status == Status.TRUE_POSITIVE) | unexplained)
 
@@ -183,6 +184,7 @@ class FittedClass:
         except InputError as problem:
             return cls(name=name, evidence=evidence, all_folds=None, without_fold={}, reason=str(problem))
         without = {}
+        # Without the only fold there would be nothing to fit to.
         for fold in folds if len(folds) > 1 else ():
             with suppress(InputError):  # what is left may be too little, or tell nothing
                 without[fold] = fit(evidence, evidence.fold != fold, complete)
@@ -269,6 +271,7 @@ def fit_confidence(
     scheme = lesion_class(None, whole.inputs.dataset_json).scheme
     names = () if scheme is None else tuple(scheme.foreground)
     for name in names:
+        # The only class is all foreground: it was evaluated already.
         classes.append(fitted(name, whole if len(names) == 1 else evaluated(name)))
     spacings = {read_header(whole.files[case.case].reference).geometry.spacing_mm for case in whole.cases}
     return FittedConfidence(tuple(classes), whole, complete, tuple(sorted(spacings)))
@@ -277,6 +280,7 @@ def fit_confidence(
 def confidence_record(fitted: FittedConfidence) -> dict[str, object]:
     """The content of the file: plain JSON types."""
     results, rules = fitted.result.inputs.predictions, fitted.result.rules
+    # TRAINER__PLANS__CONFIGURATION, unless somebody has renamed the folder.
     parts = results.absolute().name.split("__")
     trainer, plans, configuration = parts if len(parts) == 3 else (None, None, None)
     cases: dict[str, list[str]] = {str(fold): [] for fold in fitted.folds}

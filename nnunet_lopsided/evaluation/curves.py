@@ -97,6 +97,7 @@ def operating_points(
     threshold = np.unique(np.concatenate([true_confidence, false_confidence]))[::-1]
 
     def at_least(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+        # "left": equal confidences are not below, so that they come in together.
         n_below: NDArray[np.int64] = np.searchsorted(np.sort(confidence), threshold, side="left")
         return len(confidence) - n_below
 
@@ -184,6 +185,7 @@ def sensitivity_at(points: OperatingPoints, fp_per_case: Sequence[float]) -> tup
         # 1e-9: limit x cases may be a whole number but for its rounding.
         n = int(np.searchsorted(points.n_false, limit * points.n_cases + 1e-9, side="right"))
         share = float(points.sensitivity[n - 1]) if n else 0.0
+        # The strictest threshold that finds as many: lower ones would accept more false candidates alone.
         rises = np.flatnonzero(points.n_detected[:n] == points.n_detected[n - 1]) if n else np.zeros(0, np.int64)
         matched.append(MatchedSensitivity(limit, share, float(points.threshold[rises[0]]) if share else None))
     return tuple(matched)

@@ -69,6 +69,7 @@ def joined_when_grown(lesions: Lesions, n_steps: int, connectivity: int | None =
     """
     if len(lesions) < 2:
         return lesions
+    # A mask of the whole image, since find_lesions labels masks; lesions that grew into each other are one in it.
     voxels, _ = grown_voxels(lesions, n_steps)
     mask = np.zeros(int(np.prod(lesions.shape)), bool)
     mask[voxels] = True
@@ -85,6 +86,7 @@ def _surface(components: Lesions) -> NDArray[np.bool_]:
     inner = np.ones(len(known), bool)
     stride = 1
     for axis in reversed(range(len(components.shape))):
+        # One stride further in the flat array may be in the next row or slice, so the edge is asked for, too.
         for step, at_edge in ((-stride, 0), (stride, components.shape[axis] - 1)):
             position = np.minimum(np.searchsorted(known, known + step), len(known) - 1)
             inner &= (known[position] == known + step) & (coordinates[:, axis] != at_edge)

@@ -45,6 +45,7 @@ def dynamic_candidates(
         >>> dynamic_candidates(p, 0.1, (1, 1)).n_voxels.tolist()  # of at least 0.36 and 0.32
         [2, 1]
     """
+    # In the type of the probabilities, so that a voxel that says exactly the quotient belongs to the candidate.
     kind = probability.dtype.type
     lowest = kind(float(kind(least_peak)) / PEAK_OVER)
     mask = probability >= lowest
@@ -55,6 +56,7 @@ def dynamic_candidates(
     for box, flat in zip(regions.boxes, regions.voxels_by_id(), strict=True):
         remaining = _Remaining(tuple(box[:, 1] - box[:, 0]), probability.dtype, neighbours)
         places = np.unravel_index(flat, regions.shape)
+        # From the image to the box, and one further for the rim; back below.
         inside = np.ravel_multi_index(_moved(places, 1 - box[:, 0]), remaining.shape).astype(np.int64)
         remaining.values[inside] = probability.reshape(-1)[flat]
         for candidate in _peaks(remaining, inside, kind(least_peak)):
@@ -132,6 +134,7 @@ def _peaks(remaining: _Remaining, voxels: NDArray[np.int64], least_peak: np.floa
         least_peak: lower peaks are none.
     """
     high = voxels[remaining.values[voxels] >= least_peak]
+    # The quotient of a small float16 rounds to 0, and 0 marks what was set aside.
     above_zero = np.nextafter(least_peak.dtype.type(0), least_peak.dtype.type(1))
     taken = np.zeros(len(remaining.values), bool)
     for peak in high[np.argsort(-remaining.values[high], kind="stable")].tolist():

@@ -130,7 +130,7 @@ def evaluate_folder(
         label: name of a class or region in dataset.json; None: all foreground classes together.
         dataset_json: None: that of ``predictions``, of ``references`` or of the folder above it, if there is one.
         patients_regex: groups cases into patients for the bootstrap; its first group, or else its match, in the case's
-            name is the patient. None: every case is a patient.
+            name is the patient. None: ``cases.csv`` of the references' dataset says it, or else every case is one.
         allow_missing: count the lesions of references without prediction as missed.
         hard_labels: evaluate label maps even where probabilities lie beside them.
         skip_bad: leave out cases that cannot be read or do not fit, and list them in the result.
@@ -206,6 +206,7 @@ def evaluate_folder(
     target = lesion_class(label, inputs.dataset_json)
     confidence = ChosenConfidence.choose(confidence_model, inputs, rules)
     import_readers()
+    # A wrong shape shows in a header within milliseconds, and must not end an evaluation of hours.
     skipped = check_all_headers(pairing, inputs, target, n_workers, progress)
     left_out = {case.case for case in skipped}
     sound = [files for files in pairing.cases.values() if files.name not in left_out]
@@ -224,7 +225,7 @@ def evaluate_folder(
     _refuse(skipped, skip_bad, nothing_left=not results)
     left_out = {case.case for case in skipped}
     by_threshold = [tuple(result[i] for result in results) for i in range(len(all_rules))]
-    check_kinds(by_threshold[0])
+    check_kinds(by_threshold[0])  # files are of one kind at every threshold
     summaries = [summarize(c, r, n_replicates, seed) for c, r in zip(by_threshold, all_rules, strict=True)]
     several = [(r.threshold, s) for r, s in zip(all_rules, summaries, strict=True)] if len(all_rules) > 1 else []
     return FolderResult(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import InstanceMaps
 from nnunet_lopsided.files.regular import read_text
 from nnunet_lopsided.nnunet.paths import nearly
+from nnunet_lopsided.nnunet.patients import CASES_FILE, patients_of
 from nnunet_lopsided.nnunet.results import (
     Prediction,
     find_dataset_json,
@@ -32,7 +34,8 @@ class Inputs:
         predictions: folder of predictions, or with ``folds`` a trainer's result folder.
         label: class or region by name; None: all foreground.
         dataset_json: the file that declares the classes; None: none was given or found.
-        patients_regex: its first group (or its match) in a case's name is the patient; None: a case is a patient.
+        patients_regex: its first group (or its match) in a case's name is the patient; None: ``cases.csv`` of the
+            references' dataset says it, and where there is none a case is a patient.
         allow_missing: count the lesions of references without prediction as missed instead of refusing them.
         hard_labels: ignore probabilities and evaluate the predicted label maps.
         skip_bad: leave out cases that cannot be evaluated, and list them, instead of refusing them all.
@@ -138,7 +141,7 @@ def pair(inputs: Inputs) -> Pairing:
 
     Raises:
         InputError: a folder is missing or holds no case, no case has a prediction, or the regular expression of
-            patients does not fit.
+            patients does not fit, or ``cases.csv`` lacks a case.
     """
     problems: dict[str, str] = {}
     references = label_maps(inputs.references, problems)
@@ -159,6 +162,7 @@ def pair(inputs: Inputs) -> Pairing:
             f"case {name}: splits_final.json names it, found neither its reference in {inputs.references} nor its "
             f"prediction in {inputs.predictions}"
         )
+    # gt_segmentations has the labels of all folds: those of other folds are not without a prediction here.
     if expected is not None:
         references = {name: path for name, path in references.items() if name in expected or name in predicted}
     if inputs.cases is not None:
@@ -168,7 +172,7 @@ def pair(inputs: Inputs) -> Pairing:
         listed = set(inputs.cases)
         references = {name: path for name, path in references.items() if name in listed}
         predicted = {name: files for name, files in predicted.items() if name in listed}
-    patients = _patients(tuple(references), inputs.patients_regex)
+    patients = _patients(tuple(references), inputs)
     censored = {} if inputs.censored_references is None else label_maps(inputs.censored_references, problems)
     if inputs.censored_references is not None:
         for name in references.keys() - censored.keys():
@@ -184,6 +188,7 @@ def pair(inputs: Inputs) -> Pairing:
         )
         for name, path in references.items()
     }
+    # Problems with files of cases that are not evaluated here are nobody's concern.
     concerned = cases.keys() | predicted.keys() | (expected or frozenset())
     return Pairing(
         cases=cases,
@@ -226,7 +231,25 @@ def _of_folds(results: Path, folds: Iterable[int]) -> frozenset[str] | None:
     return frozenset(name for fold in folds for name in splits[fold])
 
 
-def _patients(names: Sequence[str], pattern: str | None) -> dict[str, str]:
+def patients_table(inputs: Inputs) -> Path | None:
+    """The ``cases.csv`` that tells whose the cases are: that of the dataset whose labels the references are.
+
+    It lies beside ``labelsTr`` or ``labelsTs``; for ``gt_segmentations`` of a preprocessed dataset, in its raw folder.
+
+    Returns:
+        None where there is none, or a pattern was given in its place.
+    """
+    if inputs.patients_regex is not None:
+        return None
+    above, raw = inputs.references.absolute().parent, os.environ.get("nnUNet_raw")
+    folders = [above, *([Path(raw) / above.name] if raw and inputs.references.name == "gt_segmentations" else [])]
+    return next((folder / CASES_FILE for folder in folders if (folder / CASES_FILE).is_file()), None)
+
+
+def _patients(names: Sequence[str], inputs: Inputs) -> dict[str, str]:
+    pattern, table = inputs.patients_regex, patients_table(inputs)
+    if table is not None:
+        return patients_of(names, table.parent)[0]
     if pattern is None:
         return {name: name for name in names}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from nnunet_lopsided.nnunet.label_values import unknown_label_values
 from nnunet_lopsided.nnunet.results import Prediction
 
 
-def instance_numbers(path: Path, labels: NDArray[Any], target: LesionClass | None = None) -> NDArray[np.integer]:
+def instance_numbers(path: Path, labels: NDArray[np.generic], target: LesionClass | None = None) -> NDArray[np.integer]:
     """The lesion of every voxel, 0 for background; dataset.json need not declare the values.
 
     Args:
@@ -41,8 +41,9 @@ def instance_numbers(path: Path, labels: NDArray[Any], target: LesionClass | Non
     problem = unknown_label_values(labels, None)
     if problem:
         raise InputError(f"{path}: expected an instance map: {problem} (--instances)")
-    whole: NDArray[np.integer] = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int64)
-    return whole
+    if np.issubdtype(labels.dtype, np.integer):
+        return cast("NDArray[np.integer]", labels)
+    return labels.astype(np.int64)
 
 
 def load_instances(files: Prediction, reference: Image, hard_labels: bool) -> NDArray[np.integer]:

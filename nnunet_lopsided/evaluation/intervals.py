@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 
+# The 97.5th percentile of the normal distribution, written out so that nobody has to import SciPy for it.
 Z95 = 1.959963984540054
 # With fewer patients no bootstrap interval is given: benchmarks/coverage.py, table in docs/reference/evaluation.md.
 LEAST_PATIENTS = 8
@@ -124,18 +125,23 @@ def wilson(n_success: int, n: int, undefined: str = "there are no reference lesi
     It takes lesions as independent, those of one patient too.
 
     Source:
-        Wilson (1927), Journal of the American Statistical Association 22:209-212.
+        Wilson (1927), Journal of the American Statistical Association 22:209-212. The terms are in the order of
+        SciPy's ``binomtest(...).proportion_ci(method="wilson")``, whose last bit this has; importing scipy.stats takes
+        as long as evaluating several cases.
 
     Example:
         >>> [round(end, 4) for end in (wilson(8, 10).low, wilson(8, 10).high)]
         [0.4902, 0.9433]
     """
-    from scipy.stats import binomtest
+    from scipy.special import ndtri
 
     if not n:
         return Interval.without(undefined)
-    ends = binomtest(n_success, n).proportion_ci(0.95, method="wilson")
-    return Interval(float(ends.low), float(ends.high))
+    p, z = n_success / n, float(ndtri(0.975))
+    denominator = 2 * (n + z**2)
+    center = (2 * n * p + z**2) / denominator
+    half = z / denominator * sqrt(4 * n * p * (1 - p) + z**2)
+    return Interval(center - half if n_success else 0.0, center + half if n_success < n else 1.0)
 
 
 def patient_weights(n_patients: int, n_replicates: int, seed: int) -> NDArray[np.int64]:
@@ -153,6 +159,7 @@ def subsample_weights(n_patients: int, share: float, n_replicates: int, seed: in
     """
     rng = np.random.default_rng(seed)
     n_drawn = max(1, round(share * n_patients))
+    # The first of a random order are drawn without replacement, in all replicates at once.
     order = np.argsort(rng.random((n_replicates, n_patients)), axis=1, kind="stable")
     weights = np.zeros((n_replicates, n_patients), np.int64)
     np.put_along_axis(weights, order[:, :n_drawn], 1, axis=1)
@@ -205,11 +212,12 @@ def expanded_percentiles(n_patients: int) -> tuple[float, float]:
         >>> [round(p, 2) for p in (*expanded_percentiles(10), *expanded_percentiles(1000))]
         [0.86, 99.14, 2.48, 97.52]
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtr, stdtrit
 
     if n_patients < 2:
         raise ValueError(f"n_patients must be at least 2, got {n_patients}")
-    tail = 100 * float(norm.cdf(-sqrt(n_patients / (n_patients - 1)) * t.ppf(0.975, n_patients - 1)))
+    # Student's quantile, widened by the root that the spread lacks; how much of a normal distribution lies beyond it.
+    tail = 100 * float(ndtr(-sqrt(n_patients / (n_patients - 1)) * stdtrit(n_patients - 1, 0.975)))
     return tail, 100 - tail
 
 
@@ -334,6 +342,7 @@ def resampled_curves(
         precision = np.divide(n_true, accepted, out=np.zeros_like(accepted), where=accepted > 0)
         some = n_lesions > 0
         np.divide((rise * precision).sum(axis=0), n_lesions, out=precision_area[rows], where=some)
+        # A replicate without a case has no lesion either: the 1 only keeps the division quiet.
         width = np.maximum(1 - n_false / (max_fp_per_case * np.maximum(n_cases, 1)), 0)
         np.divide((rise * width).sum(axis=0), n_lesions, out=recall_area[rows], where=some)
         for i, limit in enumerate(fp_per_case):

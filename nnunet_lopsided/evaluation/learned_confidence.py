@@ -1,8 +1,8 @@
 """A confidence of candidates that is learned from their size, mean and highest probability, and its file.
 
 The model is a logistic regression whose coefficients are at least 0, so that a larger candidate and one of higher
-probability never has less confidence. With some weights it ranks as the mean, the
-maximum, the sum or the mean times the root of the size do.
+probability never has less confidence. With some weights it ranks as the mean, the maximum, the sum or the mean times
+the root of the size do.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.nonnegative_logistic import nonnegative_logistic
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.json import Shape, read_json
 
 SCHEMA_VERSION = 1
 FILE_NAME = "lopsided_confidence.json"
@@ -25,8 +25,8 @@ ALL_FOREGROUND = "all foreground"
 FEATURES = ("log_volume", "log_mean", "minus_log_1_minus_mean", "log_max", "minus_log_1_minus_max")
 # Softmax saturates, and archives in half precision tell nothing within 5e-4 of 1; beyond this, nearness to 1 is noise.
 EPSILON = 1e-4
-_COEFFICIENTS = {"intercept": float, "weights": [float]}
-_SHAPE = {
+_COEFFICIENTS: Shape = {"intercept": float, "weights": [float]}
+_SHAPE: Shape = {
     "schema_version": int,
     "features": [str],
     "epsilon": float,
@@ -34,6 +34,11 @@ _SHAPE = {
     "folds": {str: [str]},
     "classes": {str: {"all_folds": _COEFFICIENTS, "without_fold": {str: _COEFFICIENTS}}},
 }
+
+
+class _CoefficientsContent(TypedDict):
+    intercept: float
+    weights: list[float]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Coefficients:
             [0.5, 0.8]
         """
         logit = features_of(volume_mm3, mean, highest) @ np.asarray(self.weights) + self.intercept
+        # exp overflows beyond 709. Rounded, as the last digits of a product of matrices differ between machines, and
+        # equal candidates must tie.
         confidence: NDArray[np.float64] = np.round(1 / (1 + np.exp(-np.clip(logit, -700, 700))), 12)
         return confidence
 
@@ -76,6 +83,7 @@ def features_of(
     """
     columns = [np.log(volume_mm3)]
     for p in (mean, highest):
+        # Probabilities may exceed 1 by a rounding, and a mean that was rounded to 0 has no logarithm.
         inside = np.clip(p, 1e-9, 1.0)
         columns += [np.log(inside), -np.log(1 - inside + EPSILON)]
     return np.column_stack(columns)
@@ -99,9 +107,11 @@ def fit_coefficients(
         ValueError: there is nothing to learn: all are lesions for sure, or none can be one.
     """
     features = features_of(volume_mm3, mean, highest)
+    # With one kind alone the best intercept is infinite.
     if not 0 < belief.sum() < len(belief):
         raise ValueError("belief must be neither 0 for all candidates nor 1 for all")
     center, deviation = features.mean(axis=0), features.std(axis=0)
+    # A feature that is the same for all candidates tells nothing, and would be divided by 0.
     deviation[deviation < 1e-9] = 1.0
     standard = (features - center) / deviation
     rows, weights = np.concatenate([standard, standard]), np.concatenate([belief, 1 - belief])
@@ -194,7 +204,7 @@ def read_model(path: Path) -> ConfidenceModel:
         raise InputError(f"{file}: {error}") from error
 
 
-def _coefficients(content: dict[str, Any]) -> Coefficients:
+def _coefficients(content: _CoefficientsContent) -> Coefficients:
     weights = tuple(content["weights"])
     if len(weights) != len(FEATURES) or min(weights) < 0:
         raise ValueError(f"weights: expected {len(FEATURES)} numbers of at least 0, found {list(weights)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ from nnunet_lopsided.evaluation.plausibility import (
     wide,
 )
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme, label_scheme, read_dataset_json
+
+_Channel = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class LesionClass:
             return self.scheme.foreground[self.name]
         return tuple(sorted(set().union(*self.scheme.foreground.values())))
 
-    def mask(self, labels: NDArray[Any]) -> NDArray[np.bool_]:
+    def mask(self, labels: NDArray[np.generic]) -> NDArray[np.bool_]:
         """The lesion voxels of a label map, same shape."""
         values = self.values
         if values is None:
-            above_0: NDArray[np.bool_] = labels > 0
+            above_0: NDArray[np.bool_] = np.greater(labels, 0)
             return above_0
         mask: NDArray[np.bool_] = np.equal(labels, values[0])
         for value in values[1:]:
@@ -91,8 +92,9 @@ class LesionClass:
         assert combined is not None
         return 1 - wide(combined) if chosen == (0,) and self._is_background(n) else combined
 
-    def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[Any, Any], NDArray[np.floating]]]:
+    def _combination(self, n: int) -> tuple[tuple[int, ...], Callable[[_Channel, _Channel], _Channel]]:
         """The channels that make the probability, and how two of them are taken together."""
+        # Without a dataset.json two channels are background and lesion, and of more all but the first are lesion.
         if self.scheme is None:
             return ((1,) if n == 2 else (0,)), np.maximum
         if self._is_background(n):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class LoadedCase:
     name: str
     reference: NDArray[np.bool_]
     valid: NDArray[np.bool_] | None
-    prediction: NDArray[Any] | None
+    prediction: NDArray[np.generic] | None
     geometry: Geometry
     segmentation: NDArray[np.bool_] | None = None
     censored_reference: NDArray[np.bool_] | None = None
@@ -104,7 +104,8 @@ def load_case(
         mask = _labelled(reference, labels, target, "a label map as reference") if numbers is None else numbers != 0
         ignore = target.scheme.ignore if target.scheme else None
         valid = None if ignore is None else labels != ignore
-        censored = predicted = segmentation = None
+        censored = segmentation = None
+        predicted: NDArray[np.generic] | None = None
         looks_swapped = False
         if censored_reference is not None:
             other = read_image(censored_reference)
@@ -187,13 +188,14 @@ def _labelled(
 
 def _load_prediction(
     files: Prediction, reference: Image, lesion: NDArray[np.bool_], target: LesionClass, hard_labels: bool
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None, bool]:
+) -> tuple[NDArray[np.generic], NDArray[np.bool_] | None, bool]:
     """The prediction, the mask of the predicted label map if there is one, and whether channels look swapped."""
     segmentation = None
     if files.image is not None:
         image = read_image(files.image)
         check_fit(files.image, image, reference)
         # A floating-point image of zeros is a label map where one is asked for.
+        # One of zeros and ones is taken for probabilities only where nothing else can be them, and 1 is no other class.
         alone = files.array is None and not hard_labels and target.values in (None, (1,))
         soft = _is_probability(files.image, image.array, alone) and not (hard_labels and not image.array.any())
         if soft and files.array is None and not hard_labels:
@@ -238,8 +240,9 @@ def finite_on_disk(path: Path) -> bool:
     return bool(np.isfinite(np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)).all())
 
 
-def checked_probability(path: Path, probability: NDArray[Any]) -> NDArray[np.floating]:
+def checked_probability(path: Path, array: NDArray[np.generic]) -> NDArray[np.floating]:
     """What was read from a file, within [0, 1]; values beyond by more than rounding, or NaN, are refused."""
+    probability = cast("NDArray[np.floating]", array)
     low, high = probability.min(initial=1), probability.max(initial=0)  # both NaN if any value is
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise InputError(f"expected finite probabilities within [0, 1], found {low} to {high} in {path}")
@@ -279,11 +282,13 @@ def _check_agreement(
     """Catch arrays that are stale, or of a frame that no file names, see :mod:`nnunet_lopsided.nnunet.frames`."""
     n_labelled = int(segmentation.sum())
     regions = target.scheme is not None and target.scheme.has_regions
+    # The most probable of n classes has at least an equal share; regions are cut at one half.
     least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
 
     def n_agreeing(probability: NDArray[np.floating]) -> int:
         return int((probability[segmentation] >= least).sum())
 
+    # Of fewer than ten voxels one alone would be a tenth, and decide.
     if n_labelled < 10 or (agreeing := n_agreeing(probability)) >= 0.1 * n_labelled:
         return
     if regions and target.name is not None and files.array is not None:

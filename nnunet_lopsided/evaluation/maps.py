@@ -77,6 +77,7 @@ def outcome_map(
         >>> outcome_map(lesions, candidates, np.array([1, 0], np.int8), detected=yes, missed=no).tolist()
         [[5, 1, 0, 0, 3, 0, 2]]
     """
+    # Index 0 is never used: ids count from 1.
     of_candidate = np.full(len(candidates) + 1, Outcome.NOT_COUNTED, np.uint8)
     for value, outcome in _OF_STATUS.items():
         of_candidate[1:][status == value] = outcome

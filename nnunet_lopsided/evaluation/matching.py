@@ -251,6 +251,7 @@ def assign(pairs: Pairs, confidence: NDArray[np.float64], counted: NDArray[np.bo
     candidate_of_lesion = np.zeros(pairs.n_lesions, np.int64)
     candidate_of_lesion[detected - 1] = candidates[best]
     counts = np.ones(pairs.n_lesions, bool) if counted is None else counted
+    # In this order, as the later replaces the earlier: a candidate is the best that it is to any lesion.
     status = np.full(pairs.n_candidates, Status.FALSE_POSITIVE, np.int8)
     status[candidates - 1] = Status.IGNORED
     status[candidates[counts[lesions - 1]] - 1] = Status.DUPLICATE
@@ -311,11 +312,13 @@ def nearest_lesions(
     if not len(points) or not len(lesions):
         return nearest, distance
     spacing = np.asarray(lesions.spacing_mm)
+    # A box without extent is its centre, so that one computation serves both distances.
     half = spacing / 2 if rules.distance == "box" else np.zeros_like(spacing)
     half_diagonal = float(np.linalg.norm(half))
     centers, positions = lesions.voxel_coordinates() * spacing, points * spacing
     # Median splits cost more to build than they save on so few queries.
     tree = cKDTree(centers, balanced_tree=False, compact_nodes=False)
+    # The last term is more than rounding can move a distance: what is too much is sorted out exactly below.
     reach = rules.tolerance_mm + half_diagonal + 2 * RESOLUTION_MM
     closest: NDArray[np.int64] = np.asarray(tree.query(positions, distance_upper_bound=reach)[1], np.int64)
     near = np.flatnonzero(closest < len(centers))

@@ -46,6 +46,7 @@ def n_contributing(pooled: Pooled, name: str) -> int:
     totals = pooled.totals
     if name == "f1":
         return int(((totals["lesions"] + totals["true_and_false"]) > 0).sum())
+    # An area compares patients of two kinds, and is as sure as the fewer of them allow.
     if name == "patient_auc":
         return int(min(totals["patients_with_lesion"].sum(), totals["patients_without_lesion"].sum()))
     return int((totals[_EVERY[name][1] if name in _EVERY else "lesions"] > 0).sum())

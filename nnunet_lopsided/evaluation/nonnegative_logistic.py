@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-PENALTY = 1.0  # half the sum of squared coefficients counts this much beside the sum of log losses
+# Half the sum of squared coefficients counts this much beside the sum of log losses, as with scikit-learn's C = 1.
+PENALTY = 1.0
 
 
 def nonnegative_logistic(
@@ -37,10 +38,12 @@ def nonnegative_logistic(
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         coefficients, margin = parameters[:-1], y * (features @ parameters[:-1] + parameters[-1])
+        # logaddexp(0, x) is log(1 + exp(x)) without its overflow; the slope is -1 / (1 + exp(margin)), times w y.
         slope = -w * y * np.exp(-np.logaddexp(0, margin))
         value = (w * np.logaddexp(0, -margin)).sum() + penalty * coefficients @ coefficients / 2
         return float(value), np.append(features.T @ slope + penalty * coefficients, slope.sum())
 
+    # The intercept may have any sign. Of methods with bounds and a gradient this one is SciPy's default.
     bounds = [(0, None)] * n + [(None, None)]
     fitted = minimize(loss, np.zeros(n + 1), jac=True, method="L-BFGS-B", bounds=bounds).x
     return fitted[:-1], float(fitted[-1])

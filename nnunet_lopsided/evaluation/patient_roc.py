@@ -124,6 +124,7 @@ def roc_points(scores: PatientScores) -> RocPoints | None:
     if not n_with or not n_without:
         return None
     used = scores.called & (scores.with_lesion | scores.without_lesion)
+    # Negated, as unique sorts ascending and the curve begins with the strictest.
     levels, level = np.unique(-scores.confidence[used], return_inverse=True)
     true, false = (
         np.cumsum(np.bincount(level[mask[used]], minlength=len(levels)))
@@ -169,6 +170,7 @@ def resampled_roc_area(
     """
     order = np.argsort(scores.confidence, kind="stable")
     levels = scores.confidence[order]
+    # Patients of equal confidence are one step of the curve, within which every pair counts half.
     starts = np.flatnonzero(np.r_[True, levels[1:] > levels[:-1]])
     area = np.full(len(weights), np.nan)
     chunk = max(1, max_cells // len(order))

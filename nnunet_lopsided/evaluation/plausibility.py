@@ -13,6 +13,7 @@ from nnunet_lopsided.errors import InputError
 ROUNDING = 1e-3
 # Sums of float16 channels differ from 1 by less.
 SUM_TOLERANCE = 2e-2
+# A softmax sums to 1 in every voxel, so that few tell; sums of all would be one more array of the volume's size.
 _SAMPLED_VOXELS = 4096
 
 
@@ -68,6 +69,7 @@ def check_not_swapped(path: Path, probability: NDArray[np.floating], reference: 
     called = probability >= 0.5
     n_lesion = int(np.count_nonzero(reference))
     n_outside = reference.size - n_lesion
+    # Of most arrays this one count is enough: fewer than half of the outside cannot be most of it.
     if np.count_nonzero(called) * 2 <= n_outside or not n_lesion:
         return False
     n_inside = int(np.count_nonzero(called & reference))

@@ -71,6 +71,7 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
         totals[name] = np.bincount(patient_of_case, weights=values, minlength=len(patients)).astype(np.float64)
     scores = patient_scores(cases, patient_of_case, len(patients))
     histograms = np.zeros((len(patients), len(cases[0].lesion_histogram)), np.int64)
+    # Not +=, which keeps only the last of several cases of one patient.
     np.add.at(histograms, patient_of_case, np.stack([case.lesion_histogram for case in cases]))
     marked = [case.censored[case.counted] for case in cases if case.censored is not None]
     return Pooled(
@@ -84,6 +85,7 @@ def pool(cases: Sequence[CaseResult], rules: EvaluationRules) -> Pooled:
         lesion_patient=lesion_patient,
         lesion_diameter_mm=np.concatenate([case.lesions.diameter_mm[case.counted] for case in cases]),
         lesion_detected=np.concatenate([case.detected[case.counted] for case in cases]),
+        # Some cases without it would be lesions of neither group.
         lesion_censored=np.concatenate(marked) if len(marked) == len(cases) else None,
     )
 
@@ -172,6 +174,7 @@ def case_sums(case: CaseResult, rules: EvaluationRules) -> dict[str, float]:
     lesion_free = len(case.lesions) == 0
     voxels, voxel_dice = case.segmentation_overlap, case.segmentation_overlap.dice
     candidate_dice = case.candidate_overlap.dice
+    # What is averaged over cases is a share already here; where it is undefined, its denominator counts 0.
     return {
         "cases": 1,
         "lesion_free_cases": lesion_free,

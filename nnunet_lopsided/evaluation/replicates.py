@@ -74,6 +74,7 @@ class Replicates:
         """
         n_patients = len(pooled.patients)
         reason = why_no_bootstrap(n_patients, n_replicates)
+        # Without a bootstrap of no replicate: the arrays are empty, and every interval gives the reason.
         weights = patient_weights(n_patients, 0 if reason else n_replicates, seed)
         bins = diameter_bin(pooled.lesion_diameter_mm, rules.diameter_edges_mm)
         annotation: tuple[_Share, ...] = ()

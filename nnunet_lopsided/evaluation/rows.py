@@ -185,7 +185,7 @@ def case_row(case: CaseResult, rules: EvaluationRules, fold: int | None = None) 
 
 def skipped_rows(result: FolderResult) -> Iterable[Row]:
     """Rows of cases.csv for the cases that were skipped: a name, the reason, and nothing that could be a number."""
-    empty = (None,) * (len(CASE_COLUMNS) - 5)
+    empty = (None,) * (len(CASE_COLUMNS) - 5)  # four columns before them, and the problem after
     for skipped in result.skipped:
         files = result.files.get(skipped.case)  # None: splits_final.json names the case, but it has no files
         patient, fold = (None, None) if files is None else (files.patient, files.fold)
@@ -194,12 +194,13 @@ def skipped_rows(result: FolderResult) -> Iterable[Row]:
 
 def lesion_columns(rules: EvaluationRules) -> tuple[str, ...]:
     """The header of lesions.csv."""
-    return LESION_COLUMNS + SURFACE_COLUMNS * rules.surface_distances + INSTANCE_COLUMNS * rules.reference_instances
+    surface = SURFACE_COLUMNS if rules.surface_distances else ()
+    return (*LESION_COLUMNS, *surface, *(INSTANCE_COLUMNS if rules.reference_instances else ()))
 
 
 def candidate_columns(rules: EvaluationRules) -> tuple[str, ...]:
     """The header of candidates.csv."""
-    return CANDIDATE_COLUMNS + INSTANCE_COLUMNS * rules.predicted_instances
+    return (*CANDIDATE_COLUMNS, *(INSTANCE_COLUMNS if rules.predicted_instances else ()))
 
 
 def lesion_rows(case: CaseResult) -> Iterable[Row]:
@@ -249,6 +250,7 @@ def candidate_rows(case: CaseResult) -> Iterable[Row]:
 
 def _pair_columns(pairs: Pairs) -> tuple[list[Cell], list[Cell]]:
     """Per candidate the lesions that it matches, and the voxels that it shares with each, with spaces between."""
+    # split wants the pairs of a candidate in a row, and gives a last part beyond the last candidate.
     order = np.lexsort((pairs.lesion_ids, pairs.candidate_ids))
     ends = np.searchsorted(pairs.candidate_ids[order], np.arange(1, pairs.n_candidates + 1), side="right")
 
@@ -267,6 +269,7 @@ def rows_of_cases(rows_of: Callable[[CaseResult], Iterable[Row]], cases: Sequenc
 def _place_columns(components: Components) -> tuple[NDArray[np.generic], ...]:
     centroid = components.centroid
     if centroid.shape[1] == 2:
+        # A 2D image has no z, but the table the same columns.
         centroid = np.column_stack([np.full(len(centroid), np.nan), centroid])
     return components.n_voxels, components.volume_mm3, components.diameter_mm, *centroid.T
 

@@ -79,6 +79,7 @@ class EvaluationRules:
     connectivity: int | None = None
     diameter_edges_mm: tuple[float, ...] = (3.0, 6.0, 10.0, 20.0)
     probability_bins: int = 100
+    # Where LUNA16 reads its FROC (Setio et al. 2017), so that numbers can be compared.
     fp_per_case: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
     confidence: Confidence = "mean"
     min_candidate_voxels: int = 1
@@ -127,6 +128,7 @@ class EvaluationRules:
             raise InputError("min_iou and one_to_one need match overlap without dilation_voxels")
         if self.join_dilated and not self.dilation_voxels:
             raise InputError("join_dilated needs dilation_voxels of at least 1, got 0")
+        # Outputs do not name rules that are off, so that a value given in vain would leave no trace.
         if self.nsd_tolerance_mm != 1 and not self.surface_distances:
             raise InputError(f"nsd_tolerance_mm needs surface_distances, got {self.nsd_tolerance_mm} without")
         self._check_instances()
@@ -191,6 +193,7 @@ class EvaluationRules:
         }
 
 
+# Any: every change is of its own field's type, which the rules check as they are made.
 def profile_rules(profile: str, **changes: Any) -> EvaluationRules:
     """The rules of a profile, with some changed.
 

@@ -65,7 +65,7 @@ class SavedEvaluation:
         return flat_metrics(self.summary["metrics"])
 
     @property
-    def rule_settings(self) -> dict[str, Any]:
+    def rule_settings(self) -> dict[str, object]:
         """The settings that must be the same where numbers are compared."""
         settings = _known(self.summary["settings"])
         names = [f.name for f in fields(EvaluationRules) if f.name not in {*_NO_RULES, *self.rules.unused}] + list(
@@ -109,9 +109,9 @@ def read_evaluation(folder: str | Path, name: str | None = None) -> SavedEvaluat
     return evaluation
 
 
-def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _known(settings: Mapping[str, object]) -> dict[str, object]:
     """The settings, with the rules that older versions had no choice of."""
-    unchosen: dict[str, Any] = {
+    unchosen: dict[str, object] = {
         "min_candidate_voxels": 1,
         "candidates": "threshold",
         "min_iou": 0.0,
@@ -123,12 +123,15 @@ def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
         "instances": "none",
     }
     known = {**unchosen, **settings}
-    known["profile"] = RENAMED_PROFILES.get(known["profile"], known["profile"])
+    profile = str(known["profile"])
+    known["profile"] = RENAMED_PROFILES.get(profile, profile)
+    # Before there was a choice the settings described the confidence in words.
     return {**known, "confidence": "mean"} if str(known["confidence"]).startswith("mean probability") else known
 
 
-def _rules(settings: Mapping[str, Any]) -> EvaluationRules:
+def _rules(settings: Mapping[str, object]) -> EvaluationRules:
     known = _known(settings)
+    # Any: what a file says; the rules refuse a value that they cannot have.
     values: dict[str, Any] = {f.name: known[f.name] for f in fields(EvaluationRules)}
     # Where it was not chosen, the settings say what it is in 2D and in 3D.
     if isinstance(values["connectivity"], dict):
@@ -293,6 +296,7 @@ def _check(evaluation: SavedEvaluation) -> None:
     pooled = pool(evaluation.cases, evaluation.rules)
     again = resampled_metrics(pooled, np.ones((1, len(pooled.patients)), np.int64))
     for name, values in again.items():
+        # Older versions had fewer metrics, and the tables hold no histograms.
         if name not in evaluation.metrics or name == "lesion_entropy_bits":
             continue
         expected, value = evaluation.metrics[name], float(values[0])

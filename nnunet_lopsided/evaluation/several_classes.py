@@ -24,6 +24,7 @@ def check_class_names(names: Sequence[str]) -> None:
     Raises:
         InputError: a name is given twice, or is no plain file name.
     """
+    # Some file systems do not tell upper from lower case.
     if len({name.lower() for name in names}) < len(names):
         raise InputError(f"--label must name every class once, got {', '.join(names)}")
     for name in names:

@@ -234,6 +234,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
     sizes = pooled.detected_diameter_mm
     metrics = Metrics(
         map=area,
+        # A sum of many steps may exceed 1 by a rounding.
         map_ci95_hanley_mcneil=no_area if area is None else hanley_mcneil(min(area, 1.0), n_lesions, n_false),
         map_ci95_bootstrap=no_area if area is None else replicates.interval("map"),
         lesion_entropy_bits=None if histogram is None else shannon_entropy_bits(histogram),
@@ -265,6 +266,7 @@ def summarize(cases: Sequence[CaseResult], rules: EvaluationRules, n_replicates:
         surface = summarize_surfaces(cases, pooled, rules.nsd_tolerance_mm, n_replicates, seed)
         undefined |= undefined_surfaces(surface)
     if any(interval.undefined for _, interval in at_fp):
+        # The same patients contribute at every number, so that all have the first one's reason.
         undefined["sensitivity_at_fp_per_case.sensitivity_ci95_bootstrap"] = at_fp[0][1].undefined or ""
     return Summary(
         metrics=metrics,

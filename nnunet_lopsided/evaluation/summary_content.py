@@ -203,4 +203,5 @@ class SummaryContent(WithSurface, WithInstances):
     lesion_histogram: HistogramContent | None
     curves: CurvesContent
     details: DetailsContent
+    # Any: every rule and option under its name, each of its own type, and others in files of older versions.
     settings: dict[str, Any]

@@ -10,6 +10,7 @@ from nnunet_lopsided.evaluation.by_volume import VolumeGroup
 from nnunet_lopsided.evaluation.case import SEGMENTATION_THRESHOLD
 from nnunet_lopsided.evaluation.confidence import BY_SIZE, CONFIDENCE_DECIMALS, SUM_DECIMALS, TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
+from nnunet_lopsided.evaluation.inputs import patients_table
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.metrics import AVERAGE_RECALL_MAX_FP
 from nnunet_lopsided.evaluation.patient_roc import RocPoints
@@ -204,6 +205,7 @@ def _curves(summary: Summary) -> CurvesContent:
     points = summary.points
     if points is None:
         return {"pr": None, "froc": None, "patient_roc": None}
+    # Both curves are exact by their corners, and a large evaluation has tens of thousands of points.
     corners = points.corners()
     threshold = corners.threshold.tolist()
     sensitivity = corners.sensitivity.tolist() if corners.n_lesions else [None] * len(threshold)
@@ -236,6 +238,8 @@ def _patient_roc(points: RocPoints | None) -> PatientRocContent | None:
 
 def _settings(result: FolderResult) -> dict[str, object]:
     inputs, rules = result.inputs, result.rules
+    table = patients_table(inputs)
+    several = any(case.patient != case.case for case in result.cases)
     by_name = {f.name: _plain(getattr(rules, f.name)) for f in fields(rules) if f.name not in rules.unused}
     return {
         "version": nnunet_lopsided.__version__,
@@ -249,6 +253,7 @@ def _settings(result: FolderResult) -> dict[str, object]:
         "allow_missing": inputs.allow_missing,
         "skip_bad": inputs.skip_bad,
         "patients_regex": inputs.patients_regex,
+        **({} if table is None else {"patients_table": str(table)}),
         "cases": None if inputs.cases is None else list(inputs.cases),
         **by_name,
         "profile_changes": {name: _plain(value) for name, value in rules.changes.items()},
@@ -264,7 +269,7 @@ def _settings(result: FolderResult) -> dict[str, object]:
         "average_precision": "step-wise, equal confidences in one point",
         "average_recall_max_fp_per_case": AVERAGE_RECALL_MAX_FP,
         "bootstrap_replicates": result.n_replicates,
-        "bootstrap_unit": "case" if inputs.patients_regex is None else "patient",
+        "bootstrap_unit": "case" if inputs.patients_regex is None and not several else "patient",
         "seed": result.seed,
     }
 

@@ -58,6 +58,7 @@ def surface_distances(
     hd95, nsd = np.full(len(lesions), np.nan), np.full(len(lesions), np.nan)
     of_lesion, of_candidate = lesions.voxels_by_id(), candidates.voxels_by_id()
     pairs = matches.pairs
+    # split wants the pairs of a lesion in a row.
     order = np.argsort(pairs.lesion_ids, kind="stable")
     ends = np.searchsorted(pairs.lesion_ids[order], np.arange(1, len(lesions) + 1), side="right")
     matching = np.split(pairs.candidate_ids[order], ends)
@@ -121,6 +122,7 @@ def _cut_out(
     places = [np.stack(np.unravel_index(voxels, shape)) for voxels in (first, second)]
     both = np.concatenate(places, axis=1)
     low = both.min(axis=1, keepdims=True)
+    # Distances cost as much as the masks are large, and the box is a small part of the image.
     masks = []
     for place in places:
         mask = np.zeros((both.max(axis=1) + 1 - low[:, 0]).tolist(), bool)

@@ -87,6 +87,7 @@ def _average(values: NDArray[np.float64], pooled: Pooled, n_replicates: int, see
     if not len(values):
         return Average(None, None, Interval.without(NO_DETECTED))
     patient, n_patients = pooled.lesion_patient[pooled.lesion_detected], len(pooled.patients)
+    # By patient, since lesions of one patient are alike and must be drawn together.
     sums = np.bincount(patient, weights=values, minlength=n_patients).astype(np.float64)
     interval = mean_interval(sums, np.bincount(patient, minlength=n_patients), n_replicates, seed)
     return Average(float(values.mean()), float(np.median(values)), interval)

@@ -71,6 +71,7 @@ def undefined_shares(table: str, groups: Sequence[DiameterBin | AnnotationGroup]
     undefined: dict[str, str] = {}
     if any(group.sensitivity is None for group in groups):
         undefined |= {f"{table}.sensitivity": no_lesion, f"{table}.sensitivity_ci95_wilson": no_lesion}
+    # A dict, not a set: in the order of the groups.
     reasons = dict.fromkeys(g.bootstrap.undefined for g in groups if g.bootstrap.undefined is not None)
     if reasons:
         undefined[f"{table}.sensitivity_ci95_bootstrap"] = "; ".join(reasons)

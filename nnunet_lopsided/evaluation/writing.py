@@ -65,6 +65,7 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
         gallery: pictures for the page, of ``report.gallery``.
         anonymous: the page names no case and no folder. The other files do, and tell which case is which.
     """
+    # Here, since others use this module for its tables alone, and the page needs Jinja and its templates.
     from nnunet_lopsided.evaluation.report import figure_png, report_html
 
     summary = summary_dict(result)
@@ -74,6 +75,7 @@ def write_files(result: FolderResult, folder: Path, gallery: Sequence[Picture] =
         *(case_row(case, result.rules, result.files[case.case].fold) for case in result.cases),
         *skipped_rows(result),
     )
+    # Skipped cases in their places, so that a reader who looks for one finds it.
     write_csv(folder / "cases.csv", CASE_COLUMNS, sorted(case_rows, key=lambda row: str(row[0])))
     write_csv(folder / "patients.csv", PATIENT_COLUMNS, patient_rows(result))
     write_csv(folder / "lesions.csv", lesion_columns(result.rules), rows_of_cases(lesion_rows, result.cases))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import zlib
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.inflating import ENGINES
 from nnunet_lopsided.files.nifti import announced_size, nifti_header
 from nnunet_lopsided.files.regular import check_regular
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes read at a time, and more than any NIfTI header
 
 
 def check_complete(path: Path) -> None:
@@ -49,21 +51,28 @@ def check_complete(path: Path) -> None:
 
 def _gunzipped(path: Path) -> tuple[bytes, int]:
     """First bytes and length of the decompressed file; every member's checksum is checked."""
+    for engine in ENGINES[:-1]:
+        with suppress(InputError):
+            return _gunzipped_by(engine, path)
+    return _gunzipped_by(ENGINES[-1], path)
+
+
+def _gunzipped_by(engine: ModuleType, path: Path) -> tuple[bytes, int]:
     start, size = b"", 0
     with path.open("rb") as file:
-        stream, data = zlib.decompressobj(31), file.read(_CHUNK)
+        stream, data = engine.decompressobj(31), file.read(_CHUNK)
         if data[:2] != b"\x1f\x8b":
             raise InputError(f"cannot read image {path}: not a gzip file")
         while data:
             try:
                 block = stream.decompress(data)
-            except zlib.error as error:
+            except engine.error as error:
                 raise InputError(f"cannot read image {path}: broken gzip: {error}") from None
             start, size = start or block, size + len(block)
             data = stream.unused_data if stream.eof else b""
             if stream.eof and data.strip(b"\0"):  # another member follows
                 data += file.read(_CHUNK)
-                stream = zlib.decompressobj(31)
+                stream = engine.decompressobj(31)
             else:
                 data = b"" if stream.eof else file.read(_CHUNK)
     if not stream.eof:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import check_shape, file_digest, read_json, write_json
+from nnunet_lopsided.files.json import Shape, check_shape, file_digest, read_json, write_json
 from nnunet_lopsided.files.locks import HELD, LOCK_FILE
 from nnunet_lopsided.files.new_files import UNFINISHED
 
 RECORD_FILE = ".lopsided.json"
 _TOOL = "nnunet-lopsided"
-_SHAPE = {"schema_version": int, "tool": str, "id": str, "files": {str: (int, type(None))}}
+_SHAPE: Shape = {"schema_version": int, "tool": str, "id": str, "files": {str: (int, type(None))}}
 # What file browsers, open tables (LibreOffice) and file systems leave in folders that somebody has looked at.
 _TRACES = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".directory", ".~lock.*#", ".nfs*", ".fuse_hidden*")
 # Files that nobody would miss: these, and what this package itself leaves when it is killed.

@@ -7,14 +7,20 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.new_files import locked_file, new_file
 from nnunet_lopsided.files.regular import check_regular
 
+_Change = TypeVar("_Change")
 
-def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any:
+# What :func:`check_shape` compares a value with.
+Shape: TypeAlias = "type | tuple[type, ...] | list[Shape] | dict[str | type[str], Shape]"
+
+
+# Any, as of Python's own json: a shape is compared at run time, and tells a type checker nothing of what is returned.
+def read_json(path: Path, shape: Shape | None = None, *, any_number: bool = False) -> Any:
     """Content of a JSON file, with or without a byte order mark.
 
     Args:
@@ -27,6 +33,8 @@ def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any
             twice in one place, holds half a character or has another shape.
     """
     check_regular(path)
+    # Python's reader takes NaN and Infinity, and makes infinity of 1e999: none of it is JSON, and each would spread
+    # through every sum without a word.
     number = float if any_number else _finite
     try:
         data = path.read_bytes()
@@ -46,7 +54,7 @@ def read_json(path: Path, shape: Any = None, *, any_number: bool = False) -> Any
     return content
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_key_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Python's own reader keeps the last of two without a word."""
     content = dict(pairs)
     if len(content) < len(pairs):
@@ -65,11 +73,13 @@ def _finite(text: str) -> float:
 
 def _whole(text: str) -> int:
     """Whole numbers of 64 bits: nothing that this package reads is larger, and floats and arrays take no more."""
+    # The length first: int() of thousands of digits is slow, and newer Pythons refuse them with another message.
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
         raise ValueError(f"expected whole numbers of at most 64 bits, found {text[:20]}")
     return value
 
 
+# In words of the file, not of Python: whoever reads them may have written it by hand.
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
     bool: "true or false",
@@ -91,7 +101,7 @@ def type_name(value: object) -> str:
     return _TYPE_NAMES[type(value)]
 
 
-def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
+def check_shape(value: object, shape: Shape, path: Path, key: str = "") -> None:
     """Check what was read from a JSON file, as far as its user needs it.
 
     Args:
@@ -114,29 +124,33 @@ def check_shape(value: Any, shape: Any, path: Path, key: str = "") -> None:
     where = f"{path}: {key}" if key else str(path)
     if isinstance(shape, dict):
         check_shape(value, dict, path, key)
+        assert isinstance(value, dict), "checked in the line above"
         for name in value if str in shape else shape:
             if name not in value:
                 raise InputError(f"{where}: expected the key {name}, found {', '.join(value)[:100] or 'none'}")
-            check_shape(value[name], shape.get(str) or shape[name], path, f"{key}.{name}" if key else name)
+            of_name = shape[str] if str in shape else shape[name]
+            check_shape(value[name], of_name, path, f"{key}.{name}" if key else str(name))
     elif isinstance(shape, list):
         check_shape(value, list, path, key)
+        assert isinstance(value, list), "checked in the line above"
         for i, item in enumerate(value):
             check_shape(item, shape[0], path, f"{key}[{i}]")
     else:
         kinds = shape if isinstance(shape, tuple) else (shape,)
+        # The very type, not isinstance: true is an instance of int, and must not pass for a number.
         if type(value) not in kinds and not (type(value) is int and float in kinds):
             shown = type_name(value) if isinstance(value, (dict, list)) else json.dumps(value)[:100]
             raise InputError(f"{where}: expected {' or '.join(_TYPE_NAMES[kind] for kind in kinds)}, found {shown}")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON so that ``path`` is never seen half-written, and is on the disk before an earlier file goes."""
     text = json.dumps(content, indent=2) + "\n"
     with new_file(path, durable=path.exists()) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def update_json(path: Path, change: Callable[[Any], Any], *, any_number: bool = False) -> Any:
+def update_json(path: Path, change: Callable[[Any], _Change], *, any_number: bool = False) -> _Change:
     """Read a JSON file, change its content and write it, while no other process does.
 
     Args:

@@ -40,7 +40,7 @@ def read_natural(path: Path) -> NDArray[np.generic]:
 
 def _check_png(content: bytes, path: Path) -> None:
     """Refuse a PNG that is cut off or has a wrong checksum, which Pillow does not verify for the voxels."""
-    place = 8
+    place = 8  # after the signature; then chunks of length, kind, content and checksum follow each other
     while place + 12 <= len(content):
         n_bytes = int.from_bytes(content[place : place + 4], "big")
         end = place + 8 + n_bytes

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.inflating import gunzip
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -119,6 +120,6 @@ def _voxel_type(header: Nifti1Header) -> np.dtype[np.generic] | None:
 
 def _decompressed(path: Path) -> bytes:
     try:
-        return gzip.decompress(path.read_bytes())
+        return gunzip(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read image {path}: the compressed file is damaged: {error}") from error

@@ -12,9 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.progress import with_progress
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -47,7 +46,7 @@ def for_each(
         n_workers: how many items are worked on at the same time, at least 1.
         title: what the progress bar says.
         option: by which the user sets ``n_workers``.
-        progress: show a bar on a terminal.
+        progress: show a bar.
 
     Raises:
         InputError: ``n_workers`` is below 1.
@@ -70,7 +69,7 @@ def for_each(
     # All are submitted at once: their results are small, and no worker waits for a slow item. Closed, so that no thread
     # is at work any more when an interrupt of the progress bar reaches the caller.
     with closing(in_order(naming_memory, items, n_workers, n_ahead=len(items))) as results:
-        return list(tqdm(results, total=len(items), desc=title, unit="case", disable=None if progress else True))
+        return list(with_progress(results, total=len(items), title=title, unit="case", show=progress))
 
 
 def in_order(

@@ -36,6 +36,7 @@ def check_regular(path: Path, kind: str = "file") -> None:
     """
     check_name(path, kind)
     try:
+        # Not Path.is_file(), which does not tell a folder or a pipe from nothing at all.
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{kind} not found: {path}") from None

@@ -66,6 +66,7 @@ def validated(
     try:
         return model.validate_python(content, strict=True)
     except ValidationError as error:
+        # A file is mended from the top; later problems may be of the same cause.
         wrong = [e for e in error.errors(include_url=False) if not (may_lack and e["type"] == "missing")]
         if wrong:
             raise _in_one_line(wrong[0], source, key) from None

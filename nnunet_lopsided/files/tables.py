@@ -7,12 +7,13 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.regular import check_regular
 
 BEYOND = ""  # the column of what stands beyond the header's cells
+_Cell = TypeVar("_Cell")
 
 
 def read_table(path: Path, columns: Sequence[str] = (), *, any_length: bool = False) -> list[dict[str, str]]:
@@ -40,6 +41,7 @@ def numbered_rows(
     """
     check_regular(path)
     try:
+        # Bytes, not text: csv wants line ends as they are, since a cell in quotes may hold one. Excel writes the mark.
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected CSV in UTF-8, found byte 0x{error.object[error.start]:02x}") from None
@@ -50,6 +52,7 @@ def numbered_rows(
         header = reader.fieldnames = [_plain(name) for name in reader.fieldnames or ()]
         rows = []
         for row in reader:
+            # Popped: csv puts a row's surplus cells, a list, beside its texts. Commas alone are what spreadsheets add.
             beyond = ",".join(row.pop(None, None) or ())
             if beyond.strip(",") and not any_length:
                 raise InputError(
@@ -77,22 +80,22 @@ def numbered_rows(
 _FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
 
 
-def _guarded(cell: Any) -> Any:
+def _guarded(cell: object) -> object:
     """A text that spreadsheets would run is written with an apostrophe before it, which :func:`_plain` takes away."""
     if not isinstance(cell, str) or not _FORMULA.match(cell):
         return cell
     try:
-        float(cell)
+        float(cell)  # -1.5 begins as a formula does, but is a number that others must read
     except ValueError:
         return f"'{cell}"
     return cell
 
 
-def _plain(cell: Any) -> Any:
+def _plain(cell: _Cell) -> _Cell | str:
     return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a CSV file with a header, in UTF-8 and with one newline character per row on every system.
 
     Texts that a spreadsheet would run as a formula, such as a case called ``=cmd``, get an apostrophe before them;

@@ -83,6 +83,7 @@ def bootstrapped_cross_entropy(
     if valid is not None:
         on_background, on_lesion = on_background * valid, on_lesion * valid
     loss = -(on_background * log_background + _over_classes(on_lesion * log_lesion, mixture.sigmoid))
+    # Detached: dividing by the weights must not reward a network for making them large.
     return VoxelLoss(loss, (on_background + _over_classes(on_lesion, mixture.sigmoid)).detach())
 
 
@@ -142,6 +143,7 @@ def _class_weights(
         bootstrapped = torch.ones_like(negative)
     if answer is None:
         return on_background, on_lesion
+    # The answer of a teacher, or an argmax, is a constant; with a soft bootstrap of its own a gradient passes here.
     on_answer = (1 - mixture.beta) * bootstrapped
     answered = _over_classes(answer, mixture.sigmoid)
     return on_background + on_answer * (1 - answered), on_lesion + on_answer * answer

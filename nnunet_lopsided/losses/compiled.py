@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ class CompiledLoss(nn.Module):
         settled: whether the loss's weights have their final values. While they move, as in a warm-up, every new value
             would be compiled anew: until then the loss runs uncompiled.
         say: gets a line for a log.
-        backend: of torch.compile.
+        backend: of torch.compile, by its name or itself.
 
     Example:
         >>> loss = CompiledLoss(nn.MSELoss(), backend="eager")
@@ -38,7 +37,7 @@ class CompiledLoss(nn.Module):
         *,
         settled: Callable[[], bool] = lambda: True,
         say: Callable[[str], object] = print,
-        backend: str = "inductor",
+        backend: str | Callable[..., object] = "inductor",
     ) -> None:
         super().__init__()
         self.loss = loss
@@ -46,7 +45,7 @@ class CompiledLoss(nn.Module):
         self._say = say
         self._compiled: Callable[..., Tensor] | None = torch.compile(loss, backend=backend)
 
-    def forward(self, *arguments: Any, **inputs: Any) -> Tensor:
+    def forward(self, *arguments: object, **inputs: object) -> Tensor:
         """The loss of what it takes."""
         if self._compiled is not None and self._settled():
             try:

@@ -99,6 +99,7 @@ class SoftDiceLoss(LesionLoss):
         the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t.
         """
         target, valid = self.split_target(target)
+        # In float16 sums over a patch would overflow: it ends at 65504.
         with torch.autocast(logits.device.type, enabled=False):
             p, t, valid = foreground(logits, target, sigmoid=self.sigmoid, valid=valid, belief=belief)
             if self.mask == "none":
@@ -116,7 +117,9 @@ class SoftDiceLoss(LesionLoss):
                 if self.ddp:
                     sums = sum_over_ranks(sums)
             both, predicted, true = sums.unbind()
+            # nnU-Net's floor, for smooth = 0 and no lesion in truth or prediction.
             dice = (2 * both + self.smooth) / (predicted + true + self.smooth).clamp_min(1e-8)
+            # Ranks may have samples of different numbers; each counts the same.
             if self.ddp and not self.batch_dice:
                 return -ratio_of_sums(dice.sum(), float(dice.numel()), ddp=True)
             return -dice.mean()
@@ -195,6 +198,7 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         loss = super().forward(logits, target, weight, teacher, belief)
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
+        # A warm-up changes those of this loss alone.
         self.dice.beta, self.dice.gamma = self.beta, self.gamma
         dice: Tensor = self.dice(logits, target, teacher, belief)
         return loss + self.weight_dice * dice

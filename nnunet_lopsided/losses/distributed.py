@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, distributed
+from torch.autograd.function import FunctionCtx
 
 from nnunet_lopsided.compilation import never_compiled
 
 
 class _SumOverRanks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
+        # A copy, as all_reduce writes into its argument.
         values = values.clone()
         distributed.all_reduce(values)
         return values
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> Tensor:
         # Every rank computes the same loss from the sum: rank r's share is d(sum of all ranks' losses)/d(values of r),
         # which DDP then divides by the number of ranks.
         grad_output = grad_output.clone()
@@ -47,5 +47,6 @@ def ratio_of_sums(numerator: Tensor, denominator: Tensor | float, ddp: bool) -> 
     """numerator / denominator, both summed over the ranks if ``ddp``; 0 with a graph where the denominator is 0."""
     total = torch.as_tensor(denominator, dtype=numerator.dtype, device=numerator.device)
     if ddp:
+        # Both in one call: ranks wait for each other once.
         numerator, total = sum_over_ranks(torch.stack([numerator, total])).unbind()
     return numerator / torch.where(total > 0, total, 1.0)

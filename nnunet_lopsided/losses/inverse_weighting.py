@@ -103,6 +103,7 @@ def lesion_weights(
     """
     _, inverse, counts = np.unique(ids, return_inverse=True, return_counts=True)
     n_background = n_voxels - len(ids)
+    # A patch filled by lesions has no background, which then has no share.
     n_groups = len(counts) + (n_background > 0)
     background = float(np.clip(n_voxels / (n_groups * max(n_background, 1)), *clip))
     return background, np.clip(n_voxels / (n_groups * counts), *clip)[inverse.reshape(-1)]
@@ -193,6 +194,7 @@ class InverseWeightedLoss(LesionLoss):
         if not (self.sigmoid and weights.shape == logits.shape):
             weights = with_channel(weights, logits, "weight")
         with torch.autocast(logits.device.type, enabled=False):
+            # Not lower, whatever the loader gave: the largest weight, 2e5, is infinite in float16.
             weights = weights.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
             if valid is not None:
                 weights = weights * valid
@@ -217,6 +219,7 @@ class InverseWeightedLoss(LesionLoss):
 
     def _overlap(self, logits: Tensor, target: Tensor, weights: Tensor, valid: Tensor | None) -> Tensor:
         p, t, _ = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
+        # Channels stay apart: a class of few voxels counts as much as one of many.
         axes = ([0] if self.batch_dice else []) + list(range(2, p.ndim))
         b2 = self.asl_b**2 if self.kind == "asl" else 1.0
         both = (weights * p * t).sum(axes)

@@ -291,6 +291,7 @@ def _reduced(
     if belief is not None:
         belief = check_belief(logits, belief, sigmoid)
     with torch.autocast(logits.device.type, enabled=False):
+        # Before anything is computed: whatever a network says there, NaN too, must reach no sum.
         logits, teacher = without_ignored(logits, valid), None if teacher is None else without_ignored(teacher, valid)
         trust = trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None
         voxels = bootstrapped_cross_entropy(
@@ -303,6 +304,7 @@ def _reduced(
             return sum_over_ranks(total) if ddp else total
         if reduction == "weighted_mean":
             return ratio_of_sums(total, voxels.weight.sum(), ddp)
+        # By the number of voxels, as in the paper: a voxel that counts less makes the others no heavier.
         n_valid: Tensor | float = float(voxels.loss.numel())
         if valid is not None:
             n_valid = torch.count_nonzero(valid) * voxels.loss.shape[1]

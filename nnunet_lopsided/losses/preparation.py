@@ -109,6 +109,7 @@ def split_ignore(target: Tensor, ignore_label: int | None, sigmoid: bool) -> tup
         return target, None
     if sigmoid:
         ignored = target[:, -1:]
+        # A target that brings weights or beliefs is of floats as a whole.
         return target[:, :-1], (ignored < 0.5 if ignored.is_floating_point() else ignored == 0)
     return target, target != ignore_label
 
@@ -223,5 +224,6 @@ def voxelwise_cross_entropy(logits: Tensor, target: Tensor, *, sigmoid: bool, va
     if sigmoid:
         return functional.binary_cross_entropy_with_logits(logits, (target > 0.5).to(logits.dtype), reduction="none")
     labels = target.long()
+    # -1, and what is ignored, must be a class to be looked up; the former is background, the latter is left out later.
     labels = torch.where((labels >= 0) & (labels < logits.shape[1]), labels, 0)
     return functional.cross_entropy(logits, labels[:, 0], reduction="none").unsqueeze(1)

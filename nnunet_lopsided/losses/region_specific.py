@@ -197,6 +197,7 @@ class RegionSpecificLoss(LesionLoss):
         with torch.autocast(logits.device.type, enabled=False):
             p, t, counted = foreground(logits, target, sigmoid=self.sigmoid, valid=valid)
             if self.include_background:
+                # The probability of background comes of the same softmax; foreground() has left it out.
                 p = torch.softmax(without_ignored(full_precision(logits), valid), 1)
                 background = 1 - t.sum(1, keepdim=True)
                 t = torch.cat([background if counted is None else background * counted, t], 1)
@@ -227,6 +228,7 @@ class RegionSpecificLoss(LesionLoss):
 def _region_sums(values: Tensor, size: tuple[int, ...]) -> Tensor:
     """Sums over the regions, (B, K, regions along each axis); reshaped, as pooling is not deterministic on CUDA."""
     # Padding is listed from the last axis backwards, (before, after).
+    # Zeros beyond the far ends change no sum, and the number of voxels is summed in the same way.
     missing = [-n % s for n, s in zip(values.shape[2:], size, strict=True)]
     if any(missing):
         values = functional.pad(values, [x for n in reversed(missing) for x in (0, n)])

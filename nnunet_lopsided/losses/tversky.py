@@ -76,4 +76,5 @@ class TverskyCrossEntropyLoss(LesionLoss):
         false_positive, false_negative = p.sum(axes) - both, n_true - both
         weighted = both + self.false_positives * false_positive + self.false_negatives * false_negative
         index = both / weighted.clamp_min(_SMALLEST_DIVISOR)
+        # Without a voxel of a class the index is 0 whatever is predicted, and would only add a constant 1.
         return torch.where(n_true > 0, 1 - index, 0.0).mean()

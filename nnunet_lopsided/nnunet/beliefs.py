@@ -11,22 +11,42 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.json import Shape, read_json
 from nnunet_lopsided.nnunet.configurations import Configuration, is_resampled, resampling
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.nnunet.label_preprocessing import Cropping
-from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation, write_chunked
+from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation, StoredArray, write_chunked
 
 FOLDER, BELIEFS_FILE = "lopsided_beliefs", "lopsided_beliefs.json"
 # Stored as whole 255ths in one byte: 0 and 1 are exact, the error of any other value is at most 1/510 (of one of
 # several exclusive classes below 1/255), below what a belief is known to, and half of float16's bytes before packing.
 LEVELS = 255
+_SHAPE: Shape = {"classes": [str], "cases": {str: {str: str}}, "cases_without": [str]}
+
+
+class _NeededOfBeliefs(TypedDict):
+    classes: list[str]
+    cases: dict[str, dict[str, str]]
+    cases_without: list[str]
+
+
+class BeliefsContent(_NeededOfBeliefs, total=False):
+    """What is read again of lopsided_beliefs.json.
+
+    Attributes:
+        classes: of which a belief has channels.
+        cases: those with a belief; the SHA-256 of each file it was made from.
+        cases_without: those that are known to have none.
+        source: where the files lay.
+    """
+
+    source: str
 
 
 def lesion_classes(scheme: LabelScheme) -> tuple[str, ...]:
@@ -70,11 +90,12 @@ def preprocessed_belief(
     Raises:
         InputError: the shape is not that of the images.
     """
-    array = Cropping(case, tuple(configuration.plans.transpose_forward), clean.properties).apply(belief)
-    array = np.ascontiguousarray(array, np.float32)
+    cropped = Cropping(case, tuple(configuration.plans.transpose_forward), clean.properties).apply(belief)
+    array = np.ascontiguousarray(cropped, np.float32)
     if is_resampled(configuration, clean.properties):
         spacing, target, shape = resampling(configuration, clean.properties)
         largest = array.max(initial=0)
+        # Plans may ask for splines of higher order, which overshoot.
         array = configuration.manager.resampling_fn_seg(array, shape, spacing, target, is_seg=False)
         array = np.clip(array, 0, largest).astype(np.float32, copy=False)
     if array.shape[1:] != clean.array.shape[1:]:
@@ -101,6 +122,7 @@ def to_levels(belief: NDArray[np.floating], exclusive: bool) -> NDArray[np.uint8
     if not exclusive:
         apart: NDArray[np.uint8] = np.rint(LEVELS * belief).astype(np.uint8)
         return apart
+    # Sums are rounded, and their differences stored: so all levels of a voxel add up to at most 255.
     below = np.rint(LEVELS * np.minimum(np.cumsum(belief, axis=0, dtype=np.float64), 1))
     levels: NDArray[np.uint8] = np.diff(below, axis=0, prepend=0).astype(np.uint8)
     return levels
@@ -136,7 +158,7 @@ class BeliefFolder:
         return self.data_folder / FOLDER / f"{case}.b2nd"
 
     @cached_property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> BeliefsContent:
         """What :attr:`description` says.
 
         Raises:
@@ -144,8 +166,7 @@ class BeliefFolder:
         """
         if not self.description.is_file():
             raise InputError(f"{self.description}: not found; lopsided-soften makes it")
-        shape = {"classes": [str], "cases": {str: {str: str}}, "cases_without": [str]}
-        content: dict[str, Any] = read_json(self.description, shape)
+        content: BeliefsContent = read_json(self.description, _SHAPE)
         return content
 
     def has(self, case: str, classes: tuple[str, ...]) -> bool:
@@ -169,7 +190,7 @@ class BeliefFolder:
         self._check(case, classes)
         return True
 
-    def open(self, case: str) -> Any:
+    def open(self, case: str) -> StoredArray:
         """The belief of a case, a blosc2 array (K, ...) of whole 255ths; read when sliced."""
         return _opened(self.file(case))
 
@@ -192,9 +213,10 @@ class BeliefFolder:
             )
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> StoredArray:
     import blosc2
 
     # As nnU-Net opens its own; memory maps do not work on Windows.
     maps = {} if os.name == "nt" else {"mmap_mode": "r"}
-    return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **maps)
+    opened: StoredArray = blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **maps)
+    return opened

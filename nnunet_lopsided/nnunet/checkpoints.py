@@ -24,5 +24,6 @@ def whole_checkpoint(fold_folder: Path) -> str:
         if file.is_file():
             if zipfile.is_zipfile(file):  # what PyTorch writes; its directory comes last
                 return name
+            # nnUNetv2_train --c would stop at it every time; an earlier one is asked for in the next turn of the loop.
             file.replace(file.with_name(f"{name}.damaged"))
     return ""

@@ -6,24 +6,28 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import check_shape
-from nnunet_lopsided.nnunet.plans import resolved_configuration
+from nnunet_lopsided.files.json import Shape, check_shape
+from nnunet_lopsided.nnunet.plans import Plans, resolved_configuration
+from nnunet_lopsided.nnunet.preprocessed_case import Properties
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 # What nnU-Net's managers are asked here.
-_PLANS: dict[str, Any] = {
+_PLANS: Shape = {
     "plans_name": str,
     "configurations": {str: dict},
     "transpose_forward": [int],
     "transpose_backward": [int],
     "image_reader_writer": str,
 }
-_PREPROCESSED: dict[str, Any] = {
+_PREPROCESSED: Shape = {
     "data_identifier": str,
     "preprocessor_name": str,
     "spacing": [float],
@@ -45,8 +49,8 @@ class Configuration:
     """
 
     folder: str
-    plans: Any
-    manager: Any
+    plans: PlansManager
+    manager: ConfigurationManager
 
     @property
     def masks_for_norm(self) -> bool:
@@ -54,14 +58,14 @@ class Configuration:
         return any(self.manager.use_mask_for_norm)
 
     @property
-    def same_data_if_equal(self) -> dict[str, Any]:
+    def same_data_if_equal(self) -> dict[str, object]:
         """What determines the preprocessed data."""
         keys = [f"resampling_fn_{kind}{suffix}" for kind in ("data", "seg") for suffix in ("", "_kwargs")]
         keys += ["spacing", "normalization_schemes", "use_mask_for_norm", "preprocessor_name"]
         return {key: self.manager.configuration[key] for key in keys} | {"transpose": self.plans.transpose_forward}
 
 
-def data_configurations(plans_contents: list[dict[str, Any]]) -> dict[str, Configuration]:
+def data_configurations(plans_contents: list[Plans]) -> dict[str, Configuration]:
     """The folders of preprocessed data that these plans name, each with one of the configurations that use it.
 
     Raises:
@@ -79,6 +83,7 @@ def data_configurations(plans_contents: list[dict[str, Any]]) -> dict[str, Confi
                     f"plans {plans.plans_name}, configuration {name}: preprocessed by {manager.preprocessor_name}, "
                     "expected DefaultPreprocessor; run nnUNetv2_preprocess on the variant instead"
                 )
+            # Two plans may write into one folder; whoever preprocessed last has decided what lies there.
             known = by_folder.setdefault(new.folder, new)
             for key, value in known.same_data_if_equal.items():
                 if new.same_data_if_equal[key] != value:
@@ -89,7 +94,7 @@ def data_configurations(plans_contents: list[dict[str, Any]]) -> dict[str, Confi
     return by_folder
 
 
-def _configurations(content: dict[str, Any]) -> Iterator[tuple[Configuration, str]]:
+def _configurations(content: Plans) -> Iterator[tuple[Configuration, str]]:
     """nnU-Net's managers of all configurations of some plans, which are checked for what they will be asked."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -111,7 +116,7 @@ def _configurations(content: dict[str, Any]) -> Iterator[tuple[Configuration, st
 
 
 def resampling(
-    configuration: Configuration, properties: dict[str, Any]
+    configuration: Configuration, properties: Properties
 ) -> tuple[list[float], list[float], NDArray[np.int64]]:
     """Spacing before and after, and the shape after resampling."""
     from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
@@ -124,7 +129,7 @@ def resampling(
     return spacing, target, compute_new_shape(shape, spacing, target)
 
 
-def is_resampled(configuration: Configuration, properties: dict[str, Any]) -> bool:
+def is_resampled(configuration: Configuration, properties: Properties) -> bool:
     """Whether the case has another shape after preprocessing than after cropping."""
     before = properties["shape_after_cropping_and_before_resampling"]
     return bool(list(before) != resampling(configuration, properties)[2].tolist())

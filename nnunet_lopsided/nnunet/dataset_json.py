@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -27,7 +26,7 @@ class _ListedCase(TypedDict):
     label: str
 
 
-class _DatasetJson(TypedDict, total=False):
+class DatasetJson(TypedDict, total=False):
     """What this package uses of dataset.json; :func:`label_scheme` and :func:`channel_names` look at their own."""
 
     labels: dict[str, object]
@@ -37,16 +36,17 @@ class _DatasetJson(TypedDict, total=False):
     dataset: dict[str, _ListedCase] | None
 
 
-_MODEL = TypeAdapter(_DatasetJson)
+_MODEL = TypeAdapter(DatasetJson)
 
 
-def read_dataset_json(path: Path) -> dict[str, Any]:
+def read_dataset_json(path: Path) -> DatasetJson:
     """The content of a dataset.json.
 
     Raises:
         InputError: the file is missing, is not JSON, or one of the values that this package uses is of another type.
     """
-    content: dict[str, Any] = read_json(path)
+    content: DatasetJson = read_json(path)
+    # As it was read, not what pydantic returns: that lacks the keys of others, which a variant's dataset.json keeps.
     validated(_MODEL, content, path)
     return content
 
@@ -100,7 +100,7 @@ class LabelScheme:
         return tuple(self.label_values.index(value) for value in self.foreground[name])
 
 
-def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
+def label_scheme(dataset_json: Mapping[str, object], source: Path) -> LabelScheme:
     """The classes that dataset.json declares.
 
     Args:
@@ -123,6 +123,7 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
     by_name = {name: _values_of_class(name, labels, source) for name in labels}
     if by_name.get("background", (0,)) != (0,):
         raise InputError(f"{source}: expected background to be 0 in 'labels', found {labels['background']!r}")
+    # Before the highest value is asked for: nnU-Net wants the ignore label above all others.
     ignored = by_name.pop("ignore", None)
     foreground = {name: values for name, values in by_name.items() if set(values) != {0}}
     for name, values in foreground.items():
@@ -138,6 +139,7 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
             f"{source}: expected ignore to be a value of its own in 'labels', the highest: {highest + 1}, found "
             f"{labels['ignore']!r}"
         )
+    # A list of one value is a class to nnU-Net, too.
     regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in labels.values())
     names = list(foreground)
     for i, name in enumerate(names):
@@ -150,9 +152,9 @@ def label_scheme(dataset_json: dict[str, Any], source: Path) -> LabelScheme:
     return LabelScheme(foreground, None if ignored is None else ignored[0], regions)
 
 
-def _values_of_class(name: str, labels: dict[str, Any], source: Path) -> tuple[int, ...]:
+def _values_of_class(name: str, labels: Mapping[str, object], source: Path) -> tuple[int, ...]:
     """The label values of a class or, where it is a list, of a region; as nnU-Net does, text of digits is a number."""
-    value, values = labels[name], []
+    value, values = labels[name], list[int]()
     for item in value if isinstance(value, (list, tuple)) else [value]:
         if isinstance(item, str) and re.fullmatch("[0-9]+", item):
             item = int(item)
@@ -166,7 +168,7 @@ def _values_of_class(name: str, labels: dict[str, Any], source: Path) -> tuple[i
     return tuple(values)
 
 
-def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
+def channel_names(dataset_json: Mapping[str, object], source: Path) -> list[str]:
     """The names of the channels, in the order of the images.
 
     Args:
@@ -182,11 +184,13 @@ def channel_names(dataset_json: Mapping[str, Any], source: Path) -> list[str]:
     """
     key = "channel_names" if "channel_names" in dataset_json else "modality"
     names = dataset_json.get(key)
-    numbered = isinstance(names, dict) and all(re.fullmatch("[0-9]+", number) for number in names)
-    if not numbered or not names or len({int(number) for number in names}) < len(names) or not _all_text(names):
+    if not isinstance(names, dict) or not _are_numbered(names):
         raise InputError(f'{source}: expected {key} to name channels by number, as in {{"0": "T1"}}, found {names!r}')
     return [str(names[number]) for number in sorted(names, key=int)]
 
 
-def _all_text(names: Mapping[str, object]) -> bool:
-    return all(isinstance(name, str) for name in names.values())
+def _are_numbered(names: Mapping[str, object]) -> bool:
+    """Whether there are names, each under a number of its own: 1 and 01 would be the same channel twice."""
+    if not names or not all(re.fullmatch("[0-9]+", number) for number in names):
+        return False
+    return len({int(number) for number in names}) == len(names) and all(isinstance(n, str) for n in names.values())

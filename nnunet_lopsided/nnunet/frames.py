@@ -43,6 +43,7 @@ def reader_of(folders: Sequence[Path], dataset_json: Path | None = None) -> str:
     asked += [(folder / "dataset.json", "overwrite_image_reader_writer") for folder in folders]
     if dataset_json is not None:
         asked.append((dataset_json, "overwrite_image_reader_writer"))
+    # The first file that names one decides; to nnU-Net, too, the text "None" names none.
     for path, key in asked:
         if not path.is_file():
             continue

@@ -7,10 +7,9 @@ over background. Where nothing is resampled, the segmentation that was preproces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.configurations import Configuration, is_resampled, resampling
-from nnunet_lopsided.nnunet.preprocessed_case import CleanSegmentation
+from nnunet_lopsided.nnunet.preprocessed_case import ClassLocations, CleanSegmentation, Properties
 
-Array = NDArray[Any]
+Array = NDArray[np.generic]
 
 
 class LabelPreprocessing:
@@ -45,8 +44,8 @@ class LabelPreprocessing:
         self._segmentation = segmentation
         self._images = images
         self._read_clean_label = read_clean_label
-        self._cropped: dict[tuple[int, ...], tuple[Array, bool]] = {}
-        self._locations: dict[tuple[int, ...], dict[Any, Any]] = {}
+        self._cropped: dict[tuple[int, ...], tuple[NDArray[np.int16], bool]] = {}
+        self._locations: dict[tuple[int, ...], ClassLocations] = {}
 
     def crop(self, configurations: dict[str, Configuration], clean: dict[str, CleanSegmentation]) -> None:
         """Transpose, crop and mark what is outside the nonzero mask; before :meth:`finish`.
@@ -57,6 +56,7 @@ class LabelPreprocessing:
             InputError: the label map does not fit what was preprocessed.
         """
         masks_for_norm = any(configuration.masks_for_norm for configuration in configurations.values())
+        # Folders without resampling first: what they hold tells the mask, and the images need not be read.
         for folder in sorted(clean, key=lambda f: is_resampled(configurations[f], clean[f].properties)):
             axes = tuple(configurations[folder].plans.transpose_forward)
             if axes not in self._cropped:
@@ -67,7 +67,7 @@ class LabelPreprocessing:
         return configuration.masks_for_norm and self._cropped[tuple(configuration.plans.transpose_forward)][1]
 
     def finish(
-        self, configuration: Configuration, clean: CleanSegmentation, dataset_json: dict[str, Any]
+        self, configuration: Configuration, clean: CleanSegmentation, dataset_json: Mapping[str, object]
     ) -> CleanSegmentation:
         """Resample and collect the locations of classes: the new segmentation and properties of one folder."""
         axes = tuple(configuration.plans.transpose_forward)
@@ -90,9 +90,10 @@ class LabelPreprocessing:
 
     def _crop(
         self, axes: tuple[int, ...], configuration: Configuration, clean: CleanSegmentation, masks_for_norm: bool
-    ) -> tuple[Array, bool]:
+    ) -> tuple[NDArray[np.int16], bool]:
         """The cropped label map, and whether labels came or went outside the nonzero mask."""
         case = Cropping(self._name, axes, clean.properties)
+        # A type that holds -1 and every label: nnU-Net stores none above 16 bits.
         label = case.apply(self._segmentation).astype(np.int16)
         background = label == 0
         if is_resampled(configuration, clean.properties):
@@ -116,7 +117,7 @@ class LabelPreprocessing:
         label[background & outside] = -1
         return label, changed
 
-    def _decompressed(self, clean: CleanSegmentation, configuration: Configuration) -> Array:
+    def _decompressed(self, clean: CleanSegmentation, configuration: Configuration) -> NDArray[np.number]:
         try:
             return np.asarray(clean.array[:])
         except Exception as error:  # damaged chunks fail in many ways
@@ -125,10 +126,12 @@ class LabelPreprocessing:
                 "the source again"
             ) from error
 
-    def _outside(self, case: Cropping) -> Array:
+    def _outside(self, case: Cropping) -> NDArray[np.bool_]:
         return ~case.nonzero_mask(np.concatenate([read() for read in self._images]))
 
-    def _removed_outside(self, case: Cropping, background: Array, clean: Array) -> Array | None:
+    def _removed_outside(
+        self, case: Cropping, background: NDArray[np.bool_], clean: NDArray[np.number]
+    ) -> NDArray[np.bool_] | None:
         """Voxels that lost their label and lie outside the nonzero mask; None if there are none.
 
         The clean segmentation does not tell where it has a label. But the mask has no holes: what is outside of it is
@@ -142,9 +145,11 @@ class LabelPreprocessing:
         at_edge = _next_to(clean[0] == -1, labelled.voxel_coordinates())
         doubtful = np.unique(labelled.voxel_ids[at_edge])
         voxels = labelled.select(doubtful)
+        # What still has a label is not looked at: nnU-Net writes -1 over background alone.
         voxels = voxels[background.reshape(-1)[voxels]]
         if not len(voxels):
             return None
+        # One image after the other: as a rule the first leaves no voxel, and the whole mask is not needed.
         for read in self._images:
             if len(voxels):
                 image = read()
@@ -169,7 +174,7 @@ class Cropping:
 
     name: str
     axes: tuple[int, ...]
-    properties: dict[str, Any]
+    properties: Properties
 
     @cached_property
     def _box(self) -> tuple[slice, ...]:
@@ -185,10 +190,10 @@ class Cropping:
         """
         return self._transposed(array)[self._box]
 
-    def nonzero_mask(self, images: Array) -> Array:
+    def nonzero_mask(self, images: Array) -> NDArray[np.bool_]:
         from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
-        mask: Array = create_nonzero_mask(self._transposed(images))[None][self._box]
+        mask: NDArray[np.bool_] = create_nonzero_mask(self._transposed(images))[None][self._box]
         return mask
 
     def _transposed(self, array: Array) -> Array:
@@ -199,19 +204,20 @@ class Cropping:
         return array
 
 
-def _class_locations(array: Array, configuration: Configuration, dataset_json: dict[str, Any]) -> dict[Any, Any]:
+def _class_locations(array: Array, configuration: Configuration, dataset_json: Mapping[str, object]) -> ClassLocations:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
     labels = configuration.plans.get_label_manager(dataset_json)
     classes = list(labels.foreground_regions if labels.has_regions else labels.foreground_labels)
     if labels.has_ignore_label:
+        # As run_case_npy does: patches are drawn from annotated voxels alone, background's and the outside's too.
         classes.append([-1, *labels.all_labels])
     # nnU-Net's own sampling with its fixed seed; a static method with an underscore, and nothing else does it.
-    locations: dict[Any, Any] = DefaultPreprocessor._sample_foreground_locations(array, classes)
+    locations: ClassLocations = DefaultPreprocessor._sample_foreground_locations(array, classes)
     return locations
 
 
-def _next_to(mask: Array, coordinates: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _next_to(mask: NDArray[np.bool_], coordinates: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each voxel shares a face with the mask or lies at the border; ``coordinates`` has shape (n, 3)."""
     last = np.array(mask.shape) - 1
     beside: NDArray[np.bool_] = ((coordinates == 0) | (coordinates == last)).any(axis=1)

@@ -36,6 +36,7 @@ def warn_of_left_out(folder: Path, cases: Collection[str], file_ending: str, ann
         problems.append(f"imagesTr holds {len(images)} that do not end in {file_ending} ({_listed(images)})")
     if labels:
         problems.append(f"labelsTr holds {len(labels)} of no case ({_listed(labels)})")
+    # Anything else than a number is left to nnU-Net, which fails on it where it looks.
     if type(announced) is int and announced > len(cases):
         problems.append(f"dataset.json announces {announced} training cases (numTraining), found {len(cases)}")
     text = f"nnunet-lopsided: warning: {folder}: files are left out, as nnU-Net does: {'; '.join(problems)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +20,14 @@ def label_lesions(label: Image, ignore_label: int | None) -> Lesions:
     return find_lesions(foreground, label.geometry.spacing_mm)
 
 
-def room_for(array: NDArray[Any], value: int) -> NDArray[Any]:
+def room_for(array: NDArray[np.generic], value: int) -> NDArray[np.generic]:
     """``array`` in a type that holds ``value``: a file of ones may be of a type too small for another label.
 
     Example:
         >>> room_for(np.ones(2, np.uint8), 300).dtype.name, room_for(np.ones(2, np.uint8), 2).dtype.name
         ('uint16', 'uint8')
     """
-    if np.issubdtype(array.dtype, np.integer) and value > np.iinfo(array.dtype).max:
+    if np.issubdtype(array.dtype, np.integer) and value > np.iinfo(array.dtype.str).max:
         return array.astype(np.min_scalar_type(value))
     return array
 
@@ -88,8 +87,11 @@ def sparse_label(label: Image, lesions: Lesions, ignore_label: int | None) -> Sp
     voxels, ids = lesions.voxels, lesions.voxel_ids
     if ignore_label is not None:
         voxels = np.flatnonzero(flat != 0)
+        # Ignored voxels are kept too, as the label map must come back whole; both lists ascend, so one is found in the
+        # other by bisection.
         ids = np.zeros(len(voxels), np.int32)
         ids[np.searchsorted(voxels, lesions.voxels)] = lesions.voxel_ids
+    # Types as small as the numbers need: all cases of a dataset are held at the same time.
     small_ids = ids.astype(np.min_scalar_type(len(lesions)))
     small_voxels = voxels.astype(np.min_scalar_type(flat.size - 1))
     sparse = SparseLabel(

@@ -76,11 +76,13 @@ def predict_magnified(
     """
     if not factors:
         return {case.name: [] for case in cases}
+    # A later training leaves another checkpoint under the same name; its digest tells, and what it predicted goes.
     digest = file_digest(fold_folder / checkpoint)
     made_by: dict[str, object] = {"checkpoint_sha256": digest}
     if torch_resampling:
         made_by["torch_resampling"] = True
     options = {"torch_resampling": True} if torch_resampling else {}
+    # Loaded once, when the first case is predicted; never, where all predictions are there already.
     network = cache(lambda: _Network(fold_folder, checkpoint, device or best_device(), **options))
     by_factor = [_arrays(fold_folder, made_by, factor, cases, network, n_workers) for factor in factors]
     return {case.name: [arrays[case.name] for arrays in by_factor] for case in cases}
@@ -101,6 +103,7 @@ def _arrays(
     def lacking() -> list[Case]:
         return [case for case in cases if not is_whole(arrays[case.name])]
 
+    # Asked again under the lock: another audit of the same fold may have predicted meanwhile.
     if not _is_of(folder, made_by) or lacking():
         title = f"{fold_folder.name}, magnified {factor:g} times"
         try:

@@ -83,6 +83,7 @@ class Network:
             except UnpicklingError:
                 # It holds objects of other kinds, which a trainer may keep: unpickled as nnU-Net itself would.
                 load(str(model), tuple(folds), checkpoint)
+        # Two cases on a GPU at once would need twice its memory; reading and resampling go on beside it.
         self._one_at_a_time = Lock()
         self._torch_resampling = torch_resampling
         self._n_threads = torch.get_num_threads()
@@ -163,6 +164,7 @@ class Network:
 
         manager = self._predictor.label_manager
         labels = manager.convert_probabilities_to_segmentation(probabilities)
+        # The types that nnU-Net's export chooses, so that the files are the same.
         return np.asarray(labels).astype(np.uint8 if len(manager.foreground_labels) < 255 else np.uint16)
 
     def write_label_map(self, labels: NDArray[np.unsignedinteger], path: Path, scan: Scan) -> None:

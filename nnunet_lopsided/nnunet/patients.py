@@ -36,7 +36,7 @@ def patients_of(cases: Sequence[str], dataset_folder: Path, pattern: str | None 
     known = patients_in(table)
     for case in cases:
         if not known.get(case):
-            raise InputError(f"{table}: case {case} has no row with its patient")
+            raise InputError(f"{table}: case {case} has no row with its patient (or give --patients-regex)")
     return {case: known[case] for case in cases}, CASES_FILE
 
 
@@ -59,4 +59,5 @@ def _matched(pattern: str, case: str) -> str:
         raise InputError(f"patients regex must be a regular expression, got {pattern!r}: {error}") from None
     if match is None:
         raise InputError(f"patients regex {pattern!r} does not match case {case}")
+    # A group that took no part in the match, such as one of two alternatives, names nobody.
     return match[1] if match.re.groups and match[1] is not None else match[0]

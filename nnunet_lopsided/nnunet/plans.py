@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from glob import escape
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 from pydantic import Field, TypeAdapter
 
@@ -18,10 +18,13 @@ from nnunet_lopsided.files.json import read_json, update_json
 from nnunet_lopsided.files.schema import Positive, PositiveWhole, validated
 from nnunet_lopsided.nnunet.paths import check_case_name
 
+# Of each axis; 2d has none across the slices.
 _Sizes = Annotated[list[Positive], Field(min_length=2, max_length=3)]
 
 
-class _Architecture(TypedDict):
+class Architecture(TypedDict):
+    """A network: its class, and what nnU-Net calls that with."""
+
     network_class_name: str
     arch_kwargs: dict[str, object]
 
@@ -34,7 +37,7 @@ class _Lopsided(TypedDict, total=False):
     iterations_per_epoch: PositiveWhole
 
 
-class _Configuration(TypedDict, total=False):
+class PlansConfiguration(TypedDict, total=False):
     """What our commands and nnU-Net's managers use of a configuration, which may inherit any of it."""
 
     inherits_from: str
@@ -49,39 +52,40 @@ class _Configuration(TypedDict, total=False):
     resampling_fn_seg: str
     resampling_fn_data_kwargs: dict[str, object]
     resampling_fn_seg_kwargs: dict[str, object]
-    architecture: _Architecture
+    architecture: Architecture
     lopsided: _Lopsided
 
 
 class _NeededOfPlans(TypedDict):
     plans_name: str
-    configurations: dict[str, _Configuration]
+    configurations: dict[str, PlansConfiguration]
 
 
-class _Plans(_NeededOfPlans, total=False):
+class Plans(_NeededOfPlans, total=False):
+    """What is used of plans; nnU-Net's hold more, which is written again where plans are."""
+
     dataset_name: str
     image_reader_writer: str
     transpose_forward: list[int]
     transpose_backward: list[int]
 
 
-_PLANS = TypeAdapter(_Plans)
+_PLANS = TypeAdapter(Plans)
 _KEYS = frozenset(_NeededOfPlans.__annotations__)
 
 
-def read_plans(path: Path) -> dict[str, Any]:
+def read_plans(path: Path) -> Plans:
     """The content of a plans file.
 
     Raises:
         InputError: the file is missing, is no plans, or holds what cannot be: a spacing or patch that is not positive,
             axes that are no permutation, a configuration that inherits from one that does not exist or from itself.
     """
-    content: dict[str, Any] = read_json(path, any_number=True)  # nnU-Net's statistics of an empty class are NaN
-    check_plans(content, path)
-    return content
+    # nnU-Net's statistics of an empty class are NaN.
+    return check_plans(read_json(path, any_number=True), path)
 
 
-def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
+def plans_in(folder: Path) -> dict[str, Plans]:
     """The plans in a preprocessed folder: content by file name, sorted.
 
     Other JSON files may lie there, and be of any kind. A file that cannot be read counts as plans where its name or
@@ -90,7 +94,7 @@ def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: plans cannot be read or are not in order, see :func:`read_plans`.
     """
-    by_name = {}
+    by_name: dict[str, Plans] = {}
     for path in sorted(folder.glob("*.json")):
         if path.name.startswith("."):  # what a killed run left
             continue
@@ -101,46 +105,47 @@ def plans_in(folder: Path) -> dict[str, dict[str, Any]]:
                 raise
             continue
         if isinstance(content, dict) and set(content) >= _KEYS:
-            check_plans(content, path)
-            by_name[path.name] = content
+            by_name[path.name] = check_plans(content, path)
     return by_name
 
 
-def check_plans(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse plans with values that cannot be; see :func:`read_plans`."""
+def check_plans(content: object, path: Path) -> Plans:
+    """Refuse plans with values that cannot be, see :func:`read_plans`; returns ``content`` itself."""
     validated(_PLANS, content, path)
-    forward, backward = content.get("transpose_forward"), content.get("transpose_backward")
+    plans = cast(Plans, content)
+    forward, backward = plans.get("transpose_forward"), plans.get("transpose_backward")
     for name, axes in (("transpose_forward", forward), ("transpose_backward", backward)):
         if axes is not None and (sorted(axes) != list(range(len(axes))) or len(axes) not in (2, 3)):
             raise InputError(f"{path}: {name}: expected an order of the axes such as [0, 1, 2], found {axes}")
     if forward is not None and backward is not None and [forward[axis] for axis in backward] != sorted(forward):
         raise InputError(f"{path}: transpose_backward: expected the inverse of {forward}, found {backward}")
-    for name, configuration in content["configurations"].items():
+    configurations = plans["configurations"]
+    for name, configuration in configurations.items():
         where = f"configurations.{name}"
         if "data_identifier" in configuration:  # a folder is named after it
             check_case_name(configuration["data_identifier"], f"{path}: {where}.data_identifier")
         _check_stages(configuration, path, where)
-        inherited: dict[str, Any] = {}
-        for ancestor in _ancestors(content["configurations"], name, path):
-            inherited = {**content["configurations"][ancestor], **inherited}
-        axes = [len(inherited[key]) for key in ("patch_size", "spacing") if key in inherited]
-        if len({*axes}) > 1:
+        # Either may be inherited, so that only both together tell of a patch that does not fit.
+        with_parents = _with_ancestors(configurations, name, path)
+        patch, spacing = with_parents.get("patch_size"), with_parents.get("spacing")
+        if patch is not None and spacing is not None and len(patch) != len(spacing):
             raise InputError(
-                f"{path}: {where}: expected patch_size and spacing of as many axes, found {inherited['patch_size']} "
-                f"and {inherited['spacing']}"
+                f"{path}: {where}: expected patch_size and spacing of as many axes, found {patch} and {spacing}"
             )
+    return plans
 
 
-def _check_stages(configuration: Mapping[str, Any], path: Path, where: str) -> None:
-    network = configuration.get("architecture", {}).get("arch_kwargs", {})
-    n_stages = network.get("n_stages")
+def _check_stages(configuration: PlansConfiguration, path: Path, where: str) -> None:
+    if "architecture" not in configuration:
+        return
+    n_stages = configuration["architecture"]["arch_kwargs"].get("n_stages")
     if n_stages is not None and (type(n_stages) is not int or n_stages < 1):
         raise InputError(
             f"{path}: {where}.architecture.arch_kwargs.n_stages: expected a whole number from 1 on, found {n_stages!r}"
         )
 
 
-def _ancestors(configurations: Mapping[str, Any], name: str, path: Path) -> Iterator[str]:
+def _ancestors(configurations: Mapping[str, PlansConfiguration], name: str, path: Path) -> Iterator[str]:
     """The configuration and those it inherits from, nearest first."""
     seen: list[str] = []
     parent: str | None = name
@@ -157,7 +162,15 @@ def _ancestors(configurations: Mapping[str, Any], name: str, path: Path) -> Iter
         parent = configurations[parent].get("inherits_from")
 
 
-def resolved_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _with_ancestors(configurations: Mapping[str, PlansConfiguration], name: str, path: Path) -> PlansConfiguration:
+    resolved: PlansConfiguration = {}
+    # The farthest ancestor first: what is nearer replaces it.
+    for ancestor in reversed(list(_ancestors(configurations, name, path))):
+        resolved = {**resolved, **configurations[ancestor]}
+    return resolved
+
+
+def resolved_configuration(plans: Plans, name: str) -> PlansConfiguration:
     """A configuration with all that it inherits.
 
     Args:
@@ -180,10 +193,7 @@ def resolved_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any
     if name not in configurations:
         there = ", ".join(configurations)
         raise InputError(f"plans {plans.get('plans_name')}: expected the configuration {name}, found {there}")
-    resolved: dict[str, Any] = {}
-    for ancestor in reversed(list(_ancestors(configurations, name, Path(str(plans.get("plans_name")))))):
-        resolved |= configurations[ancestor]
-    return resolved
+    return _with_ancestors(configurations, name, Path(str(plans.get("plans_name"))))
 
 
 def is_cascade(plans_file: Path, name: str) -> bool:
@@ -192,6 +202,7 @@ def is_cascade(plans_file: Path, name: str) -> bool:
     Raises:
         InputError: the file cannot be read or has no configurations.
     """
+    # Not by check_plans: the plans beside a trained model may be of an older nnU-Net, which predicts with them still.
     configurations = read_json(plans_file, {"configurations": {str: dict}})["configurations"]
     seen: set[str] = set()
     while name in configurations and name not in seen:
@@ -202,28 +213,27 @@ def is_cascade(plans_file: Path, name: str) -> bool:
     return False
 
 
-def architecture_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
+def architecture_of(configuration: PlansConfiguration) -> Architecture:
     """The ``architecture`` of a resolved configuration; of plans from before nnU-Net 2.3 as nnU-Net makes it.
 
     Raises:
         InputError: it has none, and nnU-Net cannot make it.
     """
     if "architecture" in configuration:
-        architecture: dict[str, Any] = configuration["architecture"]
-        return architecture
+        return configuration["architecture"]
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the plans are old
-            made: dict[str, Any] = ConfigurationManager(dict(configuration)).configuration["architecture"]
+            made: Architecture = ConfigurationManager(dict(configuration)).configuration["architecture"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"expected an architecture in the plans, found none that nnU-Net knows: {reason}") from error
     return made
 
 
-def add_to_plans(plans_file: Path, name: str, configuration: dict[str, Any], *, overwrite: bool = False) -> None:
+def add_to_plans(plans_file: Path, name: str, configuration: Mapping[str, object], *, overwrite: bool = False) -> None:
     """Add one configuration to plans, as they are now; another process that adds one too waits its turn.
 
     Args:
@@ -236,8 +246,8 @@ def add_to_plans(plans_file: Path, name: str, configuration: dict[str, Any], *, 
         InputError: the plans hold another configuration of this name.
     """
 
-    def add(plans: dict[str, Any]) -> dict[str, Any]:
-        check_plans(plans, plans_file)
+    def add(content: object) -> dict[str, object]:
+        plans = check_plans(content, plans_file)
         if plans["configurations"].get(name) not in (None, configuration) and not overwrite:
             raise InputError(f"{plans_file}: holds another {name} configuration already; --overwrite replaces it")
         return {**plans, "configurations": {**plans["configurations"], name: configuration}}

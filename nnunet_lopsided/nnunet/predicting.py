@@ -198,11 +198,12 @@ def _words(factors: Sequence[float]) -> str:
 def _nnunet_predicts(arguments: Sequence[str]) -> None:
     from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 
+    # Its entry point takes no arguments: it reads those of the process.
     own, sys.argv = sys.argv, ["nnUNetv2_predict", *arguments]
     try:
         predict_entry_point()
     except (InputError, MemoryError, OSError):
-        raise
+        raise  # these say by themselves what is wrong, and end a command as they should
     except Exception as error:  # of any kind: nnU-Net's
         raise InputError(f"nnUNetv2_predict: {reason_of(error)}") from error
     finally:

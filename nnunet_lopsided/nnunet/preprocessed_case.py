@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from nnunet_lopsided.errors import InputError
 
 Array = NDArray[np.generic]
+# Coordinates of some voxels of each label value, or each region; nnU-Net draws the patches it oversamples from them.
+ClassLocations = Mapping[int | tuple[int, ...], Sequence[Sequence[int]] | NDArray[np.integer]]
+
+
+class StoredArray(Protocol):
+    """An array (c, z, y, x) of nnU-Net's, in memory or a file of blosc2: what is sliced is decompressed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]: ...
+
+    def __getitem__(self, crop: slice | tuple[slice, ...], /) -> NDArray[np.number]: ...
+
+
+class Properties(TypedDict, total=False):
+    """What this package uses of ``CASE.pkl``; nnU-Net's readers and resampling put more into it.
+
+    Attributes:
+        spacing: voxel size in mm, in the axis order of the file's array.
+        shape_before_cropping: after transposing.
+        bbox_used_for_cropping: first (inclusive) and last (exclusive) index of each axis.
+        shape_after_cropping_and_before_resampling: of the box.
+        class_locations: see :data:`ClassLocations`.
+    """
+
+    spacing: list[float]
+    shape_before_cropping: tuple[int, ...]
+    bbox_used_for_cropping: list[list[int]]
+    shape_after_cropping_and_before_resampling: tuple[int, ...]
+    class_locations: ClassLocations
 
 
 @dataclass(frozen=True)
@@ -24,8 +58,8 @@ class CleanSegmentation:
         properties: the content of ``CASE.pkl``.
     """
 
-    array: Array
-    properties: dict[str, Any]
+    array: StoredArray
+    properties: Properties
 
 
 def read_clean(folder: Path, case: str) -> CleanSegmentation:
@@ -46,6 +80,7 @@ def read_clean(folder: Path, case: str) -> CleanSegmentation:
                 )
             raise InputError(f"case {case}: expected {folder / name}, found nothing; preprocess the source again")
     try:
+        # Cases are read in several threads of ours, and as many of blosc2's for each would only wait for each other.
         blosc2.set_nthreads(1)
         image = blosc2.open(urlpath=str(folder / f"{case}.b2nd"), mode="r")
         array = blosc2.open(urlpath=str(folder / f"{case}_seg.b2nd"), mode="r", dparams={"nthreads": 1})
@@ -67,7 +102,7 @@ def write_segmentation(folder: Path, case: str, new: CleanSegmentation, like: Pa
     """
     import pickle
 
-    write_chunked(folder / f"{case}_seg.b2nd", new.array, like / f"{case}_seg.b2nd")
+    write_chunked(folder / f"{case}_seg.b2nd", new.array[:], like / f"{case}_seg.b2nd")
     (folder / f"{case}.pkl").write_bytes(pickle.dumps(new.properties))
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
 from nnunet_lopsided.files.folders import check_new_folder, new_folder
 from nnunet_lopsided.images import n_components, read_image
-from nnunet_lopsided.nnunet.dataset_json import LabelScheme, channel_names, label_scheme, read_dataset_json
+from nnunet_lopsided.nnunet.dataset_json import DatasetJson, LabelScheme, channel_names, label_scheme, read_dataset_json
 from nnunet_lopsided.nnunet.left_out import warn_of_left_out
 from nnunet_lopsided.nnunet.paths import (
     PATH_VARIABLES,
@@ -55,7 +54,7 @@ class RawDataset:
         return self.folder.name
 
     @cached_property
-    def json(self) -> dict[str, Any]:
+    def json(self) -> DatasetJson:
         """The content of dataset.json.
 
         Raises:
@@ -136,6 +135,7 @@ class RawDataset:
         """
         if not folder.is_dir():
             raise InputError(f"folder not found: {folder}")
+        # An absolute path takes the place of the dataset's own folder, when the two are joined.
         cases = self._cases_in(str(folder.absolute()), "")
         if not cases:
             raise InputError(f"{folder}: expected images CASE_0000{self.file_ending}, found none")
@@ -369,7 +369,7 @@ def case_images(case: Case, shape: tuple[int, ...], colour: bool = False) -> lis
 
 
 def read_by_nnunet(
-    case: str, files: Sequence[Path], read: Callable[[Any], tuple[NDArray[np.generic], Any]]
+    case: str, files: Sequence[Path], read: Callable[[list[str]], tuple[NDArray[np.generic], object]]
 ) -> NDArray[np.generic]:
     """What one of nnU-Net's readers makes of complete files, shape (c, z, y, x).
 
@@ -381,6 +381,7 @@ def read_by_nnunet(
     Raises:
         InputError: a file is missing, damaged or unreadable.
     """
+    # nnU-Net's readers take the missing end of a file for zeros.
     for file in files:
         check_complete(file)
     try:

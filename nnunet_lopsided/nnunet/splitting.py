@@ -73,12 +73,14 @@ def choose_test_patients(n_lesions: Mapping[str, int], fraction: float, seed: in
     check_fraction(fraction)
     if len(n_lesions) < 2:
         raise InputError(f"test fraction needs at least 2 patients with labels, found {len(n_lesions)}")
+    # Halves go up. round() takes them to the even number: half of 3 and half of 5 patients would both be 2.
     total = min(max(int(fraction * len(n_lesions) + 0.5), 1), len(n_lesions) - 1)
     strata: dict[int, list[str]] = {}
     for patient in sorted(n_lesions, key=lambda name: _draw(seed, name)):
         strata.setdefault(stratum(n_lesions[patient]), []).append(patient)
     shares = {key: total * len(members) / len(n_lesions) for key, members in strata.items()}
     counts = {key: int(share) for key, share in shares.items()}
+    # The largest remainder first; of equal ones the lower stratum's, so that no order of patients plays a part.
     by_remainder = sorted(shares, key=lambda key: (counts[key] - shares[key], key))
     for key in by_remainder[: total - sum(counts.values())]:
         counts[key] += 1

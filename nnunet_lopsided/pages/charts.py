@@ -361,6 +361,7 @@ def thinned(n: int) -> list[int]:
     """Indices of at most :data:`MAX_POINTS` of ``n`` points, evenly spread, both ends included."""
     if n <= MAX_POINTS:
         return list(range(n))
+    # A set, as rounding may hit one index twice.
     return sorted({round(i * (n - 1) / (MAX_POINTS - 1)) for i in range(MAX_POINTS)})
 
 

@@ -120,6 +120,7 @@ def _beside(name: str) -> str:
 
 def data_block(name: str, content: object) -> Markup:
     """JSON for the page's script, under the element id ``name``; no text in it can end the element."""
+    # U+2028 and U+2029 are allowed in JSON, and end a line in older JavaScript.
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -31,7 +31,7 @@ def outline(mask: NDArray[np.generic]) -> str:
 
 def _directed_edges(mask: NDArray[np.bool_]) -> dict[_Point, list[_Point]]:
     """Every pixel edge between inside and outside, from its start, with the inside on the right."""
-    padded = np.pad(mask, 1)
+    padded = np.pad(mask, 1)  # so that pixels at the border have neighbours outside
     inside = padded[1:-1, 1:-1]
     onward: dict[_Point, list[_Point]] = {}
     sides = (

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,11 @@ def nearest_voxel(
     return voxel
 
 
-def window(image: NDArray[Any]) -> tuple[float, float]:
+def window(image: NDArray[np.generic]) -> tuple[float, float]:
     """Grey values shown as black and white."""
-    low, high = np.percentile(image, (0.5, 99.8))
+    # A few voxels are much darker or brighter than all others; as black and white they would leave these one grey.
+    low, high = np.percentile(cast("NDArray[np.floating]", image), (0.5, 99.8))
+    # An image of one value would be divided by 0.
     return float(low), max(float(high), float(low) + 1e-6)
 
 
@@ -143,7 +145,7 @@ class Slice:
 
     def picture(
         self,
-        image: NDArray[Any],
+        image: NDArray[np.generic],
         limits: tuple[float, float],
         *,
         kind: Kind,

@@ -60,9 +60,16 @@ class Chart:
     places: tuple[Place, ...] = ()
 
 
-def png(draw: Callable[[], Figure], dpi: int = 150) -> bytes:
-    """The figure that ``draw`` makes as PNG, without the version and time stamps that would change its bytes."""
-    return _render(draw, "png", {"Software": None}, dpi)
+def png(draw: Callable[[], Figure], dpi: int = 150, description: str | None = None) -> bytes:
+    """The figure that ``draw`` makes as PNG, without the version and time stamps that would change its bytes.
+
+    Args:
+        draw: makes the figure.
+        dpi: its resolution.
+        description: kept in the file, so that it can be known again.
+    """
+    about = {"Software": None} if description is None else {"Software": None, "Description": description}
+    return _render(draw, "png", about, dpi)
 
 
 def chart(

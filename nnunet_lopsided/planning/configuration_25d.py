@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
@@ -15,34 +14,71 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.schema import Positive, PositiveWhole, validated
 from nnunet_lopsided.nnunet.dataset_json import channel_names, label_scheme, read_dataset_json
-from nnunet_lopsided.nnunet.plans import add_to_plans, read_plans, resolved_configuration
+from nnunet_lopsided.nnunet.plans import Plans, add_to_plans, read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.planning.lesion_fingerprint import FILE, measure_lesions
-from nnunet_lopsided.planning.rules_25d import MemoryModel, Overrides, TrainingMemory, check_memory_target, choose_25d
+from nnunet_lopsided.planning.rules_25d import (
+    LesionSizes,
+    MemoryModel,
+    NetworkArguments,
+    Overrides,
+    TrainingMemory,
+    check_memory_target,
+    choose_25d,
+)
 
 NAME = "2.5d"
 _PARENT = "3d_fullres"
 _NETWORK = "nnunet_lopsided.architectures.deeplabv3_25d.DeepLabV3For25D"
 
 
-class _Fingerprint(TypedDict):
+class Architecture25D(TypedDict):
+    """The network, as nnU-Net's plans name one."""
+
+    network_class_name: str
+    arch_kwargs: NetworkArguments
+    _kw_requires_import: list[str]
+
+
+class Lopsided25D(TypedDict):
+    """What our trainers read of the configuration, and why it is as it is."""
+
+    training_patch: list[int]
+    epochs: int
+    iterations_per_epoch: int
+    estimated_training_memory_bytes: int
+    reasons: dict[str, str]
+
+
+class Configuration25D(TypedDict):
+    """``plans["configurations"]["2.5d"]``."""
+
+    inherits_from: str
+    patch_size: list[int]
+    batch_size: int
+    batch_dice: bool
+    architecture: Architecture25D
+    lopsided: Lopsided25D
+
+
+class Fingerprint(TypedDict):
     """What planning reads of nnU-Net's dataset_fingerprint.json: the cases, in one order."""
 
     shapes_after_crop: list[Annotated[list[PositiveWhole], Field(min_length=2, max_length=3)]]
     spacings: list[Annotated[list[Positive], Field(min_length=2, max_length=3)]]
 
 
-_FINGERPRINT = TypeAdapter(_Fingerprint)
+_FINGERPRINT = TypeAdapter(Fingerprint)
 
 
 def configuration_25d(
-    plans: dict[str, Any],
-    fingerprint: dict[str, Any],
-    lesions: Mapping[str, Any],
+    plans: Plans,
+    fingerprint: Fingerprint,
+    lesions: LesionSizes,
     memory: MemoryModel,
     memory_target_gib: float = 8.0,
     overrides: Overrides = Overrides(),  # noqa: B008 - frozen
-) -> dict[str, Any]:
+) -> Configuration25D:
     """The configuration to store as ``plans["configurations"]["2.5d"]``; ``lopsided`` in it holds every reason.
 
     It inherits 3d_fullres, and with it spacing, normalisation and the preprocessed data. Its patch is the predictor's;
@@ -100,7 +136,7 @@ def add_configuration(
     memory_target_gib: float = 8.0,
     overrides: Overrides = Overrides(),  # noqa: B008 - frozen
     n_workers: int = 2,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Configuration25D]:
     """Add the ``2.5d`` configuration to the plans of a dataset that nnU-Net has planned.
 
     The lesion fingerprint it goes by is written beside nnU-Net's, as ``lesion_fingerprint.json``.
@@ -124,17 +160,17 @@ def add_configuration(
     plans_file = folder / f"{plans_name}.json"
     plans = read_plans(plans_file)
     # nnU-Net's statistics of an empty class are NaN.
-    fingerprint = read_json(folder / "dataset_fingerprint.json", any_number=True)
+    fingerprint: Fingerprint = read_json(folder / "dataset_fingerprint.json", any_number=True)
     validated(_FINGERPRINT, fingerprint, folder / "dataset_fingerprint.json")
     dataset_json = read_dataset_json(folder / "dataset.json")
     n_classes = label_scheme(dataset_json, folder / "dataset.json").n_channels
     n_channels = len(channel_names(dataset_json, folder / "dataset.json"))
 
-    def memory(network: Mapping[str, Any], patch: tuple[int, int]) -> TrainingMemory:
+    def memory(network: NetworkArguments, patch: tuple[int, int]) -> TrainingMemory:
         from nnunet_lopsided.planning.memory import training_memory
 
         try:
-            return training_memory(dict(network), n_channels, n_classes, patch)
+            return training_memory(network, n_channels, n_classes, patch)
         except ValueError as error:
             raise InputError(str(error)) from error
 
@@ -150,7 +186,7 @@ def add_configuration(
     return plans_file, configuration
 
 
-def _check_network(arguments: dict[str, Any], n_channels: int, n_classes: int) -> None:
+def _check_network(arguments: NetworkArguments, n_channels: int, n_classes: int) -> None:
     """Build the network and load its weights: what cannot be had is found now, not in training."""
     from nnunet_lopsided.architectures import DeepLabV3For25D
 
@@ -161,7 +197,7 @@ def _check_network(arguments: dict[str, Any], n_channels: int, n_classes: int) -
 
 
 def _resampled_shapes(
-    fingerprint: dict[str, Any], transpose: list[int], target_spacing: list[float]
+    fingerprint: Fingerprint, transpose: list[int], target_spacing: list[float]
 ) -> list[tuple[int, ...]]:
     """Shape of every training case after cropping, transposing and resampling, as nnU-Net computes it."""
     cases = list(zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True))
@@ -171,6 +207,7 @@ def _resampled_shapes(
                 f"dataset fingerprint: expected shapes and spacings of as many axes, all above 0, found {shape} and "
                 f"{spacing}"
             )
+    # The plans have their spacing in the order of transpose_forward, the fingerprint all in that of the files.
     return [
         tuple(max(1, round(shape[a] * spacing[a] / t)) for a, t in zip(transpose, target_spacing, strict=True))
         for shape, spacing in cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,9 +22,28 @@ FILE = "lesion_fingerprint.json"
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95)
 
 
+class LesionsPerCase(TypedDict):
+    """None without a case."""
+
+    mean: float | None
+    median: float | None
+    max: int | None
+
+
+class LesionFingerprint(TypedDict):
+    """The content of lesion_fingerprint.json, see :func:`lesion_fingerprint`."""
+
+    n_cases: int
+    n_lesions: int
+    n_cases_without_lesions: int
+    lesions_per_case: LesionsPerCase
+    diameter_mm_percentiles: dict[str, float] | None
+    foreground_prior: float | None
+
+
 def lesion_fingerprint(
     diameters_mm: Sequence[Sequence[float]], n_lesion_voxels: int, n_voxels: int
-) -> dict[str, object]:
+) -> LesionFingerprint:
     """Counts, sizes and the foreground prior.
 
     Args:
@@ -60,7 +80,7 @@ def lesion_fingerprint(
     }
 
 
-def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, object]:
+def measure_lesions(folder: Path, n_workers: int = 2) -> LesionFingerprint:
     """The lesion fingerprint of a dataset that nnU-Net has planned or preprocessed.
 
     Lesions are the 26-connected (2D: 8-connected) components of all label values but background and ignore, in the
@@ -85,6 +105,7 @@ def measure_lesions(folder: Path, n_workers: int = 2) -> dict[str, object]:
             raise InputError(f"case {case}: {error}") from error
         check_label_values(scheme, case, path, label.array)
         lesions = label_lesions(label, scheme.ignore)
+        # Nobody has said what ignored voxels are, so they are no background to the prior.
         n_ignored = 0 if scheme.ignore is None else int((label.array == scheme.ignore).sum())
         return lesions.diameter_mm.tolist(), len(lesions.voxels), label.array.size - n_ignored
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,14 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
-from nnunet_lopsided.planning.rules_25d import TrainingMemory
+from nnunet_lopsided.planning.rules_25d import NetworkArguments, TrainingMemory
 
 _MARGIN = 1.12  # for what is not simulated: workspaces of cuDNN, which depend on GPU and version
 _BLOCK_BYTES = 512  # PyTorch's allocator hands out multiples of it
 
 
 def training_memory(
-    network: dict[str, Any], in_channels: int, n_classes: int, patch: tuple[int, int]
+    network: NetworkArguments, in_channels: int, n_classes: int, patch: tuple[int, int]
 ) -> TrainingMemory:
     """Peak memory of one training step under nnU-Net's mixed precision, without torch.compile.
 
@@ -48,7 +48,7 @@ def training_memory(
     return TrainingMemory(int(_MARGIN * (2 * one - two)), int(_MARGIN * (two - one)))
 
 
-def _peak(network: dict[str, Any], in_channels: int, n_classes: int, patch: tuple[int, int], batch_size: int) -> int:
+def _peak(network: NetworkArguments, in_channels: int, n_classes: int, patch: tuple[int, int], batch_size: int) -> int:
     with FakeTensorMode(), _LiveBytes() as memory:
         model = DeepLabV3For25D(in_channels, n_classes, **network)
         model.centre_slice_only = True
@@ -58,7 +58,7 @@ def _peak(network: dict[str, Any], in_channels: int, n_classes: int, patch: tupl
         with _MixedPrecision():
             logits = model(images)
         functional.cross_entropy(logits.float(), target).backward()
-        del momentum
+        del momentum  # alive until here, as the optimiser keeps it through every step
         peak: int = memory.peak
         return peak
 
@@ -66,14 +66,20 @@ def _peak(network: dict[str, Any], in_channels: int, n_classes: int, patch: tupl
 class _MixedPrecision(TorchFunctionMode):
     """What CUDA's autocast does to the operations of our networks, for tensors that are on no GPU."""
 
-    _TYPES: ClassVar[dict[Callable[..., Any], torch.dtype]] = {
+    _TYPES: ClassVar[dict[Callable[..., object], torch.dtype]] = {
         torch.conv2d: torch.float16,
         functional.conv2d: torch.float16,
         torch.group_norm: torch.float32,
         functional.group_norm: torch.float32,
     }
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         dtype = self._TYPES.get(function)
         if dtype is not None:
             args = [x.to(dtype) if isinstance(x, torch.Tensor) else x for x in args]
@@ -89,7 +95,13 @@ class _LiveBytes(TorchDispatchMode):
         self.live = self.peak = 0
         self._known: set[int] = set()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         output = function(*args, **(kwargs or {}))
         for value in tree_iter(output):
             if isinstance(value, torch.Tensor):
@@ -97,6 +109,7 @@ class _LiveBytes(TorchDispatchMode):
         return output
 
     def _add(self, storage: torch.UntypedStorage) -> None:
+        # The address of the storage itself: views and Python objects of it come and go.
         key = storage._cdata
         if key in self._known:
             return

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Generic, Literal, TypedDict, TypeVar, cast
 
 from nnunet_lopsided.errors import InputError
+
+Decoder = Literal["deeplabv3", "deeplabv3plus"]
+_Value = TypeVar("_Value")
 
 _STEP = 16  # in-plane patch sizes are multiples of the largest output stride
 _LARGEST_PATCH = 512
@@ -62,11 +65,27 @@ class Overrides:
             raise InputError(f"output stride must be 8 or 16, got {self.output_stride}")
 
 
+class NetworkArguments(TypedDict, total=False):
+    """``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`, as far as they are planned."""
+
+    n_slices: int
+    encoder: str
+    decoder: Decoder
+    output_stride: int
+    encoder_weights: str
+
+
+class LesionSizes(TypedDict):
+    """What the rules ask of :func:`~nnunet_lopsided.planning.lesion_fingerprint.lesion_fingerprint`."""
+
+    diameter_mm_percentiles: dict[str, float] | None
+
+
 @dataclass(frozen=True)
-class Choice:
+class Choice(Generic[_Value]):
     """A value and the reason for it, in one line."""
 
-    value: Any
+    value: _Value
     reason: str
 
 
@@ -89,32 +108,32 @@ class Choices:
         memory: estimated peak bytes of training.
     """
 
-    slices: Choice
-    patch: Choice
-    window: Choice
-    depth: Choice
-    decoder: Choice
-    output_stride: Choice
-    encoder: Choice
-    encoder_weights: Choice
-    batch_size: Choice
-    iterations_per_epoch: Choice
-    epochs: Choice
-    memory: Choice
+    slices: Choice[int]
+    patch: Choice[tuple[int, int]]
+    window: Choice[tuple[int, int]]
+    depth: Choice[int]
+    decoder: Choice[Decoder]
+    output_stride: Choice[int]
+    encoder: Choice[str]
+    encoder_weights: Choice[str | None]
+    batch_size: Choice[int]
+    iterations_per_epoch: Choice[int]
+    epochs: Choice[int]
+    memory: Choice[int]
 
     def reasons(self) -> dict[str, str]:
         """Reason by name."""
         return {field.name: getattr(self, field.name).reason for field in fields(self)}
 
     @property
-    def network(self) -> dict[str, object]:
+    def network(self) -> NetworkArguments:
         """``arch_kwargs`` of :class:`~nnunet_lopsided.architectures.DeepLabV3For25D`."""
         return _network(
-            slices=self.slices,
-            encoder=self.encoder,
-            decoder=self.decoder,
-            stride=self.output_stride,
-            weights=self.encoder_weights,
+            slices=self.slices.value,
+            encoder=self.encoder.value,
+            decoder=self.decoder.value,
+            stride=self.output_stride.value,
+            weights=self.encoder_weights.value,
         )
 
 
@@ -139,13 +158,13 @@ class TrainingMemory:
         return max(0, int((budget_bytes - self.fixed_bytes) // self.bytes_per_patch))
 
 
-MemoryModel = Callable[[Mapping[str, object], tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
+MemoryModel = Callable[[NetworkArguments, tuple[int, int]], TrainingMemory]  # of arch_kwargs and patch
 
 
 def choose_25d(
     shapes: Sequence[Sequence[int]],
     spacing_mm: Sequence[float],
-    lesions: Mapping[str, Any],
+    lesions: LesionSizes,
     memory: MemoryModel,
     memory_target_gib: float = 8.0,
     overrides: Overrides = Overrides(),
@@ -189,7 +208,11 @@ def choose_25d(
     encoders = (overrides.encoder,) if overrides.encoder else _ENCODERS
     for encoder in encoders:
         arguments = _network(
-            slices=slices, encoder=Choice(encoder, ""), decoder=decoder, stride=output_stride, weights=weights
+            slices=slices.value,
+            encoder=encoder,
+            decoder=decoder.value,
+            stride=output_stride.value,
+            weights=weights.value,
         )
         needed = memory(arguments, patch.value)
         fitting = needed.largest_batch(budget)
@@ -230,17 +253,17 @@ def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _network(*, slices: Choice, encoder: Choice, decoder: Choice, stride: Choice, weights: Choice) -> dict[str, object]:
-    arguments = {
-        "n_slices": slices.value,
-        "encoder": encoder.value,
-        "decoder": decoder.value,
-        "output_stride": stride.value,
+def _network(*, slices: int, encoder: str, decoder: Decoder, stride: int, weights: str | None) -> NetworkArguments:
+    arguments: NetworkArguments = {
+        "n_slices": slices,
+        "encoder": encoder,
+        "decoder": decoder,
+        "output_stride": stride,
     }
-    return arguments if weights.value is None else {**arguments, "encoder_weights": weights.value}
+    return arguments if weights is None else {**arguments, "encoder_weights": weights}
 
 
-def _slices(spacing_mm: float, percentiles: Mapping[str, float] | None, given: int | None) -> Choice:
+def _slices(spacing_mm: float, percentiles: Mapping[str, float] | None, given: int | None) -> Choice[int]:
     if given is not None:
         return Choice(given, "as given")
     if percentiles is None:
@@ -274,7 +297,7 @@ def _outliers(shapes: Sequence[Sequence[int]], limits: Sequence[int]) -> str:
     return f" but {cases}, of up to {largest}, far larger than nine of ten: several windows cover these"
 
 
-def _patch(largest: Sequence[int], given: tuple[int, int] | None, outliers: str) -> Choice:
+def _patch(largest: Sequence[int], given: tuple[int, int] | None, outliers: str) -> Choice[tuple[int, int]]:
     size = f"{largest[0]} x {largest[1]}"
     if given is not None:
         wanted, reason = list(given), "as given, in multiples of 16"
@@ -287,7 +310,7 @@ def _patch(largest: Sequence[int], given: tuple[int, int] | None, outliers: str)
     return Choice((height, width), reason)
 
 
-def _window(largest: Sequence[int], patch: tuple[int, int]) -> Choice:
+def _window(largest: Sequence[int], patch: tuple[int, int]) -> Choice[tuple[int, int]]:
     if any(size > side for size, side in zip(largest, patch, strict=True)):
         return Choice(patch, "the patch: several windows cover a slice")
     # As much on either side, so that a case lies in the patch as nnU-Net's padding would put it there.
@@ -299,7 +322,8 @@ def _window(largest: Sequence[int], patch: tuple[int, int]) -> Choice:
 
 def _decoder_and_stride(
     spacing_mm: float, percentiles: Mapping[str, float] | None, overrides: Overrides
-) -> tuple[Choice, Choice]:
+) -> tuple[Choice[Decoder], Choice[int]]:
+    decoder: Decoder
     if percentiles is None:
         decoder, stride, reason = "deeplabv3", 8, "no lesions to go by: as in Yi et al. 2020"
     else:
@@ -312,7 +336,8 @@ def _decoder_and_stride(
             decoder, stride, why = "deeplabv3plus", 16, "large enough for the cheaper stride"
         reason = f"a quarter of the lesions is at most {across:.1f} voxels across, {why}"
     return (
-        Choice(overrides.decoder, "as given") if overrides.decoder else Choice(decoder, reason),
+        # Which of the two it is, Overrides has checked.
+        Choice(cast(Decoder, overrides.decoder), "as given") if overrides.decoder else Choice(decoder, reason),
         Choice(overrides.output_stride, "as given") if overrides.output_stride else Choice(stride, reason),
     )
 
@@ -330,7 +355,7 @@ def _reason_for_encoder(
     return f"the smallest; even so {room}"
 
 
-def _batch(fitting: int, n_slices_total: int, target_gib: float, given: int | None) -> Choice:
+def _batch(fitting: int, n_slices_total: int, target_gib: float, given: int | None) -> Choice[int]:
     room = f"the estimate allows {fitting} in {target_gib:g} GiB"
     if given is not None:
         return Choice(given, f"as given; {room}")
@@ -340,7 +365,7 @@ def _batch(fitting: int, n_slices_total: int, target_gib: float, given: int | No
     return Choice(value, f"{room}; at most {_LARGEST_BATCH}, and no more than the {n_slices_total} slices there are")
 
 
-def _schedule(n_slices_total: int, batch_size: int) -> tuple[Choice, Choice]:
+def _schedule(n_slices_total: int, batch_size: int) -> tuple[Choice[int], Choice[int]]:
     n_training = max(1, round(_TRAINING_SHARE * n_slices_total))
     one_pass = math.ceil(n_training / batch_size)
     iterations = min(max(one_pass, _ITERATIONS[0]), _ITERATIONS[1])

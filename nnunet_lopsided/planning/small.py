@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.nnunet.plans import add_to_plans, architecture_of, read_plans, resolved_configuration
+from nnunet_lopsided.nnunet.plans import (
+    Architecture,
+    Plans,
+    add_to_plans,
+    architecture_of,
+    read_plans,
+    resolved_configuration,
+)
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
+from nnunet_lopsided.planning.small_names import PARENTS
 
-# Small configuration -> the one of nnU-Net's that it is made from.
-PARENTS = {f"{parent}_small": parent for parent in ("2d", "3d_fullres")}
 _FEATURES, _STAGES, _EDGE, _VOXELS = 8, 5, 128, 2**15
 _PER_STAGE = ("kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage")
 
 
-def small_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
+class SmallConfiguration(TypedDict):
+    """What a small configuration says itself; the rest is inherited."""
+
+    inherits_from: str
+    patch_size: list[int]
+    batch_size: int
+    architecture: Architecture
+
+
+def small_configuration(plans: Plans, name: str) -> SmallConfiguration:
     """A small version of a configuration of nnU-Net's: the same preprocessed data, a patch and a network for a CPU.
 
     The network keeps its kind, its kernels and strides, but has at most 5 stages, of 8, 16, 32, 64 and 64 features.
@@ -58,22 +74,21 @@ def small_configuration(plans: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _small_network(planned: dict[str, Any]) -> dict[str, Any]:
+def _small_network(planned: Mapping[str, object]) -> dict[str, object]:
     """The ``arch_kwargs`` of the small network, from those of the planned one."""
     network = dict(planned)
-    n = network["n_stages"] = min(_STAGES, network["n_stages"])
+    n = network["n_stages"] = min(_STAGES, cast(int, network["n_stages"]))
     network["features_per_stage"] = [_FEATURES * 2 ** min(i, 3) for i in range(n)]
-    for key in _PER_STAGE:
-        if isinstance(network.get(key), list):  # a single value is that of every stage
-            network[key] = network[key][:n]
-    if isinstance(network.get("n_conv_per_stage_decoder"), list):
-        network["n_conv_per_stage_decoder"] = network["n_conv_per_stage_decoder"][: n - 1]
+    for key, length in (*((key, n) for key in _PER_STAGE), ("n_conv_per_stage_decoder", n - 1)):
+        values = network.get(key)
+        if isinstance(values, list):  # a single value is that of every stage
+            network[key] = values[:length]
     return network
 
 
 def add_small_configuration(
     dataset: int | str, name: str, plans_name: str = "nnUNetPlans", *, overwrite: bool = False
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, SmallConfiguration]:
     """Add a small configuration to the plans of a dataset that nnU-Net has planned.
 
     Args:

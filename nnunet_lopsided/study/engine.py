@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import WITH_PARENT, end_with_children, last_line
 from nnunet_lopsided.study.folder import StudyFolder
 from nnunet_lopsided.study.job_runner import CORES_VARIABLE, GPUS_VARIABLE
@@ -54,7 +53,7 @@ def command_line(
     # held by now; Snakemake's would outlive a kill and ask for --unlock.
     command += ["--directory", str(folder.path.resolve()), "--keep-going", "--rerun-incomplete", "--nolock"]
     # Markers say what is done; a change of a job's command removes its marker.
-    # The default scheduler solves a linear programme for the best order, which jobs of hours do not need.
+    # The default scheduler solves an integer programme to pack jobs well, which jobs of hours do not need.
     command += ["--rerun-triggers", "mtime", "--scheduler", "greedy"]
     if profile is None:
         command += ["--cores", str(cores), "--resources", f"gpu={gpus}"]
@@ -130,7 +129,7 @@ def run_engine(folder: StudyFolder, command: Sequence[str], n_cores: int = 0, gp
 
 def _watch(folder: StudyFolder, process: subprocess.Popen[bytes]) -> None:
     jobs = folder.jobs()
-    with tqdm(total=len(jobs), unit="job", bar_format="{n}/{total} |{bar:20}| {elapsed}{postfix}") as bar:
+    with progress_bar(total=len(jobs), unit="job", bar_format="{n}/{total} |{bar:20}| {elapsed}{postfix}") as bar:
         while True:
             ended = process.poll() is not None
             states = folder.states(jobs)

@@ -157,8 +157,8 @@ class Listed:
     """A list: of one element or more, each once; or, where the type is a tuple of some length, of that many."""
 
     def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # Pydantic marks with this key the place from which on a tuple goes on with elements of one kind.
         schema = handler(source)
+        # By variadic_item_index pydantic marks a tuple of any length.
         length = None if schema.get("variadic_item_index") is not None else len(schema["items_schema"])
 
         def read(value: object, elements: Callable[[object], tuple[object, ...]]) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.json import Shape, read_json
 from nnunet_lopsided.files.locks import is_locked
 from nnunet_lopsided.running import last_line, why_it_failed
 from nnunet_lopsided.study.jobs import Job, job_of_json, same_outcome
@@ -17,7 +17,7 @@ State = Literal["done", "failed", "running", "waiting", "blocked"]
 STUDY_FILE, JOBS_FILE, IDS_FILE = "study.yaml", "jobs.json", "dataset_ids.json"
 
 # What is read of these files.
-_JOBS = [
+_JOBS: Shape = [
     {
         "name": str,
         "command": [str],
@@ -31,9 +31,9 @@ _JOBS = [
         "run": str,
     }
 ]
-_IDS = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
-_MARKER = {"command": [str], "seconds": float, "attempts": int, "host": str}
-_ATTEMPTS = [{"seconds": float, "host": str}]
+_IDS: Shape = {"ids": {str: int}, "sources": {str: (str, int, dict)}}
+_MARKER: Shape = {"command": [str], "seconds": float, "attempts": int, "host": str}
+_ATTEMPTS: Shape = [{"seconds": float, "host": str}]
 _MORE_MEMORY = "give a job more memory_gb or fewer cpus (resources), or run fewer at a time (--cores)"
 
 # Where a dataset is from: a folder, an id, or the settings of a phantom.
@@ -160,7 +160,7 @@ class StudyFolder:
         """What has become of every job: one that needs a failed one is blocked."""
         states: dict[str, State] = {}
         for job in jobs:
-            # In this order: the marker is written while the job's lock is still held.
+            # First, since the marker is written while the job's lock is still held.
             if self.marker(job.name).is_file():
                 states[job.name] = "done"
             # A job that runs again may have failed before.

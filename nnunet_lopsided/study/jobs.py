@@ -65,7 +65,7 @@ class Job:
 
 
 def same_outcome(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two commands differ at most in how many processes they use and on which device.
+    """Whether two commands differ at most in how much they do at the same time and on which device.
 
     Nothing else may be left out: what a command makes would count as done although it is something else.
 

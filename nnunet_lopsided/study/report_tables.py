@@ -101,6 +101,7 @@ def _arm_rows(results: Results) -> Iterator[list[object]]:
                 low, high = cell.ends(name)[0] or (None, None)
                 row += [_cell(cell.mean(name)), _cell(low), _cell(high), _cell(relative(cell, baseline, name))]
             counts = results.by_annotation(cell)
+            # Empty where no labels were censored.
             shares = [n for group in ("kept", "censored") for n in counts.get(group, ("", ""))]
             row += [cell.ends("map")[1], *shares, f"{results.training_hours(cell)[0]:.4f}"]
             yield [*row, *(_cell(cell.mean(name)) for name in CONFIDENCE_METRICS)]

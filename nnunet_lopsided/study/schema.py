@@ -15,7 +15,7 @@ from nnunet_lopsided.evaluation.confidence import Confidence
 from nnunet_lopsided.evaluation.rules import RENAMED_PROFILES, Profile
 from nnunet_lopsided.nnunet.magnified import checked_factors
 from nnunet_lopsided.planning.rules_25d import Overrides
-from nnunet_lopsided.planning.small import PARENTS as SMALL
+from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 from nnunet_lopsided.study.arms import Arm, Censoring
 from nnunet_lopsided.study.fields import (
     NAME,
@@ -53,6 +53,7 @@ _CONFIGURATIONS = OneOf(
 class Phantom(FileMapping):
     """Procedural brains: the options of ``python -m nnunet_lopsided.commands.phantom``."""
 
+    # One to train on and one to validate.
     train: Annotated[int, Whole(2)] = 24
     """Training cases."""
     test: Annotated[int, Whole(0)] = 12
@@ -89,6 +90,7 @@ class Dataset(FileMapping):
     """In the study."""
     folder: Text | None = None
     """A dataset in nnU-Net's raw layout; relative to where the file lies."""
+    # nnU-Net's ids have three digits.
     id: Annotated[int, Whole(1, 999)] | None = None
     """Of a dataset below your nnUNet_raw."""
     phantom: Phantom | None = None

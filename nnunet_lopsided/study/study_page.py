@@ -100,6 +100,7 @@ def report_page(results: Results) -> str:
         cost=cost,
         cost_note=cost_note,
         runs=_runs(results),
+        # Not escaped: the text is ours, and nothing of the user's is in it.
         run_note=Markup(
             "The report of each, with pictures and curves: <code>evaluations/RUN/CASES/report.html</code>."
         ),
@@ -215,6 +216,7 @@ def _charts_over(results: Results, chosen: Sequence[Cell], arms: Sequence[str]) 
     modes = dict.fromkeys(c.mode for c in results.study.censoring if c.mode is not None and c.rate is not None)
     for mode in modes:
         with_rate = [c for c in results.study.censoring if c.mode is None or (c.mode == mode and c.rate is not None)]
+        # Full labels lack nothing: a rate of 0.
         rates = {c.name: c.rate or 0.0 for c in with_rate}
         # Two points are no curve: the table says it better.
         if len(rates) > 2:
@@ -267,8 +269,8 @@ def _patients(results: Results, cell: Cell, n: int | None) -> float:
     """The number of training patients, counted where all are used."""
     if n is not None:
         return float(n)
-    number_ = results.folder.ids()[cell.dataset]
-    raw = RawDataset(results.folder.path / "nnUNet_raw" / new_dataset_name(number_, cell.dataset))
+    dataset_id = results.folder.ids()[cell.dataset]
+    raw = RawDataset(results.folder.path / "nnUNet_raw" / new_dataset_name(dataset_id, cell.dataset))
     names = [case.name for case in raw.training_cases()]
     patients, _ = patients_of(names, raw.folder, results.study.evaluation.patients_regex)
     return float(len(set(patients.values())))
@@ -364,6 +366,7 @@ def _commands(results: Results) -> Table:
     for job in results.jobs:
         record = results.folder.record(job.name)
         seconds = "" if record is None else f"{record['seconds']:.0f}"
+        # As a user would type it: the folder of a repetition's results is set when the job runs.
         prefix = "" if job.results == "nnUNet_results" else f"nnUNet_results={job.results} "
         rows.append((code(prefix + shlex.join(job.command)), results.states[job.name], seconds))
     return Table(("command", "state", "seconds"), rows, right=(2,))

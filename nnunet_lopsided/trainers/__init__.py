@@ -8,24 +8,28 @@ import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.trainers.names import parse_trainer_name
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.trainers.base import LesionTrainer
 
 _PREFIX = "nnUNetTrainer"
 _CLASS = re.compile(rf"^class ({_PREFIX}\w*)\(", re.MULTILINE)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "type[LesionTrainer]":
     # Only names of our trainers cost the import of nnU-Net and of all that they use.
     if name.partition("_")[0] not in base_trainers():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     bases = _bases()
     parsed = parse_trainer_name(name, {base: trainer.name_options for base, trainer in bases.items()})
     if name in bases:
-        trainer: Any = bases[name]
+        trainer = bases[name]
     elif parsed is not None:
         base, attributes = parsed
+        # In this module, where a pickle made in another process looks for it, by its name.
         trainer = type(name, (bases[base],), {"__module__": __name__, **attributes})
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -48,9 +52,10 @@ def base_trainers() -> tuple[str, ...]:
     return tuple(sorted(name for source in sources for name in _CLASS.findall(source)))
 
 
-def _bases() -> dict[str, Any]:
+def _bases() -> "dict[str, type[LesionTrainer]]":
     """Our trainers by name: the classes of these modules whose names nnU-Net would accept."""
     modules = [import_module(f"{__name__}.{module}") for module in _MODULES]
+    # A module also holds trainers that it imports: each counts where it is defined.
     return {
         name: value
         for module in modules

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform, SegOnlyTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
@@ -28,6 +26,7 @@ def for_slice_stacks(augmentation: ComposeTransforms, masked_images: bool) -> Co
             step.transform = BlurInPlane(step.transform)
         elif isinstance(step, SpatialTransform):
             augmentation.transforms[i] = SpatialOfStack(step)
+    # First of all, so that no step works on slices whose labels nobody asks for.
     if not masked_images:
         augmentation.transforms.insert(0, CentreSliceOfTarget())
     return augmentation
@@ -36,7 +35,7 @@ def for_slice_stacks(augmentation: ComposeTransforms, masked_images: bool) -> Co
 class CentreSliceOfTarget(SegOnlyTransform):
     """Keeps of a target (C, D, H, W) the slice that a 2.5D network predicts."""
 
-    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: object) -> torch.Tensor:
         return centre_slice(segmentation[None])[0]
 
 
@@ -51,17 +50,20 @@ class SpatialOfStack(SpatialTransform):
     """
 
     def __init__(self, spatial: SpatialTransform) -> None:
+        # It takes over all that nnU-Net has set; the constructor would ask for each of it again.
         self.__dict__.update(vars(spatial))
 
-    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
-        if params["grid"] is None or len(segmentation) == 1:
-            as_nnunet: torch.Tensor = super()._apply_to_segmentation(segmentation, **params)
+    def _apply_to_segmentation(
+        self, segmentation: torch.Tensor, *, grid: torch.Tensor | None, **params: object
+    ) -> torch.Tensor:
+        if grid is None or len(segmentation) == 1:
+            as_nnunet: torch.Tensor = super()._apply_to_segmentation(segmentation, grid=grid, **params)
             return as_nnunet
         inside = (segmentation >= 0).float()[None]
-        inside = grid_sample(inside, params["grid"][None], "nearest", "zeros", align_corners=self.align_corners)[0]
+        inside = grid_sample(inside, grid[None], "nearest", "zeros", align_corners=self.align_corners)[0]
         resampled = inside.to(segmentation.dtype) - 1  # 0 inside, -1 outside
         centre = slice(len(segmentation) // 2, len(segmentation) // 2 + 1)
-        resampled[centre] = super()._apply_to_segmentation(segmentation[centre], **params)
+        resampled[centre] = super()._apply_to_segmentation(segmentation[centre], grid=grid, **params)
         return resampled
 
 
@@ -75,7 +77,7 @@ class BlurInPlane(ImageOnlyTransform):
             blur.blur_sigma, synchronize_channels=True, synchronize_axes=blur.synchronize_axes, benchmark=blur.benchmark
         )
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: torch.Tensor, **params: object) -> torch.Tensor:
         for channel in (torch.rand(len(img)) < self._p_per_channel).nonzero()[:, 0].tolist():
             img[channel] = self._blur(image=img[channel])["image"]  # its slices as channels of a 2D image
         return img

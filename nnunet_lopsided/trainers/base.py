@@ -7,18 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from numpy.typing import NDArray
 from torch import nn
 from torch._dynamo import OptimizedModule
 
 import nnunet_lopsided
-from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, centre_slice
+from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, DeepLabV3For25D, centre_slice
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses.base import TargetFormat
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
@@ -27,6 +28,7 @@ from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
 from nnunet_lopsided.trainers.deep_supervision import PerResolution, weights_of_resolutions
 from nnunet_lopsided.trainers.foreground_prior import bias_of_priors, foreground_priors, set_bias
+from nnunet_lopsided.trainers.host_types import AugmentationOptions, Batch, Dataset, PerLevel
 from nnunet_lopsided.trainers.loss_compilation import maybe_compiled
 from nnunet_lopsided.trainers.names import NameFlag, NameOption, Option
 from nnunet_lopsided.trainers.output_statistics import describe_output, means
@@ -39,6 +41,9 @@ from nnunet_lopsided.trainers.slice_patches import (
 )
 from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 PRIOR = NameFlag("foreground_prior_bias", "prior", "the last layer starts at the foreground prior")
 EPOCHS = NameOption(attribute="epochs", form="Nepochs", meaning="training epochs", low=1, integer=True)
 ITERATIONS = NameOption(
@@ -48,9 +53,8 @@ SEED = NameOption(
     attribute="seed", form="seedN", meaning="seed of initialisation, sampling and augmentation", low=0, integer=True
 )
 _LARGEST_GRADIENT_NORM = 12  # nnU-Net's
+# Each takes passes over the whole output; the mean of an epoch needs only some of its steps.
 _STEPS_BETWEEN_STATISTICS = 10
-
-_Tensors = TypeVar("_Tensors", torch.Tensor, "list[torch.Tensor]")
 
 
 class LesionTrainer(nnUNetTrainer):
@@ -78,15 +82,15 @@ class LesionTrainer(nnUNetTrainer):
     iterations_per_epoch: int | None = None
     foreground_prior_bias: bool = False
     seed: int | None = None
-    before_there_was: ClassVar[dict[str, Any]] = {"seed": None}
+    before_there_was: ClassVar[dict[str, object]] = {"seed": None}
     configuration_manager: ConfigurationManager
 
     def __init__(
         self,
-        plans: dict[str, Any],
+        plans: dict[str, object],
         configuration: str,
         fold: int,
-        dataset_json: dict[str, Any],
+        dataset_json: dict[str, object],
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's own signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -94,6 +98,7 @@ class LesionTrainer(nnUNetTrainer):
         self.epochs = self.num_epochs = self.epochs or planned.get("epochs", 1000)
         iterations = self.iterations_per_epoch or planned.get("iterations_per_epoch", 250)
         self.iterations_per_epoch = self.num_iterations_per_epoch = iterations
+        # nnU-Net's share: 50 to 250.
         self.num_val_iterations_per_epoch = max(1, iterations // 5)
         # nnU-Net keeps a checkpoint every 50 epochs, which a short training that is interrupted never reaches.
         self.save_every = min(50, max(1, self.num_epochs // 10))
@@ -101,7 +106,7 @@ class LesionTrainer(nnUNetTrainer):
         # nnU-Net's predictor and its --c read single keys of init_args, so a further key is safe in a checkpoint.
         self.my_init_kwargs["lopsided"] = self._describe_hyperparameters()
         if self._is_25d:
-            self.enable_deep_supervision = False
+            self.enable_deep_supervision = False  # the network has one output
 
     # ---- the loss
 
@@ -111,7 +116,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> nn.Module:
         criterion = self._build_criterion()
-        self.criterion: Any = criterion  # without the wrapper below: a warm-up changes its beta and gamma
+        self.criterion = criterion  # without the wrapper below: a warm-up changes its beta and gamma
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return maybe_compiled(criterion, self)
@@ -121,8 +126,7 @@ class LesionTrainer(nnUNetTrainer):
 
     def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
         """The criterion of an output whose voxels are 1 / ``scale`` as large, per axis."""
-        criterion: nn.Module = self.criterion
-        return criterion
+        return self.criterion
 
     @property
     def _target_format(self) -> TargetFormat:
@@ -137,8 +141,8 @@ class LesionTrainer(nnUNetTrainer):
 
     @staticmethod
     def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
@@ -146,15 +150,14 @@ class LesionTrainer(nnUNetTrainer):
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
         _keep_to_omp_num_threads()
         arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
-        network: Any
         if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
-            network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
-            return cast(nn.Module, network)
+            network: nn.Module = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+            return network
         with arch_kwargs_of_the_user():
-            network = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
-        network.skip_padding = True
-        network.padding_beyond = training_patch(configuration_manager)
-        return cast(nn.Module, network)
+            of_slices: DeepLabV3For25D = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+        of_slices.skip_padding = True
+        of_slices.padding_beyond = training_patch(configuration_manager)
+        return of_slices
 
     def initialize(self) -> None:
         if self.seed is not None:
@@ -170,12 +173,12 @@ class LesionTrainer(nnUNetTrainer):
         counts = self._checked_label_counts()
         if self._is_25d and not self._resumed:
             with arch_kwargs_of_the_user():
-                self._bare_network.load_pretrained_encoder()
+                self._network_25d.load_pretrained_encoder()
         super().on_train_start()
         if self.foreground_prior_bias and not self._resumed:
             self._start_at_foreground_prior(counts)
         if self._is_25d:
-            self._bare_network.centre_slice_only = True
+            self._network_25d.centre_slice_only = True
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """nnU-Net's, of a splits_final.json that leaks nothing: nnU-Net itself would only write a line to its log."""
@@ -189,7 +192,7 @@ class LesionTrainer(nnUNetTrainer):
         source = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
         training_cases, validation_cases = self.do_split()
         cases = sorted({*training_cases, *validation_cases})
-        dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
+        dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
         try:
             scheme = label_scheme(self.dataset_json, source)
             check_consecutive(scheme, source)
@@ -197,7 +200,7 @@ class LesionTrainer(nnUNetTrainer):
         except InputError as error:
             refuse(error)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, object] | str) -> None:
         with named_if_damaged(filename_or_checkpoint):
             super().load_checkpoint(filename_or_checkpoint)
         self._resumed = True
@@ -205,7 +208,7 @@ class LesionTrainer(nnUNetTrainer):
         if stored is not None:  # prediction and nnU-Net's own trainers' checkpoints have none
             self._warn_of_other_defaults(stored)
 
-    def _warn_of_other_defaults(self, stored: dict[str, Any]) -> None:
+    def _warn_of_other_defaults(self, stored: dict[str, object]) -> None:
         """Warn where the version that began this training had other defaults for the same name."""
         now = self._describe_hyperparameters()
         changed = changed_values(stored, now, self.hyperparameters, self.before_there_was)
@@ -222,7 +225,7 @@ class LesionTrainer(nnUNetTrainer):
         voxels: Counter[int] = Counter()
         for case in training_cases:
             voxels.update(counts[case])
-        voxels.pop(self.label_manager.ignore_label, None)
+        voxels.pop(self.label_manager.ignore_label, None)  # no class of the network
         if self.label_manager.has_regions:
             classes = [r if isinstance(r, (tuple, list)) else (r,) for r in self.label_manager.foreground_regions]
         else:
@@ -236,7 +239,7 @@ class LesionTrainer(nnUNetTrainer):
             f"{', '.join(f'{p:.3g}' for p in priors)} of {len(training_cases)} training labels"
         )
 
-    def _describe_hyperparameters(self) -> dict[str, Any]:
+    def _describe_hyperparameters(self) -> dict[str, object]:
         values = {name: getattr(self, name) for name in self.hyperparameters}
         return {"version": nnunet_lopsided.__version__, "trainer": type(self).__name__, **values}
 
@@ -247,10 +250,15 @@ class LesionTrainer(nnUNetTrainer):
         return bool(self.configuration_manager.network_arch_class_name == NETWORK_CLASS_NAME)
 
     @property
-    def _bare_network(self) -> Any:
+    def _bare_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
+        network: nn.Module = self.network.module if self.is_ddp else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    @property
+    def _network_25d(self) -> DeepLabV3For25D:
+        """The network of the 2.5d configuration, likewise."""
+        return cast(DeepLabV3For25D, self._bare_network)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         return None if self._is_25d else super()._get_deep_supervision_scales()
@@ -259,38 +267,43 @@ class LesionTrainer(nnUNetTrainer):
         if not self._is_25d:
             super().set_deep_supervision_enabled(enabled)
 
-    def get_dataloaders(self) -> Any:
+    def get_dataloaders(self) -> tuple[object, object]:
+        loaders: tuple[object, object]
         with seeded_workers(self.seed, self.current_epoch, self.local_rank):
             if not self._is_25d:
-                return super().get_dataloaders()
+                loaders = super().get_dataloaders()
+                return loaders
+            # For the loaders alone: the plans' own patch is the predictor's.
             planned = self.configuration_manager
-            self.configuration_manager = with_training_patch(planned, self._bare_network.n_slices)
+            self.configuration_manager = with_training_patch(planned, self._network_25d.n_slices)
             try:
                 with slice_loaders():
-                    return super().get_dataloaders()
+                    loaders = super().get_dataloaders()
+                return loaders
             finally:
                 self.configuration_manager = planned
 
     def get_training_transforms(
         self,
-        patch_size: Any,
-        rotation: Any,
-        deep_supervision_scales: Any,
-        *args: Any,
-        use_mask_for_norm: Any = None,
-        **kwargs: Any,
+        patch_size: object,
+        rotation: object,
+        deep_supervision_scales: list[list[float]] | None,
+        *args: object,
+        **options: Unpack[AugmentationOptions],
     ) -> ComposeTransforms:
         """nnU-Net's augmentation; in 2.5d in the plane alone."""
         augmentation = nnUNetTrainer.get_training_transforms(
-            patch_size, rotation, deep_supervision_scales, *args, use_mask_for_norm=use_mask_for_norm, **kwargs
+            patch_size, rotation, deep_supervision_scales, *args, **options
         )
-        return for_slice_stacks(augmentation, any(use_mask_for_norm or ())) if self._is_25d else augmentation
+        masked_images = any(options.get("use_mask_for_norm") or ())
+        return for_slice_stacks(augmentation, masked_images) if self._is_25d else augmentation
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[object, bool, Sequence[int], object]:
         rotation, in_plane_only, initial_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if self._is_25d:
+            # Across the slices nothing is turned or mirrored: they are channels to the network, the middle one its own.
             in_plane_only, mirror_axes = True, (1, 2)
             initial_patch_size[0] = self.configuration_manager.patch_size[0]
             self.inference_allowed_mirroring_axes = mirror_axes
@@ -298,7 +311,7 @@ class LesionTrainer(nnUNetTrainer):
 
     # ---- one training step
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def train_step(self, batch: Batch) -> dict[str, NDArray[np.floating]]:
         """nnU-Net's training step, which also hands the criterion what else it needs and keeps what we report."""
         data = batch["data"].to(self.device, non_blocking=True)
         target, inputs = self._split_target(self._to_device(self._supervised(batch)["target"]))
@@ -324,28 +337,28 @@ class LesionTrainer(nnUNetTrainer):
         self._n_steps += 1
         return {"loss": loss.detach().cpu().numpy()}
 
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        outcome: dict[str, Any] = super().validation_step(self._supervised(batch))
+    def validation_step(self, batch: Batch) -> dict[str, object]:
+        outcome: dict[str, object] = super().validation_step(self._supervised(batch))
         return outcome
 
-    def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _split_target(self, target: PerLevel) -> tuple[PerLevel, dict[str, PerLevel]]:
         """A training target as the criterion's target and what else it gets by name from the loader."""
         return target, {}
 
-    def _loss_inputs(self, data: torch.Tensor) -> dict[str, Any]:
+    def _loss_inputs(self, data: torch.Tensor) -> dict[str, PerLevel]:
         """What else the criterion gets by name in training; a list, finest first, with deep supervision."""
         return {}
 
     def _after_step(self) -> None:
         """Called after every step of the optimizer."""
 
-    def _supervised(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _supervised(self, batch: Batch) -> Batch:
         """The batch with the part of the target that the network predicts: in 2.5d the centre slice."""
         return {**batch, "target": centre_slice(batch["target"])} if self._is_25d else batch
 
-    def _to_device(self, tensors: _Tensors) -> _Tensors:
+    def _to_device(self, tensors: PerLevel) -> PerLevel:
         if isinstance(tensors, list):
-            return [self._to_device(tensor) for tensor in tensors]
+            return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
         return tensors.to(self.device, non_blocking=True)
 
     # ---- what is reported per epoch
@@ -375,16 +388,17 @@ class LesionTrainer(nnUNetTrainer):
         """Further columns of the curves."""
         return {}
 
-    def _describe_output(self, output: Any, target: Any) -> dict[str, torch.Tensor]:
+    def _describe_output(self, output: PerLevel, target: PerLevel) -> dict[str, torch.Tensor]:
         """:func:`describe_output` at the finest resolution."""
-        logits, labels = (output[0], target[0]) if isinstance(output, (list, tuple)) else (output, target)
+        logits = output if isinstance(output, torch.Tensor) else output[0]
+        labels = target if isinstance(target, torch.Tensor) else target[0]
         return describe_output(
             logits, labels, regions=self.label_manager.has_regions, ignore_label=self.label_manager.ignore_label
         )
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if self._is_25d:
-            self._bare_network.centre_slice_only = False
+            self._network_25d.centre_slice_only = False  # the sliding window predicts every slice
         super().perform_actual_validation(save_probabilities)
 
 

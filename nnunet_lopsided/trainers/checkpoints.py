@@ -25,6 +25,7 @@ def named_if_damaged(checkpoint: object) -> Iterator[None]:
     except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, UnicodeDecodeError) as error:
         if not isinstance(checkpoint, (str, Path)):
             raise
+        # The checkpoint may be whole, and another one would fail as well.
         if isinstance(error, RuntimeError) and _is_of_the_device(error):
             raise
         reason = " ".join(str(error).split())[:200]

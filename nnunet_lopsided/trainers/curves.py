@@ -51,6 +51,7 @@ def append_row(
         aside = _free_name(path)
         path.rename(aside)
         report(f"WARNING: {path} {problem}: renamed to {aside.name}; the rows that could be read go on in a new file")
+    # A training that was interrupted goes on from its last checkpoint, some epochs before its last row.
     rows = [row for row in rows if int(row["epoch"]) < epoch]
     row = {"epoch": str(epoch)}
     row |= {name: "" if value is None else f"{value:.6g}" for name, value in values.items()}
@@ -94,6 +95,7 @@ def draw(folder: Path, rows: list[dict[str, str]]) -> None:
     """Draw every column of :data:`COLUMNS` over the epochs into :data:`PICTURE`."""
     from nnunet_lopsided.pages.rendering import png
 
+    # Drawn before the file is begun, so that an error of the drawing leaves the last picture.
     picture = png(lambda: curve_figure(rows), dpi=110)
     with new_file(folder / PICTURE) as unfinished:
         unfinished.write_bytes(picture)

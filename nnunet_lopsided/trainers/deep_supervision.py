@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +21,9 @@ class PerResolution(nn.Module):
         self.criteria = nn.ModuleList(criteria)
         self.weights = tuple(weights)
 
-    def forward(self, outputs: Sequence[Any], targets: Sequence[Any], **inputs: Sequence[Any]) -> torch.Tensor:
+    def forward(
+        self, outputs: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], **inputs: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """Weighted sum; every argument holds one tensor per resolution."""
         total: torch.Tensor = sum(
             weight * self.criteria[i](outputs[i], targets[i], **{name: value[i] for name, value in inputs.items()})

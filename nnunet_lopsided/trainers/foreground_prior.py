@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import torch
+from torch import nn
+
+_Layer: TypeAlias = nn.Conv2d | nn.Conv3d
 
 
 def foreground_priors(counts: Mapping[int, int], classes: Sequence[Sequence[int]]) -> list[float]:
@@ -38,28 +41,32 @@ def bias_of_priors(priors: Sequence[float], *, regions: bool) -> list[float]:
         [0.0, -2.197]
     """
     if regions:
-        return [math.log(p / max(1 - p, 1e-6)) for p in priors]
+        return [math.log(p / max(1 - p, 1e-6)) for p in priors]  # finite, though every voxel be lesion
     background = math.log(max(1 - sum(priors), 1e-6))
     return [0.0] + [math.log(p) - background for p in priors]
 
 
-def set_bias(network: Any, bias: Sequence[float]) -> None:
+def set_bias(network: nn.Module, bias: Sequence[float]) -> None:
     """Set the bias of every last layer."""
     with torch.no_grad():
         for layer in last_layers(network):
+            assert layer.bias is not None, "last_layers refuses layers without"
             layer.bias.copy_(torch.tensor(bias))
 
 
-def last_layers(network: Any) -> list[Any]:
+def last_layers(network: nn.Module) -> list[_Layer]:
     """The layers whose outputs are logits: one, or one per resolution with deep supervision.
 
     Raises:
         ValueError: the network is of a kind whose last layer we do not know, or has no bias there.
     """
-    if hasattr(network, "last_layers"):
-        layers = list(network.last_layers())
-    elif hasattr(network, "decoder") and hasattr(network.decoder, "seg_layers"):
-        layers = list(network.decoder.seg_layers)
+    ours = getattr(network, "last_layers", None)
+    layers: list[_Layer]
+    # Ours first: the decoder of a 2.5d network raises an error when it is asked for.
+    if ours is not None:
+        layers = list(ours())
+    elif (own := getattr(getattr(network, "decoder", None), "seg_layers", None)) is not None:
+        layers = list(own)
     else:
         raise ValueError(
             f"foreground_prior_bias needs a network with decoder.seg_layers or last_layers(), got {type(network)}"

@@ -6,9 +6,9 @@ other voxel its label (-1 outside the nonzero mask). A second channel would be c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.losses.inverse_weighting import lesion_weights
+from nnunet_lopsided.nnunet.preprocessed_case import Properties, StoredArray
+from nnunet_lopsided.trainers.host_types import Dataset, PerLevel
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class LabelWithIds:
 
     dtype = np.dtype(np.int16)
 
-    def __init__(self, label: Any, lesions: LesionCodes) -> None:
+    def __init__(self, label: StoredArray, lesions: LesionCodes) -> None:
         self.shape = label.shape
         self._label = label
         self._lesions = lesions
@@ -84,10 +86,10 @@ class DatasetAround:
         dataset: nnU-Net's.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("_"):  # while unpickling in a worker, before __init__ has run
             raise AttributeError(name)
         return getattr(self._dataset, name)
@@ -102,13 +104,13 @@ class WithInstances(DatasetAround):
         ignore_label: the label value that is no lesion; None if there is none.
     """
 
-    def __init__(self, dataset: Any, n_labels: int, ignore_label: int | None) -> None:
+    def __init__(self, dataset: Dataset, n_labels: int, ignore_label: int | None) -> None:
         super().__init__(dataset)
         self._n_labels = n_labels
         self._ignore_label = ignore_label
         self._known: dict[str, LesionCodes] = {}
 
-    def load_case(self, identifier: str) -> tuple[Any, LabelWithIds, Any, dict[str, Any]]:
+    def load_case(self, identifier: str) -> tuple[StoredArray, LabelWithIds, StoredArray | None, Properties]:
         """Image, labels with lesion ids, labels of a cascade's previous stage, properties.
 
         Raises:
@@ -155,32 +157,34 @@ class SpatialWithInstances(BasicTransform):
         self._ignore_label = ignore_label
         self._cascaded = cascaded
 
-    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        parameters: dict[str, Any] = self._spatial.get_parameters(**data_dict)
+    def get_parameters(self, **data_dict: torch.Tensor) -> dict[str, object]:
+        parameters: dict[str, object] = self._spatial.get_parameters(**data_dict)
         return parameters
 
-    def _apply_to_image(self, img: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_image(self, img: torch.Tensor, **params: object) -> torch.Tensor:
         image: torch.Tensor = self._spatial._apply_to_image(img, **params)
         return image
 
-    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> torch.Tensor:
+    def _apply_to_segmentation(
+        self, segmentation: torch.Tensor, *, grid: torch.Tensor | None, **params: object
+    ) -> torch.Tensor:
         resampled: torch.Tensor
-        if params["grid"] is None:  # a crop
-            resampled = self._spatial._apply_to_segmentation(segmentation, **params)
+        if grid is None:  # a crop
+            resampled = self._spatial._apply_to_segmentation(segmentation, grid=grid, **params)
             return resampled
         # A 3D patch augmented in the plane has its slices as channels: those of the labels, then of the previous stage.
         segmentation = segmentation.contiguous()
         coded = segmentation[: len(segmentation) // 2] if self._cascaded else segmentation
         at, codes = _lesion_codes(coded, self._n_labels)
         coded.view(-1)[at] = codes % self._n_labels
-        resampled = self._spatial._apply_to_segmentation(segmentation, **params)
-        coded.view(-1)[at] = codes
+        resampled = self._spatial._apply_to_segmentation(segmentation, grid=grid, **params)
+        coded.view(-1)[at] = codes  # back in place, to be looked up below
         own = resampled[: len(coded)]
         lesion = own > 0
         if self._ignore_label is not None:
             lesion &= own != self._ignore_label
         voxels = _nonzero(lesion)
-        nearest_codes = _largest_around(voxels, coded, params["grid"])
+        nearest_codes = _largest_around(voxels, coded, grid)
         own.view(-1)[voxels] += nearest_codes - nearest_codes % self._n_labels
         return resampled
 
@@ -233,7 +237,7 @@ class WeightedTarget(SegOnlyTransform):
     def __init__(
         self,
         n_labels: int,
-        regions: list[Any] | None,
+        regions: Sequence[object] | None,
         deep_supervision_scales: list[list[float]] | None,
         centre_slice_only: bool = False,
     ) -> None:
@@ -245,7 +249,7 @@ class WeightedTarget(SegOnlyTransform):
         if deep_supervision_scales is not None:
             self._scale = DownsampleSegForDSTransform(ds_scales=deep_supervision_scales)
 
-    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> Any:
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: object) -> PerLevel:
         if self._centre_slice_only:
             segmentation = centre_slice(segmentation[None])[0]
         label = segmentation[:1].contiguous()
@@ -257,4 +261,6 @@ class WeightedTarget(SegOnlyTransform):
         target = torch.empty((len(label) + 1, *label.shape[1:]))
         target[:-1] = label
         target[-1].fill_(background).view(-1)[at] = torch.from_numpy(lesions).float()
-        return target if self._scale is None else self._scale(segmentation=target)["segmentation"]
+        # Together with its weights, by nnU-Net's own step: a coarse voxel takes both of the same fine one.
+        levels: PerLevel = target if self._scale is None else self._scale(segmentation=target)["segmentation"]
+        return levels

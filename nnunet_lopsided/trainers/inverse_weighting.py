@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -11,9 +11,13 @@ from torch import nn
 from nnunet_lopsided.losses import InverseWeightedLoss
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
-from nnunet_lopsided.trainers.instances import SpatialWithInstances, WeightedTarget, WithInstances
+from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, PerLevel
+from nnunet_lopsided.trainers.instances import DatasetAround, SpatialWithInstances, WeightedTarget, WithInstances
 from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, BootstrapTrainer, nnUNetTrainerLopsided
 from nnunet_lopsided.trainers.names import NameFlag
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class InverseWeightingData(LesionTrainer):
@@ -25,7 +29,7 @@ class InverseWeightingData(LesionTrainer):
     is the unweighted one.
     """
 
-    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+    def get_tr_and_val_datasets(self) -> tuple[Dataset | DatasetAround, Dataset]:
         training, validation = super().get_tr_and_val_datasets()
         return WithInstances(training, self._n_labels, self.label_manager.ignore_label), validation
 
@@ -36,28 +40,30 @@ class InverseWeightingData(LesionTrainer):
 
     def get_training_transforms(
         self,
-        patch_size: Any,
-        rotation: Any,
-        deep_supervision_scales: Any,
-        *args: Any,
-        regions: Any = None,
-        **kwargs: Any,
+        patch_size: object,
+        rotation: object,
+        deep_supervision_scales: list[list[float]] | None,
+        *args: object,
+        **options: Unpack[AugmentationOptions],
     ) -> ComposeTransforms:
         """nnU-Net's augmentation; the steps that shape the target come last, and keep the weights."""
-        augmentation = super().get_training_transforms(patch_size, rotation, None, *args, regions=None, **kwargs)
-        ignore_label = kwargs.get("ignore_label")
+        # Without regions and resolutions, as these steps come after the weights have been made of the ids.
+        of_labels: AugmentationOptions = {**options, "regions": None}
+        augmentation = super().get_training_transforms(patch_size, rotation, None, *args, **of_labels)
+        regions, ignore_label = options.get("regions"), options.get("ignore_label")
         augmentation.transforms = [
             SpatialWithInstances(step, self._n_labels, ignore_label, self.is_cascaded)
             if isinstance(step, SpatialTransform)
             else step
             for step in augmentation.transforms
         ]
+        # As nnU-Net does: the ignore label is the last region.
         if regions is not None and ignore_label is not None:
             regions = [*regions, ignore_label]
         target = WeightedTarget(self._n_labels, regions, deep_supervision_scales, self._is_25d)
         return ComposeTransforms([augmentation, target])
 
-    def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _split_target(self, target: PerLevel) -> tuple[PerLevel, dict[str, PerLevel]]:
         if isinstance(target, list):
             return [level[:, :-1] for level in target], {"weight": [level[:, -1:] for level in target]}
         return target[:, :-1], {"weight": target[:, -1:]}

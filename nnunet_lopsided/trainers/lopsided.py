@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -11,6 +11,7 @@ from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, LopsidedDiceLoss
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
+from nnunet_lopsided.trainers.host_types import PerLevel
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
 from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
 from nnunet_lopsided.trainers.teacher import EmaTeacher
@@ -39,7 +40,7 @@ TEACHER = NameOption(
     form="emaN",
     meaning="decay of the average network whose argmax is the target",
     low=0,
-    high=0.999999,
+    high=0.999999,  # with 1 the average would never follow
 )
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
@@ -84,7 +85,7 @@ class BootstrapTrainer(LesionTrainer):
     _teacher: EmaTeacher | None = None
     _teacher_weights: dict[str, torch.Tensor] | None = None
 
-    def _describe_hyperparameters(self) -> dict[str, Any]:
+    def _describe_hyperparameters(self) -> dict[str, object]:
         return {**super()._describe_hyperparameters(), "warm_up_epochs": self._warm_up}
 
     def _describe_epoch(self, epoch: int) -> dict[str, float | None]:
@@ -121,7 +122,7 @@ class BootstrapTrainer(LesionTrainer):
 
     # ---- the teacher
 
-    def _loss_inputs(self, data: torch.Tensor) -> dict[str, Any]:
+    def _loss_inputs(self, data: torch.Tensor) -> dict[str, PerLevel]:
         inputs = super()._loss_inputs(data)
         return inputs if self._teacher is None else {**inputs, "teacher": self._teacher(data)}
 
@@ -139,8 +140,9 @@ class BootstrapTrainer(LesionTrainer):
         super().save_checkpoint(filename)
         del self.my_init_kwargs["lopsided"]["teacher_weights"]
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, object] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
+        # Taken out of the record: later checkpoints bring weights of their own.
         self._teacher_weights = self.my_init_kwargs.get("lopsided", {}).pop("teacher_weights", None)
 
 

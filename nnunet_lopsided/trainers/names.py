@@ -10,7 +10,6 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 
@@ -85,9 +84,9 @@ class NameFlag:
     attribute: str
     form: str
     meaning: str
-    value: Any = True
+    value: object = True
 
-    def parse(self, token: str) -> Any:
+    def parse(self, token: str) -> object:
         """The value if the token is this word, else None."""
         return self.value if token == self.form else None
 
@@ -162,6 +161,7 @@ def likely_meant(name: str, bases: Sequence[str]) -> str | None:
     by_ending = {base.lower().removeprefix(prefix): base for base in bases}
     ending = name.partition("_")[0].lower().removeprefix(prefix)
     begun = [known for known in by_ending if ending.startswith(known)]
+    # One or two letters wrong; a looser match would take a user's own trainer for one of ours.
     close = difflib.get_close_matches(ending, by_ending, 1, cutoff=0.8)
     likely = [*close, *sorted(begun, key=len, reverse=True)]
     return by_ending[likely[0]] if likely else None

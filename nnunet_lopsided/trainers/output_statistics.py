@@ -33,6 +33,7 @@ def describe_output(logits: Tensor, target: Tensor, *, regions: bool, ignore_lab
         lesion = target[:, 0] > 0
         valid = torch.ones_like(lesion) if ignore_label is None else target[:, 0] != ignore_label
     background, lesion = valid & ~lesion, valid & lesion
+    # Without such voxels 0 / 0 is NaN, which means() leaves out.
     return {
         "flipped_background": (called & background).sum() / background.sum(),
         "lesion_probability": (probability * lesion).sum() / lesion.sum(),

@@ -68,6 +68,7 @@ class nnUNetTrainerRegionSpecific(LesionTrainer):
 
     def _criterion_at(self, scale: Sequence[float]) -> nn.Module:
         return RegionSpecificLoss(
+            # Coarse voxels are larger: as many millimetres at every level, and at least one voxel.
             region_size=tuple(max(1, round(self.region_size * s)) for s in scale),
             reduction=self.reduction,
             detach_weights=self.detach_weights,

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -31,6 +30,7 @@ def derived_seed(seed: int, *purpose: int) -> int:
         >>> derived_seed(1, 0) == derived_seed(1, 0), derived_seed(1, 0) == derived_seed(1, 1)
         (True, False)
     """
+    # Not seed + purpose: the stream of one purpose would be another's of the next seed.
     return int(np.random.SeedSequence(seed, spawn_key=purpose).generate_state(1)[0])
 
 
@@ -57,10 +57,10 @@ def seeded_workers(seed: int | None, *where: int) -> Iterator[None]:
     purposes = iter((Purpose.TRAINING_WORKERS, Purpose.VALIDATION_WORKERS))
     make = NonDetMultiThreadedAugmenter
 
-    def with_seeds(*args: Any, **kwargs: Any) -> NonDetMultiThreadedAugmenter:
-        purpose, n_workers = next(purposes), kwargs["num_processes"]
-        seeds = [derived_seed(seed, purpose, *where, worker) for worker in range(n_workers)]
-        return make(*args, **{**kwargs, "seeds": seeds})
+    def with_seeds(*args: object, num_processes: int, **kwargs: object) -> NonDetMultiThreadedAugmenter:
+        purpose = next(purposes)
+        seeds = [derived_seed(seed, purpose, *where, worker) for worker in range(num_processes)]
+        return make(*args, **{**kwargs, "num_processes": num_processes, "seeds": seeds})
 
     # nnU-Net has no argument for seeds.
     with patch.object(nnunet_trainer, "NonDetMultiThreadedAugmenter", with_seeds):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
-from typing import Any
 from unittest.mock import patch
 
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -24,6 +23,7 @@ def training_patch(configuration: ConfigurationManager) -> tuple[int, int]:
     height, width = configuration.patch_size[1:]
     planned = configuration.configuration.get("lopsided", {}).get("training_patch", (height, width))
     sides = planned if isinstance(planned, (list, tuple)) else ()
+    # Its very type: true is an instance of int.
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         refuse(
             InputError(
@@ -48,12 +48,15 @@ class SliceLoader(nnUNetDataLoader):
     may, so that the first and the last slice are seen with the zeros beside them that prediction gives them.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        n_slices = int(args[2][0])
-        super().__init__(*args, **{**kwargs, "pad_sides": (n_slices - 1, 0, 0)})
+    def __init__(
+        self, data: object, batch_size: int, patch_size: Sequence[int], *args: object, **kwargs: object
+    ) -> None:
+        # The loader halves it: (n_slices - 1) / 2 slices beyond either end.
+        pad_sides = (int(patch_size[0]) - 1, 0, 0)
+        super().__init__(data, batch_size, patch_size, *args, **{**kwargs, "pad_sides": pad_sides})
 
 
-def slice_loaders() -> AbstractContextManager[Any]:
+def slice_loaders() -> AbstractContextManager[object]:
     """Inside, nnU-Net makes :class:`SliceLoader` instead of its own; it has no argument for another loader."""
     return patch.object(nnunet_trainer, "nnUNetDataLoader", SliceLoader)
 

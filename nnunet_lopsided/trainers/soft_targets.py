@@ -9,7 +9,7 @@ they are appended to the target.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -22,9 +22,14 @@ from nnunet_lopsided.architectures.deeplabv3_25d import centre_slice
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet.beliefs import BeliefFolder, from_levels, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.preprocessed_case import Properties, StoredArray
 from nnunet_lopsided.trainers.base import LesionTrainer
+from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, PerLevel, Sample
 from nnunet_lopsided.trainers.instances import DatasetAround
 from nnunet_lopsided.trainers.names import NameFlag
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 SOFT_TARGETS = NameFlag("soft_targets", "softtargets", "targets of background voxels come from lopsided-soften")
 
@@ -42,7 +47,7 @@ class ImageWithBelief:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, image: Any, belief: Any, n: int) -> None:
+    def __init__(self, image: StoredArray, belief: StoredArray | None, n: int) -> None:
         self.shape = (image.shape[0] + n, *image.shape[1:])
         self._image = image
         self._belief = belief
@@ -69,13 +74,13 @@ class WithBeliefs(DatasetAround):
         InputError: the belief of a case is missing or does not fit.
     """
 
-    def __init__(self, dataset: Any, folder: BeliefFolder, classes: tuple[str, ...]) -> None:
+    def __init__(self, dataset: Dataset, folder: BeliefFolder, classes: tuple[str, ...]) -> None:
         super().__init__(dataset)
         self._folder = folder
         self._n = len(classes)
         self.with_belief = frozenset(case for case in dataset.identifiers if folder.has(case, classes))
 
-    def load_case(self, identifier: str) -> tuple[ImageWithBelief, Any, Any, dict[str, Any]]:
+    def load_case(self, identifier: str) -> tuple[ImageWithBelief, StoredArray, StoredArray | None, Properties]:
         """Image with belief, labels, labels of a cascade's previous stage, properties."""
         image, label, previous, properties = self._dataset.load_case(identifier)
         belief = self._folder.open(identifier) if identifier in self.with_belief else None
@@ -95,7 +100,7 @@ class BeliefApart(BasicTransform):
         self._n = n
         self._centre_slice_only = centre_slice_only
 
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+    def apply(self, data_dict: Sample, **params: object) -> Sample:
         image = data_dict["image"]
         belief = image[-self._n :]
         if self._centre_slice_only:
@@ -118,12 +123,12 @@ class BeliefInTarget(BasicTransform):
         if deep_supervision_scales is not None:
             self._scale = DownsampleSegForDSTransform(ds_scales=deep_supervision_scales)
 
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+    def apply(self, data_dict: Sample, **params: object) -> dict[str, PerLevel]:
         label, belief = data_dict["segmentation"], data_dict.pop("regression_target")
         if self._centre_slice_only:
             label = centre_slice(label[None])[0]
         target = torch.cat((label.float(), belief))
-        scaled = target if self._scale is None else self._scale(segmentation=target)["segmentation"]
+        scaled: PerLevel = target if self._scale is None else self._scale(segmentation=target)["segmentation"]
         return {**data_dict, "segmentation": scaled}
 
 
@@ -145,7 +150,7 @@ class SoftTargetData(LesionTrainer):
         """Names of the classes or regions that the criterion's belief has a channel for, in this order."""
         return lesion_classes(label_scheme(self.dataset_json, Path("dataset.json")))
 
-    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+    def get_tr_and_val_datasets(self) -> tuple[Dataset | DatasetAround, Dataset]:
         training, validation = super().get_tr_and_val_datasets()
         if not self.soft_targets:
             return training, validation
@@ -161,16 +166,21 @@ class SoftTargetData(LesionTrainer):
         return softened, validation
 
     def get_training_transforms(
-        self, patch_size: Any, rotation: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
+        self,
+        patch_size: object,
+        rotation: object,
+        deep_supervision_scales: list[list[float]] | None,
+        *args: object,
+        **options: Unpack[AugmentationOptions],
     ) -> ComposeTransforms:
         """nnU-Net's augmentation between two steps: the belief is split off first, and appended to the target last."""
         if not self.soft_targets:
-            return super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **kwargs)
-        augmentation = super().get_training_transforms(patch_size, rotation, None, *args, **kwargs)
+            return super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **options)
+        augmentation = super().get_training_transforms(patch_size, rotation, None, *args, **options)
         apart = BeliefApart(len(self._belief_classes), self._is_25d)
         return ComposeTransforms([apart, augmentation, BeliefInTarget(deep_supervision_scales, self._is_25d)])
 
-    def _split_target(self, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _split_target(self, target: PerLevel) -> tuple[PerLevel, dict[str, PerLevel]]:
         target, inputs = super()._split_target(target)
         if not self.soft_targets:
             return target, inputs

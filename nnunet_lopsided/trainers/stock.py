@@ -18,6 +18,7 @@ class nnUNetTrainer25D(LesionTrainer):
     """
 
     def _build_loss(self) -> nn.Module:
+        # nnU-Net's with its own wrapper, not ours: the baseline's loss is to be the stock one to the last digit.
         loss: nn.Module = nnUNetTrainer._build_loss(self)
         return loss
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import nn
+
+from nnunet_lopsided.trainers.host_types import PerLevel
 
 
 class EmaTeacher:
@@ -19,16 +20,19 @@ class EmaTeacher:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
+        # eval(): dropout and statistics of a batch would make its verdict depend on chance and on other patches.
         self.network = deepcopy(network).requires_grad_(False).eval()
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
         """Move towards ``network`` by one step; buffers are copied."""
+        # All weights in a few kernels: one by one, a GPU would wait for Python at every step.
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), 1 - self.decay)
         for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
             mine.copy_(theirs)
 
     @torch.no_grad()
-    def __call__(self, data: torch.Tensor) -> Any:
+    def __call__(self, data: torch.Tensor) -> PerLevel:
         """The average network's output, without a graph."""
-        return self.network(data)
+        output: PerLevel = self.network(data)
+        return output

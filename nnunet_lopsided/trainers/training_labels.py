@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 from nnunet_lopsided.nnunet.label_values import check_label_values
 from nnunet_lopsided.nnunet.splitting import read_splits
+from nnunet_lopsided.progress import with_progress
+from nnunet_lopsided.trainers.host_types import Dataset
 
 OUTSIDE = -1  # nnU-Net's mark of voxels outside the nonzero mask, which it trains on as background
 
@@ -58,7 +58,7 @@ def check_splits(trainer: nnUNetTrainer) -> None:
             refuse(error)
 
 
-def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:
+def count_labels(dataset: Dataset, scheme: LabelScheme, *, progress: bool = False) -> dict[str, Counter[int]]:
     """Voxels per label value of every case, :data:`OUTSIDE` taken for background.
 
     Args:
@@ -69,17 +69,17 @@ def count_labels(dataset: Any, scheme: LabelScheme, *, progress: bool = False) -
     Raises:
         InputError: a label map holds a value that dataset.json does not declare.
     """
-    cases: Iterable[str] = tqdm(dataset.identifiers, desc="labels", disable=not progress)
+    cases: Iterable[str] = with_progress(dataset.identifiers, title="labels", unit="case", show=progress)
     return {case: checked_counts(case, dataset, scheme) for case in cases}
 
 
-def checked_counts(case: str, dataset: Any, scheme: LabelScheme) -> Counter[int]:
+def checked_counts(case: str, dataset: Dataset, scheme: LabelScheme) -> Counter[int]:
     """Voxels per label value of one case.
 
     Raises:
         InputError: the label map holds a value that dataset.json does not declare.
     """
-    label = np.asarray(dataset.load_case(case)[1][0])
+    label = np.asarray(dataset.load_case(case)[1][:])[0]
     counts = _counts(label)
     counts[0] += counts.pop(OUTSIDE, 0)
     if not counts.keys() <= set(scheme.declared_values):
@@ -103,7 +103,7 @@ def _counts(label: NDArray[np.generic]) -> Counter[int]:
     return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
 
 
-def _file_of(case: str, dataset: Any) -> Path:
+def _file_of(case: str, dataset: Dataset) -> Path:
     """The file of the preprocessed label map, for messages."""
     folder = Path(getattr(dataset, "source_folder", ""))
     names = (f"{case}_seg.b2nd", f"{case}.npz", f"{case}_seg.npy")

@@ -68,7 +68,7 @@ def measure_label(case: Case, scheme: LabelScheme, with_contrast: bool) -> CaseL
 
 
 def _contrasts(case: Case, label: Image, lesions: Lesions) -> list[float]:
-    # Most cases of a screening have no lesion: their images need not be read.
+    # Without a lesion there is nothing to measure: the images need not be read.
     if not len(lesions):
         return []
     contrasts: list[float] = lesion_contrast(case_images(case, label.shape), lesions, label.array != 0).tolist()

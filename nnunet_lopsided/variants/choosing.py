@@ -140,7 +140,7 @@ def listed_lesions(lesions: Iterable[LesionRow], listed: Iterable[ListedLesion])
             raise InputError(f"{name}: is in the list, but the dataset holds {missing}")
         if key in seen:
             raise InputError(f"{name}: is in the list twice")
-        # Lists hold 9 digits, and headers give spacings as float32. One voxel more is a larger difference than 1e-6 in
+        # Lists hold 9 digits, and NIfTI gives spacings as float32. One voxel more is a larger difference than 1e-6 in
         # any lesion of fewer than a million voxels.
         if not math.isclose(entry.volume_mm3, table[key].volume_mm3, rel_tol=1e-6):
             raise InputError(

@@ -150,27 +150,20 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
         n_workers,
         "lesions",
     )
-    # The choice is made among the training cases, and on its own among the test cases.
     parts = [
         [row for label in part for row in label.rows] for part in (labels[: len(training)], labels[len(training) :])
     ]
     rows = [row for part in parts for row in part]
     if not rows and choice.mode is not None:
         raise InputError(f"{dataset.name}: the training labels hold no lesion, so there is nothing to censor")
-    censored: frozenset[tuple[str, int]] = frozenset()
     if choice.lesion_list is not None:
-        listed = _read_list(choice.lesion_list)
-        in_scope = _in_scope(dataset, listed, [*training, *test])
-        censored = listed_lesions(rows, in_scope)
-        if len(in_scope) < len(listed):
-            notes["list_rows_out_of_scope"] = len(listed) - len(in_scope)
-        # A list may be edited later; by this one can tell which state of it made the variant.
-        notes["list_sha256"] = file_digest(choice.lesion_list)
-    elif choice.mode is not None:
-        chosen = [choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts]
-        censored = frozenset().union(*chosen)
-        if choice.mode == "reader":
-            notes["expected_rate"] = expected_rate(rows) if choice.rate is None else choice.rate
+        censored, of_list = _listed(dataset, rows, choice.lesion_list, [*training, *test])
+        notes |= of_list
+    else:
+        censored = _chosen(parts, choice)
+    if choice.mode == "reader":
+        notes["expected_rate"] = expected_rate(rows) if choice.rate is None else choice.rate
+    # Only where it was asked for, so that records of other variants keep their bytes.
     if choice.cases != "train":
         notes["cases"] = choice.cases
     folds: list[dict[str, list[str]]] = []
@@ -190,6 +183,26 @@ def plan_censoring(source: int | str, choice: Choice, n_workers: int = 2) -> Cen
         notes=notes,
         folds=folds,
     )
+
+
+def _chosen(parts: Sequence[Sequence[LesionRow]], choice: Choice) -> frozenset[tuple[str, int]]:
+    """The lesions that a mode chooses among the training cases, and on its own among the test cases."""
+    if choice.mode is None:
+        return frozenset()
+    return frozenset().union(*(choose_lesions(part, choice.mode, choice.rate, choice.seed) for part in parts))
+
+
+def _listed(
+    dataset: RawDataset, rows: Sequence[LesionRow], path: Path, scope: Sequence[Case]
+) -> tuple[frozenset[tuple[str, int]], dict[str, object]]:
+    """The lesions that a list names, and what ``censoring.json`` says of the list."""
+    listed = _read_list(path)
+    in_scope = _in_scope(dataset, listed, scope)
+    # A list may be edited later; by its digest one can tell which state of it made the variant.
+    record: dict[str, object] = {"list_sha256": file_digest(path)}
+    if len(in_scope) < len(listed):
+        record = {"list_rows_out_of_scope": len(listed) - len(in_scope), **record}
+    return listed_lesions(rows, in_scope), record
 
 
 def _splits_of(dataset: RawDataset, training: Sequence[Case]) -> list[Fold] | None:

@@ -88,13 +88,7 @@ def share_preprocessed(
             label cannot be read or holds unknown values, or the variant's folder exists.
     """
     clean_folder, clean, dataset = preprocessed_folder(source), raw_dataset(source), raw_dataset(variant)
-    if clean.name != clean_folder.name:
-        raise InputError(
-            f"dataset {source}: expected one dataset of this id, found {clean.folder} and {clean_folder}; nnU-Net "
-            "refuses that too: give one of them another id"
-        )
-    if clean.name == dataset.name:
-        raise InputError(f"{clean.name} is source and variant")
+    _check_names(source, clean_folder, clean, dataset)
     plans = plans_in(clean_folder)
     if not plans:
         raise InputError(f"{clean_folder}: no plans found; run nnUNetv2_plan_and_preprocess first")
@@ -132,21 +126,32 @@ def share_preprocessed(
             preprocessed_anew=tuple(result.name for result in results if result.anew),
             notes=(note,) if note else (),
         )
-        write_json(
-            folder / SHARING_FILE,
-            {
-                "tool": "nnunet-lopsided",
-                "version": __version__,
-                "source_dataset": clean.name,
-                "configurations": list(shared.configurations),
-                "n_cases": shared.n_cases,
-                "n_files_linked": shared.n_linked,
-                "n_files_copied": shared.n_copied,
-                "cases_preprocessed_anew": list(shared.preprocessed_anew),
-                "notes": list(shared.notes),
-            },
-        )
+        write_json(folder / SHARING_FILE, _record(shared, clean.name))
     return shared
+
+
+def _check_names(source: int | str, clean_folder: Path, clean: RawDataset, dataset: RawDataset) -> None:
+    if clean.name != clean_folder.name:
+        raise InputError(
+            f"dataset {source}: expected one dataset of this id, found {clean.folder} and {clean_folder}; nnU-Net "
+            "refuses that too: give one of them another id"
+        )
+    if clean.name == dataset.name:
+        raise InputError(f"{clean.name} is source and variant")
+
+
+def _record(shared: SharedDataset, source: str) -> dict[str, object]:
+    return {
+        "tool": "nnunet-lopsided",
+        "version": __version__,
+        "source_dataset": source,
+        "configurations": list(shared.configurations),
+        "n_cases": shared.n_cases,
+        "n_files_linked": shared.n_linked,
+        "n_files_copied": shared.n_copied,
+        "cases_preprocessed_anew": list(shared.preprocessed_anew),
+        "notes": list(shared.notes),
+    }
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nnunet_lopsided.variants.planning import CensoringPlan
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_DESCRIPTION = "written by lopsided-censor --dry-run"
 # Those of lopsided-eval, so that what is censored and what is detected can be compared range by range.
 EDGES_MM = (3.0, 6.0, 10.0, 20.0)
 # Blue and orange are told apart with any colour vision.
@@ -83,6 +84,15 @@ def summary(plan: CensoringPlan) -> str:
     return "\n".join(lines)
 
 
+def is_histogram(path: Path) -> bool:
+    """Whether a file is a picture of :func:`write_histogram`, which a repeated dry run may replace."""
+    try:
+        with path.open("rb") as file:
+            return _DESCRIPTION.encode() in file.read(1024)
+    except OSError:
+        return False
+
+
 def write_histogram(plan: CensoringPlan, path: Path) -> None:
     """A picture: how many lesions of each diameter stay and go.
 
@@ -93,7 +103,7 @@ def write_histogram(plan: CensoringPlan, path: Path) -> None:
     # Here, because Matplotlib is slow to import and the text of a summary does not need it.
     from nnunet_lopsided.pages.rendering import png
 
-    picture = png(lambda: histogram_figure(plan), dpi=120)
+    picture = png(lambda: histogram_figure(plan), dpi=120, description=_DESCRIPTION)
     with new_file(path) as unfinished:
         unfinished.write_bytes(picture)
 

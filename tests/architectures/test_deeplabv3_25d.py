@@ -317,7 +317,8 @@ def test_nnunets_own_trainers_are_refused() -> None:
     with pytest.raises(InputError, match="such as -tr nnUNetTrainer25D"):
         build(deep_supervision=True)
     with pytest.raises(InputError, match="such as -tr nnUNetTrainer25D"):
-        build().decoder.deep_supervision = False  # what nnUNetTrainerNoDeepSupervision does
+        # What nnUNetTrainerNoDeepSupervision does.
+        setattr(build().decoder, "deep_supervision", False)  # noqa: B010 - the property returns nothing to set it on
 
 
 def test_centre_slice_refuses_deep_supervision() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
 
@@ -25,6 +26,8 @@ def network() -> DeepLabV3For25D:
     torch.manual_seed(0)
     network = DeepLabV3For25D(4, 2, encoder="resnet18", decoder="deeplabv3plus", output_stride=16).eval()
     (head,) = network.last_layers()
+    assert isinstance(head, torch.nn.Conv2d)
+    assert head.bias is not None
     with torch.no_grad():
         head.weight[0], head.bias[0] = 0, 0
         lesion = network(volume(DEPTH)[None])[:, 1]
@@ -36,13 +39,13 @@ def network() -> DeepLabV3For25D:
 
 
 @pytest.fixture
-def predict(tiny: Any, network: DeepLabV3For25D) -> Callable[[torch.Tensor, bool], np.ndarray]:
+def predict(tiny: Any, network: DeepLabV3For25D) -> Callable[[torch.Tensor, bool], NDArray[Any]]:
     """Lesion probability of a preprocessed volume (C, D, H, W), by the predictor of nnUNetv2_predict."""
     plans = tiny.plans()
     plans["configurations"]["2.5d"]["patch_size"] = [PLANNED, WINDOW, WINDOW]
     manager = PlansManager(plans)
 
-    def probability(volume: torch.Tensor, mirror: bool) -> np.ndarray:
+    def probability(volume: torch.Tensor, mirror: bool) -> NDArray[Any]:
         predictor = nnUNetPredictor(
             use_mirroring=mirror, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
         )
@@ -66,7 +69,7 @@ def volume(depth: int, size: int = SIZE) -> torch.Tensor:
 
 
 @torch.no_grad()
-def slice_by_slice(network: DeepLabV3For25D, image: torch.Tensor, mirror: bool) -> np.ndarray:
+def slice_by_slice(network: DeepLabV3For25D, image: torch.Tensor, mirror: bool) -> NDArray[Any]:
     """Lesion probability by a loop over frames through the plain 2D network."""
 
     def strided(stack: torch.Tensor) -> torch.Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from nnunet_lopsided.audit.audit_page import audit_html
+from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.record_content import AuditContent, MissRateContent
 from tests.evaluation.report.conftest import Page
 
@@ -87,9 +89,12 @@ RECORD: AuditContent = {
 }
 
 
+NO_CANDIDATES = cast(Audit, SimpleNamespace(candidates=()))  # all else is in the record
+
+
 @pytest.fixture(scope="module")
 def shown() -> Page:
-    return Page(audit_html(SimpleNamespace(candidates=()), RECORD, ()))
+    return Page(audit_html(NO_CANDIDATES, RECORD, ()))
 
 
 def table(shown: Page, first: str) -> list[list[str]]:
@@ -168,7 +173,7 @@ def test_reasons_stand_above_the_numbers() -> None:
         "outside_miss_rate": None,
         "miss_rate_in_any_prediction": None,
     }
-    page = Page(audit_html(SimpleNamespace(candidates=()), record, ()))
+    page = Page(audit_html(NO_CANDIDATES, record, ()))
     text = "".join(page.text)
     assert re.findall(r"Images were.*|Miss rates and.*|Ranked by.*", text) == [
         "Images were not magnified: no checkpoint.",

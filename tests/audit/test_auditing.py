@@ -189,7 +189,7 @@ def test_a_second_miss_rate_counts_what_only_magnified_images_show(audited, monk
         shutil.copytree(audited.validation(fold), audited.results / f"fold_{fold}" / "larger")
     for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
         probability = np.load(path)["probabilities"][1]
-        annotated = read_image(audited.raw / "labelsTr" / f"{path.stem}.nii.gz").array > 0
+        annotated = read_image(audited.raw / "labelsTr" / f"{path.stem}.nii.gz").array != 0
         probability[~annotated & (probability > 0.5)] *= 0.1
         np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
     audited.write_checkpoints()

@@ -33,7 +33,7 @@ def test_every_case_gets_the_prediction_of_the_fold_that_validates_it(audited):
 
 def test_magnified_predictions_follow_those_of_each_model(audited, monkeypatch):
     audited.write_checkpoints()
-    asked: list[object] = []
+    asked: list[tuple[object, ...]] = []
     by_torch: list[bool] = []
 
     def fake(folder, checkpoint, factors, cases, device, n_workers, torch_resampling=False):

@@ -88,7 +88,7 @@ def test_folds_in_part_are_said(audited, capsys, tmp_path):
     ("arguments", "message"),
     [
         (("-f", "all"), "fold all trains on every case"),
-        (("-f", "one"), "-f must be numbers of folds, got one"),
+        (("-f", "one"), "-f must be numbers of folds, or all, got one"),
         (("--threshold", "0"), "threshold must be within (0, 1], got 0.0"),
         (("--label", "tumour"), "label must be one of lesion"),
         (("--seed", "-1"), "--seed must be at least 0, got -1"),
@@ -252,7 +252,7 @@ def test_a_truth_that_is_none(written, capsys):
         assert "expected the dataset with the whole labels, found the audited one, Dataset511_Cut" in message
     path = written.whole / "labelsTr" / "p03.nii.gz"
     label = read_image(path)
-    write_image(path, Image(np.where(label.array > 0, 7, 0).astype(np.uint8), label.geometry))
+    write_image(path, Image(np.where(label.array != 0, 7, 0).astype(np.uint8), label.geometry))
     assert f"case p03: {path}: unknown label value 7" in fails(capsys, "score", written.audit, "--truth", 501)
     content = json.loads((written.whole / "dataset.json").read_text())
     content["labels"]["lesion"] = 2

@@ -165,9 +165,12 @@ def test_a_dry_run_prints_and_draws_and_writes_nothing_else(
 
     capsys.readouterr()
     again = ["-d", "501", "--mode", "size", "--rate", "0.5", "--dry-run"]
-    assert main(again) == 2
-    assert f"{picture} exists; --overwrite replaces it, --picture names another" in capsys.readouterr().err
     first = picture.read_bytes()
+    assert main(again) == 0
+    assert picture.read_bytes() == first
+    picture.write_bytes(b"somebody else's")
+    assert main(again) == 2
+    assert f"{picture} exists, and no dry run wrote it; --overwrite replaces it, --pict" in capsys.readouterr().err
     assert main([*again, "--overwrite"]) == 0
     assert picture.read_bytes() == first
     assert main([*again, "--picture", "other.png"]) == 0

@@ -50,8 +50,8 @@ def test_table_and_files(evaluations, tmp_path, capsys):
     lines = printed.out.splitlines()
     assert lines[0] == "out_y minus out_x"
     # Of two patients there is no interval.
-    assert "  max_sensitivity                                    -0.5000" in lines
-    assert "  tp_dice                                            +0.0000" in lines  # model y detects in one patient
+    assert "  max sensitivity                                    -0.5000" in lines
+    assert "  Dice of true positives                             +0.0000" in lines  # model y detects in one patient
     assert lines[-2:] == [
         "  lesions found by both 1, only out_x 1, only out_y 0, neither 0",
         f"results in {out}: see compare.html",

@@ -130,7 +130,7 @@ def test_a_torch_that_does_not_load(report, monkeypatch: pytest.MonkeyPatch, err
     monkeypatch.setattr(doctor, "_trainers", list)  # which need it, and say so themselves
     with monkeypatch.context() as patch:
         if error is None:
-            patch.setitem(sys.modules, "torch", None)  # type: ignore[arg-type]
+            patch.setitem(sys.modules, "torch", None)
         else:
             imported = builtins.__import__
 
@@ -176,3 +176,23 @@ def test_snakemake_is_optional(report, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_names_it_tries_exist() -> None:
     assert [getattr(trainers, name).__name__ for name in doctor._TRAINERS] == list(doctor._TRAINERS)
+
+
+def test_versions_beyond_the_tested_ones_are_told(report, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = metadata.version
+    newer = {"nnunetv2": "2.8.9", "numpy": "99.0.0", "scipy": doctor._TESTED["scipy"] + "9", "torch": "1.0+cpu"}
+    monkeypatch.setattr(metadata, "version", lambda name: newer.get(name) or version(name))
+    code, lines = report()
+    assert code == 0
+    for package in ("nnunetv2", "numpy"):
+        tested = doctor._TESTED[package]
+        says = f"{newer[package]} is newer than {tested}, the newest version that the tests have run with"
+        assert f"[ note  ] {package}: {says}" in lines
+    for package in ("scipy", "torch"):
+        assert f"[  ok   ] {package}: {newer[package]}" in lines
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    text = (Path(__file__).resolve().parents[2] / "constraints.txt").read_text().lower().replace("_", "-")
+    pinned = dict(line.split("==") for line in text.splitlines() if "==" in line)
+    assert {name: pinned[name.lower()] for name in doctor._TESTED} == doctor._TESTED

@@ -35,29 +35,29 @@ def test_table_and_files(arguments, tmp_path, capsys):
     assert main([*arguments, "--bootstrap", "0"]) == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [
-        "rules                         paper: centroid within 1 mm of a voxel's box",
-        "map                               1.0000",
-        "                                          1.0000 to 1.0000 (Hanley-McNeil)",
-        "map by confidence             mean 1.0000  max 1.0000  sum 1.0000  sqrt 1.0000  (here: mean)",
-        "max_sensitivity                   1.0000",
-        "precision_at_max_sensitivity      0.5000",
-        "f1                                0.6667",
-        "false_positives_per_case          0.5000",
-        "average_recall                    1.0000",
-        "tp_dice                           1.0000",
-        "lesion_wise_dice                  0.5000",
-        "voxel_dice                        1.0000",
-        "lesion_entropy_bits               0.0000",
-        "patient_auc                       1.0000",
-        "patient_sensitivity               1.0000  0.2065 to 1.0000 (Wilson)",
-        "patient_specificity               0.0000  0.0000 to 0.7935 (Wilson)",
-        "cases                                  2",
-        "reference_lesions                      1",
-        "candidates                             2",
-        "true_positives                         1",
-        "false_positives                        1",
-        "duplicates                             0",
-        "missed_lesions                         0",
+        "rules                               paper: centroid within 1 mm of a voxel's box",
+        "average precision (mAP)                 1.0000",
+        "                                                1.0000 to 1.0000 (Hanley-McNeil)",
+        "mAP by confidence                   mean 1.0000  max 1.0000  sum 1.0000  sqrt 1.0000  (here: mean)",
+        "max sensitivity                         1.0000",
+        "precision                               0.5000",
+        "F1                                      0.6667",
+        "false positives per case                0.5000",
+        "average recall                          1.0000",
+        "Dice of true positives                  1.0000",
+        "lesion-wise Dice                        0.5000",
+        "voxel-wise Dice                         1.0000",
+        "lesion entropy, bits                    0.0000",
+        "patients: area under the ROC curve      1.0000",
+        "patients: sensitivity                   1.0000  0.2065 to 1.0000 (Wilson)",
+        "patients: specificity                   0.0000  0.0000 to 0.7935 (Wilson)",
+        "cases                                        2",
+        "reference lesions                            1",
+        "candidates                                   2",
+        "true positives                               1",
+        "false positives                              1",
+        "duplicates                                   0",
+        "missed lesions                               0",
         f"results in {tmp_path / 'out'}: see report.html",
     ]
     assert printed.err == ""
@@ -99,9 +99,9 @@ def test_several_thresholds(arguments, tmp_path, capsys):
     assert main([*arguments, "--threshold", "0.1", "0.5", "--bootstrap", "0"]) == 0
     assert capsys.readouterr().out.splitlines()[-5:-1] == [
         "",
-        "   threshold         map sensitivity   precision          f1     fp/case     tp_dice",
-        "         0.1      1.0000      1.0000      0.5000      0.6667      0.5000      1.0000",
-        "         0.5      1.0000      1.0000      1.0000      1.0000      0.0000      1.0000",
+        "   threshold  average precision (mAP)  max sensitivity   precision          F1  false positives per case  Dice of true positives",  # noqa: E501
+        "         0.1                   1.0000           1.0000      0.5000      0.6667                    0.5000                  1.0000",  # noqa: E501
+        "         0.5                   1.0000           1.0000      1.0000      1.0000                    0.0000                  1.0000",  # noqa: E501
     ]
     assert (tmp_path / "out" / "thresholds.csv").is_file()
 
@@ -119,7 +119,7 @@ def test_every_bad_case_is_a_line_unless_skipped(arguments, tmp_path, capsys):
     assert [line[:37] for line in printed.err.splitlines()] == [
         f"lopsided-eval: warning: skipped: case {n}"[:37] for n in "bc"
     ]
-    assert "skipped                                2  b, c" in printed.out
+    assert "skipped                                      2  b, c" in printed.out
 
 
 def test_cross_validation(arguments, tmp_path, nnunet_paths):
@@ -288,8 +288,8 @@ def test_several_classes_in_one_run(arguments, tmp_path, capsys):
     ]
     assert json.loads((out / "rim" / "summary.json").read_text())["settings"]["label"] == "rim"
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("class ")] == [
-        f"{'class':<30}core",
-        f"{'class':<30}rim",
+        f"{'class':<36}core",
+        f"{'class':<36}rim",
     ]
     assert main([*arguments, "--bootstrap", "0", "--label", "core", "core"]) == 2
     assert "--label must name every class once, got core, core" in capsys.readouterr().err

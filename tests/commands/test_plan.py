@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def folder(planned_dataset: Callable[..., Path]) -> Path:
     return planned_dataset(PLANS, FINGERPRINT)
 
 
-def stored(folder: Path, plans: str = "nnUNetPlans") -> dict:
+def stored(folder: Path, plans: str = "nnUNetPlans") -> dict[str, Any]:
     return json.loads((folder / f"{plans}.json").read_text())["configurations"]["2.5d"]
 
 

@@ -60,7 +60,10 @@ def html(**changes: object) -> str:
         DiameterRow(lower_mm=3.0, upper_mm=None, n_explained=8, n_candidates=1, mean_probability=0.75),
     ]
     lesions = [lesion(1, 0.2), lesion(2, 0.7, case="<b>&")]
-    return completion_html("Dataset008_SomeCompleted", {**RECORD, **changes}, rows, lesions, ([], []))
+    record = {**RECORD, **changes}
+    return completion_html(
+        "Dataset008_SomeCompleted", record=record, by_diameter=rows, lesions=lesions, pictures=([], [])
+    )
 
 
 def rows_of(page: str) -> list[list[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from nnunet_lopsided.completion.soft_target import soft_target
 from nnunet_lopsided.lesions import find_lesions
@@ -49,7 +52,7 @@ def test_rows_and_components_have_one_order() -> None:
     hnp.arrays(np.float32, (3, 5, 6), elements=st.sampled_from([0, 0, 0, 0.05, 0.1, 0.5, 1])),
     hnp.arrays(bool, (3, 5, 6), elements=st.sampled_from([False] * 9 + [True])),
 )
-def test_belief_is_the_probability_or_nothing(p: np.ndarray, annotated: np.ndarray) -> None:
+def test_belief_is_the_probability_or_nothing(p: NDArray[Any], annotated: NDArray[Any]) -> None:
     target = soft_target(p, annotated, (1.0, 1.0, 1.0))
     believed = target.belief > 0
     np.testing.assert_array_equal(target.belief[believed], p[believed])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_lopsided.completion import training
-from nnunet_lopsided.completion.training import train_on_soft_targets
+from nnunet_lopsided.completion.training import Training, train_on_all
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.locks import locked
 
@@ -38,13 +38,10 @@ def trained(nnunet_paths: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[in
             return code
 
         monkeypatch.setattr(training, "run_logged", run_logged)
-        train_on_soft_targets(
-            dataset="Dataset501_A",
-            configuration="2d",
-            trainer="nnUNetTrainerLopsided",
-            plans="nnUNetPlans",
-            options=(),
+        source = Training(
+            dataset="Dataset500_A", configuration="2d", trainer="nnUNetTrainerLopsided", plans="nnUNetPlans"
         )
+        train_on_all(source.on_soft_targets("Dataset501_A"))
         return calls
 
     return run

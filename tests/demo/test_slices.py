@@ -53,6 +53,9 @@ def test_the_slice_of_the_lesion_lies_as_radiologists_read_it(tmp_path: Path, fl
     assert [axes.get_title() for axes in (alone, one, two)] == ["a, 4.6 mm", "One: found", "Two: missed"]
     assert np.asarray(alone.images[0].get_array())[:, 0].tolist() == [200 + i for i in range(10)]
     assert alone.get_aspect() == 2.0  # rows of 2 mm, columns of 1 mm
-    outlines = [{to_hex(c.get_edgecolor()[0]): corners(c) for c in axes.collections} for axes in (alone, one, two)]
+    outlines = [
+        {to_hex(np.asarray(c.get_edgecolor())[0].tolist()): corners(c) for c in axes.collections}
+        for axes in (alone, one, two)
+    ]
     lesion = {"#fb2c55": [6.5, 9.5, 0.5, 3.5]}
     assert outlines == [lesion, {**lesion, "#60a5fa": [7.5, 10.5, 1.5, 2.5]}, lesion]

@@ -19,17 +19,17 @@ class Case:
 
     n_lesions: int = 0
     lesion_free: bool = False
-    true: list = field(default_factory=list)  # confidences
-    false: list = field(default_factory=list)
-    duplicates: list = field(default_factory=list)
+    true: list[float] = field(default_factory=list)  # confidences
+    false: list[float] = field(default_factory=list)
+    duplicates: list[float] = field(default_factory=list)
     n_ignored: int = 0
-    detected: list = field(default_factory=list)  # confidence of the best candidate of every detected lesion
-    dice: list = field(default_factory=list)  # of every detected lesion
+    detected: list[float] = field(default_factory=list)  # confidence of the best candidate of every detected lesion
+    dice: list[float] = field(default_factory=list)  # of every detected lesion
     false_volume: float = 0.0
     n_merges: int = 0
     n_false_on_lesions: int = 0
     voxel_dice: float | None = None
-    lesion_values: list = field(default_factory=list)  # probabilities of all lesion voxels
+    lesion_values: list[float] = field(default_factory=list)  # probabilities of all lesion voxels
 
 
 def components(mask, structure=EVERYWHERE):

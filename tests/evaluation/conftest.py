@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ class Folders:
         write_image(self.predictions / name, Image(array, geometry or plain(array.ndim)))
 
     def write_npz(self, case, lesion, key="probabilities"):
-        np.savez_compressed(self.predictions / f"{case}.npz", **{key: np.stack([1 - lesion, lesion])})
+        arrays: dict[str, Any] = {key: np.stack([1 - lesion, lesion])}
+        np.savez_compressed(self.predictions / f"{case}.npz", **arrays)
 
     def write_dataset_json(self, labels):
         (self.predictions / "dataset.json").write_text(json.dumps({"labels": labels}))

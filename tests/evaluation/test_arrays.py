@@ -27,6 +27,33 @@ def test_the_same_case_from_three_libraries():
         evaluate_case(reference, probability)
 
 
+def test_images_in_different_places_are_refused():
+    """As files are: voxel by voxel the numbers would look right."""
+
+    def image(spacing=(0.5, 1.0, 3.0), origin=(0.0, 0.0, 0.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
+        found = sitk.Image([8, 6, 4], sitk.sitkUInt8)
+        found.SetSpacing(spacing)
+        found.SetOrigin(origin)
+        found.SetDirection(direction)
+        return found
+
+    reference = image()
+    evaluate_case(reference, image(origin=(0.0005, 0, 0)), (3.0, 1.0, 0.5))
+    for other, what in (
+        (image(spacing=(0.5, 1.0, 2.0)), "spacing"),
+        (image(origin=(5.0, 0.0, 0.0)), "origin"),
+        (image(direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1)), "direction"),
+    ):
+        with pytest.raises(ValueError, match=f"^prediction must have the {what} of reference, .*, got "):
+            evaluate_case(reference, other)
+        with pytest.raises(ValueError, match=f"^censored_reference must have the {what} of reference"):
+            evaluate_case(reference, np.zeros((4, 6, 8)), censored_reference=other)
+    with pytest.raises(
+        ValueError, match=r"^spacing_mm must be that of reference, \(3\.0, 1\.0, 0\.5\), got \(0\.5, 1, 3\)"
+    ):
+        evaluate_case(reference, image(), (0.5, 1, 3))
+
+
 def test_gradients_and_bfloat16():
     p = torch.full((2, 3), 0.5, dtype=torch.bfloat16, requires_grad=True)
     assert as_array(p).tolist() == [[0.5] * 3] * 2
@@ -43,4 +70,4 @@ def test_data_frames(two_cases):
     }
     assert data_frame(result, "lesions")["detected"].tolist() == [1, 0]
     with pytest.raises(ValueError, match="table must be one of"):
-        data_frame(result, "voxels")
+        data_frame(result, "voxels")  # type: ignore[arg-type]  # what is refused

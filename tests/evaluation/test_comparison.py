@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,11 +293,13 @@ def test_kept_and_censored_lesions_apart(two_models, tmp_path):
             hits["censored" if k % 2 else "kept"].append(hit)
     for group in (kept, censored):
         found = hits[group.name]
-        assert group.found_by == FoundBy(*(found.count(which) for which in ((1, 1), (1, 0), (0, 1), (0, 0))))
+        of_both = ((True, True), (True, False), (False, True), (False, False))
+        assert group.found_by == FoundBy(*(found.count(which) for which in of_both))
         shares = [sum(hit[i] for hit in found) / len(found) for i in range(2)]
         assert (group.sensitivity.first, group.sensitivity.second) == pytest.approx(shares)
         assert group.sensitivity.interval.low <= group.sensitivity.difference <= group.sensitivity.interval.high
-    content = comparison_dict(comparison)["pairs"][0]["by_annotation"]
+    written: Any = comparison_dict(comparison)["pairs"]
+    content = written[0]["by_annotation"]
     assert [row["name"] for row in content] == ["kept", "censored"]
     write_comparison(comparison, tmp_path / "compared")
     assert "Sensitivity on censored lesions" in (tmp_path / "compared" / "compare.html").read_text()

@@ -5,16 +5,18 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder, summarize
 from nnunet_lopsided.evaluation.comparison import compare
-from nnunet_lopsided.evaluation.confidence import PLAIN, CandidateScores
+from nnunet_lopsided.evaluation.confidence import PLAIN, CandidateScores, Confidence
 from nnunet_lopsided.evaluation.matching import Status
 from nnunet_lopsided.evaluation.saved import read_evaluation
 from nnunet_lopsided.evaluation.summary_json import summary_dict
@@ -22,7 +24,7 @@ from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.files.tables import read_table
 
 
-def speck_and_lesion() -> tuple[np.ndarray, np.ndarray]:
+def speck_and_lesion() -> tuple[NDArray[Any], NDArray[Any]]:
     """A false speck of one voxel with p = .99, and a lesion of 27 voxels found with p = .6."""
     reference, p = np.zeros((5, 12, 12), bool), np.zeros((5, 12, 12))
     reference[1:4, 1:4, 1:4] = True
@@ -34,12 +36,13 @@ def test_a_speck_heads_the_ranking_by_mean_and_not_that_by_sum():
     case = evaluate_case(*speck_and_lesion(), (1, 1, 1))
     maps = summarize([case], EvaluationRules(), 0).metrics.map_by_confidence
     assert maps == {"mean": 0.5, "max": 0.5, "sum": 1.0, "sqrt": 1.0}
-    for name, expected in (
-        ("mean", [0.6, 0.99]),
-        ("max", [0.6, 0.99]),
-        ("sum", [16.2, 0.99]),
-        ("sqrt", [3.117691, 0.99]),
-    ):
+    ranking: dict[Confidence, list[float]] = {
+        "mean": [0.6, 0.99],
+        "max": [0.6, 0.99],
+        "sum": [16.2, 0.99],
+        "sqrt": [3.117691, 0.99],
+    }
+    for name, expected in ranking.items():
         rules = EvaluationRules(confidence=name)
         case = evaluate_case(*speck_and_lesion(), (1, 1, 1), rules)
         assert case.confidence.tolist() == expected
@@ -76,7 +79,8 @@ def test_small_candidates_are_dropped_before_matching_and_counted():
 
 def test_hard_labels_are_ranked_by_size_alone():
     reference, p = speck_and_lesion()
-    for name, area in (("mean", None), ("max", None), ("sum", 1.0), ("sqrt", 1.0)):
+    areas: dict[Confidence, float | None] = {"mean": None, "max": None, "sum": 1.0, "sqrt": 1.0}
+    for name, area in areas.items():
         rules = EvaluationRules(confidence=name)
         case = evaluate_case(reference, p > 0, (1, 1, 1), rules)
         assert case.confidence.tolist() == {"sum": [27, 1], "sqrt": [5.196152, 1]}.get(name, [1, 1])
@@ -192,7 +196,7 @@ def test_the_benchmark_reads_from_any_evaluation_what_every_other_would_say(two_
     assert len(rows) == 12
     for row in rows:
         rules = EvaluationRules(
-            confidence=row["confidence"],
+            confidence=cast(Confidence, row["confidence"]),
             min_candidate_voxels=int(row["min_voxels"]),
             threshold=settings["threshold"],
             fp_per_case=(1, 2, 4, 8),

@@ -53,7 +53,7 @@ def test_against_the_loop_over_the_whole_volume(seed):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(3, 14, 2 + seed % 2))
     p = gaussian_filter(rng.random(shape) ** 4, rng.choice([0.6, 1.0]))
-    p = (p / p.max() * rng.choice([0.4, 1])).astype(rng.choice([np.float32, np.float64]))
+    p = (p / p.max() * rng.choice([0.4, 1])).astype(rng.choice(["float32", "float64"]))
     if seed % 3 == 0:
         p = np.round(p, 1)  # many equal peaks
     least = float(rng.choice([0.1, 0.25]))

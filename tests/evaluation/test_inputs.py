@@ -5,6 +5,7 @@ import multiprocessing
 import pickle
 import shutil
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.evaluation import evaluate_folder
+from nnunet_lopsided.evaluation.summary_json import summary_dict
 from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.images import Geometry, Image, write_image
 
@@ -219,3 +221,28 @@ def _plans():
         "label_manager": "LabelManager",
         "configurations": {},
     }
+
+
+def test_patients_come_from_the_datasets_table(two_cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for audit and censor; the table lies beside labelsTs, or in the raw folder of gt_segmentations."""
+    table = "case,patient\na,p1\nb,p1\n"
+    raw = tmp_path / "raw" / "Dataset501_X"
+    labels, copies = raw / "labelsTs", tmp_path / "preprocessed" / "Dataset501_X" / "gt_segmentations"
+    for folder in (labels, copies):
+        shutil.copytree(two_cases.references, folder)
+    (raw / "cases.csv").write_text(table)
+    beside = evaluate_folder(labels, two_cases.predictions)
+    assert [case.patient for case in beside.cases] == ["p1", "p1"]
+    assert [case.patient for case in evaluate_folder(copies, two_cases.predictions).cases] == ["a", "b"]
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    assert [case.patient for case in evaluate_folder(copies, two_cases.predictions).cases] == ["p1", "p1"]
+    by_name = evaluate_folder(labels, two_cases.predictions, patients_regex="(.)")
+    assert [case.patient for case in by_name.cases] == ["a", "b"]
+    settings = [summary_dict(result)["settings"] for result in (beside, by_name)]
+    assert [(s["bootstrap_unit"], s.get("patients_table")) for s in settings] == [
+        ("patient", str(raw / "cases.csv")),
+        ("patient", None),
+    ]
+    (raw / "cases.csv").write_text("case,patient\na,p1\n")
+    with pytest.raises(InputError, match=r"case b has no row with its patient \(or give --patients-regex\)"):
+        evaluate_folder(labels, two_cases.predictions)

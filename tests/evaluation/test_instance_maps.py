@@ -15,7 +15,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case, evaluate_folder
 from nnunet_lopsided.evaluation.comparison import compare
 from nnunet_lopsided.evaluation.report.gallery import gallery
-from nnunet_lopsided.evaluation.rules import profile_rules
+from nnunet_lopsided.evaluation.rules import InstanceMaps, profile_rules
 from nnunet_lopsided.evaluation.saved import read_evaluation
 from nnunet_lopsided.evaluation.writing import write_results
 from nnunet_lopsided.images import Image, read_image, write_image
@@ -157,8 +157,9 @@ def test_where_no_annotation_is_there_is_no_instance():
 
 
 def test_probabilities_are_no_instance_map():
+    rules, probability = EvaluationRules(instances="prediction"), (touching() > 0).astype(np.float32)
     with pytest.raises(InputError, match="instances prediction needs whole numbers as prediction, got float32"):
-        evaluate_case(touching(), np.float32(touching() > 0), (1, 1, 1), EvaluationRules(instances="prediction"))
+        evaluate_case(touching(), probability, (1, 1, 1), rules)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,8 @@ def test_numbers_saved_as_floating_point(maps):
 
 
 def test_read_back_and_compared_with_its_like_alone(maps, tmp_path):
-    for name, instances in (("a", "both"), ("b", "both"), ("c", "reference")):
+    numbered: dict[str, InstanceMaps] = {"a": "both", "b": "both", "c": "reference"}
+    for name, instances in numbered.items():
         if instances == "reference":
             maps.write_image("a.nii.gz", (touching() > 0).astype(np.uint8))
         rules = EvaluationRules(instances=instances, confidence="sum")

@@ -1,5 +1,7 @@
 """nnunet_lopsided.evaluation.maps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -150,7 +152,7 @@ def test_maps_are_written_case_by_case_while_evaluating(folders, tmp_path):
         folders.write_image(f"{case}.nii.gz", (lesion > 0.5).astype(np.uint8) * factor, tilted)
         folders.write_npz(case, lesion * factor)
     maps = tmp_path / "maps"
-    options = {"n_replicates": 0, "on_case": lambda case: write_map(maps, case)}
+    options: dict[str, Any] = {"n_replicates": 0, "on_case": lambda case: write_map(maps, case)}
     evaluate_folder(folders.references, folders.predictions, **options)
     for case, factor in (("a", 1), ("b", 0)):
         written = read_image(maps / f"{case}.nii.gz")

@@ -95,7 +95,7 @@ def test_dynamic_candidates_of_picai_eval(seed):
 
     rng = np.random.default_rng(seed)
     p = gaussian_filter(rng.random(rng.integers(4, 18, 3)) ** 4, rng.choice([0.6, 1.0, 1.5]))
-    p = (p / p.max() * rng.choice([0.3, 0.7, 1])).astype(rng.choice([np.float32, np.float64]))
+    p = (p / p.max() * rng.choice([0.3, 0.7, 1])).astype(rng.choice(["float32", "float64"]))
     if seed % 3 == 0:
         p = np.round(p, 1)
     _, confidences, numbers = extract_lesion_candidates(

@@ -99,8 +99,14 @@ def test_round_trip_of_hard_labels_and_missing_and_skipped_cases(two_cases, tmp_
     for name in ("c", "d"):
         two_cases.write_reference(f"{name}.nii.gz", np.eye(4, dtype=np.uint8)[None])
     two_cases.write_image("d.nii.gz", np.zeros((1, 4, 5), np.uint8))
-    options = {"hard_labels": True, "allow_missing": True, "skip_bad": True}
-    result = evaluate_folder(two_cases.references, two_cases.predictions, n_replicates=0, **options)
+    result = evaluate_folder(
+        two_cases.references,
+        two_cases.predictions,
+        n_replicates=0,
+        hard_labels=True,
+        allow_missing=True,
+        skip_bad=True,
+    )
     assert [case.kind for case in result.cases] == ["labels", "labels", "missing"]
     write_results(result, tmp_path / "out")
     assert_round_trip(result, tmp_path / "out")

@@ -1,14 +1,17 @@
 """nnunet_lopsided.evaluation.surface_distances."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from nnunet_lopsided.evaluation import EvaluationRules, evaluate_case
-from nnunet_lopsided.evaluation.rules import profile_rules
+from nnunet_lopsided.evaluation.rules import DiceRule, profile_rules
 from nnunet_lopsided.evaluation.surface_distances import hd95_and_nsd
 from nnunet_lopsided.lesions import find_lesions
 
@@ -180,7 +183,8 @@ def test_what_the_dice_compares_is_compared():
     lesion = ((2, 4), (2, 4), (2, 10))
     left, right = ((2, 4), (2, 4), (2, 6)), ((2, 4), (2, 4), (7, 10))
     reference, predicted = boxes(lesion), boxes(left, right)
-    for dice, compared in (("best", boxes(left)), ("union", predicted)):
+    compared_by: dict[DiceRule, NDArray[Any]] = {"best": boxes(left), "union": predicted}
+    for dice, compared in compared_by.items():
         rules = EvaluationRules(match="overlap", dice=dice, confidence="sum", surface_distances=True)
         case = evaluate_case(reference, predicted, (1, 2, 0.5), rules)
         assert (case.surface.hd95_mm[0], case.surface.nsd[0]) == both(reference, compared, (1, 2, 0.5))

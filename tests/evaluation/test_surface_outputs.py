@@ -71,8 +71,8 @@ def test_in_every_output(two_cases, tmp_path, capsys):
     assert (second["hd95_mm_mean"], second["nsd_median"]) == ("", "")
     assert summary["by_threshold"][1]["surface_distances"]["lesions"] == 0
     printed = capsys.readouterr().out.splitlines()
-    assert "hd95_mm, mean                     1.0000" in printed
-    assert f"nsd at 0.5 mm, median         {nsd:>10.4f}  of 1 lesions, 1 missed without" in printed
+    assert f"{'HD95, mm, mean':<36}{1:>10.4f}" in printed
+    assert f"{'NSD at 0.5 mm, median':<36}{nsd:>10.4f}  of 1 lesions, 1 missed without" in printed
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Of the 1 lesions found; the 1 missed ones have no value." in page
     assert "HD95, mm" in page
@@ -83,7 +83,7 @@ def test_nothing_found_is_undefined_with_a_reason(two_cases, tmp_path, capsys):
     summary = run(two_cases, tmp_path / "out", "--surface-distances", "--threshold", "0.9")
     assert summary["surface_distances"]["hd95_mm"] == {"mean": None, "median": None, "mean_ci95_bootstrap": None}
     assert summary["undefined"]["surface_distances.hd95_mm.median"] == "no lesion was detected"
-    assert "hd95_mm, mean                  undefined  no lesion was detected" in capsys.readouterr().out
+    assert f"{'HD95, mm, mean':<36}{'undefined':>10}  no lesion was detected" in capsys.readouterr().out
 
 
 def test_data_frame(two_cases):

@@ -16,7 +16,7 @@ import tifffile
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.completeness import check_complete
-from nnunet_lopsided.files.json import read_json
+from nnunet_lopsided.files.json import Shape, read_json
 from nnunet_lopsided.files.tables import read_table
 from nnunet_lopsided.images import Geometry, Image, n_components, read_header, read_image, write_image
 from tests.files.fuzzing import damaged, other_types
@@ -75,7 +75,7 @@ def test_images(tmp_path: Path, name: str) -> None:
 def test_json(tmp_path: Path) -> None:
     path, content = tmp_path / "a.json", {"spacing": [1.0, 2, 3], "labels": {"lesion": 1}, "name": "a"}
     whole = json.dumps(content).encode()
-    shape = {"spacing": [float], "labels": {str: int}, "name": str}
+    shape: Shape = {"spacing": [float], "labels": {str: int}, "name": str}
     for data in damaged(whole, 300, seed="json"):
         path.write_bytes(data)
         only_input_errors(read_json, path, shape)

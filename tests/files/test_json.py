@@ -7,7 +7,7 @@ import re
 import pytest
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import read_json, write_json
+from nnunet_lopsided.files.json import Shape, read_json, write_json
 
 
 def test_json_round_trip_and_errors(tmp_path):
@@ -47,7 +47,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
     assert read_json(tmp_path / "a.json") == {"ä": [1.5]}
 
 
-SHAPE = {"id": str, "rates": [float], "cases": {str: {"fold": (int, type(None))}}}
+SHAPE: Shape = {"id": str, "rates": [float], "cases": {str: {"fold": (int, type(None))}}}
 
 
 @pytest.mark.parametrize(

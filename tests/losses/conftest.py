@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 
 class Volume(NamedTuple):
@@ -15,7 +16,7 @@ class Volume(NamedTuple):
     probability: torch.Tensor
     logits: torch.Tensor
     label: torch.Tensor
-    instances: np.ndarray
+    instances: NDArray[Any]
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from nnunet_lopsided.losses import (
@@ -19,22 +21,22 @@ from nnunet_lopsided.losses import (
 )
 
 
-def log_softmax(z: np.ndarray) -> np.ndarray:
+def log_softmax(z: NDArray[Any]) -> NDArray[Any]:
     shifted = z - z.max()
     return shifted - np.log(np.exp(shifted).sum())
 
 
 def reference(
-    logits: np.ndarray,
-    label: np.ndarray,
+    logits: NDArray[Any],
+    label: NDArray[Any],
     alpha: float,
     beta: float,
     *,
     lopsided: bool,
     soft: bool,
-    teacher: np.ndarray | None = None,
-    weight: np.ndarray | None = None,
-) -> np.ndarray:
+    teacher: NDArray[Any] | None = None,
+    weight: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     """Voxel by voxel from the definitions; logits and teacher (C, N), label and weight (N,)."""
     losses = []
     for i, y in enumerate(label):
@@ -52,7 +54,7 @@ def reference(
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+def problems(draw: st.DrawFn) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], float, float]:
     n_classes, n_voxels = draw(st.integers(2, 4)), draw(st.integers(1, 5))
     value = st.one_of(st.floats(-20, 20), st.integers(-4, 4).map(lambda v: v / 2))
     grid = st.lists(st.lists(value, min_size=n_voxels, max_size=n_voxels), min_size=n_classes, max_size=n_classes)
@@ -66,7 +68,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, float
     )
 
 
-def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
+def tensors(*arrays: NDArray[Any]) -> list[torch.Tensor]:
     return [torch.from_numpy(a)[None] for a in arrays]
 
 
@@ -75,7 +77,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 @settings(deadline=None, max_examples=40)
 @given(problem=problems())
 def test_both_equations_equal_the_definition(
-    soft: bool, with_teacher: bool, problem: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
+    soft: bool, with_teacher: bool, problem: tuple[NDArray[Any], NDArray[Any], NDArray[Any], float, float]
 ) -> None:
     logits, other, label, alpha, beta = problem
     guide = other if with_teacher else None
@@ -93,7 +95,7 @@ def test_both_equations_equal_the_definition(
 @settings(deadline=None, max_examples=30)
 @given(problem=problems())
 def test_a_region_is_two_classes_with_a_zero_background(
-    soft: bool, problem: tuple[np.ndarray, np.ndarray, np.ndarray, float, float]
+    soft: bool, problem: tuple[NDArray[Any], NDArray[Any], NDArray[Any], float, float]
 ) -> None:
     logits, other, label, alpha, beta = problem
     z, t, y = (x[:, :1] if x.ndim == 3 else (x > 0)[:, None] for x in tensors(logits, other, label))

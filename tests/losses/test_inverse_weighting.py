@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from nnunet_lopsided.losses import InverseWeightedLoss, inverse_size_weights
@@ -36,7 +37,7 @@ def test_golden_weights(golden_volume: Any) -> None:
     np.testing.assert_array_equal(clipped[instances > 0], raw[instances > 0].astype(np.float32))
 
 
-def naive_weights(instances: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
+def naive_weights(instances: NDArray[Any], clip: tuple[float, float]) -> NDArray[Any]:
     ids = set(instances.ravel().tolist())
     weights = np.empty(instances.shape)
     for index in np.ndindex(instances.shape):
@@ -52,14 +53,14 @@ INSTANCES = arrays(
 
 @settings(deadline=None, max_examples=50)
 @given(INSTANCES, st.floats(0.01, 2), st.floats(2, 1e6))
-def test_weights_equal_the_definition(instances: np.ndarray, low: float, high: float) -> None:
+def test_weights_equal_the_definition(instances: NDArray[Any], low: float, high: float) -> None:
     weights = inverse_size_weights(instances, (low, high), dtype=np.float64).astype(np.float64)
     np.testing.assert_allclose(weights, naive_weights(instances, (low, high)), rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
 @given(INSTANCES, st.permutations([3, 70000, 9, 12, 1]))
-def test_every_group_weighs_the_same_whatever_its_id(instances: np.ndarray, new_ids: list[int]) -> None:
+def test_every_group_weighs_the_same_whatever_its_id(instances: NDArray[Any], new_ids: list[int]) -> None:
     weights = inverse_size_weights(instances, (1e-12, 1e12), dtype=np.float64)
     ids = np.unique(instances)
     for i in ids:
@@ -124,7 +125,7 @@ def test_golden_plain_dice(golden_volume: Any) -> None:
         assert value == pytest.approx(0.6865671641791045, rel=1e-12)
 
 
-def reference(kind: str, p: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
+def reference(kind: str, p: NDArray[Any], y: NDArray[Any], w: NDArray[Any]) -> float:
     """One sample, two classes: lesion probability, label and weight of every voxel."""
     p_y = np.where(y == 1, p, 1 - p)
     if kind == "ce":
@@ -295,7 +296,7 @@ def test_compiles_without_a_break() -> None:
         ({"asl_b": 0}, "asl_b must be above 0, got 0"),
     ],
 )
-def test_wrong_parameters(options: dict, message: str) -> None:
+def test_wrong_parameters(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         InverseWeightedLoss(**{"kind": "asl", **options})
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -100,7 +101,7 @@ def test_golden_volume(kind: str, beta: float, expected: float) -> None:
 # ---- an independent reference, from the definition
 
 
-def reference(logits: np.ndarray, label: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+def reference(logits: NDArray[Any], label: NDArray[Any], alpha: float, beta: float) -> NDArray[Any]:
     """Eq. 3 voxel by voxel; logits (C, N), label (N,)."""
     losses = []
     for z, y in zip(logits.T, label, strict=True):
@@ -112,7 +113,7 @@ def reference(logits: np.ndarray, label: np.ndarray, alpha: float, beta: float) 
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, float]:
+def problems(draw: st.DrawFn) -> tuple[NDArray[Any], NDArray[Any], float, float]:
     n_classes, n_voxels = draw(st.integers(2, 5)), draw(st.integers(1, 6))
     # Halves make ties frequent.
     value = st.one_of(st.floats(-30, 30), st.integers(-4, 4).map(lambda v: v / 2))
@@ -122,7 +123,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, float, float]:
     return logits, label, draw(st.floats(0.01, 50)), draw(st.floats(0, 1))
 
 
-def voxelwise(logits: np.ndarray, label: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+def voxelwise(logits: NDArray[Any], label: NDArray[Any], alpha: float, beta: float) -> NDArray[Any]:
     return lopsided_bootstrap_loss(
         torch.from_numpy(logits)[None], torch.from_numpy(label)[None], alpha, beta, reduction="none"
     )[0].numpy()
@@ -130,14 +131,14 @@ def voxelwise(logits: np.ndarray, label: np.ndarray, alpha: float, beta: float) 
 
 @settings(deadline=None, max_examples=40)
 @given(problems())
-def test_equals_the_definition(problem: tuple[np.ndarray, np.ndarray, float, float]) -> None:
+def test_equals_the_definition(problem: tuple[NDArray[Any], NDArray[Any], float, float]) -> None:
     np.testing.assert_allclose(voxelwise(*problem), reference(*problem), rtol=1e-10, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=40)
 @given(problems(), st.lists(st.booleans(), min_size=6, max_size=6))
 def test_reductions_equal_the_definition(
-    problem: tuple[np.ndarray, np.ndarray, float, float], valid_voxels: list[bool]
+    problem: tuple[NDArray[Any], NDArray[Any], float, float], valid_voxels: list[bool]
 ) -> None:
     logits, label, alpha, beta = problem
     valid = np.array(valid_voxels[: len(label)])
@@ -177,7 +178,7 @@ def test_sigmoid_equals_two_classes_with_a_zero_background(voxels: list[tuple[fl
 @settings(deadline=None, max_examples=40)
 @given(problems())
 def test_below_the_plain_loss_except_where_the_label_is_the_argmax(
-    problem: tuple[np.ndarray, np.ndarray, float, float],
+    problem: tuple[NDArray[Any], NDArray[Any], float, float],
 ) -> None:
     logits, label, alpha, beta = problem
     lopsided, plain = voxelwise(*problem), voxelwise(logits, label, alpha, 1.0)
@@ -191,7 +192,7 @@ def test_below_the_plain_loss_except_where_the_label_is_the_argmax(
 
 @settings(deadline=None, max_examples=40)
 @given(problems(), st.floats(-100, 100))
-def test_shift_invariance(problem: tuple[np.ndarray, np.ndarray, float, float], shift: float) -> None:
+def test_shift_invariance(problem: tuple[NDArray[Any], NDArray[Any], float, float], shift: float) -> None:
     logits, label, alpha, beta = problem
     # Small differences may vanish in the shifted logits and turn into ties.
     logits = np.round(logits, 2)
@@ -502,7 +503,7 @@ def test_module_beta_can_change_between_calls() -> None:
         ({"reduction": "median"}, "reduction must be mean, weighted_mean, sum or none, got median"),
     ],
 )
-def test_wrong_parameters(options: dict, message: str) -> None:
+def test_wrong_parameters(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lopsided_bootstrap_loss(*multi_class(), **options)
     with pytest.raises(ValueError, match=message):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from nnunet_lopsided.losses import RegionSpecificLoss, lopsided_bootstrap_loss, region_specific_loss
@@ -28,7 +29,7 @@ def test_golden_values(golden_volume: Any, reduction: Any, expected: float) -> N
         assert float(module(logits, golden_volume.label)) == pytest.approx(expected, rel=1e-12)
 
 
-def of_region(p: np.ndarray, t: np.ndarray, a: float, b: float, smooth: float) -> float:
+def of_region(p: NDArray[Any], t: NDArray[Any], a: float, b: float, smooth: float) -> float:
     tp, fp, fn = np.mean(p * t), np.mean(p * (1 - t)), np.mean((1 - p) * t)
     weight_fp = a + b * (fp + smooth) / (fp + fn + smooth)
     weight_fn = a + b * (fn + smooth) / (fp + fn + smooth)
@@ -36,11 +37,11 @@ def of_region(p: np.ndarray, t: np.ndarray, a: float, b: float, smooth: float) -
 
 
 def brute_force(
-    p: np.ndarray,
-    t: np.ndarray,
+    p: NDArray[Any],
+    t: NDArray[Any],
     size: tuple[int, ...],
     *,
-    valid: np.ndarray | None = None,
+    valid: NDArray[Any] | None = None,
     reduction: str = "mean",
     skip: bool = False,
     a: float = A,
@@ -73,7 +74,7 @@ SHAPES = [
 ]
 
 
-def random_problem(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def random_problem(shape: tuple[int, ...], seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     rng = np.random.default_rng(seed)
     p, t = rng.random((2, 3, *shape)), (rng.random((2, 3, *shape)) < 0.1).astype(float)
     valid = rng.random((2, 1, *shape)) < 0.7
@@ -315,7 +316,7 @@ def test_compiles_without_a_break() -> None:
         ({"empty_regions": "drop"}, "empty_regions must be include or skip, got drop"),
     ],
 )
-def test_wrong_parameters(options: dict, message: str) -> None:
+def test_wrong_parameters(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RegionSpecificLoss(**options)
 

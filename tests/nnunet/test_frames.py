@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.frames import array_shape, reader_of, reorients, to_file_frame
 from nnunet_lopsided.nnunet.results import predictions_by_case
@@ -71,3 +72,12 @@ def test_which_reader(tmp_path: Path) -> None:
 def test_plans_of_nnunet_with_numbers_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "plans.json").write_text('{"image_reader_writer": "SimpleITKIO", "mean": NaN, "max": Infinity}')
     assert reader_of([tmp_path]) == "SimpleITKIO"
+
+
+def test_a_reader_that_is_not_nnunets() -> None:
+    with pytest.raises(
+        InputError, match=r"names the reader FooIO, expected one of SimpleITKIO, .*its arrays may be turned"
+    ):
+        reorients("FooIO")
+    names = ("", "SimpleITKIO", "NibabelIO", "Tiff3DIO", "NaturalImage2DIO", "SimpleITKIOWithReorient")
+    assert [reorients(name) for name in names] == [False] * 5 + [True]

@@ -8,7 +8,7 @@ import math
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet.configurations import data_configurations
 from nnunet_lopsided.nnunet.plans import (
+    Plans,
+    PlansConfiguration,
     add_to_plans,
     architecture_of,
     check_plans,
@@ -76,32 +78,32 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_inheritance() -> None:
     check_plans(PLANS, Path("plans.json"))
-    assert resolved_configuration(PLANS, "2.5d") == {
+    assert resolved_configuration(cast(Plans, PLANS), "2.5d") == {
         **DATA,
         "architecture": ARCHITECTURE,
         "inherits_from": "3d_fullres",
         "batch_size": 9,
     }
     with pytest.raises(InputError, match=r"expected the configuration 2d, found 3d_fullres, 2\.5d"):
-        resolved_configuration(PLANS, "2d")
+        resolved_configuration(cast(Plans, PLANS), "2d")
 
 
 def test_as_nnunet_resolves_them() -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     theirs = PlansManager(copy.deepcopy(PLANS)).get_configuration("2.5d").configuration
-    assert resolved_configuration(PLANS, "2.5d") == theirs
+    assert resolved_configuration(cast(Plans, PLANS), "2.5d") == theirs
 
 
 def test_plans_from_before_nnunet_2_3() -> None:
     plans = copy.deepcopy(PLANS)
     plans["configurations"] = {"base": {**DATA, **OLD}, "3d_fullres": {"inherits_from": "base", "batch_size": 3}}
-    small = small_configuration(plans, "3d_fullres_small")
+    small = small_configuration(cast(Plans, plans), "3d_fullres_small")
     assert small["inherits_from"] == "3d_fullres"
     assert small["architecture"]["arch_kwargs"]["features_per_stage"] == [8, 16, 32]
     assert small["architecture"]["arch_kwargs"]["strides"] == STAGES["strides"]
     with pytest.raises(InputError, match="expected an architecture in the plans, found none that nnU-Net knows"):
-        architecture_of(DATA)
+        architecture_of(cast(PlansConfiguration, DATA))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_statistics_of_an_empty_class_are_nan_and_stay(tmp_path: Path) -> None:
     file = tmp_path / "nnUNetPlans.json"
     file.write_text(json.dumps(PLANS | statistics))
     add_to_plans(file, "new", {"inherits_from": "2.5d"})
-    kept = read_plans(file)
+    kept = cast("dict[str, Any]", read_plans(file))
     assert math.isnan(kept["foreground_intensity_properties_per_channel"]["0"]["mean"])
     assert plans_in(tmp_path)["nnUNetPlans.json"]["configurations"]["new"] == {"inherits_from": "2.5d"}
 

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.nnunet import predicting
@@ -35,14 +37,14 @@ class Toy:
             raise RuntimeError("Exception thrown in ReadImage\nITK ERROR: not a gzip file\n")
         return Scan(np.zeros((2, 1, 1, 1)), {"case": images[0].name[:-12]})
 
-    def probabilities(self, scan: Scan, factor: float = 1.0, *, mirrored: bool = False) -> np.ndarray:
+    def probabilities(self, scan: Scan, factor: float = 1.0, *, mirrored: bool = False) -> NDArray[Any]:
         self.asked.append((str(scan.properties["case"]), factor, mirrored))
         return np.full((2, 1, 1, 1), 0.125 * factor, np.float32)
 
-    def label_map(self, probabilities: np.ndarray) -> np.ndarray:
+    def label_map(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         return (probabilities[1] > 0.2).astype(np.uint8)
 
-    def write_label_map(self, labels: np.ndarray, path: Path, scan: Scan) -> None:
+    def write_label_map(self, labels: NDArray[Any], path: Path, scan: Scan) -> None:
         path.write_text(f"{scan.properties['case']} {labels.ravel().tolist()}")
 
 
@@ -210,7 +212,7 @@ def test_no_earlier_array_stays_beside_a_new_label_map(
 
 
 def test_nothing_half_written_is_left(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: Toy, labels: np.ndarray, path: Path, scan: Scan) -> None:
+    def full(_: Toy, labels: NDArray[Any], path: Path, scan: Scan) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
 

@@ -140,3 +140,29 @@ def test_fewer_cases_than_dataset_json_announces(raw, capsys, monkeypatch):
     (raw / "dataset.json").write_text(json.dumps(content))
     RawDataset(raw).training_cases()
     assert "dataset.json announces 3 training cases (numTraining), found 2" in capsys.readouterr().err
+
+
+def test_one_image_for_two_channels(raw):
+    content = json.loads((raw / "dataset.json").read_text())
+    images = [f"imagesTr/a_000{i}.nii.gz" for i in (0, 0)]
+    content["dataset"] = {"a": {"images": images, "label": "labelsTr/a.nii.gz"}}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match="case a: expected an image of its own for each channel, found imagesTr/a_0000"
+    ):
+        raw_dataset(501).training_cases()
+
+
+def test_cases_that_other_file_systems_take_for_one(raw):
+    for image in list((raw / "imagesTr").glob("a_*")):
+        (raw / "imagesTr" / image.name.replace("a_", "A_")).hardlink_to(image)
+    with pytest.raises(InputError, match="imagesTr: the cases 'A' and 'a' differ only in upper and lower case"):
+        raw_dataset(501).training_cases()
+
+
+def test_a_label_that_only_looks_like_its_images_name(raw):
+    (raw / "labelsTr" / "a.nii.gz").rename(raw / "labelsTr" / "A.nii.gz")
+    with pytest.raises(
+        InputError, match=r"case a: label not found: .*a\.nii\.gz; found 'A\.nii\.gz', which differs only"
+    ):
+        raw_dataset(501).training_cases()

@@ -1,6 +1,7 @@
 """nnunet_lopsided.pages.charts, read back from the SVG. All values are asymmetric, so that nothing can be swapped."""
 
 import xml.etree.ElementTree as ET
+from functools import partial
 
 import pytest
 
@@ -175,9 +176,8 @@ def test_charts_beside_each_other_have_one_scale():
     """With a top the axis ends there, whatever the points; without, at the highest of them."""
     low, high = {"a": [LinePoint(1, 0.25, None)]}, {"a": [LinePoint(1, 0.75, (0.5, 1.0))]}
     for given in (low, high):
-        drawn = Drawn(
-            chart(lambda axes, of=given: draw_lines(axes, "mAP", "rate", of, top=1.0)).svg, (-0.021, 1.05), (0, 1.05)
-        )
+        draw = partial(draw_lines, title="mAP", x_label="rate", lines=given, top=1.0)
+        drawn = Drawn(chart(draw).svg, (-0.021, 1.05), (0, 1.05))
         assert drawn.dots("point", "k0") == [(1, given["a"][0].value)]
 
 

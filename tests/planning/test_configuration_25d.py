@@ -7,15 +7,21 @@ import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.nnunet.plans import Plans
 from nnunet_lopsided.planning import configuration_25d as planning
-from nnunet_lopsided.planning.configuration_25d import add_configuration, configuration_25d
-from nnunet_lopsided.planning.rules_25d import Choices, Overrides, TrainingMemory
+from nnunet_lopsided.planning.configuration_25d import (
+    Configuration25D,
+    Fingerprint,
+    add_configuration,
+    configuration_25d,
+)
+from nnunet_lopsided.planning.rules_25d import Choices, LesionSizes, Overrides, TrainingMemory
 
 PLANS: dict[str, Any] = {
     "plans_name": "nnUNetPlans",
@@ -32,7 +38,7 @@ FINGERPRINT: dict[str, Any] = {
 }
 
 
-LESIONS: dict[str, Any] = {"diameter_mm_percentiles": {"25": 9.0, "50": 15.0}}
+LESIONS: LesionSizes = {"diameter_mm_percentiles": {"25": 9.0, "50": 15.0}}
 
 
 def plans(**changes: Any) -> dict[str, Any]:
@@ -43,12 +49,12 @@ def memory(network: Any, patch: tuple[int, int]) -> TrainingMemory:
     return TrainingMemory(2**30, 2**28)
 
 
-def configuration(given: dict[str, Any] = PLANS, fingerprint: dict[str, Any] = FINGERPRINT) -> dict[str, Any]:
-    return configuration_25d(given, fingerprint, LESIONS, memory)
+def configuration(given: dict[str, Any] = PLANS, fingerprint: dict[str, Any] = FINGERPRINT) -> Configuration25D:
+    return configuration_25d(cast(Plans, given), cast(Fingerprint, fingerprint), LESIONS, memory)
 
 
 def test_the_whole_configuration() -> None:
-    found = configuration()
+    found: dict[str, Any] = {**configuration()}
     reasons = found["lopsided"].pop("reasons")
     assert found == {
         "inherits_from": "3d_fullres",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from torch.nn import functional
 
 from nnunet_lopsided.architectures import DeepLabV3For25D
 from nnunet_lopsided.planning.memory import _LiveBytes, _MixedPrecision, training_memory
+from nnunet_lopsided.planning.rules_25d import NetworkArguments
 
-SMALL: dict[str, Any] = {"encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
+SMALL: NetworkArguments = {"encoder": "resnet18", "decoder": "deeplabv3plus", "output_stride": 16}
 
 
 def test_live_bytes_by_hand() -> None:
@@ -50,7 +50,7 @@ def test_what_must_be_in_it() -> None:
 def test_it_grows_with_what_it_should() -> None:
     base = training_memory(SMALL, 4, 2, (64, 64))
     larger = training_memory(SMALL, 4, 2, (128, 64))
-    finer = training_memory(SMALL | {"output_stride": 8}, 4, 2, (64, 64))
+    finer = training_memory({**SMALL, "output_stride": 8}, 4, 2, (64, 64))
     assert larger.bytes_per_patch == pytest.approx(2 * base.bytes_per_patch, rel=0.2)
     assert larger.fixed_bytes == pytest.approx(base.fixed_bytes, rel=0.05)
     assert finer.bytes_per_patch > 1.1 * base.bytes_per_patch
@@ -73,7 +73,9 @@ PLANS = [
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("network", "patch", "batch_size"), PLANS)
-def test_against_a_gpu(network: dict[str, Any], patch: tuple[int, int], batch_size: int, device: torch.device) -> None:
+def test_against_a_gpu(
+    network: NetworkArguments, patch: tuple[int, int], batch_size: int, device: torch.device
+) -> None:
     if device.type != "cuda":
         pytest.skip("what a step allocates is counted on a CUDA device alone")
     measured = memory_of_training_steps(network, patch, batch_size, device)
@@ -82,7 +84,7 @@ def test_against_a_gpu(network: dict[str, Any], patch: tuple[int, int], batch_si
 
 
 def memory_of_training_steps(
-    network: dict[str, Any], patch: tuple[int, int], batch_size: int, device: torch.device
+    network: NetworkArguments, patch: tuple[int, int], batch_size: int, device: torch.device
 ) -> int:
     """Peak bytes of three steps as nnU-Net trains; on a CPU of the tensors of one step."""
     on_gpu = device.type == "cuda"

@@ -26,7 +26,7 @@ NETWORK: dict[str, Any] = {
     },
     "_kw_requires_import": ["conv_op"],
 }
-PLANS: dict[str, Any] = {
+PLANS: Any = {
     "plans_name": "nnUNetPlans",
     "configurations": {"2d": {"patch_size": [256, 64], "batch_size": 12, "architecture": NETWORK, "spacing": [1, 1]}},
 }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> StandIns:
     return StandIns(python)
 
 
-def calls(folder: Path) -> list[dict]:
+def calls(folder: Path) -> list[dict[str, Any]]:
     """What the stand-ins noted in a study's folder."""
     file = folder / "calls.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []

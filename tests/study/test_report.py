@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.writing import write_results
@@ -41,7 +43,7 @@ N_CASES, LARGE, SMALL = 4, (slice(0, 2),) * 3, (slice(4, 5),) * 3
 GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
-def label(lesions: Sequence[tuple[slice, ...]]) -> np.ndarray:
+def label(lesions: Sequence[tuple[slice, ...]]) -> NDArray[Any]:
     array = np.zeros((6, 6, 6), np.uint8)
     for place in lesions:
         array[place] = 1

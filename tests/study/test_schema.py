@@ -295,7 +295,7 @@ def test_studies_are_frozen_and_checked_in_python_too() -> None:
     read = study(SMALLEST + "patients: [3, all]\n")
     assert replace(read, seeds=False).patients == (3, None)
     with pytest.raises(FrozenInstanceError):
-        read.repetitions = 2  # type: ignore[misc]
+        read.repetitions = 2
     with pytest.raises(ValueError, match="expected a number from 0 to 1"):
         Censoring("size", 50)
 

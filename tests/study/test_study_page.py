@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from nnunet_lopsided.evaluation.report.numbers import title_of
-from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS
+from nnunet_lopsided.study.results import CONFIDENCE_METRICS, FURTHER_METRICS, PAPER_METRICS, Results
 from nnunet_lopsided.study.study_page import _by_confidence, _commands, _diameters, _further, _histograms, _lines, _runs
 from tests.pages.chart_reading import Drawn
 
@@ -92,7 +92,7 @@ def test_each_metric_of_the_paper_has_a_chart_of_its_own() -> None:
 
 
 def test_every_run_in_hours() -> None:
-    table = _runs(SimpleNamespace(evaluated=[run(summary(1, 4, 2), "mets-full-plain-r1")]))
+    table = _runs(cast(Results, SimpleNamespace(evaluated=[run(summary(1, 4, 2), "mets-full-plain-r1")])))
     assert table is not None
     shown = dict(zip(table.header, table.rows[0], strict=False))
     assert (shown["run"], shown["cases"], shown["training, h"]) == ("mets-full-plain-r1", "test", "1.500")

@@ -12,6 +12,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import inverse_size_weights
@@ -38,11 +39,11 @@ def test_a_crop_is_that_of_the_dense_map(seed: int, start: tuple[int, ...], size
     assert label.max() < 3, "the case's own labels stay as they are"
 
 
-def cases(label: np.ndarray) -> Any:
+def cases(label: NDArray[Any]) -> Any:
     return SimpleNamespace(load_case=lambda name: ("image", label[None], "prev", {"case": name}), identifiers=["a"])
 
 
-def patch_of(coded: Any, *crop: slice) -> np.ndarray:
+def patch_of(coded: Any, *crop: slice) -> NDArray[Any]:
     return coded[(slice(None), *crop)]
 
 
@@ -75,7 +76,7 @@ def test_a_lesion_cut_by_the_patch_is_one_lesion() -> None:
     target = WeightedTarget(2, None, None)(segmentation=torch.from_numpy(patch[0]))["segmentation"]
     assert torch.equal(target[0], torch.from_numpy(label[0, :2]).float())
     # N / ((K + 1) n): 10 voxels, 3 groups; 4 voxels of the U in two pieces, 1 of the dot, 5 of background (clipped).
-    np.testing.assert_allclose(target[1], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 10 / 3]])
+    np.testing.assert_allclose(target[1], np.array([[1, 1, 1, 1, 1], [1, 1, 1, 1, 10 / 3]]))
 
 
 def test_the_target_with_regions_and_deep_supervision() -> None:

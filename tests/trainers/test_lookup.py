@@ -222,7 +222,9 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ[VARIABLE] == "/mine"
 
 
-def python(program: str, *options: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+def python(
+    program: str, *options: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter of this environment, with the start-up hook's variables unset."""
     env = {key: value for key, value in os.environ.items() if key not in (VARIABLE, SWITCH_OFF)} | environment
     return subprocess.run(

@@ -21,6 +21,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from numpy.typing import NDArray
 
 from nnunet_lopsided import trainers
 from nnunet_lopsided.errors import InputError
@@ -84,7 +85,7 @@ def test_the_centre_of_a_stack_by_hand() -> None:
 
 def test_resolutions_are_those_of_the_label() -> None:
     label = torch.randint(0, 3, (1, 6, 8), dtype=torch.int16)
-    scales = [[1, 1], [0.5, 0.5], [0.5, 0.25]]
+    scales: list[list[float]] = [[1, 1], [0.5, 0.5], [0.5, 0.25]]
     joined = BeliefInTarget(scales)(image=label, segmentation=label, regression_target=label / 2)["segmentation"]
     for level, expected in zip(
         joined, DownsampleSegForDSTransform(scales)(segmentation=label)["segmentation"], strict=True
@@ -241,7 +242,7 @@ def soft(
     return make
 
 
-def levels_of(data: Path, case: str, n: int, level: int | None) -> np.ndarray:
+def levels_of(data: Path, case: str, n: int, level: int | None) -> NDArray[Any]:
     shape = (n, *blosc2.open(urlpath=str(data / f"{case}.b2nd"), mode="r").shape[1:])
     if level is not None:
         return np.full(shape, level, np.uint8)

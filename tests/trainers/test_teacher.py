@@ -21,6 +21,7 @@ def test_it_follows_slowly() -> None:
         assert teacher.network.get_parameter("weight").item() == expected
     assert network.weight.item() == 3.0
     output = teacher(torch.ones(1, 1, 1, 1))
+    assert isinstance(output, torch.Tensor)
     assert output.item() == expected
     assert not output.requires_grad
 

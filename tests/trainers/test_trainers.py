@@ -17,6 +17,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from numpy.typing import NDArray
 from torch import nn
 
 import nnunet_lopsided
@@ -75,7 +76,7 @@ def run_epoch(trainer: Any) -> None:
 # ---- the foreground prior
 
 
-def labels_within_brain(dataset: Any, cases: list[str]) -> list[np.ndarray]:
+def labels_within_brain(dataset: Any, cases: list[str]) -> list[NDArray[Any]]:
     """What nnU-Net trains on, from the raw files: labels cropped to the box of nonzero image voxels."""
     raw, found = dataset.root / "nnUNet_raw" / dataset.name, []
     for case in cases:
@@ -85,7 +86,7 @@ def labels_within_brain(dataset: Any, cases: list[str]) -> list[np.ndarray]:
     return found
 
 
-def training_labels(dataset: Any, fold: int = 0) -> np.ndarray:
+def training_labels(dataset: Any, fold: int = 0) -> NDArray[Any]:
     split = json.loads((dataset.preprocessed / "splits_final.json").read_text())[fold]
     return np.concatenate([label.ravel() for label in labels_within_brain(dataset, split["train"])])
 

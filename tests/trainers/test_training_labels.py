@@ -83,7 +83,8 @@ def test_a_training_on_an_undeclared_value_does_not_start(
 def test_label_values_with_a_gap_are_not_trained_on() -> None:
     check_consecutive(LabelScheme({"a": (2,), "b": (1,)}, 3, has_regions=False), Path("d"))
     check_consecutive(LabelScheme({"whole": (1, 5), "core": (5,)}, None, has_regions=True), Path("d"))
-    for values in ({"a": (2,)}, {"a": (1,), "b": (4,)}):
+    with_gaps: list[dict[str, tuple[int, ...]]] = [{"a": (2,)}, {"a": (1,), "b": (4,)}]
+    for values in with_gaps:
         with pytest.raises(InputError, match="d: expected label values without a gap to train on, found 0, "):
             check_consecutive(LabelScheme(values, None, has_regions=False), Path("d"))
 

@@ -9,7 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
@@ -125,7 +126,9 @@ def test_it_is_what_nnunet_makes(
     assert any("2.5d" in json.loads(p.read_text())["configurations"] for p in shared.folder.glob("*Plans.json"))
 
 
-def brain(rng: np.random.Generator, shape: tuple[int, int, int], zeros: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+def brain(
+    rng: np.random.Generator, shape: tuple[int, int, int], zeros: float = 0.01
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Two channels that are zero outside an ellipsoid and in some voxels inside, and labels 1 and 2 in it."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
     inside = (grid**2).sum(0) < 0.9
@@ -140,7 +143,10 @@ def brain(rng: np.random.Generator, shape: tuple[int, int, int], zeros: float = 
 
 
 def write_raw(
-    name: str, cases: dict[str, tuple[np.ndarray, np.ndarray, tuple[float, ...]]], ending: str = ENDING, **extra: Any
+    name: str,
+    cases: Mapping[str, tuple[NDArray[Any], NDArray[Any], tuple[float, ...]]],
+    ending: str = ENDING,
+    **extra: Any,
 ) -> Path:
     """A raw dataset of cases given by channels, label and spacing."""
     folder = Path(os.environ["nnUNet_raw"]) / name

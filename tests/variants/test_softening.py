@@ -17,6 +17,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetDatasetBlosc2
+from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import RECORD_FILE
@@ -59,11 +60,11 @@ def write_beliefs(folder: Path, dataset: TinyDataset, value: float = 1.0, cases:
     folder.mkdir()
     for case in cases:
         label = label_of(dataset, case)
-        write_image(folder / f"{case}.nii.gz", Image((label.array > 0).astype(np.float32) * value, label.geometry))
+        write_image(folder / f"{case}.nii.gz", Image((label.array != 0).astype(np.float32) * value, label.geometry))
     return folder
 
 
-def segmentation(folder: Path, case: str) -> np.ndarray:
+def segmentation(folder: Path, case: str) -> NDArray[Any]:
     return blosc2.open(urlpath=str(folder / f"{case}_seg.b2nd"), mode="r")[:]
 
 

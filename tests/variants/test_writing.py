@@ -13,9 +13,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, write_phantom_dataset
@@ -50,7 +52,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def write_dataset(
-    folder: Path, label_maps: dict[str, np.ndarray], geometry: Geometry = PLAIN, ending: str = ".nii.gz", **extra
+    folder: Path, label_maps: dict[str, NDArray[Any]], geometry: Geometry = PLAIN, ending: str = ".nii.gz", **extra
 ) -> Path:
     """A one-channel dataset whose images are its labels."""
     for kind in ("imagesTr", "labelsTr"):
@@ -68,9 +70,9 @@ def write_dataset(
     return folder
 
 
-def volume(*voxels: tuple[int, int, int, int], dtype: type = np.uint8) -> np.ndarray:
+def volume(*voxels: tuple[int, int, int, int], dtype: type = np.uint8) -> NDArray[Any]:
     """Zeros of shape (4, 6, 8) but for ``(z, y, x, value)``."""
-    array: np.ndarray = np.zeros((4, 6, 8), dtype)
+    array: NDArray[Any] = np.zeros((4, 6, 8), dtype)
     for z, y, x, value in voxels:
         array[z, y, x] = value
     return array
@@ -161,7 +163,7 @@ def test_the_ignore_label_is_no_lesion_and_stays(raw: Path) -> None:
 
 
 def test_regions_and_other_keys_travel(raw: Path) -> None:
-    extra = {
+    extra: dict[str, Any] = {
         "labels": {"background": 0, "whole": [1, 2], "core": 2},
         "regions_class_order": [1, 2],
         "overwrite_image_reader_writer": "SimpleITKIO",
@@ -781,7 +783,7 @@ def test_a_label_that_is_too_full_to_keep_is_read_again(raw: Path) -> None:
     ("labels", "ignore"),
     [(TWO_CLASSES, 3), ({**TWO_CLASSES, "ignore": 3}, 3), ({"background": 0, "all": [1, 2, 255]}, 256)],
 )
-def test_lesions_can_be_ignored_instead_of_deleted(raw: Path, labels: dict, ignore: int) -> None:
+def test_lesions_can_be_ignored_instead_of_deleted(raw: Path, labels: dict[str, Any], ignore: int) -> None:
     extra = {"labels": labels, "regions_class_order": [1]} if "all" in labels else {"labels": labels}
     write_dataset(raw / "Dataset001_Two", TWO_CASES, **extra)
     variant = write_censored_variant(1, 2, "size", 0.5, ignored=True)
@@ -833,7 +835,9 @@ def test_a_case_name_is_no_path(raw: Path, name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [{}, {"n_patients": 1}])
-def test_splits_that_leak_are_neither_copied_nor_replaced(raw: Path, fold: dict, message: str, options: dict) -> None:
+def test_splits_that_leak_are_neither_copied_nor_replaced(
+    raw: Path, fold: dict[str, Any], message: str, options: dict[str, Any]
+) -> None:
     source = write_dataset(raw / "Dataset001_Two", TWO_CASES)
     (source / "splits_final.json").write_text(json.dumps([fold]))
     with pytest.raises(InputError, match=message):

@@ -83,6 +83,12 @@ CONVERTERS: Mapping[str, Converter] = {
         "any folder, by file name patterns",
         "files that match the patterns of --channels and --label",
     ),
+    "dicom": Converter(
+        "dicom",
+        "Converted",
+        "a folder of DICOM files, by what series are called; labels from DICOM SEG",
+        "series of single slices, and a DICOM SEG with the lesions in every study",
+    ),
 }
 
 

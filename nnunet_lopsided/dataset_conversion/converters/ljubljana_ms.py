@@ -36,6 +36,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
     gathered = Gatherer(source=source)
     for path in files_below(source):
         match = _FILE.fullmatch(path.name)
+        # By the folder, since file names may lack the patient.
         if match and re.fullmatch(r"patient\d+", path.parent.name, re.IGNORECASE):
             gathered.add(path.parent.name, _ROLES[match[1].lower()], path)
     cases = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,24 +124,14 @@ def find(
     chosen = selected_channels(channels, CHANNELS, CHANNELS)
     if not 1 <= consensus <= N_READERS:
         raise InputError(f"consensus must be within 1 to {N_READERS}, got {consensus}")
-    gathered, subsets, lungs = Gatherer(source=source), {}, {}
-    for path in files_below(source):
-        match = re.fullmatch(r"subset(\d)", path.parent.name, re.IGNORECASE)
-        if path.parent.name == "seg-lungs-LUNA16" and path.suffix.lower() == ".mhd":
-            lungs[path.stem] = VolumeFile(path)
-        if match and path.suffix.lower() == ".mhd":
-            subsets[path.stem] = int(match[1])
-            gathered.add(path.stem, "CT", path)
+    gathered, subsets, lungs = _scans(source)
     # LIDC has more than a thousand XML files: without a single scan there is no reason to read them.
     readings = _readings(lidc_xml or source, set(subsets), gathered.problems, n_workers) if subsets else {}
     cases = []
     for series, files in sorted(gathered.files.items()):
         ct, reading = VolumeFile(files["CT"]), readings.get(series)
         label = None if reading is None else ConsensusMask(reading.path, ct, reading.slots, consensus)
-        for slot, nodules in enumerate(reading.slots if reading is not None else (), 1):
-            empty = [nodule.name for nodule in nodules if encloses_nothing(nodule)]
-            if empty:
-                gathered.notes.append(f"{series}: nothing is enclosed by nodule {', '.join(empty)} of reader {slot}")
+        gathered.notes += [] if reading is None else _empty_nodules(reading)
         is_test = split == "paper" and subsets[series] in PAPER_TEST
         if is_test and reading is None:
             gathered.problems.append((series, f"no XML file of its series below {lidc_xml or source}"))
@@ -175,6 +165,29 @@ def find(
         readings=readings,
         reader_variants=reader_variants,
     )
+
+
+def _scans(source: Path) -> tuple[Gatherer, dict[str, int], dict[str, VolumeFile]]:
+    """The scans, the number of the subset of each, and the lung masks, by series."""
+    gathered, subsets, lungs = Gatherer(source=source), {}, {}
+    for path in files_below(source):
+        match = re.fullmatch(r"subset(\d)", path.parent.name, re.IGNORECASE)
+        if path.parent.name == "seg-lungs-LUNA16" and path.suffix.lower() == ".mhd":
+            lungs[path.stem] = VolumeFile(path)
+        if match and path.suffix.lower() == ".mhd":
+            subsets[path.stem] = int(match[1])
+            gathered.add(path.stem, "CT", path)
+    return gathered, subsets, lungs
+
+
+def _empty_nodules(reading: Reading) -> list[str]:
+    """Notes on nodules whose outlines are too small to enclose a voxel."""
+    notes = []
+    for slot, nodules in enumerate(reading.slots, 1):
+        empty = [nodule.name for nodule in nodules if encloses_nothing(nodule)]
+        if empty:
+            notes.append(f"{reading.series}: nothing is enclosed by nodule {', '.join(empty)} of reader {slot}")
+    return notes
 
 
 def _readings(folder: Path, wanted: set[str], problems: list[tuple[str, str]], n_workers: int) -> dict[str, Reading]:
@@ -256,28 +269,7 @@ def _write_variants(
         (variant / "labelsTr").mkdir()
 
     def work(name: str) -> list[_ReadLesion]:
-        reference_label = read_image(folder / "labelsTr" / f"{name}.nii.gz")
-        header = Header(reference_label.array.shape, reference_label.geometry)
-        lesions = find_lesions(reference_label.array, header.geometry.spacing_mm)
-        slots = release.readings[name].slots
-        masks = reader_masks(slots, header)
-        # A scan may have fewer reading sessions than there are variants.
-        for mask, variant in zip(masks, variants, strict=False):
-            label = Image(mask.astype(np.uint8), header.geometry)
-            write_checked(variant / "labelsTr" / f"{name}.nii.gz", label)
-        # Any shared voxel counts: readers who saw the same nodule rarely draw the same border.
-        outlined = [set(lesions.voxel_ids[mask.reshape(-1)[lesions.voxels]].tolist()) for mask in masks]
-        pointed = [_pointed_at(nodules, lesions, header) for nodules in slots]
-        return [
-            _ReadLesion(
-                case=name,
-                id=i + 1,
-                volume_mm3=f"{lesions.volume_mm3[i]:.9g}",
-                diameter_mm=f"{lesions.diameter_mm[i]:.9g}",
-                marks=tuple(_mark(i + 1, slot, outlined, pointed) for slot in range(N_READERS)),
-            )
-            for i in range(len(lesions))
-        ]
+        return _write_readings(name, release.readings[name], folder=folder, variants=variants)
 
     read_lesions = [lesion for of_case in for_each(work, training, options.n_workers, "readers") for lesion in of_case]
     write_table(
@@ -305,6 +297,32 @@ def _write_variants(
         if note:
             notes.append(f"{own_final.name}: {note}")
     return notes
+
+
+def _write_readings(name: str, reading: Reading, *, folder: Path, variants: Sequence[Path]) -> list[_ReadLesion]:
+    """Write what each reader outlined in a scan; returns what each made of the lesions of the consensus."""
+    reference_label = read_image(folder / "labelsTr" / f"{name}.nii.gz")
+    header = Header(reference_label.array.shape, reference_label.geometry)
+    lesions = find_lesions(reference_label.array, header.geometry.spacing_mm)
+    slots = reading.slots
+    masks = reader_masks(slots, header)
+    # A scan may have fewer reading sessions than there are variants.
+    for mask, variant in zip(masks, variants, strict=False):
+        label = Image(mask.astype(np.uint8), header.geometry)
+        write_checked(variant / "labelsTr" / f"{name}.nii.gz", label)
+    # Any shared voxel counts: readers who saw the same nodule rarely draw the same border.
+    outlined = [set(lesions.voxel_ids[mask.reshape(-1)[lesions.voxels]].tolist()) for mask in masks]
+    pointed = [_pointed_at(nodules, lesions, header) for nodules in slots]
+    return [
+        _ReadLesion(
+            case=name,
+            id=i + 1,
+            volume_mm3=f"{lesions.volume_mm3[i]:.9g}",
+            diameter_mm=f"{lesions.diameter_mm[i]:.9g}",
+            marks=tuple(_mark(i + 1, slot, outlined, pointed) for slot in range(N_READERS)),
+        )
+        for i in range(len(lesions))
+    ]
 
 
 def _pointed_at(nodules: Iterable[Nodule], lesions: Lesions, header: Header) -> set[int]:

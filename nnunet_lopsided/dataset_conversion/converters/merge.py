@@ -91,7 +91,7 @@ def merge(
     labels, spelling = _union_of_classes(sources), sources[0].spelling
     names = {channel: spelling[channel] for channel in channels}
     colour = _are_colour_images(sources, channels)
-    cases = [case for source in sources for case in _cases(source, names, labels, prefix, colour)]
+    cases = [case for source in sources for case in _cases(source, names, labels, prefix=prefix, colour=colour)]
     _check_different_names(cases, options)
     release = Release(
         channels=(_COLOUR,) if colour else tuple(names.values()),
@@ -185,7 +185,7 @@ def _are_colour_images(sources: Sequence[_Source], channels: Sequence[str]) -> b
 
 
 def _cases(
-    source: _Source, channels: Mapping[str, str], labels: Mapping[str, int], prefix: bool, colour: bool
+    source: _Source, channels: Mapping[str, str], labels: Mapping[str, int], *, prefix: bool, colour: bool
 ) -> list[SourceCase]:
     values = {value: labels[name] for name, value in source.classes.items()}
     if source.dataset.ignore_label is not None:

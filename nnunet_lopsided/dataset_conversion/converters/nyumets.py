@@ -62,6 +62,7 @@ def find(source: Path, channels: Iterable[str] | None = None) -> Release:
             time_point=study,
         )
         for name, (patient, study) in sorted(names.items())
+        # A study none of whose names can be used is among the problems alone.
         if LABEL in gathered.files.get(name, {})
     ]
     left_out = len(names) - len(cases)

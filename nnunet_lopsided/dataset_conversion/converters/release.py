@@ -131,6 +131,9 @@ class Release:
         labels: as in dataset.json.
         label_fixes: by case: label values that are known to be wrong, and what they are read as.
         problems: (case, what is wrong) as far as it shows without reading; refused with what reading finds.
+        general_problems: what is wrong, and not with a single case.
+        patterns: the option by which files of a channel, or of the label (key ``label``), were looked for, as given.
+        patients_unstated: whether nothing but the cases' names says whose they are, so that sessions are asked for.
         notes: what the user must know.
         folds: folds that belong to the release or its paper, of case names; None: five folds by patient.
         file_channels: what the one image of every case holds, where it is a colour image of several channels.
@@ -141,6 +144,9 @@ class Release:
     labels: Mapping[str, int] = field(default_factory=lambda: {"background": 0, "lesion": 1})
     label_fixes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     problems: tuple[tuple[str, str], ...] = ()
+    general_problems: tuple[str, ...] = ()
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    patients_unstated: bool = False
     notes: tuple[str, ...] = ()
     folds: tuple[Mapping[str, list[str]], ...] | None = None
     file_channels: tuple[str, ...] = ()
@@ -185,11 +191,13 @@ def _first_visit(folder: str, seen: set[str]) -> bool:
 class Gatherer:
     """Collects the files of each case by role (a channel or the label), and what is wrong with them.
 
-    A file for a role that is taken is a problem, unless one of the two comes from an override: then it wins.
+    A file for a role that is taken is a problem, unless one of the two comes from an override: then it wins. ``advice``
+    says what mends it.
     """
 
     source: Path
     is_override: Callable[[Path], bool] = lambda path: False
+    advice: str = "keep one of them below the folder you name"
     files: dict[str, dict[str, Path]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -208,12 +216,15 @@ class Gatherer:
             roles[role] = path
             return
         corrected = [file for file in (other, path) if self.is_override(file.relative_to(self.source))]
+        # With two corrections, or none, nobody knows which file is meant.
         if len(corrected) == 1:
             roles[role] = corrected[0]
             replaced = other if corrected[0] == path else path
             self.notes.append(f"{self.shown(corrected[0])} is used instead of {self.shown(replaced)}")
         else:
-            self.problems.append((case, f"two files for {role}: {self.shown(other)} and {self.shown(path)}"))
+            self.problems.append(
+                (case, f"two files for {role}: {self.shown(other)} and {self.shown(path)} ({self.advice})")
+            )
 
     def shown(self, path: Path) -> str:
         """The path relative to the release."""
@@ -276,6 +287,7 @@ def split_by_folder(folder: str) -> Split | None:
         ('test', 'train')
     """
     for part in reversed(Path(folder).parts):
+        # BraTS calls its cases without labels validation data.
         if re.search(r"(^|[_-])(test\d*|validation(data)?)$", part, re.IGNORECASE):
             return "test"
         if re.search(r"(^|[_ -])train(ing(data)?)?$", part, re.IGNORECASE):

@@ -152,6 +152,7 @@ def _lesions(comparison: Comparison, names: Mapping[str, str]) -> SortableTable:
         for k in np.flatnonzero(case.counted).tolist()
     ]
     hits: list[list[bool]] = comparison.detected.tolist()
+    # The set of equal outcomes has one element.
     order = sorted(range(len(places)), key=lambda i: (len(set(hits[i])) == 1, -places[i][2], i))[:MAX_ROWS]
     rows, kinds = [], []
     for i in order:

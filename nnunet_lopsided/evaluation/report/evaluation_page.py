@@ -46,6 +46,7 @@ NAMING_SETTINGS = (
     "confidence_model",
     "confidence_model_has_seen",
     "patients_regex",
+    "patients_table",
     "cases",
 )
 
@@ -245,7 +246,7 @@ def _shares(title: str, rows: Sequence[Sequence[TableCell]]) -> Table:
 
 def _share(group: ShareContent, reason: str | None) -> tuple[TableCell, ...]:
     """Detected lesions of a group, and why it has no bootstrap interval; without a lesion there is nothing to say."""
-    some = group["lesions"] > 0
+    some = group["lesions"] > 0  # an empty group's row says so already
     return (
         f"{group['detected']} / {group['lesions']}",
         number_or_empty(group["sensitivity"]),
@@ -257,6 +258,7 @@ def _share(group: ShareContent, reason: str | None) -> tuple[TableCell, ...]:
 def settings_table(settings: Mapping[str, object], anonymous: bool) -> Table:
     """Every rule and option; on an anonymous page without those that hold paths or names."""
     rows = [
+        # An option that was not given names nobody, and shows that it was not.
         (code(name), "left out" if anonymous and name in NAMING_SETTINGS and value else code(json.dumps(value)))
         for name, value in settings.items()
     ]

@@ -35,6 +35,7 @@ def curve_figure(summary: Summary) -> Figure:
     from matplotlib.figure import Figure
 
     curves, undefined = [curve_of(summary.points)], summary.undefined.get("map")
+    # Not by pyplot, which would keep it, and open a window in some set-ups.
     figure = Figure(figsize=(11.4, 3.7), layout="constrained")
     precision_recall, froc, diameter = figure.subplots(1, 3)
     draw_precision_recall(precision_recall, curves, summary.metrics.map, undefined)

@@ -33,6 +33,7 @@ def lesion_table(cases: Sequence[CaseResult], names: Mapping[str, str]) -> Sorta
         cases: with their lesions.
         names: of the cases on the page, by their own.
     """
+    # Sorted as tuples: missed first, then by size, then in the order of the tables, so that pages are always the same.
     order = [
         (not missed, -diameter, i, k)
         for i, case in enumerate(cases)
@@ -55,7 +56,8 @@ def lesion_table(cases: Sequence[CaseResult], names: Mapping[str, str]) -> Sorta
                 _voxel(case.lesions.centroid[k]),
             )
         )
-    numbers = ("diameter, mm", "confidence", "Dice", "mean probability", *(("HD95, mm", "NSD") * with_surface))
+    surface_columns = ("HD95, mm", "NSD") if with_surface else ()
+    numbers = ("diameter, mm", "confidence", "Dice", "mean probability", *surface_columns)
     header = ("case", "lesion", "outcome", *numbers, _axes(cases))
     right = (1, *range(3, 3 + len(numbers)))
     note = left_out(len(order), "missed and large ones", "lesions.csv")

@@ -116,6 +116,7 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
     if n < 0:
         raise InputError(f"the number of pictures must be at least 0, got {n}")
     findings = choose(result.cases, n)
+    # A case with several findings is read once; the order of the findings comes back at the end.
     by_case: dict[int, list[Finding]] = {}
     for finding in findings:
         by_case.setdefault(finding.case, []).append(finding)
@@ -160,6 +161,7 @@ def picture_of(
     reference, predicted = shown.of(loaded.lesions), shown.of(predicted_mask)
     if loaded.valid is not None:
         valid = shown.of(loaded.valid)
+        # What is not annotated was not evaluated either, and must not look missed or false.
         reference, predicted = (np.where(valid, labels, False) for labels in (reference, predicted))
     return shown.picture(
         image,
@@ -185,7 +187,7 @@ def _mask(loaded: LoadedCase, threshold: float) -> NDArray[np.generic]:
     if prediction is None:
         return np.zeros(loaded.reference.shape, bool)
     if np.issubdtype(prediction.dtype, np.floating):
-        return np.asarray(prediction >= prediction.dtype.type(threshold))
+        return np.asarray(np.greater_equal(prediction, prediction.dtype.type(threshold)))
     return prediction
 
 

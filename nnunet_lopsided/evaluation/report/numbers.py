@@ -157,6 +157,7 @@ def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
             ("newcombe", "Newcombe"),
             ("wilson", "Wilson"),
         )
+        # summary.json names those beside their metric one way, and those under ``intervals`` another.
         for key in (f"{name}_ci95_{kind}", f"{name}_{kind}_ci95")
         if key in intervals
     ]

@@ -80,6 +80,7 @@ def _readings(content: SummaryContent, curve: Curve, keep: Sequence[int]) -> lis
 def compared_curves(contents: Mapping[str, SummaryContent]) -> tuple[Chart, Chart]:
     """The precision-recall and FROC curves of several evaluations by name, one colour and dash each."""
     curves = [_curve_to_compare(content) for content in contents.values()]
+    # One model without a curve is left out; only without any there is nothing to draw.
     undefined = None if any(curves) else "no curve without probabilities and lesions"
     return (
         chart(lambda axes: draw_precision_recall(axes, curves, undefined=undefined)),

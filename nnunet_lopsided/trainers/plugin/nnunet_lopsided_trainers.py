@@ -4,10 +4,8 @@ nnU-Net drops this module from ``sys.modules`` after each search; the classes li
 are therefore the same objects every time.
 """
 
-from typing import Any
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Imported here, since nnU-Net takes whatever a module holds under a name for a trainer.
     from nnunet_lopsided import trainers
     from nnunet_lopsided.errors import InputError, refuse

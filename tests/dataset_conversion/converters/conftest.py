@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nnunet_lopsided.dataset_conversion.converters import convert
 from nnunet_lopsided.dataset_conversion.converters.options import Converted, Options
@@ -30,7 +31,7 @@ class Tree:
 
     root: Path
 
-    def write(self, path: str, array: np.ndarray, geometry: Geometry = GEOMETRY) -> Path:
+    def write(self, path: str, array: NDArray[Any], geometry: Geometry = GEOMETRY) -> Path:
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         write_image(file, Image(array, geometry))
@@ -52,8 +53,8 @@ class Tree:
         return file
 
 
-def label_array(*values: int, dtype: type = np.uint8) -> np.ndarray:
-    array: np.ndarray = np.zeros(SHAPE, dtype)
+def label_array(*values: int, dtype: type = np.uint8) -> NDArray[Any]:
+    array: NDArray[Any] = np.zeros(SHAPE, dtype)
     places = [(z, y, x) for z in (0, 2) for y in (0, 2, 4) for x in (0, 2, 4, 6)]
     for place, value in zip(places, values, strict=False):
         array[place] = value
@@ -92,7 +93,7 @@ class Written:
         folder = self.folder / kind
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 
-    def label(self, case: str, side: str = "Tr") -> np.ndarray:
+    def label(self, case: str, side: str = "Tr") -> NDArray[Any]:
         return read_image(self.folder / f"labels{side}" / f"{case}.nii.gz").array
 
     def image_path(self, case: str, channel: str, side: str = "Tr") -> Path:

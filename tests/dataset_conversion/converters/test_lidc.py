@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 from matplotlib.path import Path as Polygon
+from numpy.typing import NDArray
 from scipy.spatial import ConvexHull, QhullError
 from skimage.measure import label as components
 
@@ -42,7 +44,7 @@ def square(x0: int, y0: int, x1: int, y1: int) -> tuple[tuple[int, int], ...]:
     )
 
 
-def drawn(*contours: Contour) -> np.ndarray:
+def drawn(*contours: Contour) -> NDArray[Any]:
     mask = np.zeros(HEADER.shape, bool)
     assert draw_nodule(Nodule("n", contours), HEADER, mask) == mask.sum()
     return mask

@@ -7,10 +7,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunet_lopsided.dataset_conversion.converters import luna16
 from nnunet_lopsided.errors import InputError
@@ -68,7 +70,7 @@ FAR: Box = (0, 1, 16, 18, 2)
 SESSIONS = ([BIG, SMALL], [BIG], [BIG, POINT], [BIG, SMALL, FAR])
 
 
-def filled(*boxes: Box) -> np.ndarray:
+def filled(*boxes: Box) -> NDArray[Any]:
     mask = np.zeros((6, 20, 24), np.uint8)
     for z0, z1, y, x, size in boxes:
         mask[z0:z1, y : y + size, x : x + size] = 1

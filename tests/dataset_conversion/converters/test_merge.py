@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from nnunet_lopsided.dataset_conversion.converters.options import Options
 from nnunet_lopsided.errors import InputError
 
 
-def add(tree, raw: Path, number: int, name: str, channels: list[str], labels: dict, cases: dict) -> Path:
+def add(
+    tree, raw: Path, number: int, name: str, channels: list[str], labels: dict[str, Any], cases: dict[str, Any]
+) -> Path:
     """A dataset of cases with label values; a name that starts with t is a test case."""
     folder = raw / f"Dataset{number}_{name}"
     tree = type(tree)(folder)

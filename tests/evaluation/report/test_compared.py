@@ -4,7 +4,7 @@ import pytest
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.comparison import Difference, compare
-from nnunet_lopsided.evaluation.comparison_writing import comparison_dict
+from nnunet_lopsided.evaluation.comparison_writing import comparison_settings
 from nnunet_lopsided.evaluation.intervals import Interval
 from nnunet_lopsided.evaluation.report.comparison_page import _row, comparison_html
 from nnunet_lopsided.evaluation.saved import read_evaluation
@@ -14,7 +14,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 
 def html_of(folders, names, **options):
     comparison = compare([read_evaluation(f, n) for f, n in zip(folders, names, strict=True)], **options)
-    return comparison, comparison_html(comparison, comparison_dict(comparison)["settings"])
+    return comparison, comparison_html(comparison, comparison_settings(comparison))
 
 
 def signed(value):
@@ -101,7 +101,7 @@ def test_hard_labels_are_not_compared_with_probabilities_and_have_no_curve(two_c
 
 def test_an_anonymous_page_has_neither_paths_nor_case_names(two_models, parse_self_contained):
     comparison = compare([read_evaluation(f, n) for f, n in zip(two_models, "ab", strict=True)], n_replicates=0)
-    text = comparison_html(comparison, comparison_dict(comparison)["settings"], anonymous=True)
+    text = comparison_html(comparison, comparison_settings(comparison), anonymous=True)
     assert str(two_models[0].parent) not in text
     assert not [case.case for case in comparison.models[0].cases if case.case in text]
     assert parse_self_contained(text).tables["lesions"][1][0].startswith("case ")

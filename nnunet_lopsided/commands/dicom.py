@@ -1,0 +1,53 @@
+"""``lopsided-dicom``: label maps, such as predictions or repaired labels, as DICOM SEG of the series they belong to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunet_lopsided.commands._cli import Parser, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = Parser(
+        prog="lopsided-dicom",
+        description="Write label maps (predictions, repaired labels, an audit's maps) as DICOM SEG, CASE.dcm for "
+        "each. The series a label map belongs to is found by the case's name, as lopsided-convert dicom gives it, and "
+        "by its grid, which must be the same.",
+    )
+    parser.add_argument("-i", type=Path, required=True, metavar="FOLDER", help="label maps CASE.nii.gz and so on")
+    parser.add_argument("--series", type=Path, required=True, metavar="FOLDER", help="any folder above the DICOM files")
+    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where CASE.dcm go; it may exist")
+    parser.add_argument(
+        "--one", action="store_true", help="one segment for each value of the label map, not one for each lesion"
+    )
+    parser.add_argument(
+        "--description", default="nnunet-lopsided", metavar="TEXT", help="of the new series (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return run(parser, _work, argv)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from nnunet_lopsided.dicom.exporting import export_label_maps
+
+    exported = export_label_maps(
+        arguments.i,
+        arguments.series,
+        arguments.o,
+        one=arguments.one,
+        description=arguments.description,
+        overwrite=arguments.overwrite,
+    )
+    if exported.empty:
+        print(
+            f"note: without a file, because nothing is labelled in them: {', '.join(exported.empty)}", file=sys.stderr
+        )
+    print(f"{arguments.o}: {len(exported.written)} DICOM SEG files, {exported.n_segments} segments")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
