@@ -55,7 +55,9 @@ def channel_contrasts(
     deviation stands in, and a channel that is constant has contrast 0.
 
     Args:
-        channels, lesions, labelled: as for :func:`lesion_contrast`.
+        channels: as for :func:`lesion_contrast`.
+        lesions: likewise.
+        labelled: likewise.
 
     Returns:
         Shape (K, channels); NaN where nothing surrounds a lesion.
