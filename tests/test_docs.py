@@ -168,3 +168,37 @@ def script(path: str) -> ModuleType:
         return importlib.import_module(Path(path).stem)
     finally:
         sys.path.remove(folder)
+
+
+# Below this a diff shows a change of a sentence as such; tables and code have lines of their own.
+LONGEST_LINE, MOST_WORDS = 125, 50
+
+
+def prose(text: str) -> str:
+    """A page without code, tables and headings."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return "\n".join(line for line in text.splitlines() if not re.match(r"\s*\||#|    |<", line))
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences of a page; a colon and a semicolon end one, as eyes rest there."""
+    for block in re.split(r"\n\s*\n|\n\s*(?=[-*] |\d+\. )", prose(text)):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(block.split()))
+        yield from re.split(r"(?<=[.!?:;])[\"*)]*\s+", words)
+
+
+READ = [page for page in PAGES if "docs" in page.parts or page.name in ("README.md", "CONTRIBUTING.md")]
+
+
+@pytest.mark.parametrize("page", READ, ids=[page.relative_to(REPOSITORY).as_posix() for page in READ])
+def test_a_page_can_be_read(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    # Signatures of functions cannot be broken.
+    lines = [line for line in prose(text).splitlines() if len(line) > LONGEST_LINE and not line.startswith("`")]
+    assert lines == []
+    assert [words for words in sentences(text) if len(words.split()) > MOST_WORDS] == []
+
+
+def test_what_is_too_long() -> None:
+    text = "# No\n\nOne two. Three\nfour: five\n\n- six [seven](eight)\n- nine\n\n| ten |\n\n```\neleven\n```\n"
+    assert [words for words in sentences(text) if words] == ["One two.", "Three four:", "five", "- six seven", "- nine"]
