@@ -87,7 +87,7 @@ def _table(result: FolderResult) -> str:
     )
     rows = (
         ("map", metrics.map, metrics.map_ci95_bootstrap, "bootstrap"),
-        ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil"),
+        ("", None, metrics.map_ci95_hanley_mcneil, "Hanley-McNeil, lesions taken as independent"),
         *((name, getattr(metrics, name), intervals.get(f"{name}_bootstrap"), "bootstrap") for name in names),
     )
     if summary.n_patients_without_lesions:  # where all have lesions, nothing is to be told apart

@@ -269,7 +269,12 @@ def draw_sensitivity_by_diameter(axes: Axes, evaluations: Sequence[Sequence[Size
             axes.text(x, 1.06, share, ha="center", color=GREY, fontsize=8)
     axes.set_xticks(range(len(bins)), [diameter_range(b.lower_mm, b.upper_mm) for b in bins])
     axes.set_xlim(-0.6, len(bins) - 0.4)
-    axes.set(title="By diameter, 95% CI (Wilson)", xlabel="lesion diameter, mm", ylabel="sensitivity", ylim=(0, 1.14))
+    axes.set(
+        title="By diameter, Wilson (lesions as independent)",
+        xlabel="lesion diameter, mm",
+        ylabel="sensitivity",
+        ylim=(0, 1.14),
+    )
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.grid(False, axis="x")
 

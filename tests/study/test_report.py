@@ -206,7 +206,7 @@ def test_the_page(made: Made) -> None:
     assert "jobs not yet run" in text
     assert "size: share of lesions missing in the labels" in text
     assert "Lesion voxels by probability" in text
-    assert "By diameter, 95% CI (Wilson)" in text
+    assert "By diameter, Wilson (lesions as independent)" in text
     cells = [row for table in parsed.tables.values() for row in table]
     assert ["mets", "size50", "2d", "the_other", "validation", "4 / 4 (1.00)", "1 / 4 (0.25)"] in cells
     (row,) = (row for row in cells if row[:3] == ["size50", "plain", "1 / 2"])

@@ -11,6 +11,7 @@ from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.evaluation.folder import FolderResult
 from nnunet_lopsided.evaluation.report.findings import candidate_table, case_table, lesion_table, shown_names
 from nnunet_lopsided.evaluation.report.numbers import (
+    AS_INDEPENDENT,
     confidence_table,
     count_table,
     intervals_of,
@@ -240,7 +241,7 @@ def _by_annotation(content: SummaryContent, summary: Summary) -> Table | None:
 
 
 def _shares(title: str, rows: Sequence[Sequence[TableCell]]) -> Table:
-    header = (title, "detected", "sensitivity", "95% interval (Wilson)", "95% interval (bootstrap)")
+    header = (title, "detected", "sensitivity", f"Wilson interval, {AS_INDEPENDENT}", "95% interval (bootstrap)")
     return Table(header, rows, right=(1, 2))
 
 

@@ -145,6 +145,10 @@ class MetricRow(NamedTuple):
     undefined: str
 
 
+# What is wrong with an interval by a formula for independent lesions (docs/reference/evaluation.md has the simulation).
+AS_INDEPENDENT = "lesions taken as independent"
+
+
 def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
     """The intervals of a metric."""
     bootstrap = f"bootstrap over {content['settings']['bootstrap_unit']}s"
@@ -153,9 +157,10 @@ def intervals_of(content: SummaryContent, name: str) -> list[ShownInterval]:
         ShownInterval(method, intervals[key], content["undefined"].get(key))
         for kind, method in (
             ("bootstrap", bootstrap),
-            ("hanley_mcneil", "Hanley-McNeil"),
+            ("hanley_mcneil", f"Hanley-McNeil, {AS_INDEPENDENT}: held the truth in 80% of simulations"),
             ("newcombe", "Newcombe"),
-            ("wilson", "Wilson"),
+            # Patients are independent; lesions of one patient are not.
+            ("wilson", "Wilson" if name.startswith("patient_") else f"Wilson, {AS_INDEPENDENT}: in 85%"),
         )
         # summary.json names those beside their metric one way, and those under ``intervals`` another.
         for key in (f"{name}_ci95_{kind}", f"{name}_{kind}_ci95")
