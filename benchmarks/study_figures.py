@@ -5,6 +5,7 @@ python benchmarks/study_figures.py      # writes docs/assets/*.svg
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from statistics import fmean
 
@@ -57,4 +58,5 @@ def write_figures(folder: Path = ASSETS) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     write_figures()

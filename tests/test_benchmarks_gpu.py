@@ -117,6 +117,8 @@ def is_running(pid: int) -> bool:
 
 def test_an_interruption_is_recorded(run: Any, tmp_path: Path) -> None:
     parent = os.getpid()
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def work(settings: Any, report: Any) -> None:
         report("before", 2)
@@ -124,8 +126,11 @@ def test_an_interruption_is_recorded(run: Any, tmp_path: Path) -> None:
         os.kill(parent, signal.SIGINT)
         time.sleep(60)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(work)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(work)
+    finally:
+        signal.signal(signal.SIGINT, before)
     part = json.loads((tmp_path / "out.json").read_text())["parts"]["it"]
     assert (part["state"], part["numbers"]) == ("interrupted", {"before": 2})
 

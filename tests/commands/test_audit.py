@@ -88,7 +88,7 @@ def test_folds_in_part_are_said(audited, capsys, tmp_path):
     ("arguments", "message"),
     [
         (("-f", "all"), "fold all trains on every case"),
-        (("-f", "one"), "-f must be numbers of folds, or all, got one"),
+        (("-f", "one"), "-f must be numbers of folds, got one"),
         (("--threshold", "0"), "threshold must be within (0, 1], got 0.0"),
         (("--label", "tumour"), "label must be one of lesion"),
         (("--seed", "-1"), "--seed must be at least 0, got -1"),

@@ -66,7 +66,7 @@ def test_options_are_nnunets(nnunets: argparse.ArgumentParser, more: list[str]) 
 
 def test_no_option_of_nnunet_is_lacking(nnunets: argparse.ArgumentParser) -> None:
     ours, theirs = ({s for action in p._actions for s in action.option_strings} for p in (predict._parser(), nnunets))
-    assert ours == theirs | {"--magnify", "--torch-resampling"}
+    assert ours == theirs | {"--magnify", "--torch-resampling", "--version"}
 
 
 def test_nnunets_default_processes(monkeypatch: pytest.MonkeyPatch) -> None:
