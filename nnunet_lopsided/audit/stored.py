@@ -28,29 +28,10 @@ MARKS = (RECORD, TABLE)
 
 # Of audit.csv; one per channel, the reason and the decision follow.
 TABLE_COLUMNS = (
-    "audit",
-    "rank",
-    "case",
-    "candidate",
-    "patient",
-    "fold",
-    "centroid_z",
-    "centroid_y",
-    "centroid_x",
-    "x_mm",
-    "y_mm",
-    "z_mm",
-    "diameter_mm",
-    "n_voxels",
-    "score",
-    "likeness",
-    "mean_probability",
-    "max_probability",
-    "sum",
-    "sqrt",
-    "agreement",
-    "label",
-)
+    "audit", "rank", "case", "candidate", "patient", "fold", "centroid_z", "centroid_y", "centroid_x", "x_mm",
+    "y_mm", "z_mm", "diameter_mm", "n_voxels", "score", "likeness", "mean_probability", "max_probability", "sum",
+    "sqrt", "agreement", "label",
+)  # fmt: skip
 # What apply and score use. The other columns are for people, who may delete them in a spreadsheet.
 _NEEDED_COLUMNS = ("audit", "rank", "case", "candidate", "score", "mean_probability", "max_probability", "label")
 _POSITION = ("x_mm", "y_mm", "z_mm")

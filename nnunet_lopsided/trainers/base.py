@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,7 +25,7 @@ from nnunet_lopsided.nnunet.dataset_json import label_scheme
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
-from nnunet_lopsided.trainers.deep_supervision import PerResolution, weights_of_resolutions
+from nnunet_lopsided.trainers.deep_supervision import PerResolution, to_device, weights_of_resolutions
 from nnunet_lopsided.trainers.foreground_prior import bias_of_priors, foreground_priors, set_bias
 from nnunet_lopsided.trainers.host_types import AugmentationOptions, Batch, Dataset, PerLevel
 from nnunet_lopsided.trainers.loss_compilation import maybe_compiled
@@ -39,6 +38,7 @@ from nnunet_lopsided.trainers.slice_patches import (
     training_patch,
     with_training_patch,
 )
+from nnunet_lopsided.trainers.threads import keep_to_omp_num_threads
 from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class LesionTrainer(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
-        _keep_to_omp_num_threads()
+        keep_to_omp_num_threads()
         arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
         if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
             network: nn.Module = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
@@ -314,7 +314,7 @@ class LesionTrainer(nnUNetTrainer):
     def train_step(self, batch: Batch) -> dict[str, NDArray[np.floating]]:
         """nnU-Net's training step, which also hands the criterion what else it needs and keeps what we report."""
         data = batch["data"].to(self.device, non_blocking=True)
-        target, inputs = self._split_target(self._to_device(self._supervised(batch)["target"]))
+        target, inputs = self._split_target(to_device(self._supervised(batch)["target"], self.device))
         self.optimizer.zero_grad(set_to_none=True)
         # As in nnU-Net: CPU autocast is slow, MPS has none.
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
@@ -356,11 +356,6 @@ class LesionTrainer(nnUNetTrainer):
         """The batch with the part of the target that the network predicts: in 2.5d the centre slice."""
         return {**batch, "target": centre_slice(batch["target"])} if self._is_25d else batch
 
-    def _to_device(self, tensors: PerLevel) -> PerLevel:
-        if isinstance(tensors, list):
-            return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
-        return tensors.to(self.device, non_blocking=True)
-
     # ---- what is reported per epoch
 
     def on_train_epoch_start(self) -> None:
@@ -400,13 +395,3 @@ class LesionTrainer(nnUNetTrainer):
         if self._is_25d:
             self._network_25d.centre_slice_only = False  # the sliding window predicts every slice
         super().perform_actual_validation(save_probabilities)
-
-
-def _keep_to_omp_num_threads() -> None:
-    """Take back what nnU-Net's commands do on a CPU: a thread per core, whatever ``OMP_NUM_THREADS`` says.
-
-    Several trainings on one machine would wait for each other's threads in oneDNN, seven to ten times as long.
-    """
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isascii() and wanted.isdecimal() and int(wanted):
-        torch.set_num_threads(int(wanted))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from nnunet_lopsided.trainers.host_types import PerLevel
+
 
 class PerResolution(nn.Module):
     """Criteria for the resolutions of a network with deep supervision, as a weighted sum.
@@ -49,3 +51,10 @@ def weights_of_resolutions(n: int, *, every_output_counts: bool) -> list[float]:
     if n > 1:
         weights[-1] = 1e-6 if every_output_counts else 0.0
     return [weight / sum(weights) for weight in weights]
+
+
+def to_device(tensors: PerLevel, device: torch.device) -> PerLevel:
+    """A tensor, or one of every resolution, moved while the host goes on."""
+    if isinstance(tensors, list):
+        return [tensor.to(device, non_blocking=True) for tensor in tensors]
+    return tensors.to(device, non_blocking=True)
