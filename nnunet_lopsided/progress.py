@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from typing import NoReturn, TextIO, TypeVar
@@ -11,6 +12,16 @@ from tqdm import tqdm
 
 _T = TypeVar("_T")
 _SECONDS_PER_LINE = 60.0
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]  # not to be subscribed when it runs
+    """A bar with a lock for threads alone.
+
+    tqdm's own lock is shared with processes that were forked: one that is killed while it holds it stops all others.
+    """
+
+
+_Bar.set_lock(threading.RLock())
 
 
 def progress_bar(
@@ -25,7 +36,7 @@ def progress_bar(
         bar_format: of tqdm.
         leave: keep the bar on the terminal when all is done.
     """
-    return tqdm(total=total, desc=title, unit=unit, bar_format=bar_format, leave=leave, file=_shown_on())
+    return _Bar(total=total, desc=title, unit=unit, bar_format=bar_format, leave=leave, file=_shown_on())
 
 
 def with_progress(
@@ -44,7 +55,7 @@ def with_progress(
         >>> list(with_progress("ab", title="letters", unit="letter"))
         ['a', 'b']
     """
-    return tqdm(items, total=total, desc=title, unit=unit, disable=not show, file=_shown_on())
+    return _Bar(items, total=total, desc=title, unit=unit, disable=not show, file=_shown_on())
 
 
 def _shown_on() -> TextIO | _LineAMinute | None:

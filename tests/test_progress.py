@@ -1,5 +1,8 @@
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,28 @@ def test_no_part_has_bars_of_its_own():
         if re.search(r"^\s*(from|import) tqdm", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
     assert own == ["progress.py"]
+
+
+FORK = """
+import os, signal, time
+from nnunet_lopsided.progress import progress_bar
+first = progress_bar(1, unit="x")
+ready, done = os.pipe()
+child = os.fork()
+if child == 0:
+    with first.get_lock():
+        os.write(done, b"x")
+        time.sleep(60)
+os.read(ready, 1)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+progress_bar(1, unit="x").close()
+print("went on")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_that_is_killed_with_the_lock_stops_nobody() -> None:
+    """tqdm's own lock would be shared with the child, and nobody would give it back."""
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("went on\n", "")

@@ -572,7 +572,7 @@ def test_kill_9_in_a_loop_then_run_again(small: Path) -> None:
     expected = bytes_of(share_preprocessed(730, 731).folder)
     before = bytes_of(small / "nnUNet_preprocessed" / "Dataset730_Small")
     shutil.rmtree(small / "nnUNet_preprocessed" / "Dataset731_SmallCensored")
-    done = subprocess.run([sys.executable, "-c", KILL_LOOP], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", KILL_LOOP], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split("killed ")[1]) >= 5
     assert bytes_of(small / "nnUNet_preprocessed" / "Dataset731_SmallCensored") == expected
