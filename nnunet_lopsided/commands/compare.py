@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands.evaluate_options import add_images
 
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.comparison import Comparison
@@ -35,13 +36,7 @@ def _parser() -> Parser:
         "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="images: the page shows what only one model found or called"
-    )
-    parser.add_argument(
-        "--image-channel", type=int, default=0, metavar="CCCC", help="of the pictures (default: %(default)s)"
-    )
-    parser.add_argument("--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: 6)")
+    add_images(parser, "what only one model found or called")
     parser.add_argument(
         "--anonymous",
         action="store_true",

@@ -290,12 +290,13 @@ def _add_pictures(pictures: argparse._ArgumentGroup) -> None:
     pictures.add_argument(
         "--write-maps", action="store_true", help="write a label map of hits, misses and false positives per case"
     )
-    pictures.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="images: the page shows the worst misses and false positives"
-    )
-    pictures.add_argument(
-        "--image-channel", type=int, default=0, metavar="N", help="of CASE_000N (default: %(default)s)"
-    )
-    pictures.add_argument(
+    add_images(pictures, "the worst misses and false positives")
+
+
+def add_images(parser: Parser | argparse._ArgumentGroup, shown: str) -> None:
+    """The options of a page's pictures: ``shown`` says of what they are."""
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help=f"images: the page shows {shown}")
+    parser.add_argument("--image-channel", type=int, default=0, metavar="N", help="of CASE_000N (default: %(default)s)")
+    parser.add_argument(
         "--gallery", type=int, default=6, metavar="N", help="pictures of each kind (default: %(default)s)"
     )

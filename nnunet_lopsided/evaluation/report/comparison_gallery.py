@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from nnunet_lopsided.evaluation.case_result import CaseResult, Components
 from nnunet_lopsided.evaluation.checking import load_files
 from nnunet_lopsided.evaluation.comparison import Comparison
 from nnunet_lopsided.evaluation.inputs import CaseFiles, Inputs, pair
-from nnunet_lopsided.evaluation.lesion_class import LesionClass, lesion_class
-from nnunet_lopsided.evaluation.matching import Status
-from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, picture_of
+from nnunet_lopsided.evaluation.lesion_class import lesion_class
+from nnunet_lopsided.evaluation.loading import LoadedCase
+from nnunet_lopsided.evaluation.report.gallery import Finding, ImageFolder, draw_findings, false_positives
 from nnunet_lopsided.evaluation.saved import SavedEvaluation
-from nnunet_lopsided.images import read_image
-from nnunet_lopsided.pages.pictures import Picture, finite, window
+from nnunet_lopsided.pages.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,6 @@ class Group:
 
     title: str
     pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A finding of one model, and what its picture says besides."""
-
-    finding: Finding
-    remark: str = ""
 
 
 def compared_gallery(comparison: Comparison, images: Path, channel: int = 0, n: int = 6) -> tuple[Group, ...]:
@@ -58,19 +49,35 @@ def compared_gallery(comparison: Comparison, images: Path, channel: int = 0, n: 
     if n < 0:
         raise InputError(f"--gallery must be at least 0, got {n}")
     of_cases = ImageFolder.open(images, channel)
-    groups = []
+    groups: list[Group] = []
     for i, model in enumerate(comparison.models):
-        files, target, inputs = _inputs(model)
-        for title, shown in (
-            (f"Lesions that only {model.name} found", _found_alone(comparison, i, n)),
-            (f"False positives of {model.name}, the most confident first", _false_positives(model.cases, n)),
-        ):
-            pictures = [_picture(model, one, files, target, inputs, of_cases) for one in shown]
-            groups.append(Group(title, tuple(pictures)))
+        alone, false = _found_alone(comparison, i, n), false_positives(model.cases, n)
+        pictures = draw_findings([*alone, *false], _reader(model), of_cases, model.rules.threshold)
+        of_alone = tuple(
+            replace(picture, caption=", ".join(filter(None, (picture.caption, remark))))
+            for picture, remark in zip(pictures, alone.values(), strict=False)
+        )
+        groups.append(Group(f"Lesions that only {model.name} found", of_alone))
+        groups.append(Group(f"False positives of {model.name}, the most confident first", pictures[len(alone) :]))
     return tuple(groups)
 
 
-def _inputs(model: SavedEvaluation) -> tuple[dict[str, CaseFiles], LesionClass, Inputs]:
+def _reader(model: SavedEvaluation) -> Callable[[int], tuple[CaseResult, LoadedCase]]:
+    """What gives the tables of a case of an evaluation, with boxes, and its volumes, by its number."""
+    files, inputs = _files(model)
+    target = lesion_class(inputs.label, inputs.dataset_json)
+
+    def read(i: int) -> tuple[CaseResult, LoadedCase]:
+        case = model.cases[i]
+        loaded = load_files(files[case.case], target, inputs)
+        shape, spacing = loaded.reference.shape, loaded.spacing_mm
+        lesions, candidates = (_with_boxes(c, shape, spacing) for c in (case.lesions, case.candidates))
+        return replace(case, lesions=lesions, candidates=candidates), loaded
+
+    return read
+
+
+def _files(model: SavedEvaluation) -> tuple[dict[str, CaseFiles], Inputs]:
     """The files of an evaluation's cases, as they were when it was made."""
     settings = model.summary["settings"]
     everything = settings["label"] == "all foreground"
@@ -94,11 +101,11 @@ def _inputs(model: SavedEvaluation) -> tuple[dict[str, CaseFiles], LesionClass, 
             f"{model.folder}: --images draws the references and predictions that were evaluated; {error}. Evaluate "
             "again, or compare without --images"
         ) from error
-    return files, lesion_class(inputs.label, inputs.dataset_json), inputs
+    return files, inputs
 
 
-def _found_alone(comparison: Comparison, i: int, n: int) -> Iterator[_Shown]:
-    """Lesions that model ``i`` alone found, the largest first."""
+def _found_alone(comparison: Comparison, i: int, n: int) -> dict[Finding, str]:
+    """Lesions that model ``i`` alone found, the largest first, and what the other models made of each."""
     places = [
         (float(case.lesions.diameter_mm[k]), c, k)
         for c, case in enumerate(comparison.models[0].cases)
@@ -106,46 +113,15 @@ def _found_alone(comparison: Comparison, i: int, n: int) -> Iterator[_Shown]:
     ]
     alone = comparison.detected[:, i] & (comparison.detected.sum(axis=1) == 1)
     chosen = [place for place, yes in zip(places, alone.tolist(), strict=True) if yes]
+    found = {}
     for _, c, k in sorted(chosen, key=lambda place: (-place[0], place[1:]))[:n]:
         others = [
             f"{model.name} gives it a mean probability of {model.cases[c].mean_probability[k]:.2f}"
             for j, model in enumerate(comparison.models)
             if j != i and not np.isnan(model.cases[c].mean_probability[k])
         ]
-        yield _Shown(Finding("missed", c, k), ", ".join(others))
-
-
-def _false_positives(cases: Sequence[CaseResult], n: int) -> Iterator[_Shown]:
-    """Of one model: the most confident first, of equal ones the larger."""
-    places = [
-        (-float(case.confidence[k]), -float(case.candidates.diameter_mm[k]), c, k)
-        for c, case in enumerate(cases)
-        for k in np.flatnonzero(case.matches.status == Status.FALSE_POSITIVE).tolist()
-    ]
-    for _, _, c, k in sorted(places)[:n]:
-        yield _Shown(Finding("false positive", c, k))
-
-
-def _picture(
-    model: SavedEvaluation,
-    shown: _Shown,
-    files: dict[str, CaseFiles],
-    target: LesionClass,
-    inputs: Inputs,
-    images: ImageFolder,
-) -> Picture:
-    case = model.cases[shown.finding.case]
-    loaded = load_files(files[case.case], target, inputs)
-    images.check(loaded)
-    image = finite(read_image(images.path(case.case), colour=True).array)
-    shape, spacing = loaded.reference.shape, loaded.spacing_mm
-    with_boxes = replace(
-        case,
-        lesions=_with_boxes(case.lesions, shape, spacing),
-        candidates=_with_boxes(case.candidates, shape, spacing),
-    )
-    picture = picture_of(shown.finding, with_boxes, loaded, image, window(image), model.rules.threshold)
-    return replace(picture, caption=", ".join(filter(None, (picture.caption, shown.remark))))
+        found[Finding("missed", c, k)] = ", ".join(others)
+    return found
 
 
 def _with_boxes(components: Components, shape: tuple[int, ...], spacing_mm: Sequence[float]) -> Components:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,14 +86,17 @@ def choose(cases: Sequence[CaseResult], n: int) -> list[Finding]:
         for i, case in enumerate(cases)
         for k in np.flatnonzero(case.missed).tolist()
     ]
+    return [Finding("missed", i, k) for _, i, k in sorted(missed)[:n]] + false_positives(cases, n)
+
+
+def false_positives(cases: Sequence[CaseResult], n: int) -> list[Finding]:
+    """The ``n`` most confident false positives (ties: the larger ones)."""
     false = [
         (-case.confidence[k], -case.candidates.volume_mm3[k], i, k)
         for i, case in enumerate(cases)
         for k in np.flatnonzero(case.matches.status == Status.FALSE_POSITIVE).tolist()
     ]
-    return [Finding("missed", i, k) for _, i, k in sorted(missed)[:n]] + [
-        Finding("false positive", i, k) for _, _, i, k in sorted(false)[:n]
-    ]
+    return [Finding("false positive", i, k) for _, _, i, k in sorted(false)[:n]]
 
 
 def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) -> tuple[Picture, ...]:
@@ -115,25 +118,46 @@ def gallery(result: FolderResult, images: Path, channel: int = 0, n: int = 6) ->
     """
     if n < 0:
         raise InputError(f"the number of pictures must be at least 0, got {n}")
-    findings = choose(result.cases, n)
+
+    def read(i: int) -> tuple[CaseResult, LoadedCase]:
+        return result.cases[i], load_again(result, result.cases[i].case)
+
+    return draw_findings(choose(result.cases, n), read, ImageFolder.open(images, channel), result.rules.threshold)
+
+
+def draw_findings(
+    findings: Sequence[Finding],
+    read: Callable[[int], tuple[CaseResult, LoadedCase]],
+    images: ImageFolder,
+    threshold: float,
+) -> tuple[Picture, ...]:
+    """Pictures of findings, in their order.
+
+    Args:
+        findings: what is shown.
+        read: gives the tables of a case, with boxes, and its volumes, by the number of the case.
+        images: of the cases.
+        threshold: of the candidates.
+
+    Raises:
+        InputError: an image is missing, or does not lie where its reference does.
+    """
     # A case with several findings is read once; the order of the findings comes back at the end.
     by_case: dict[int, list[Finding]] = {}
     for finding in findings:
         by_case.setdefault(finding.case, []).append(finding)
-    of_cases = ImageFolder.open(images, channel)
     pictures: dict[Finding, Picture] = {}
     for i, of_case in sorted(by_case.items()):
-        case = result.cases[i]
-        loaded = load_again(result, case.case)
-        of_cases.check(loaded)
-        image = finite(read_image(of_cases.path(case.case), colour=True).array)
+        case, loaded = read(i)
+        images.check(loaded)
+        image = finite(read_image(images.path(case.case), colour=True).array)
         limits = window(image)
         for finding in of_case:
-            pictures[finding] = picture_of(finding, case, loaded, image, limits, result.rules.threshold)
+            pictures[finding] = _picture(finding, case, loaded, image, limits, threshold)
     return tuple(pictures[finding] for finding in findings)
 
 
-def picture_of(
+def _picture(
     finding: Finding,
     case: CaseResult,
     loaded: LoadedCase,
@@ -141,16 +165,6 @@ def picture_of(
     limits: tuple[float, float],
     threshold: float,
 ) -> Picture:
-    """The slice through a finding, with the outlines of lesions and candidates around it.
-
-    Args:
-        finding: in this case.
-        case: its tables, with boxes.
-        loaded: its volumes.
-        image: the image, of the same shape.
-        limits: grey values shown as black and white.
-        threshold: of the candidates.
-    """
     components = case.lesions if finding.kind == "missed" else case.candidates
     centre = np.round(components.centroid[finding.component]).astype(int)
     predicted_mask = _mask(loaded, threshold)
