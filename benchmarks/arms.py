@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -28,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from arms_tables import t_interval
 from detection import evaluate
 from numpy.typing import NDArray
-from scipy import stats
 
 from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.mean_probability import mean_of
@@ -231,9 +230,7 @@ def short(trainer: str) -> str:
 
 def interval(differences: list[float]) -> str:
     """Mean and 95% t-interval over seeds."""
-    n, mean = len(differences), float(np.mean(differences))
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / math.sqrt(n))
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*t_interval(differences))
 
 
 def main() -> None:

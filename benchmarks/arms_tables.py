@@ -65,8 +65,11 @@ def difference(arm: Arm, other: Arm, column: str = "ap_sqrt") -> tuple[float, fl
     """Mean and 95% t-interval of the differences on common sets of cases; None with fewer than two."""
     common = sorted(arm.by_set.keys() & other.by_set.keys())
     values = [float(arm.by_set[s][column] or 0) - float(other.by_set[s][column] or 0) for s in common]
-    if len(values) < 2:
-        return None
+    return t_interval(values) if len(values) > 1 else None
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of at least two values and their 95% t-interval."""
     half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return fmean(values), fmean(values) - half, fmean(values) + half
 

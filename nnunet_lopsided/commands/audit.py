@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
 from nnunet_lopsided.commands.audit_agree import agree, agree_parser
-from nnunet_lopsided.commands.audit_export import export, export_parser, import_, import_parser
+from nnunet_lopsided.commands.audit_export import add_audit, export, export_parser, import_, import_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -340,13 +340,7 @@ def _score_parser() -> Parser:
         description="Compare an audit of a dataset whose lesions were deleted on purpose with the whole labels: which "
         "of its candidates are deleted lesions. Writes audit_score.json, audit_score.csv and audit_score.png.",
     )
-    parser.add_argument(
-        "audit",
-        nargs="?",
-        type=Path,
-        metavar="AUDIT",
-        help="folder of the audit (default: this folder, or the only audit)",
-    )
+    add_audit(parser)
     parser.add_argument("--truth", required=True, metavar="DATASET", help="id or name of the dataset with all lesions")
     parser.add_argument(
         "--against",

@@ -9,6 +9,17 @@ from pathlib import Path
 from nnunet_lopsided.commands._cli import Parser
 
 
+def add_audit(parser: Parser) -> None:
+    """The audit that a sub-command is about."""
+    parser.add_argument(
+        "audit",
+        nargs="?",
+        type=Path,
+        metavar="AUDIT",
+        help="folder of the audit (default: this folder, or the only audit)",
+    )
+
+
 def export_parser() -> Parser:
     """The options of ``lopsided-audit export``."""
     parser = Parser(
@@ -17,13 +28,7 @@ def export_parser() -> Parser:
         "opens a case), ITK-SNAP (label maps with descriptions) or as COCO (slices with boxes and outlines, for CVAT "
         "and FiftyOne). 'lopsided-audit import' reads back what was done in Slicer and ITK-SNAP.",
     )
-    parser.add_argument(
-        "audit",
-        nargs="?",
-        type=Path,
-        metavar="AUDIT",
-        help="folder of the audit (default: this folder, or the only audit)",
-    )
+    add_audit(parser)
     parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco"), help="the viewer")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="where the files go")
     parser.add_argument(
