@@ -10,13 +10,12 @@ import numpy as np
 
 from nnunet_lopsided.demo.settings import DemoSettings
 
-# CPU seconds of a demo on procedural brains (of all but the iterations, and of one), and of one transform below. They
-# go back to the one demo that ran on an idle machine (docs/results/speed.md), scaled by what today's steps cost
-# beside that demo's, and to the fastest transforms of that machine. Where many programs run, it takes twice as long.
-_FIXED, _PER_ITERATION, _TRANSFORM = 130.0, 0.36, 0.0032
+# CPU seconds of a demo on procedural brains (of all but the trainings, and of these per iteration), and of one transform
+# below: of one run on a machine that did nothing else (docs/results/speed.md).
+_FIXED, _PER_ITERATION, _TRANSFORM = 149.0, 1.37, 0.00185
 _ARMS = 3
 _USED_CORES = 2  # what nnU-Net makes use of with a network so small
-_WAITING = 1.2  # a second core waits while programs start and files are written
+_WAITING = 1.25  # a second core waits while programs start and files are written
 _PROBE_SECONDS = 0.6
 
 
