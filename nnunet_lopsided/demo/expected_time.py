@@ -10,8 +10,8 @@ import numpy as np
 
 from nnunet_lopsided.demo.settings import DemoSettings
 
-# CPU seconds of a demo on procedural brains (of all but the trainings, and of these per iteration), and of one transform
-# below: of one run on a machine that did nothing else (docs/results/speed.md).
+# CPU seconds of a demo on procedural brains, of all but the trainings and of these per iteration, and of one transform
+# below: by one run on a machine that did nothing else (docs/results/speed.md).
 _FIXED, _PER_ITERATION, _TRANSFORM = 149.0, 1.37, 0.00185
 _ARMS = 3
 _USED_CORES = 2  # what nnU-Net makes use of with a network so small
