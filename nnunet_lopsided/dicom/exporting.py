@@ -14,9 +14,10 @@ from nnunet_lopsided.dicom.segmentations import write_segmentation
 from nnunet_lopsided.dicom.series import Series, series_of
 from nnunet_lopsided.dicom.studies import Study, studies_of
 from nnunet_lopsided.errors import InputError, InputErrors
-from nnunet_lopsided.images import Image, difference, read_image
+from nnunet_lopsided.images import Header, Image, difference, read_image
 from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet.dataset_json import label_scheme, read_dataset_json
+from nnunet_lopsided.nnunet.patients import sources_of
 from nnunet_lopsided.nnunet.results import find_dataset_json, label_maps
 
 REPORT = "_report.dcm"  # behind the name of a case
@@ -67,7 +68,7 @@ def export_label_maps(
     What dataset.json, in the folder or above it, calls ignore is no lesion.
 
     Args:
-        labels: folder of ``CASE.nii.gz``.
+        labels: folder of ``CASE.nii.gz``; ``cases.csv`` of the dataset whose labels they are may name their studies.
         dicom: any folder above the DICOM files.
         output: where ``CASE.dcm``, and ``CASE_report.dcm``, go; made if it is missing.
         one: one segment for each value, not one for each lesion (26-connected component).
@@ -88,13 +89,13 @@ def export_label_maps(
         raise InputError(f"no label maps in {labels}")
     _check_files(maps, output, mean_probabilities is not None, overwrite)
     studies = studies_below(dicom)
-    ignore = _ignore_label(labels)
+    ignore, sources = _ignore_label(labels), sources_of(labels.absolute().parent)
     problems: list[str] = []
     contents: dict[str, _Content] = {}
     for case, path in maps.items():
         try:
             label = read_image(path)
-            series = series_for(case, label, studies)
+            series = series_for(case, label, studies, sources.get(case, ""))
             _, names, lesions = _segments(label, one, ignore)
             reported = [] if mean_probabilities is None else _reported(case, lesions, mean_probabilities)
             contents[case] = _Content(series=series, names=names, lesions=reported)
@@ -161,12 +162,12 @@ def studies_below(folder: Path) -> list[Study]:
     return studies_of(found)
 
 
-def series_for(case: str, label: Image, studies: Sequence[Study], study_uid: str = "") -> Series:
+def series_for(case: str, label: Image | Header, studies: Sequence[Study], study_uid: str = "") -> Series:
     """The first series on a label map's grid in the study of a case.
 
     Args:
         case: its name, as lopsided-convert dicom gives it.
-        label: its label map.
+        label: its label map, or what lies on its grid.
         studies: to choose from.
         study_uid: of the study that the case was converted from, which counts before its name; empty: not known.
 
@@ -185,12 +186,13 @@ def series_for(case: str, label: Image, studies: Sequence[Study], study_uid: str
     if len({study.case for study, _ in fitting}) > 1:
         cases = ", ".join(sorted({study.case for study, _ in fitting}))
         raise InputError(
-            f"no study has its name, and those of {cases} have series on the same grid: rename the label map"
+            f"no study has its name, and those of {cases} have series on the same grid: rename the label map, "
+            "or give the study's UID in cases.csv of the dataset (column source)"
         )
     return fitting[0][1]
 
 
-def _fits(series: Series, label: Image) -> bool:
+def _fits(series: Series, label: Image | Header) -> bool:
     if series.is_segmentation:
         return False
     try:
