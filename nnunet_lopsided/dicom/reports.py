@@ -14,10 +14,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dicom.segmentations import CATEGORY, FAMILY, LESION, highdicom_module, uid_of
+from nnunet_lopsided.dicom.segmentations import CATEGORY, FAMILY, LESION, highdicom_module, save, uid_of
 from nnunet_lopsided.dicom.series import Series
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.new_files import new_file
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -115,8 +114,7 @@ def write_report(
             ],
             series_description=description[:64],
         )
-    with new_file(path) as unfinished:
-        written.save_as(str(unfinished))
+    save(written, path)
 
 
 def _observer(highdicom: ModuleType) -> object:

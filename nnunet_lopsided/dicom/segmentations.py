@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from nnunet_lopsided.dicom.series import Series
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.images import Header, Image, difference
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 # SNOMED CT: a lesion, as a morphologically abnormal structure.
 CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
@@ -165,8 +169,16 @@ def write_segmentation(
             device_serial_number="0",
             series_description=description[:64],
         )
+    if "ContentCreatorName" not in written:  # DICOM wants it there, be it empty; highdicom 0.28 does not write it
+        written.ContentCreatorName = ""
+    save(written, path)
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Write a new DICOM file, which appears when it is complete; its texts, names of patients too, are in UTF-8."""
+    dataset.SpecificCharacterSet = "ISO_IR 192"
     with new_file(path) as unfinished:
-        written.save_as(str(unfinished))
+        dataset.save_as(str(unfinished))
 
 
 def uid_of(name: str) -> str:

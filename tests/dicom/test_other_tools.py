@@ -14,6 +14,9 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from nnunet_lopsided.dicom.segmentations import SegmentationVolume
+from nnunet_lopsided.dicom.series import series_of
+
 Run = Callable[..., str]
 
 
@@ -82,6 +85,38 @@ def test_dcmqi_finds_the_voxels_where_they_are(
         indices = np.argwhere(label == number)[:, ::-1]
         expected = origin + (indices * (1.0, 2.0, 3.0)) @ oblique.T
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_segmentation_of_dcmqi_is_read(
+    run: Run, labelled: Path, tmp_path: Path, label: NDArray[np.uint8], oblique: NDArray[Any]
+) -> None:
+    """Made from a cropped NRRD, as Slicer hands it over, of the second patient."""
+    found, _ = series_of(sorted(path for path in (tmp_path / "pacs" / "P2").rglob("*") if path.is_file()))
+    part = sitk.GetImageFromArray(np.ascontiguousarray(label[1:, 1:]))
+    part.SetSpacing((1.0, 2.0, 3.0))
+    part.SetDirection(oblique.ravel().tolist())
+    part.SetOrigin((np.array([7.0, -8.0, 9.0]) + oblique @ [0.0, 2.0, 3.0]).tolist())
+    sitk.WriteImage(part, str(tmp_path / "label.nrrd"))
+    lesion = {
+        "SegmentAlgorithmType": "MANUAL",
+        "SegmentedPropertyCategoryCodeSequence": _code("49755003", "Morphologically Altered Structure"),
+        "SegmentedPropertyTypeCodeSequence": _code("52988006", "Lesion"),
+    }
+    segments = [{"labelID": n, "SegmentLabel": name, **lesion} for n, name in ((1, "met"), (2, "edema"))]
+    about = {"SeriesDescription": "reader", "SeriesNumber": "7", "InstanceNumber": "1", "segmentAttributes": [segments]}
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    slices = ",".join(str(instance.path) for instance in found[0].slices())
+    files = ["--inputImageList", tmp_path / "label.nrrd", "--inputDICOMList", slices]
+    metadata = ["--inputMetadata", tmp_path / "about.json", "--outputDICOM", tmp_path / "seg.dcm", "--skip"]
+    run("itkimage2segimage", *files, *metadata)
+    everything = SegmentationVolume(tmp_path / "seg.dcm", found[0]).read().array
+    np.testing.assert_array_equal(everything, label != 0)
+    chosen = SegmentationVolume(tmp_path / "seg.dcm", found[0], ("edema",)).read().array
+    np.testing.assert_array_equal(chosen, label == 2)
+
+
+def _code(value: str, meaning: str) -> dict[str, str]:
+    return {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
 
 
 def _places(image: sitk.Image) -> Sequence[Sequence[float]]:

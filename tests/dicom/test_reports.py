@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
 from nnunet_lopsided.commands.dicom import main as export
+from nnunet_lopsided.dicom.series import series_of
+from nnunet_lopsided.images import Image, write_image
 
 # One voxel is 3 x 2 x 1 = 6 mm3; lesions of 3 and of 1 voxels, of values 1 and 2.
 VOLUMES = (18.0, 6.0)
@@ -140,3 +142,21 @@ def test_what_dataset_json_calls_ignore_is_no_lesion(labelled: Path, tmp_path: P
     (group,) = groups_of(report)
     assert group.get_measurements()[0].value == 18.0
     assert len(pydicom.dcmread(tmp_path / "out" / "P2.dcm").SegmentSequence) == 1
+
+
+def test_names_keep_their_letters(scanner, voxels: NDArray[Any], label: NDArray[np.uint8], tmp_path: Path) -> None:
+    def name(i: int, dataset: pydicom.Dataset) -> None:
+        dataset.SpecificCharacterSet, dataset.PatientName = "ISO_IR 100", "M\u00fcller^J\u00f6rg"
+
+    scanner.series("P1", "t1", voxels, change=name)
+    (tmp_path / "labels").mkdir()
+    series, _ = series_of(sorted(path for path in scanner.root.rglob("*") if path.is_file()))
+    write_image(tmp_path / "labels" / "P1.nii.gz", Image(label, series[0].header().geometry))
+    arguments = ["-i", str(tmp_path / "labels"), "--series", str(scanner.root), "-o", str(tmp_path / "out"), "--report"]
+    assert export([*arguments, "--description", "L\u00e4sionen \u75c5\u5909"]) == 0
+    for name_of_file in ("P1.dcm", "P1_report.dcm"):
+        content = (tmp_path / "out" / name_of_file).read_bytes()
+        assert "M\u00fcller^J\u00f6rg".encode() in content
+        assert "L\u00e4sionen \u75c5\u5909".encode() in content
+        assert pydicom.dcmread(tmp_path / "out" / name_of_file).SpecificCharacterSet == "ISO_IR 192"
+    assert pydicom.dcmread(tmp_path / "out" / "P1.dcm").ContentCreatorName == ""
