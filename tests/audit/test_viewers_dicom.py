@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nnunet_lopsided.audit.stored import StoredCandidate, read_audit
 from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.images import Geometry, read_image
-from tests.audit import conftest
 from tests.audit.conftest import N_CASES, SHAPE, Audited, set_root, write_datasets
 from tests.dicom.conftest import OBLIQUE, Scanner
 
@@ -30,8 +29,7 @@ def audited_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An audit of cases that lie as slices of the scanner do."""
     root = tmp_path_factory.mktemp("oblique")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conftest, "GEOMETRY", Geometry(SPACING, ORIGIN, tuple(OBLIQUE.ravel().tolist())))
-        write_datasets(root / "nnunet")
+        write_datasets(root / "nnunet", Geometry(SPACING, ORIGIN, tuple(OBLIQUE.ravel().tolist())))
         set_root(root / "nnunet", patch)
         assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--shown", "0"]) == 0
     scanner = Scanner(root / "pacs")
