@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +20,20 @@ _TRAININGS = 6
 _LANES = 2  # trainings side by side: more would need more memory than a laptop has
 _WAITING = 1.15  # cores wait while programs start and files are written
 _PROBE_SECONDS = 0.6
+_IDLE = 0.85  # from this share on, what else runs is not worth a word
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the cores of this machine do now.
+
+    Attributes:
+        transforms_per_cpu_second: Fourier transforms of 2^17 numbers by a core that does nothing else.
+        share: of the cores, which other programs leave; within (0, 1].
+    """
+
+    transforms_per_cpu_second: float
+    share: float
 
 
 def expected_time(settings: DemoSettings) -> list[str]:
@@ -26,19 +41,25 @@ def expected_time(settings: DemoSettings) -> list[str]:
     if settings.data is not None or settings.device != "cpu":
         return ["the time depends on your images and this machine; the first epoch of the first training shows it"]
     cores, lanes = n_cores(), n_lanes(settings)
-    seconds = expected_seconds(settings, transforms_per_second(lanes), lanes)
-    return [
-        f"about {max(1, round(seconds / 60))} min on {lanes} of {cores} cores, as fast as they are now "
-        f"(measured for {_PROBE_SECONDS:g} s; other programs make it longer)"
-    ]
+    speed = measured_speed(lanes)
+    seconds = expected_seconds(settings, speed.transforms_per_cpu_second, lanes)
+    line = f"about {_minutes(seconds)} min on {lanes} of {cores} cores that do nothing else"
+    if speed.share < _IDLE:
+        minutes = _minutes(seconds / speed.share)
+        line += f"; other programs leave {speed.share:.0%} of them now, which makes it about {minutes}"
+    return [line]
 
 
-def expected_seconds(settings: DemoSettings, transforms_per_second: float, lanes: int) -> float:
-    """Wall seconds of a demo on procedural brains.
+def _minutes(seconds: float) -> int:
+    return max(1, round(seconds / 60))
+
+
+def expected_seconds(settings: DemoSettings, transforms_per_cpu_second: float, lanes: int) -> float:
+    """Wall seconds of a demo on procedural brains, on cores that do nothing else.
 
     Args:
         settings: of the demo; its epochs and iterations count.
-        transforms_per_second: of :func:`transforms_per_second`, by as many cores as there are lanes.
+        transforms_per_cpu_second: of :func:`measured_speed`.
         lanes: of :func:`n_lanes`.
 
     Example:
@@ -48,8 +69,7 @@ def expected_seconds(settings: DemoSettings, transforms_per_second: float, lanes
         True
     """
     beside = _TRAININGS * (_PER_TRAINING + settings.epochs * settings.iterations * _PER_ITERATION) + _REST
-    cpu_seconds_in_turn = _ALONE + beside / lanes
-    return _WAITING * cpu_seconds_in_turn / _TRANSFORM / (transforms_per_second / lanes)
+    return _WAITING * (_ALONE + beside / lanes) / _TRANSFORM / transforms_per_cpu_second
 
 
 def n_lanes(settings: DemoSettings) -> int:
@@ -57,8 +77,8 @@ def n_lanes(settings: DemoSettings) -> int:
     return min(n_cores(), _LANES) if settings.device == "cpu" else 1
 
 
-def transforms_per_second(n_threads: int) -> float:
-    """How many Fourier transforms of 2^17 numbers this machine does in a second, in so many threads at once."""
+def measured_speed(n_threads: int) -> Speed:
+    """How fast so many threads work side by side: by their CPU time, and by the clock."""
     values = np.random.default_rng(0).random(1 << 17)
 
     def work(end: float) -> int:
@@ -68,10 +88,11 @@ def transforms_per_second(n_threads: int) -> float:
             n += 1
         return n
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(n_threads) as pool:
         n_done = sum(pool.map(work, [start + _PROBE_SECONDS] * n_threads))
-    return n_done / (time.perf_counter() - start)
+    cpu_seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - start
+    return Speed(n_done / max(cpu_seconds, 1e-3), min(1.0, max(cpu_seconds, 1e-3) / (wall_seconds * n_threads)))
 
 
 def n_cores() -> int:

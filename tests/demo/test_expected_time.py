@@ -1,7 +1,7 @@
 import pytest
 
 from nnunet_lopsided.demo import expected_time as module
-from nnunet_lopsided.demo.expected_time import expected_seconds, expected_time, n_lanes, transforms_per_second
+from nnunet_lopsided.demo.expected_time import Speed, expected_seconds, expected_time, measured_speed, n_lanes
 from nnunet_lopsided.demo.settings import DemoSettings
 
 CONSTANTS = {
@@ -18,9 +18,9 @@ def test_seconds_by_hand(monkeypatch):
     for name, value in CONSTANTS.items():
         monkeypatch.setattr(module, name, value)
     settings = DemoSettings(epochs=2, iterations=10)
-    # Beside each other 6 trainings x (5 + 20 x 0.5) + 4 = 94 CPU seconds; 10 + 94 / 2 = 57 in turn are 5700 transforms;
-    # 200 in a second by two cores are 100 by each; half as much waiting.
-    assert expected_seconds(settings, 200, 2) == pytest.approx(85.5)
+    # Beside each other 6 trainings x (5 + 20 x 0.5) + 4 = 94 CPU seconds; 10 + 94 / 2 = 57 in turn are 5700 transforms,
+    # 100 in a second; half as much waiting.
+    assert expected_seconds(settings, 100, 2) == pytest.approx(85.5)
     # 104 CPU seconds by one core.
     assert expected_seconds(settings, 100, 1) == pytest.approx(156)
 
@@ -33,12 +33,14 @@ def test_two_trainings_at_once_where_there_are_two_cores(monkeypatch):
         assert n_lanes(DemoSettings(device="cuda")) == 1
 
 
-def test_what_is_said_names_the_cores(monkeypatch):
+def test_what_is_said_names_the_cores_and_what_others_leave_of_them(monkeypatch):
     monkeypatch.setattr(module, "n_cores", lambda: 8)
-    monkeypatch.setattr(module, "_PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(module, "expected_seconds", lambda *_: 239)
+    monkeypatch.setattr(module, "measured_speed", lambda _: Speed(100, 0.9))
+    assert expected_time(DemoSettings()) == ["about 4 min on 2 of 8 cores that do nothing else"]
+    monkeypatch.setattr(module, "measured_speed", lambda _: Speed(100, 0.4))
     (line,) = expected_time(DemoSettings())
-    assert line.startswith("about ")
-    assert " min on 2 of 8 cores, as fast as they are now" in line
+    assert line.endswith("that do nothing else; other programs leave 40% of them now, which makes it about 10")
 
 
 def test_nothing_is_promised_for_other_images_or_a_gpu():
@@ -47,6 +49,8 @@ def test_nothing_is_promised_for_other_images_or_a_gpu():
         assert " min " not in line
 
 
-def test_the_probe_counts_work(monkeypatch):
+def test_the_probe_counts_work_and_time(monkeypatch):
     monkeypatch.setattr(module, "_PROBE_SECONDS", 0.05)
-    assert transforms_per_second(1) > 0
+    speed = measured_speed(1)
+    assert speed.transforms_per_cpu_second > 0
+    assert 0 < speed.share <= 1
