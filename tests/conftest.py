@@ -59,6 +59,14 @@ KINDS = {
 }
 
 
+def without_progress_pictures(patch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's picture of a training's progress is not drawn, which takes longer than a tiny epoch."""
+    from nnunetv2.training.logging import nnunet_logger
+
+    logger = getattr(nnunet_logger, "MetaLogger", None) or nnunet_logger.nnUNetLogger  # so called in 2.6
+    patch.setattr(logger, "plot_progress_png", lambda self, folder: None)
+
+
 def set_paths(root: Path, patch: pytest.MonkeyPatch) -> None:
     for variable in PATHS:
         (root / variable).mkdir(parents=True, exist_ok=True)

@@ -38,10 +38,6 @@ _TRAINERS = "nnunetv2.training.nnUNetTrainer"
 FindClass: TypeAlias = Callable[..., "type | None"]
 
 
-class _Trainer(Protocol):
-    build_network_architecture: Callable[..., nn.Module]
-
-
 class _Logger(Protocol):
     """nnU-Net's, of 2.7 and 2.8; that of 2.6 has a dict of lists instead."""
 
@@ -161,15 +157,14 @@ def _importable(folder: str) -> Iterator[None]:
 
 
 def build_network(
-    trainer: _Trainer,
+    build: Callable[..., nn.Module],
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
     num_input_channels: int,
     num_output_channels: int,
     enable_deep_supervision: bool = True,
 ) -> nn.Module:
-    """The network of a trainer, nnU-Net's or ours, called as the installed nnU-Net calls it."""
-    build = trainer.build_network_architecture
+    """The network that ``build_network_architecture`` of a trainer makes, called as the installed nnU-Net calls it."""
     if _takes_managers(build):
         of_what: tuple[object, ...] = (plans_manager, configuration_manager)
     else:
@@ -181,19 +176,19 @@ def build_network(
     return build(*of_what, num_input_channels, num_output_channels, enable_deep_supervision=enable_deep_supervision)
 
 
-def called_by_nnunet(stock: _Trainer) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+def called_by_nnunet(stock: Callable[..., nn.Module]) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Makes a ``build_network_architecture`` of 2.8 one that the installed nnU-Net can call.
 
     That of 2.6 gets no configuration, which the 2.5d network needs: there, what a configuration says of the
     architecture is made to remember the configuration.
 
     Args:
-        stock: nnU-Net's own trainer, whose signature tells.
+        stock: that of nnU-Net's own trainer, whose signature tells.
 
     Returns:
         A decorator; what it makes gets ``plans_manager=None`` in 2.6.
     """
-    if _takes_managers(stock.build_network_architecture):
+    if _takes_managers(stock):
         return lambda build: build
     _remember_configurations()
 

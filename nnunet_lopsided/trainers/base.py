@@ -141,7 +141,7 @@ class LesionTrainer(nnUNetTrainer):
     # ---- start of training
 
     @staticmethod
-    @called_by_nnunet(nnUNetTrainer)
+    @called_by_nnunet(nnUNetTrainer.build_network_architecture)
     def build_network_architecture(
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
@@ -151,11 +151,13 @@ class LesionTrainer(nnUNetTrainer):
     ) -> nn.Module:
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
         keep_to_omp_num_threads()
-        arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        managers = (plans_manager, configuration_manager)
+        arguments = (*managers, num_input_channels, num_output_channels, enable_deep_supervision)
+        of_nnunet = nnUNetTrainer.build_network_architecture
         if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
-            return build_network(nnUNetTrainer, *arguments, enable_deep_supervision)
+            return build_network(of_nnunet, *arguments)
         with arch_kwargs_of_the_user():
-            of_slices = cast(DeepLabV3For25D, build_network(nnUNetTrainer, *arguments, enable_deep_supervision))
+            of_slices = cast(DeepLabV3For25D, build_network(of_nnunet, *arguments))
         of_slices.skip_padding = True
         of_slices.padding_beyond = training_patch(configuration_manager)
         return of_slices

@@ -229,20 +229,26 @@ def remembering(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_network_is_asked_for_as_each_version_takes_it() -> None:
     configuration = configuration_25d()
-    assert build_network(Of28, "plans", configuration, 4, 2, False) == ("plans", configuration, 4, 2, False)
-    expected = (NETWORK_CLASS_NAME, {"encoder": "resnet18", "n_slices": 3, "output_stride": 16}, [], 4, 2, True)
-    assert build_network(Of26, "plans", configuration, 4, 2) == expected
+    assert build_network(Of28.build_network_architecture, "plans", configuration, 4, 2, False) == (
+        "plans",
+        configuration,
+        4,
+        2,
+        False,
+    )
+    expected: Any = (NETWORK_CLASS_NAME, {"encoder": "resnet18", "n_slices": 3, "output_stride": 16}, [], 4, 2, True)
+    assert build_network(Of26.build_network_architecture, "plans", configuration, 4, 2) == expected
 
 
 def test_our_own_is_left_as_it_is_where_nnunet_calls_it_so() -> None:
     build = Of28.build_network_architecture
-    assert called_by_nnunet(Of28)(build) is build
+    assert called_by_nnunet(Of28.build_network_architecture)(build) is build
 
 
 @pytest.mark.usefixtures("remembering")
 def test_our_own_gets_the_configuration_from_a_call_of_2_6() -> None:
     configuration = configuration_25d()
-    build = called_by_nnunet(Of26)(Of28.build_network_architecture)
+    build: Any = called_by_nnunet(Of26.build_network_architecture)(Of28.build_network_architecture)
     said = (
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,
@@ -264,7 +270,7 @@ def test_a_network_of_2_6_knows_the_patch_it_is_trained_with() -> None:
     configuration = configuration_25d()
     build = LesionTrainer.build_network_architecture
     if "plans_manager" in inspect.signature(build).parameters:  # with 2.6 itself it is so already
-        build = called_by_nnunet(Of26)(build)
+        build = called_by_nnunet(Of26.build_network_architecture)(build)
     network = build(
         configuration.network_arch_class_name,
         configuration.network_arch_init_kwargs,

@@ -156,6 +156,17 @@ def test_the_names_are_those_of_the_classes() -> None:
     assert list(trainers.base_trainers()) == sorted(trainers._bases())
 
 
+def test_what_breaks_while_the_trainers_load_is_not_taken_for_an_unknown_name(
+    find: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> dict[str, Any]:
+        raise AttributeError("module 'torch' has no attribute 'compile'")
+
+    monkeypatch.setattr(trainers, "_bases", broken)
+    with pytest.raises(ImportError, match="cannot be loaded: module 'torch' has no attribute 'compile'"):
+        find("nnUNetTrainerLopsided_a17")
+
+
 def test_a_malformed_name_outside_of_nnunets_commands_is_an_exception(find: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
         find("nnUNetTrainerLopsided_a0")
