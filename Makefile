@@ -63,7 +63,7 @@ mutate: venv
 
 # All tests with each nnU-Net that people have, laid over .venv. NNUNET="2.6.4 2.7.0": these; TESTS=tests/trainers: a part.
 versions: venv
-	$(BIN)/python tests/versions.py $(if $(NNUNET),--nnunet "$(NNUNET)") $(TESTS)
+	$(BIN)/python tests/nnunet_versions.py $(if $(NNUNET),--nnunet "$(NNUNET)") $(TESTS)
 
 # A whole small study with nnU-Net's real commands; minutes on an idle CPU.
 study: venv

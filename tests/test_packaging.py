@@ -92,7 +92,7 @@ def fresh_environment(folder: Path) -> Path:
 
     A line in a .pth file only extends sys.path: the borrowed folder's own .pth files, our editable install among them,
     are not processed, and its place is behind the new environment's site-packages. Before it comes the nnU-Net of these
-    tests, which need not be the environment's (tests/versions.py).
+    tests, which need not be the environment's (tests/nnunet_versions.py).
     """
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     python = folder / "bin" / "python"

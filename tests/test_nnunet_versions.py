@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided.nnunet.older_versions import TESTED
-from tests import versions
-from tests.versions import NotToBeHad, environment_of, main, overlay, unmet
+from tests import nnunet_versions
+from tests.nnunet_versions import NotToBeHad, environment_of, main, overlay, unmet
 
 # None of these is installed in the tests' environment.
 OTHER = "2.6.99"
@@ -91,7 +91,7 @@ def test_the_tests_run_with_each_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(versions, "overlay", lambda version, folder: folder / version)
+    monkeypatch.setattr(nnunet_versions, "overlay", lambda version, folder: folder / version)
 
     def run(command: list[str], *, env: dict[str, str], **options: Any) -> SimpleNamespace:
         version = Path(env["PYTHONPATH"].split(os.pathsep)[0]).name

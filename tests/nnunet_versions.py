@@ -1,7 +1,7 @@
 """Run the tests with each version of nnU-Net that people have: what ``make versions`` does.
 
-    python tests/versions.py                                     # all tests, with every version of TESTED
-    python tests/versions.py --nnunet "2.6.4 2.7.0" tests/trainers -m "not slow"
+    python tests/nnunet_versions.py  # all tests, with every version of TESTED
+    python tests/nnunet_versions.py --nnunet "2.6.4 2.7.0" tests/trainers -m "not slow"
 
 A version is laid over the environment instead of installed into it: a folder of its own holds nnU-Net, and what it
 requires in another version than the environment has, and lies first on ``PYTHONPATH`` of pytest and of all commands
