@@ -61,7 +61,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "lopsided-audit score": ("lopsided-audit score audit --truth 500",),
     "lopsided-dicom": (
-        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations",
+        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations --report",
         "lopsided-dicom -i /data/nnUNet_raw/Dataset540_Repaired/labelsTr --series /data/pacs -o segmentations --one",
     ),
     "lopsided-study": ("lopsided-study plan quick", "lopsided-study run quick -o study-quick --cores 4"),
