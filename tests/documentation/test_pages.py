@@ -13,9 +13,8 @@ from tests.documentation.running import LINES, TEXTS, files_missing, run_page, s
 from tests.documentation.tables import NOT_RUN, why_not_run
 from tests.documentation.worlds import BY_HAND, TUTORIAL, WORLDS
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(WORLDS) - {TUTORIAL}))
 def test_a_page_works_as_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = quick_shell(tmp_path, monkeypatch)
