@@ -74,7 +74,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "lopsided-study report": ("lopsided-study report study-quick",),
     "lopsided-study schema": ("lopsided-study schema > study.schema.json",),
     "lopsided-study presets": ("lopsided-study presets quick > study.yaml",),
-    "lopsided-demo": ("lopsided-demo -o demo", "lopsided-demo -o demo --mode stochastic --rate 0.3 -device cuda"),
+    "lopsided-demo": ("lopsided-demo -o demo", "lopsided-demo -o demo --mode size --rate 0.3"),
     "lopsided-env": ('eval "$(lopsided-env)"', "lopsided-env --completion bash > ~/.lopsided-completion.bash"),
     "lopsided-doctor": ("lopsided-doctor",),
     "python -m nnunet_lopsided.commands.phantom": ("python -m nnunet_lopsided.commands.phantom -d 900 --train 8",),
