@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dicom.segmentations import CATEGORY, FAMILY, LESION, highdicom_module, save, uid_of
+from nnunet_lopsided.dicom.segmentations import CATEGORY, LESION, highdicom_module, save, uid_of
 from nnunet_lopsided.dicom.series import Series
 from nnunet_lopsided.errors import InputError
 
@@ -157,8 +157,6 @@ def _group(highdicom: ModuleType, drawn: Dataset, number: int, lesion: ReportedL
         ),
         finding_type=sr.CodedConcept(*LESION),
         finding_category=sr.CodedConcept(*CATEGORY),
-        algorithm_id=sr.AlgorithmIdentification(
-            name="nnunet-lopsided", version=__version__, family=sr.CodedConcept(*FAMILY)
-        ),
+        algorithm_id=sr.AlgorithmIdentification(name="nnunet-lopsided", version=__version__),
         measurements=measurements,
     )

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 # SNOMED CT: a lesion, as a morphologically abnormal structure.
 CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
 LESION = ("52988006", "SCT", "Lesion")
-# What the algorithm is, by DICOM's own codes.
-FAMILY = ("123110", "DCM", "Artificial Intelligence")
 # From a name, so that the same label map of the same series has the same UIDs.
 _NAMESPACE = uuid.UUID("8f3f7d8e-2b5c-5f0c-9d2e-6f2b8a1c4e10")
 
@@ -137,7 +135,7 @@ def write_segmentation(
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="nnunet-lopsided",
         version=__version__,
-        family=highdicom.sr.CodedConcept(*FAMILY),
+        family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
     )
     descriptions = [
         highdicom.seg.SegmentDescription(

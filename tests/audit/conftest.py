@@ -126,6 +126,14 @@ def set_root(root: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setenv(variable, str(root / variable))
 
 
+def copied(root: Path, folder: Path, patch: pytest.MonkeyPatch) -> Audited:
+    """A copy in a folder, with nnU-Net's paths set to it and the folder the current one."""
+    shutil.copytree(root, folder / "nnunet")
+    set_root(folder / "nnunet", patch)
+    patch.chdir(folder)
+    return Audited(folder / "nnunet")
+
+
 @pytest.fixture(scope="session")
 def datasets_once(tmp_path_factory):
     root = tmp_path_factory.mktemp("audited")
@@ -136,11 +144,7 @@ def datasets_once(tmp_path_factory):
 @pytest.fixture
 def audited(datasets_once, tmp_path, monkeypatch):
     """Copies that may be changed, with nnU-Net's paths set to them."""
-    root = tmp_path / "nnunet"
-    shutil.copytree(datasets_once, root)
-    set_root(root, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return Audited(root)
+    return copied(datasets_once, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -158,11 +162,7 @@ def written_once(datasets_once, tmp_path_factory):
 @pytest.fixture
 def written(written_once, tmp_path, monkeypatch):
     """The same with its audit, written where audits are by default."""
-    root = tmp_path / "nnunet"
-    shutil.copytree(written_once, root)
-    set_root(root, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return Audited(root)
+    return copied(written_once, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -181,8 +181,4 @@ def turned_once(tmp_path_factory):
 @pytest.fixture
 def turned(turned_once, tmp_path, monkeypatch):
     """A copy that may be changed."""
-    root = tmp_path / "nnunet"
-    shutil.copytree(turned_once, root)
-    set_root(root, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return Audited(root)
+    return copied(turned_once, tmp_path, monkeypatch)

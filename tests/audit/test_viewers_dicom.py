@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided.audit.stored import StoredCandidate, read_audit
 from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.images import Geometry, read_image
-from tests.audit.conftest import N_CASES, SHAPE, Audited, set_root, write_datasets
+from tests.audit.conftest import N_CASES, SHAPE, Audited, copied, set_root, write_datasets
 from tests.dicom.conftest import OBLIQUE, Scanner
 
 highdicom = pytest.importorskip("highdicom")
@@ -48,10 +48,8 @@ def audited_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def oblique(audited_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
-    shutil.copytree(audited_once, tmp_path, dirs_exist_ok=True)
-    set_root(tmp_path / "nnunet", monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return Audited(tmp_path / "nnunet")
+    shutil.copytree(audited_once / "pacs", tmp_path / "pacs")
+    return copied(audited_once / "nnunet", tmp_path, monkeypatch)
 
 
 def arguments(oblique: Audited, *more: str, series: str = "pacs") -> list[str]:

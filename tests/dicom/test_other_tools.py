@@ -27,7 +27,8 @@ def run() -> Run:
     def run(tool: str, *arguments: object) -> str:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-        done = subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run([tool, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     return run
