@@ -26,6 +26,9 @@ from nnunet_lopsided.evaluation.rules import EvaluationRules
 
 EDGES_MM = EvaluationRules().diameter_edges_mm
 Numbers = NDArray[np.float64]
+LACK = {"random": "half, at random", "size": "the smaller half", "full": "nothing"}
+# Printed, and left out of the table.
+ASIDE = ("Brier score", "Brier score before", "interval of the precision holds the truth")
 
 
 def list_candidates(dataset: int, labels: list[str], oof: Path, out: Path) -> None:
@@ -61,10 +64,7 @@ def simple_sample(p: Numbers, diameter_mm: Numbers, edges_mm: object, n: int, se
 
 def read(path: Path, readings: list[int], n_draws: int, out: Path | None) -> None:
     rows = list(csv.DictReader(path.open()))
-    lines: list[list[str]] = []
-    heads = ["labels", "candidates", "lesions", "readings", "sample", "mean estimate", "root mean square error"]
-    heads += ["interval holds the truth", "mean width", "Brier score", "Brier score before"]
-    heads += ["accepted unread", "of these lesions", "interval of the precision holds the truth"]
+    lines: list[dict[str, str]] = []
     for kind in dict.fromkeys(row["labels"] for row in rows):
         of_kind = [row for row in rows if row["labels"] == kind]
         p, score, diameter_mm, lesion = (
@@ -80,17 +80,21 @@ def read(path: Path, readings: list[int], n_draws: int, out: Path | None) -> Non
                 ("simple random", simple_sample, by_rank),
             ):
                 numbers = of_draws(draw, by, diameter_mm, lesion=lesion, n=n, n_draws=n_draws)
-                start = [kind, str(len(p)), f"{lesion.sum():.0f}", str(n), name]
-                lines.append([*start, *("" if x is None else f"{x:.3f}" for x in numbers)])
-                print(dict(zip(heads, lines[-1], strict=True)), flush=True)
+                start = {"labels lack": LACK[kind], "candidates": str(len(p)), "missed lesions": f"{lesion.sum():.0f}"}
+                lines.append({**start, "readings": str(n), "sample": name, **numbers})
+                print(lines[-1], flush=True)
     if out is not None:
-        with out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([heads, *lines])
+        with out.open("w", newline="") as table:
+            writer = csv.DictWriter(
+                table, [key for key in lines[0] if key not in ASIDE], "", "ignore", lineterminator="\n"
+            )
+            writer.writeheader()
+            writer.writerows(lines)
 
 
 def of_draws(
     draw: Callable[..., tuple[Stratum, ...]], p: Numbers, diameter_mm: Numbers, *, lesion: Numbers, n: int, n_draws: int
-) -> list[float | None]:
+) -> dict[str, str]:
     totals, held, widths, brier, accepted, right, precise = [], [], [], [], [], [], []
     for seed in range(n_draws):
         strata = draw(p, diameter_mm, EDGES_MM, n, seed)
@@ -110,17 +114,18 @@ def of_draws(
         if found.low is not None and found.high is not None:
             limit = q[chosen].min()
             precise.append(found.low <= lesion[q >= limit].mean() <= found.high)
-    return [
-        float(np.mean(totals)),
-        float(np.sqrt(np.mean((np.array(totals) - lesion.sum()) ** 2))),
-        float(np.mean(held)),
-        float(np.mean(widths)),
-        float(np.mean(brier)),
-        float(((p - lesion) ** 2).mean()),
-        float(np.mean(accepted)),
-        float(np.mean(right)) if right else None,
-        float(np.mean(precise)) if precise else None,
-    ]
+    error = np.sqrt(np.mean((np.array(totals) - lesion.sum()) ** 2))
+    return {
+        "mean estimate": f"{np.mean(totals):.0f}",
+        "typical error": f"{error:.0f}",
+        "95% interval holds the truth": f"{np.mean(held):.0%}",
+        "its width": f"{np.mean(widths):.0f}",
+        "accepted unread": f"{np.mean(accepted):.0f}",
+        "of these lesions": f"{np.mean(right):.0%}" if right else "",
+        "Brier score": f"{np.mean(brier):.3f}",
+        "Brier score before": f"{((p - lesion) ** 2).mean():.3f}",
+        "interval of the precision holds the truth": f"{np.mean(precise):.0%}" if precise else "",
+    }
 
 
 def main() -> None:

@@ -151,7 +151,7 @@ def test_strata_hold_every_candidate_once(n, readings, seed, edges):
 
 
 def test_the_same_seed_draws_the_same():
-    p: NDArray[np.float64] = np.linspace(0, 1, 50)
+    p = np.asarray(np.linspace(0, 1, 50), np.float64)
     diameter_mm = np.full(50, 4.0)
     first, again, other = ([s.sampled.tolist() for s in draw_sample(p, diameter_mm, (3,), 12, k)] for k in (5, 5, 6))
     assert first == again != other
