@@ -1,25 +1,22 @@
-"""A random sample of an audit's candidates to read: drawing, writing and reading it again."""
+"""A random sample of an audit's candidates to read: drawing it, and reading a written one again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.sampling import LEAST_PER_STRATUM, Stratum, draw_sample, probability_by_rank
 from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, chosen_audit, find_audits
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
-from nnunet_lopsided.files.json import Shape, read_json, write_json
-from nnunet_lopsided.files.tables import numbered_rows, write_table
+from nnunet_lopsided.files.json import Shape, read_json
+from nnunet_lopsided.files.tables import numbered_rows
 
 RECORD, TABLE, PAGE = "sample.json", "sample.csv", "sample.html"
-_MARKS = (RECORD, TABLE)
-_COLUMNS = ("audit", "case", "candidate", "stratum", "probability", "diameter_mm", "sampled", "decision")
+COLUMNS = ("audit", "case", "candidate", "stratum", "probability", "diameter_mm", "sampled", "decision")
 _SHAPE: Shape = {
     "audit": str,
     "seed": int,
@@ -96,70 +93,6 @@ def sample_candidates(audit: StoredAudit, n: int, seed: int = 0) -> Sample:
     )
 
 
-def write_sample(sample: Sample, folder: Path, *, overwrite: bool = False, n_workers: int = 2) -> None:
-    """Write ``sample.json``, ``sample.csv`` and the page to read the sample on.
-
-    Args:
-        sample: of :func:`sample_candidates`.
-        folder: target.
-        overwrite: replace an earlier sample there, and nothing else; one whose table was filled stays.
-        n_workers: cases whose pictures are drawn at the same time.
-
-    Raises:
-        InputError: the target is refused or cannot be written, an image cannot be read, or labels or maps have changed
-            since the audit.
-    """
-    from nnunet_lopsided.audit.candidate_pictures import stored_pictures
-    from nnunet_lopsided.audit.sample_page import sample_html
-
-    files = (*_MARKS, PAGE)
-    check_output_folder(folder, overwrite, [], _MARKS, "lopsided-audit sample", files)
-    with new_output_folder(folder, overwrite, [], _MARKS, "lopsided-audit sample", files) as unfinished:
-        # Numbered as they are read, without what the audit thinks of them: that would lead the reader.
-        blind = [replace(c, rank=i, score=None, reason="drawn at random") for i, c in enumerate(sample.drawn, 1)]
-        pictures = stored_pictures(sample.audit, blind, n_workers)
-        if len(pictures) < len(blind):
-            raise InputError(f"a page holds the pictures of {len(pictures)} of these candidates; draw at most as many")
-        write_json(unfinished / RECORD, _record(sample))
-        write_table(unfinished / TABLE, _COLUMNS, _rows(sample))
-        (unfinished / PAGE).write_text(sample_html(sample, pictures), encoding="utf-8")
-
-
-def _record(sample: Sample) -> dict[str, object]:
-    return {
-        "schema_version": 1,
-        "tool": "nnunet-lopsided",
-        "version": __version__,
-        "audit": sample.audit.id,
-        "dataset": sample.audit.dataset,
-        "seed": sample.seed,
-        "candidates": len(sample.population),
-        "fainter_candidates_left_out": sample.n_left_out,
-        "to_read": len(sample.drawn),
-        "strata": [
-            {
-                "lower_mm": s.lower_mm,
-                "upper_mm": s.upper_mm,
-                "lowest_probability": s.lowest,
-                "highest_probability": s.highest,
-                "candidates": len(s.members),
-                "sampled": len(s.sampled),
-            }
-            for s in sample.strata
-        ],
-    }
-
-
-def _rows(sample: Sample) -> list[list[object]]:
-    stratum, is_drawn = np.zeros(len(sample.population), np.int64), np.zeros(len(sample.population), np.int64)
-    for number, s in enumerate(sample.strata, 1):
-        stratum[s.members], is_drawn[s.sampled] = number, 1
-    return [
-        [sample.audit.id, *c.key, stratum[i], f"{sample.probability[i]:.9g}", f"{c.diameter_mm:.6g}", is_drawn[i], ""]
-        for i, c in enumerate(sample.population)
-    ]
-
-
 def chosen_sample(folder: Path | None, decisions: Path) -> Path:
     """The folder of the sample that decisions are of.
 
@@ -183,7 +116,7 @@ def chosen_sample(folder: Path | None, decisions: Path) -> Path:
 
 
 def read_sample(folder: Path, audit_folder: Path | None = None) -> Sample:
-    """Read what :func:`write_sample` wrote.
+    """Read what :func:`~nnunet_lopsided.audit.sample_writing.write_sample` wrote.
 
     Args:
         folder: of the sample.
@@ -198,7 +131,7 @@ def read_sample(folder: Path, audit_folder: Path | None = None) -> Sample:
     audit = chosen_audit(audit_folder, record["audit"], [folder.absolute().parent])
     by_key = {c.key: c for c in audit.candidates}
     population, probability, stratum, drawn = [], [], [], []
-    for line, row in numbered_rows(folder / TABLE, _COLUMNS[:-1]):
+    for line, row in numbered_rows(folder / TABLE, COLUMNS[:-1]):
         place = f"{folder / TABLE}, line {line}"
         try:
             key, number, value = (row["case"], int(row["candidate"])), int(row["stratum"]), float(row["probability"])

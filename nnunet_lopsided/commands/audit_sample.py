@@ -31,7 +31,8 @@ def sample_parser() -> Parser:
 
 def sample(arguments: argparse.Namespace) -> int:
     """Draw, write and say how many."""
-    from nnunet_lopsided.audit.sampled import PAGE, sample_candidates, write_sample
+    from nnunet_lopsided.audit.sample_writing import write_sample
+    from nnunet_lopsided.audit.sampled import PAGE, sample_candidates
     from nnunet_lopsided.audit.stored import chosen_audit
 
     audit = chosen_audit(arguments.audit, near=[Path()])
@@ -86,7 +87,8 @@ def estimate_parser() -> Parser:
 
 def estimate(arguments: argparse.Namespace) -> int:
     """Read, estimate, write and print."""
-    from nnunet_lopsided.audit.sample_estimate import PAGE, ZONES, estimate_from_sample, miss_rate, write_estimate
+    from nnunet_lopsided.audit.estimate_writing import PAGE, ZONES, write_estimate
+    from nnunet_lopsided.audit.sample_estimate import estimate_from_sample, miss_rate
     from nnunet_lopsided.audit.sampled import chosen_sample, read_sample
 
     folder = chosen_sample(arguments.sample, arguments.decisions)
