@@ -12,8 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser(
         prog="lopsided-demo",
-        description="Delete lesions from the labels of a dataset, train three short arms, each twice (nnU-Net's loss "
-        "on whole labels; the same on what is left; the default recipe there), predict, evaluate, compare and audit, "
+        description="Delete lesions from the labels of a dataset, train three short arms (nnU-Net's loss on whole "
+        "labels; the same and the default recipe on what is left, twice each), predict, evaluate, compare and audit, "
         "by public commands alone. Without --data on procedural brains. An interrupted run goes on when repeated.",
     )
     parser.add_argument(
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of phantoms, censoring, trainings (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=10, help="per training (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=50, help="per epoch (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, help="per training (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=80, help="per epoch (default: %(default)s)")
     parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a demo")
     return run(parser, _demo, argv)
