@@ -26,7 +26,7 @@ static: venv
 
 # Tests of single modules, which neither plan nor train with nnU-Net; a slow one there is marked so.
 of = $(patsubst %,tests/$(1)/test_%.py,$(2))
-QUICK_TESTS := $(wildcard tests/test_*.py) tests/files tests/pages tests/losses tests/nnunet \
+QUICK_TESTS := $(wildcard tests/test_*.py) tests/documentation tests/files tests/pages tests/losses tests/nnunet \
 	$(call of,audit,decisions miss_rate ranking scoring) \
 	$(call of,evaluation,belief case confidence curves dilation intervals matching rules strata) \
 	$(call of,planning,rules_25d) $(call of,study,jobs schema) $(call of,trainers,curves names) $(call of,variants,choosing)

@@ -20,9 +20,8 @@ from nnunet_lopsided.nnunet import older_versions
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
-    "surface-distance", "tifffile",
-    "tqdm", "PyYAML", "setuptools",
+    "filelock", "imagecodecs", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib",
+    "pillow", "surface-distance", "tifffile", "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
 # The newest versions that the tests have run with (constraints.txt), of packages whose changes may break something.
 _TESTED = {
@@ -43,7 +42,7 @@ _OPTIONAL = (
     ("shtab", "lopsided-env --completion needs it", "completion"),
 )
 # Dependencies without which everything still works.
-_DISPENSABLE = {"isal": "without it files are read slower"}
+_DISPENSABLE = dict.fromkeys(("imagecodecs", "isal"), "without it files are read slower")
 _TRAINERS = (
     "nnUNetTrainerLopsided",
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
