@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser
+from nnunet_lopsided.commands._options import add_np, add_output, add_overwrite, add_seed
 from nnunet_lopsided.commands.audit_export import add_audit
 
 
@@ -20,12 +21,10 @@ def sample_parser() -> Parser:
     parser.add_argument(
         "--n", type=int, default=60, metavar="N", help="candidates to read, at least 2 (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
-    parser.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="where the sample goes (default: 'sample' in the folder of the audit)"
-    )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier sample in the folder")
+    add_seed(parser, "the draw")
+    add_output(parser, "the sample goes", "'sample' in the folder of the audit")
+    add_np(parser)
+    add_overwrite(parser, "an earlier sample in the folder")
     return parser
 
 
@@ -37,7 +36,7 @@ def sample(arguments: argparse.Namespace) -> int:
 
     audit = chosen_audit(arguments.audit, near=[Path()])
     drawn = sample_candidates(audit, arguments.n, arguments.seed)
-    folder = arguments.o or audit.folder / "sample"
+    folder = arguments.output or audit.folder / "sample"
     write_sample(drawn, folder, overwrite=arguments.overwrite, n_workers=arguments.np)
     print(f"{len(drawn.drawn)} of {len(drawn.population)} candidates drawn from {len(drawn.strata)} strata")
     print(f"{folder}: decide in {PAGE}, then lopsided-audit estimate DECISIONS")
@@ -78,10 +77,8 @@ def estimate_parser() -> Parser:
         metavar="P",
         help="other candidates of at least this probability are doubtful (default: %(default)s)",
     )
-    parser.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="where the outputs go (default: 'estimate' beside the decisions)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier estimate in the folder")
+    add_output(parser, "the outputs go", "'estimate' beside the decisions")
+    add_overwrite(parser, "an earlier estimate in the folder")
     return parser
 
 
@@ -98,7 +95,7 @@ def estimate(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         doubtful=arguments.doubtful,
     )
-    output = arguments.o or arguments.decisions.absolute().parent / "estimate"
+    output = arguments.output or arguments.decisions.absolute().parent / "estimate"
     write_estimate(found, output, overwrite=arguments.overwrite)
     total, rate = found.total, miss_rate(found.total.missed, found.n_annotated)
     print(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_output, add_overwrite
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("-i", type=Path, required=True, metavar="FOLDER", help="label maps CASE.nii.gz and so on")
     parser.add_argument("--series", type=Path, required=True, metavar="FOLDER", help="any folder above the DICOM files")
-    parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="where CASE.dcm go; it may exist")
+    add_output(parser, "CASE.dcm go; it may exist", required=True)
     parser.add_argument(
         "--report",
         action="store_true",
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--description", default="nnunet-lopsided", metavar="TEXT", help="of the new series (default: %(default)s)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_overwrite(parser, "files that are there")
     return run(parser, _work, argv)
 
 
@@ -43,7 +44,7 @@ def _work(arguments: argparse.Namespace) -> int:
     exported = export_label_maps(
         arguments.i,
         arguments.series,
-        arguments.o,
+        arguments.output,
         one=arguments.one,
         description=arguments.description,
         mean_probabilities=mean_probabilities(arguments.i) if arguments.report else None,
@@ -57,7 +58,7 @@ def _work(arguments: argparse.Namespace) -> int:
         names = ", ".join(exported.without_probabilities)
         print(f"note: reports without probabilities, because no CASE.npz is there: {names}", file=sys.stderr)
     reports = f" and {len(exported.reports)} reports" if arguments.report else ""
-    print(f"{arguments.o}: {len(exported.written)} DICOM SEG files{reports}, {exported.n_segments} segments")
+    print(f"{arguments.output}: {len(exported.written)} DICOM SEG files{reports}, {exported.n_segments} segments")
     return 0
 
 

@@ -129,7 +129,7 @@ def test_accepted_candidates_alone(oblique: Audited, capsys: pytest.CaptureFixtu
     words = ((first, "reject"), (second, "accept"), (last, "accept"))
     rows = [f"{audit.id},{c.case},{c.number},{word}" for c, word in words]
     Path("decisions.csv").write_text("\n".join(["audit,case,candidate,decision", *rows, ""]))
-    assert main(arguments(oblique, "--shown", "2", "--decisions", "decisions.csv")) == 0
+    assert main(arguments(oblique, "--shown", "2", "--accepted", "decisions.csv")) == 0
     for case, candidates in shown_by_case([second, last]).items():
         groups = groups_of(Path("out") / case / f"{case}_report.dcm")
         assert [group.tracking_identifier.split(" (")[0] for group in groups] == [
@@ -137,7 +137,7 @@ def test_accepted_candidates_alone(oblique: Audited, capsys: pytest.CaptureFixtu
         ]
     Path("decisions.csv").write_text(f"audit,case,candidate,decision\nother,{first.case},{first.number},accept\n")
     capsys.readouterr()
-    assert main(arguments(oblique, "--overwrite", "--decisions", "decisions.csv")) == 2
+    assert main(arguments(oblique, "--overwrite", "--accepted", "decisions.csv")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"decisions.csv: expected decisions of audit {audit.id}" in line
     assert line.endswith("found other")
