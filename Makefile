@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # The site is built where Python is new enough for mkdocs-material.
 DOCS := $(shell $(PYTHON) -c 'import sys; print("docs" * (sys.version_info >= (3, 11)))')
 
-.PHONY: demo bundle check static quick-tests test coverage mutate venv peers study study-slurm docs results
+.PHONY: demo bundle check static quick-tests test coverage mutate versions venv peers study study-slurm docs results
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
@@ -60,6 +60,10 @@ coverage: static
 # Which mistakes (tests/mutations.toml) does no test notice? ONLY="curve Dice": those whose name has one of the words.
 mutate: venv
 	$(BIN)/python tests/mutate.py $(ONLY)
+
+# All tests with each nnU-Net that people have, laid over .venv. NNUNET="2.6.4 2.7.0": these; TESTS=tests/trainers: a part.
+versions: venv
+	$(BIN)/python tests/nnunet_versions.py $(if $(NNUNET),--nnunet "$(NNUNET)") $(TESTS)
 
 # A whole small study with nnU-Net's real commands; minutes on an idle CPU.
 study: venv

@@ -61,7 +61,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "lopsided-audit score": ("lopsided-audit score audit --truth 500",),
     "lopsided-dicom": (
-        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations",
+        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations --report",
         "lopsided-dicom -i /data/nnUNet_raw/Dataset540_Repaired/labelsTr --series /data/pacs -o segmentations --one",
     ),
     "lopsided-study": ("lopsided-study plan quick", "lopsided-study run quick -o study-quick --cores 4"),
@@ -74,7 +74,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "lopsided-study report": ("lopsided-study report study-quick",),
     "lopsided-study schema": ("lopsided-study schema > study.schema.json",),
     "lopsided-study presets": ("lopsided-study presets quick > study.yaml",),
-    "lopsided-demo": ("lopsided-demo -o demo", "lopsided-demo -o demo --mode stochastic --rate 0.3 -device cuda"),
+    "lopsided-demo": ("lopsided-demo -o demo", "lopsided-demo -o demo --mode size --rate 0.3"),
     "lopsided-env": ('eval "$(lopsided-env)"', "lopsided-env --completion bash > ~/.lopsided-completion.bash"),
     "lopsided-doctor": ("lopsided-doctor",),
     "python -m nnunet_lopsided.commands.phantom": ("python -m nnunet_lopsided.commands.phantom -d 900 --train 8",),

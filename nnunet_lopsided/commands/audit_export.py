@@ -25,16 +25,23 @@ def export_parser() -> Parser:
     parser = Parser(
         prog="lopsided-audit export",
         description="Write the best candidates for 3D Slicer (points by tier of score, named segments, a script that "
-        "opens a case), ITK-SNAP (label maps with descriptions) or as COCO (slices with boxes and outlines, for CVAT "
-        "and FiftyOne). 'lopsided-audit import' reads back what was done in Slicer and ITK-SNAP.",
+        "opens a case), ITK-SNAP (label maps with descriptions), as COCO (slices with boxes and outlines, for CVAT "
+        "and FiftyOne) or as DICOM (SEG and structured report). 'lopsided-audit import' reads back what was done in "
+        "Slicer and ITK-SNAP.",
     )
     add_audit(parser)
-    parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco"), help="the viewer")
+    parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco", "dicom"), help="the viewer")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="where the files go")
     parser.add_argument(
         "--shown", type=int, default=200, metavar="N", help="so many of the best candidates (default: %(default)s)"
     )
     parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", help="candidates of these cases alone")
+    parser.add_argument(
+        "--decisions", type=Path, metavar="FILE", help="all candidates that were accepted in it, not the best ones"
+    )
+    parser.add_argument(
+        "--series", type=Path, metavar="FOLDER", help="for DICOM: any folder above the files that cases came from"
+    )
     parser.add_argument(
         "--channel", type=int, default=0, metavar="N", help="of the slices of COCO, from 0 (default: %(default)s)"
     )
@@ -58,7 +65,9 @@ def export(arguments: argparse.Namespace) -> int:
         arguments.to,
         n_shown=arguments.shown,
         cases=arguments.cases,
+        decisions=arguments.decisions,
         channel=arguments.channel,
+        dicom=arguments.series,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,
     )

@@ -12,21 +12,21 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser(
         prog="lopsided-demo",
-        description="Censor a dataset, train three short arms (all lesions; censored, weighted cross-entropy; "
-        "censored, lopsided loss), predict, evaluate and compare, by public commands alone. Without --data on "
-        "procedural brains. An interrupted run goes on when repeated.",
+        description="Delete lesions from the labels of a dataset, train three short arms, each twice (nnU-Net's loss "
+        "on whole labels; the same on what is left; the default recipe there), predict, evaluate, compare and audit, "
+        "by public commands alone. Without --data on procedural brains. An interrupted run goes on when repeated.",
     )
     parser.add_argument(
         "-o", metavar="FOLDER", default="lopsided-demo", help="where everything goes (default: %(default)s)"
     )
     parser.add_argument("--data", metavar="DIR", help="a dataset in nnU-Net's raw layout, instead of procedural brains")
     parser.add_argument(
-        "--mode", choices=("stochastic", "size"), default="size", help="censoring (default: %(default)s)"
+        "--mode", choices=("stochastic", "size"), default="stochastic", help="censoring (default: %(default)s)"
     )
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of phantoms and censoring (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=5, help="per arm (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=40, help="per epoch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of phantoms, censoring, trainings (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="per training (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=50, help="per epoch (default: %(default)s)")
     parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a demo")
     return run(parser, _demo, argv)
