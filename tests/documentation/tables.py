@@ -17,12 +17,12 @@ _TRAINER = "-tr nnUNetTrainerLopsided_1epochs_1iters"
 ADDED = {
     "nnUNetv2_plan_and_preprocess": ("-npfp 1", "-np 1"),
     "nnUNetv2_train": ("-device cpu",),
-    "nnUNetv2_predict": ("-device cpu", "-npp 0", "-nps 0"),
+    "nnUNetv2_predict": ("-device cpu", "-npp 0", "-nps 0", "--disable_tta"),
     "nnUNetv2_ensemble": ("-np 1",),
     "lopsided-audit -d": (_TRAINER, "--magnify 1.5", "--shown 20"),
     "python -m nnunet_lopsided.commands.phantom": ("--shape 12 32 32", "--spacing 5 4 4"),
     "lopsided-complete": (_TRAINER, "-device cpu"),
-    "lopsided-plan": ("--encoder resnet18", "--batch-size 2"),
+    "lopsided-plan": ("--encoder tu-resnet10t", "--output-stride 16", "--batch-size 2"),
 }
 INTERNET = "loads packages from the internet"
 INSTALLS = "makes an environment"
