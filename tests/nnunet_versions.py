@@ -38,7 +38,9 @@ class NotToBeHad(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tests with each version; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--nnunet", default=" ".join(TESTED), metavar="VERSIONS", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the overlays (default: %(default)s)")
     arguments, for_pytest = parser.parse_known_args(argv)

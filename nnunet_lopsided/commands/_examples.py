@@ -59,6 +59,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "lopsided-audit apply decisions.csv -o 540",
         "lopsided-audit apply --accept-above 0.9 --audit audit -o 541",
     ),
+    "lopsided-audit sample": ("lopsided-audit sample audit --n 60 --seed 1",),
+    "lopsided-audit estimate": (
+        "lopsided-audit estimate decisions.csv",
+        "lopsided-audit estimate decisions.csv --sample audit/sample --precision 0.9 -o estimate",
+    ),
     "lopsided-audit score": ("lopsided-audit score audit --truth 500",),
     "lopsided-dicom": (
         "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations --report",

@@ -26,6 +26,7 @@ from nnunet_lopsided.commands._options import (
 )
 from nnunet_lopsided.commands.audit_agree import agree, agree_parser
 from nnunet_lopsided.commands.audit_export import add_audit, export, export_parser, import_, import_parser
+from nnunet_lopsided.commands.audit_sample import estimate, estimate_parser, sample, sample_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -37,16 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     # Not sub-parsers of argparse: these would demand a sub-command, and the audit itself has none.
-    if argv[:1] == ["apply"]:
-        return run(_apply_parser(), _apply, argv[1:])
-    if argv[:1] == ["score"]:
-        return run(_score_parser(), _score, argv[1:])
-    if argv[:1] == ["agree"]:
-        return run(agree_parser(), agree, argv[1:])
-    if argv[:1] == ["export"]:
-        return run(export_parser(), export, argv[1:])
-    if argv[:1] == ["import"]:
-        return run(import_parser(), import_, argv[1:])
+    parts = {
+        "apply": (_apply_parser, _apply),
+        "score": (_score_parser, _score),
+        "agree": (agree_parser, agree),
+        "sample": (sample_parser, sample),
+        "estimate": (estimate_parser, estimate),
+        "export": (export_parser, export),
+        "import": (import_parser, import_),
+    }
+    if argv[:1] and argv[0] in parts:
+        parser, part = parts[argv[0]]
+        return run(parser(), part, argv[1:])
     return run(_parser(), _audit, argv)
 
 
@@ -56,6 +59,7 @@ def _parser() -> Parser:
         description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
         "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
+        "'lopsided-audit sample' and 'estimate' read a random few in place of all, "
         "'lopsided-audit export' and 'import' go to another viewer and back, 'lopsided-audit agree A B' compares two "
         "readers, 'lopsided-audit score' compares an audit with the truth.",
     )

@@ -15,8 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = Parser(
         prog="lopsided-demo",
-        description="Delete lesions from the labels of a dataset, train three short arms, each twice (nnU-Net's loss "
-        "on whole labels; the same on what is left; the default recipe there), predict, evaluate, compare and audit, "
+        description="Delete lesions from the labels of a dataset, train three short arms (nnU-Net's loss on whole "
+        "labels; the same and the default recipe on what is left, twice each), predict, evaluate, compare and audit, "
         "by public commands alone. Without --data on procedural brains. An interrupted run goes on when repeated.",
     )
     add_output(parser, "everything goes", _FOLDER)
@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
     add_seed(parser, "phantoms, censoring, trainings")
-    parser.add_argument("--epochs", type=int, default=10, help="per training (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=50, help="per epoch (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=5, help="per training (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=80, help="per epoch (default: %(default)s)")
     add_device(parser, "trainings and predictions", "cpu")
     add_overwrite(parser, "an earlier demo in the folder: start anew")
     return run(parser, _demo, argv)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from nnunet_lopsided.nnunet.results import results_folder_name
 
 # Ids of the two datasets, in folders of the demo's own, so that they are in nobody's way.
 FULL, CENSORED = 901, 902
-# Every arm is trained twice, each time on one half of the training cases: between the two lies what chance does.
+# One half of the training cases each. Both losses are trained on both of them on labels that lack lesions: between the
+# two trainings of an arm lies what chance does.
 FOLDS = (0, 1)
 PLANS = "nnUNetPlans"
 
@@ -28,6 +29,7 @@ class Arm:
         labels: what the labels hold.
         dataset: id.
         trainer: its name for nnU-Net.
+        folds: on which it is trained.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Arm:
     labels: str
     dataset: int
     trainer: str
+    folds: tuple[int, ...] = FOLDS
 
     def of_fold(self, fold: int) -> str:
         """The name of one training, in the names of steps and folders."""
@@ -53,7 +56,8 @@ def arms_of(settings: DemoSettings) -> tuple[Arm, Arm, Arm]:
     plain, recipe = f"nnUNetTrainer25D_prior_{budget}", f"nnUNetTrainerLopsided_{budget}"
     missing = missing_in_words(settings)
     return (
-        Arm(name="full", title="nnU-Net, whole labels", labels="whole", dataset=FULL, trainer=plain),
+        # Once: it is there to show the size of the loss, and a second one would take a minute more.
+        Arm(name="full", title="nnU-Net on whole labels", labels="whole", dataset=FULL, trainer=plain, folds=FOLDS[:1]),
         Arm(name="censored", title="nnU-Net", labels=missing, dataset=CENSORED, trainer=plain),
         Arm(name="lopsided", title="Lopsided", labels=missing, dataset=CENSORED, trainer=recipe),
     )
@@ -70,8 +74,6 @@ def missing_in_words(settings: DemoSettings) -> str:
     return f"{100 * settings.rate:g}% of lesions missing {how}"
 
 
-def trainings(arms: tuple[Arm, ...]) -> Iterator[tuple[Arm, int]]:
-    """All trainings. Not both of an arm at the same time: they would write the same files of its results."""
-    for fold in FOLDS:
-        for arm in arms:
-            yield arm, fold
+def trainings(arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
+    """All trainings, by arm and fold."""
+    return [(arm, fold) for arm in arms for fold in arm.folds]

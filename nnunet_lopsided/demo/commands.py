@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from nnunet_lopsided.demo.arms import CENSORED, FOLDS, FULL, PLANS, Arm
+from nnunet_lopsided.demo.arms import CENSORED, FOLDS, FULL, PLANS, Arm, trainings
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import Step
 from nnunet_lopsided.nnunet.checkpoints import whole_checkpoint
@@ -45,7 +46,7 @@ class Commands:
     @property
     def n_steps(self) -> int:
         """All of them."""
-        return len(self.data) + len(self.planning) + len(FOLDS) * (3 * len(self.arms) + 1) + len(self.audit)
+        return len(self.data) + len(self.planning) + 3 * len(trainings(self.arms)) + len(self.audit) + len(FOLDS)
 
     @property
     def data(self) -> tuple[Step, ...]:
@@ -95,6 +96,20 @@ class Commands:
         evaluate = ("lopsided-eval", "-g", str(test / "labelsTs"), "-p", predictions, "--profile", PROFILE)
         yield Step(f"evaluate-{name}", (*evaluate, "-o", str(self.evaluation(arm, fold)), "--overwrite"))
 
+    @property
+    def lanes(self) -> list[Iterator[Step]]:
+        """What may run side by side: trainings, and the audit after those that it needs.
+
+        Trainings of one arm follow each other, since they write the same files of its results.
+        """
+        full, censored, recipe = self.arms
+        first, *others = FOLDS
+        return [
+            chain(*(self.training(recipe, fold) for fold in FOLDS), self.audit),
+            chain(self.training(full, first), self.training(censored, first)),
+            chain(*(self.training(censored, fold) for fold in others)),
+        ]
+
     def evaluation(self, arm: Arm, fold: int) -> Path:
         """Where a training is evaluated."""
         return self.folder / "evaluation" / arm.of_fold(fold)
@@ -107,8 +122,9 @@ class Commands:
         """The arms of a fold, with pictures."""
         images = raw_dataset(FULL).folder / "imagesTs"
         channel = _CONTRAST_CHANNEL if self.settings.data is None else 0
-        evaluations = [str(self.evaluation(arm, fold)) for arm in self.arms]
-        names = [arm.title for arm in self.arms]
+        arms = [arm for arm in self.arms if fold in arm.folds]
+        evaluations = [str(self.evaluation(arm, fold)) for arm in arms]
+        names = [arm.title for arm in arms]
         compare = ("lopsided-eval", "compare", *evaluations, "-o", str(self.comparison(fold)), "--names", *names)
         shown = ("--images", str(images), "--image-channel", str(channel), "--overwrite")
         return Step(f"compare-{fold}", (*compare, *shown))

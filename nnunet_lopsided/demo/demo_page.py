@@ -67,11 +67,9 @@ def write_page(commands: Commands, dataset: RawDataset, spent: Mapping[str, Spen
         for pair, of_pair in read_comparison(commands.comparison(fold) / "comparison.json").items()
     }
     rows = [
-        _row(arm, fold, summaries[arm.name, fold], spent[f"train-{arm.of_fold(fold)}"])
-        for arm in arms
-        for fold in FOLDS
+        _row(arm, fold, summaries[arm.name, fold], spent[f"train-{arm.of_fold(fold)}"]) for arm, fold in trainings(arms)
     ]
-    whole, left, recipe = ([_metric(summaries[arm.name, fold], "map") for fold in FOLDS] for arm in arms)
+    whole, left, recipe = ([_metric(summaries[arm.name, fold], "map") for fold in arm.folds] for arm in arms)
     said = answers(
         missing_in_words(settings).capitalize(),
         whole=whole,
@@ -104,7 +102,7 @@ def write_page(commands: Commands, dataset: RawDataset, spent: Mapping[str, Spen
         slices=b64encode(slices).decode(),
         shown_fold=_SHOWN_FOLD,
         folds=FOLDS,
-        evaluations=[(arm.of_fold(fold), f"{arm.title}, fold {fold}") for arm in arms for fold in FOLDS],
+        evaluations=[(arm.of_fold(fold), f"{arm.title}, fold {fold}") for arm, fold in trainings(arms)],
         commands=_commands(folder, spent),
     )
     target = folder / "index.html"
@@ -150,7 +148,7 @@ def _differences(compared: Mapping[tuple[str, str, int], Compared], arms: Sequen
     whole, plain, recipe = arms
     rows = []
     for first, second in ((plain, recipe), (whole, plain)):
-        for fold in FOLDS:
+        for fold in first.folds:
             pair = compared[first.title, second.title, fold]
             cells = [f"{second.title} minus {first.title}", str(fold)]
             for difference in (pair.average_precision, pair.sensitivity):
@@ -181,7 +179,8 @@ def _what(commands: Commands, dataset: RawDataset) -> str:
         f"training labels {censoring['n_censored']} of {censoring['n_lesions']} lesions were deleted ({settings.mode}, "
         f"seed {settings.seed}); test labels are whole. Configuration {commands.configuration}, {settings.epochs} "
         f"epochs of {settings.iterations} iterations, device {settings.device}, evaluated with --profile {PROFILE}. "
-        "Every arm was trained twice: each fold learns from one half of the training cases."
+        "Each fold learns from one half of the training cases: on labels that lack lesions both losses were trained "
+        "on both, on whole labels one was."
     )
 
 

@@ -16,7 +16,7 @@ from nnunet_lopsided.demo.settings import DemoSettings
 # that run.
 _ALONE, _PER_TRAINING, _REST = 30.0, 30.0, 30.0
 _PER_ITERATION, _TRANSFORM = 0.1, 0.00185
-_TRAININGS = 6
+_TRAININGS = 5
 _LANES = 2  # trainings side by side: more would need more memory than a laptop has
 _WAITING = 1.15  # cores wait while programs start and files are written
 _PROBE_SECONDS = 0.6

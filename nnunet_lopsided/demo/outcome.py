@@ -77,7 +77,7 @@ def answers(
                 others={"nnUNetTrainerLopsided": of_recipe},
                 title="average precision",
             )
-            + f" These are means of {len(differences)} trainings."
+            + f" Of {len(whole)}, {len(left)} and {len(recipe)} trainings."
         )
     sentences.append(_certainty(differences, [spread(values) for values in (whole, left, recipe)]))
     if audit is not None:
@@ -100,7 +100,7 @@ def _certainty(differences: Sequence[Difference], spreads: Sequence[float]) -> s
     if not known:
         return "The difference between the two losses is undefined, so nothing is said of it."
     each = ", ".join(_in_words(one) for one in known)
-    chance = f"Two trainings of the same arm, on other halves of the cases, differ by up to {max(spreads):.3f}."
+    chance = f"Two trainings of the same kind, on other halves of the cases, differ by up to {max(spreads):.3f}."
     signs = {(one.difference or 0) > 0 for one in known}
     if len(signs) > 1:
         verdict = "the trainings disagree on which is better, so this demo does not tell"

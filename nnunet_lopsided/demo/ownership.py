@@ -21,7 +21,7 @@ from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.locks import HELD, LOCK_FILE, locked
 from nnunet_lopsided.nnunet.paths import PATH_VARIABLES
 
-SETTINGS_FILE = "demo.json"
+SETTINGS_FILE, SPLITS_FILE = "demo.json", "splits_final.json"
 # Folders that steps write, and files of the demo itself.
 _FOLDERS = (*PATH_VARIABLES, "predictions", "evaluation", "comparison", "audit", "logs")
 _FILES = (SETTINGS_FILE, *_FOLDERS, "table.csv", "table.md", "index.html")
@@ -52,6 +52,11 @@ def only_demo(folder: Path) -> Iterator[bool]:
         if str(error).startswith("another process is writing"):
             raise InputError(f"another lopsided-demo is at work in {folder}") from None
         raise
+
+
+def remember_kill(folder: Path) -> None:
+    """Leave the folder as the kill left it: a run that was refused has released the lock that told of it."""
+    (folder / LOCK_FILE).touch()
 
 
 def check_folder(folder: Path) -> None:
@@ -113,7 +118,8 @@ def _check_own(folder: Path, was_killed: bool) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in _FILES and path.name[0] != ".")
     if others:
         raise InputError(f"{folder} is not replaced: it holds {others[0]}, which lopsided-demo did not write")
-    grows = {SETTINGS_FILE}
+    # The halves are put into what other commands have written and noted.
+    grows = {SETTINGS_FILE, SPLITS_FILE}
     if was_killed:
         ours = unrecorded(folder) if (folder / RECORD_FILE).is_file() else []
         grows |= {*_OF_A_KILLED_STEP, *(Path(name).name for name in ours if _is_of_a_step(name))}

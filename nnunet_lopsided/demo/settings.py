@@ -25,8 +25,8 @@ class DemoSettings:
     mode: str = "stochastic"
     rate: float = 0.5
     seed: int = 0
-    epochs: int = 10
-    iterations: int = 50
+    epochs: int = 5
+    iterations: int = 80
     device: str = "cpu"
     n_train: int = 16
-    n_test: int = 20
+    n_test: int = 16

@@ -1,4 +1,4 @@
-"""What the demo runs: one dataset, three arms trained twice, their comparison and an audit."""
+"""What the demo runs: one dataset, three arms, their comparison and an audit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.demo.arms import CENSORED, FOLDS, FULL, arms_of, trainings
+from nnunet_lopsided.demo.arms import CENSORED, FOLDS, FULL, arms_of
 from nnunet_lopsided.demo.commands import Commands
 from nnunet_lopsided.demo.demo_page import write_page
 from nnunet_lopsided.demo.expected_time import expected_time, n_cores, n_lanes
-from nnunet_lopsided.demo.ownership import check_folder, claim, only_demo
+from nnunet_lopsided.demo.ownership import SPLITS_FILE, check_folder, claim, only_demo, remember_kill
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.steps import StepRunner
 from nnunet_lopsided.errors import InputError
@@ -58,12 +58,19 @@ def run_demo(settings: DemoSettings, folder: Path, overwrite: bool = False) -> P
         if source.folder.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"data {source.folder} lie inside the demo's folder {folder}")
     check_folder(folder)
-    with only_demo(folder) as was_killed:
-        others = claim(folder, {"version": __version__, **asdict(settings)}, overwrite, was_killed)
-        try:
-            return _run(settings, folder, source, others)
-        finally:
-            finish_record(folder, others)
+    is_refused_after_a_kill = False
+    try:
+        with only_demo(folder) as was_killed:
+            is_refused_after_a_kill = was_killed
+            others = claim(folder, {"version": __version__, **asdict(settings)}, overwrite, was_killed)
+            is_refused_after_a_kill = False
+            try:
+                return _run(settings, folder, source, others)
+            finally:
+                finish_record(folder, others)
+    finally:
+        if is_refused_after_a_kill:
+            remember_kill(folder)
 
 
 def _run(settings: DemoSettings, folder: Path, source: RawDataset | None, others: list[str]) -> Path:
@@ -87,9 +94,9 @@ def _run(settings: DemoSettings, folder: Path, source: RawDataset | None, others
             finish_record(folder, others)
         _share_folds(source)
         # Not while steps run side by side: what one of them is writing cannot be noted.
-        runner.run_lanes([commands.training(arm, fold) for arm, fold in trainings(commands.arms)], lanes)
+        runner.run_lanes(commands.lanes, lanes)
         finish_record(folder, others)
-        runner.run_lanes([commands.audit, *([commands.compare(fold)] for fold in FOLDS)], lanes)
+        runner.run_lanes([[commands.compare(fold)] for fold in FOLDS], lanes)
     return write_page(commands, raw_dataset(FULL), runner.spent)
 
 
@@ -122,7 +129,7 @@ def _share_folds(source: RawDataset | None) -> None:
     if not folds:
         raise InputError(f"the demo needs training cases of at least 2 patients, found {len(of_patient)}")
     for dataset in (FULL, CENSORED):
-        write_json(preprocessed_folder(dataset) / "splits_final.json", folds)
+        write_json(preprocessed_folder(dataset) / SPLITS_FILE, folds)
 
 
 def _is_2d(dataset: RawDataset) -> bool:

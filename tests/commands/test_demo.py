@@ -147,6 +147,32 @@ def test_a_kill_makes_nothing_of_somebody_else_ours(demo, mine):
     assert (demo / mine).read_text() == "years of work"
 
 
+def test_a_refused_run_does_not_forget_that_the_last_one_was_killed(demo, capsys, monkeypatch):
+    def run(*_):
+        (demo / "table.md").write_text("")
+        return demo / "index.html"
+
+    monkeypatch.setattr(workflow, "_run", run)
+    (demo / ".lopsided.lock").touch()
+    (demo / "predictions" / "full" / "b.nii.gz").touch()
+    (demo / "notes.txt").touch()
+    for _ in range(2):
+        assert "notes.txt" in fails(capsys, "-o", str(demo), "--overwrite")
+    (demo / "notes.txt").unlink()
+    assert main(["-o", str(demo), "--overwrite"]) == 0
+
+
+def test_the_halves_lie_in_what_another_command_has_noted(demo):
+    preprocessed = demo / "nnUNet_preprocessed" / "Dataset902_Censored"
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").touch()
+    finish_record(preprocessed)
+    (preprocessed / "splits_final.json").touch()
+    finish_record(demo)
+    _claim(demo, DemoSettings(seed=8), overwrite=True)
+    assert not preprocessed.exists()
+
+
 def test_a_demo_killed_while_it_begins_or_is_emptied_can_be_overwritten(demo, tmp_path):
     """In every stage: what is left still proves whose folder it is, and that nothing is done yet."""
     (demo / "logs").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ def words(step: Step) -> str:
 def test_the_recipe_and_nnunets_loss_differ_in_the_trainer_alone(nnunet_paths: Path) -> None:
     demo = commands(nnunet_paths)
     steps = {(arm.name, fold): list(demo.training(arm, fold)) for arm, fold in trainings(demo.arms)}
-    assert list(steps) == [(name, fold) for fold in (0, 1) for name in ("full", "censored", "lopsided")]
-    full, plain, recipe = (words(steps[name, 1][0]) for name in ("full", "censored", "lopsided"))
-    assert plain == f"nnUNetv2_train 902 2d_small 1 -tr nnUNetTrainer25D_prior_{BUDGET} -device cpu --c"
+    assert list(steps) == [("full", 0), *((name, fold) for name in ("censored", "lopsided") for fold in (0, 1))]
+    full, plain, recipe = (words(steps[name, 0][0]) for name in ("full", "censored", "lopsided"))
+    assert plain == f"nnUNetv2_train 902 2d_small 0 -tr nnUNetTrainer25D_prior_{BUDGET} -device cpu --c"
     assert full == plain.replace("902", "901")
     assert recipe == plain.replace("25D_prior", "Lopsided") + " --npz", "the audit needs probabilities"
     assert [step.name for step in steps["lopsided", 1]] == [
@@ -48,14 +49,17 @@ def test_the_recipe_and_nnunets_loss_differ_in_the_trainer_alone(nnunet_paths: P
     assert "--profile lesions" in words(steps["full", 0][2])
 
 
-def test_all_steps_are_counted(nnunet_paths: Path) -> None:
+def test_all_steps_are_counted_and_the_audit_follows_its_trainings(nnunet_paths: Path) -> None:
     demo = commands(nnunet_paths)
-    steps = [
-        *demo.data,
-        *demo.planning,
-        *(step for arm, fold in trainings(demo.arms) for step in demo.training(arm, fold)),
+    lanes = [list(lane) for lane in demo.lanes]
+    assert [
+        [step.name for step in lane if "evaluate" not in step.name and "predict" not in step.name] for lane in lanes
+    ] == [
+        ["train-lopsided-0", "train-lopsided-1", "audit", "score"],
+        ["train-full-0", "train-censored-0"],
+        ["train-censored-1"],
     ]
-    steps += [*demo.audit, *(demo.compare(fold) for fold in FOLDS)]
+    steps = [*demo.data, *demo.planning, *chain(*lanes), *(demo.compare(fold) for fold in FOLDS)]
     assert len({step.name for step in steps}) == len(steps) == demo.n_steps
     assert all(step.command[0].startswith(("lopsided-", "nnUNetv2_", "python")) for step in steps)
 
@@ -65,9 +69,11 @@ def test_an_audit_of_both_folds_of_the_recipe_and_a_comparison_of_each(nnunet_pa
     audit, score = demo.audit
     assert f"-d 902 -tr nnUNetTrainerLopsided_{BUDGET} -c 2d_small" in words(audit)
     assert "--truth 901" in words(score)
-    assert [f"evaluation/{name}-1 " in words(demo.compare(1)) for name in ("full", "censored", "lopsided")] == [
-        True
-    ] * 3
+    of_fold = [words(demo.compare(fold)) for fold in (0, 1)]
+    assert [[f"evaluation/{arm.of_fold(i)} " in of_fold[i] for arm in demo.arms] for i in (0, 1)] == [
+        [True, True, True],
+        [False, True, True],
+    ]
     assert "--images" in demo.compare(0).command
 
 

@@ -68,7 +68,7 @@ def commands(nnunet_paths: Path) -> Commands:
         write_results(result, demo.evaluation(arm, fold))
         (nnunet_paths / "logs" / f"train-{arm.of_fold(fold)}.json").write_text(json.dumps({"command": ["a", "<b>"]}))
     for fold in FOLDS:
-        models = [read_evaluation(demo.evaluation(arm, fold), arm.title) for arm in demo.arms]
+        models = [read_evaluation(demo.evaluation(arm, fold), arm.title) for arm in demo.arms if fold in arm.folds]
         write_comparison(compare(models, 100), demo.comparison(fold))
     reviewed = [{"n": 10, "precision": 1.0, "asked": 10}, {"n": 40, "precision": 0.75, "asked": 50}]
     score = {"missed_lesions": 7, "rankings": [{"reviewed": reviewed}]}
@@ -84,8 +84,7 @@ def test_the_page_and_the_tables(commands: Commands) -> None:
     with (commands.folder / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["arm"], row["fold"], row["max sensitivity"][:5], row["training, s"]) for row in rows] == [
-        ("nnU-Net, whole labels", "0", "1.000", "61"),
-        ("nnU-Net, whole labels", "1", "1.000", "61"),
+        ("nnU-Net on whole labels", "0", "1.000", "61"),
         ("nnU-Net", "0", "0.500", "61"),
         ("nnU-Net", "1", "0.500", "61"),
         ("Lopsided", "0", "0.938", "61"),

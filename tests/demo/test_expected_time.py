@@ -18,11 +18,11 @@ def test_seconds_by_hand(monkeypatch):
     for name, value in CONSTANTS.items():
         monkeypatch.setattr(module, name, value)
     settings = DemoSettings(epochs=2, iterations=10)
-    # Beside each other 6 trainings x (5 + 20 x 0.5) + 4 = 94 CPU seconds; 10 + 94 / 2 = 57 in turn are 5700 transforms,
-    # 100 in a second; half as much waiting.
-    assert expected_seconds(settings, 100, 2) == pytest.approx(85.5)
-    # 104 CPU seconds by one core.
-    assert expected_seconds(settings, 100, 1) == pytest.approx(156)
+    # Beside each other 5 trainings x (5 + 20 x 0.5) + 4 = 79 CPU seconds; 10 + 79 / 2 = 49.5 in turn are 4950
+    # transforms, 100 in a second; half as much waiting.
+    assert expected_seconds(settings, 100, 2) == pytest.approx(74.25)
+    # 89 CPU seconds by one core.
+    assert expected_seconds(settings, 100, 1) == pytest.approx(133.5)
 
 
 def test_two_trainings_at_once_where_there_are_two_cores(monkeypatch):

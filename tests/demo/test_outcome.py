@@ -10,17 +10,17 @@ CLEAR = (Difference(0.1, (0.05, 0.15)), Difference(0.2, (0.1, 0.3)))
 
 
 def said(differences: tuple[Difference, ...] = CLEAR, audit: AuditScore | None = None) -> list[str]:
-    values = {"whole": (0.7, 0.72), "left": (0.5, 0.52), "recipe": (0.6, 0.66)}
+    values = {"whole": (0.71,), "left": (0.5, 0.52), "recipe": (0.6, 0.66)}
     return answers("Half missing", differences=differences, audit=audit, **values)
 
 
 def test_cost_gain_certainty_and_audit() -> None:
     assert said(audit=AuditScore(121, 50, 44)) == [
         "Half missing: missing lesions cost nnU-Net's loss 0.200 of average precision (0.710 with full labels, 0.510). "
-        "nnUNetTrainerLopsided won back 0.120 (60% of it). These are means of 2 trainings.",
+        "nnUNetTrainerLopsided won back 0.120 (60% of it). Of 1, 2 and 2 trainings.",
         "The recipe minus nnU-Net's loss, by fold: +0.100 (95% interval +0.050 to +0.150), +0.200 (95% interval +0.100 "
         "to +0.300); no interval holds 0: with other test cases it would most likely have the same sign. Two trainings "
-        "of the same arm, on other halves of the cases, differ by up to 0.060.",
+        "of the same kind, on other halves of the cases, differ by up to 0.060.",
         "The audit of these labels, in which 121 lesions were missing: of its first 50 candidates 44 are such lesions.",
     ]
 

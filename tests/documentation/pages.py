@@ -12,6 +12,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^( *)```(?:bash|shell)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"`([\w.-]+(?:/[\w.-]+)*\.(?:html|csv|json|png|txt|ctbl|nii\.gz))`")
+_CALL = re.compile(r"`((?:lopsided-\w+|nnUNetv2_\w+|python -m) [^`]*)`")
 _TEXT = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPACES_AND_COMMENT = re.compile(r"\s+#\s.*$|^#\s.*$", re.MULTILINE)
 
@@ -63,6 +64,12 @@ def pattern_of(line: str) -> str:
     return "".join(
         r"\S*/" if piece == "\0" else r"\d+(?:\.\d+)?" if i % 2 else re.escape(piece) for i, piece in enumerate(pieces)
     )
+
+
+def sentence_calls(text: str) -> list[str]:
+    """The commands within a page's sentences that are whole: without dots and words for the reader's own."""
+    found = [" ".join(code.split()) for code in _CALL.findall(_CODE.sub("", text))]
+    return [call for call in found if re.search(" -|>", call) and not re.search(r"\.\.\.|\b[A-Z]{2,}\b", call)]
 
 
 def files(text: str) -> list[str]:

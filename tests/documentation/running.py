@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.documentation.pages import PAGES, blocks, files, lines, name_of
+from tests.documentation.pages import PAGES, blocks, files, lines, name_of, sentence_calls
 from tests.documentation.shell import Shell
 from tests.documentation.tables import NOT_MADE, substituted, why_not_run
 from tests.documentation.worlds import BY_HAND, WORLDS
@@ -29,6 +29,19 @@ def run_page(name: str, shell: Shell) -> str:
                 script.append(substituted(line))
         printed += said(shell, script)
     return printed
+
+
+def whole_sentence_calls() -> set[str]:
+    """Commands within sentences that a reader can type as they are, but for those that a block has too."""
+    lines_of_blocks = {line for its in LINES.values() for line in its}
+    calls = {call for text in TEXTS.values() for call in sentence_calls(text)}
+    # Others name an option, and lack what the command needs.
+    needed = {"lopsided-predict": " -i ", "lopsided-eval": " -p ", "lopsided-study": "", "nnUNetv2_train": " -tr "}
+    return {
+        call
+        for call in calls - lines_of_blocks
+        if needed.get(call.split()[0], " -d ") in call and not why_not_run(call)
+    }
 
 
 def said(shell: Shell, script: list[str]) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.documentation.pages import REPOSITORY, pattern_of, shown
 from tests.documentation.quick import quick_shell
-from tests.documentation.running import LINES, TEXTS, files_missing, run_page, said
-from tests.documentation.tables import NOT_RUN, why_not_run
-from tests.documentation.worlds import BY_HAND, TUTORIAL, WORLDS
+from tests.documentation.running import LINES, TEXTS, files_missing, run_page, said, whole_sentence_calls
+from tests.documentation.tables import NOT_RUN, SENTENCES, SENTENCES_NOT_RUN, substituted, why_not_run
+from tests.documentation.worlds import BY_HAND, TUTORIAL, WORLDS, my_lesions
+
+# nnU-Net's commands and ours are functions of a bash that asks this process over pipes.
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
 
 
 @pytest.mark.slow
@@ -23,6 +27,24 @@ def test_a_page_works_as_written(name: str, tmp_path: Path, monkeypatch: pytest.
     printed += said(shell, commands)
     assert [line for line in expected if not re.search(f"^{pattern_of(line)}$", printed, re.MULTILINE)] == [], printed
     assert files_missing(name, tmp_path) == []
+
+
+@pytest.mark.slow
+def test_commands_within_sentences_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = quick_shell(tmp_path, monkeypatch)
+    my_lesions(shell)
+    shell.run("nnUNetv2_plan_and_preprocess -d 501 -c 3d_fullres")
+    shell.run("\n".join(map(substituted, SENTENCES)))
+    assert (tmp_path / "study.schema.json").stat().st_size > 1000
+
+
+def test_every_command_within_a_sentence_is_run_or_listed() -> None:
+    assert sorted(whole_sentence_calls()) == sorted([*SENTENCES, *SENTENCES_NOT_RUN])
+
+
+def test_every_block_has_a_language_that_is_known() -> None:
+    languages = {language for text in TEXTS.values() for language in re.findall(r"^ *```(\S+)$", text, re.MULTILINE)}
+    assert languages <= {"bash", "bibtex", "json", "python", "text", "yaml"}
 
 
 def test_every_line_is_run_or_listed() -> None:

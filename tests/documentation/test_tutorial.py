@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.documentation.quick import quick_shell
 from tests.documentation.running import files_missing, run_page
 from tests.documentation.worlds import TUTORIAL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs bash")]
 
 
 def test_from_own_folder_to_repaired_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
