@@ -86,9 +86,7 @@ def make_dataset(
         extractor.num_foreground_voxels_for_intensitystats = 10_000  # the default, 1e8, would take most of the time
         extractor.run()
         nnunet.plan_experiment_dataset(number)
-        nnunet.preprocess_dataset(
-            number, configurations=configurations, num_processes=(n_workers,), show_progress_bar=False
-        )
+        nnunet.preprocess_dataset(number, configurations=configurations, num_processes=(n_workers,))
     finally:
         multiprocessing.get_context = own
     path = preprocessed_folder(number) / "nnUNetPlans.json"

@@ -197,9 +197,7 @@ def _preprocess(dataset: int) -> None:
         extractor.num_foreground_voxels_for_intensitystats = 10_000
         extractor.run()
         nnunet.plan_experiment_dataset(dataset)
-        nnunet.preprocess_dataset(
-            dataset, configurations=("2d", "3d_fullres"), num_processes=(1,), show_progress_bar=False
-        )
+        nnunet.preprocess_dataset(dataset, configurations=("2d", "3d_fullres"), num_processes=(1,))
 
 
 def _make_study(root: Path) -> None:
