@@ -9,7 +9,7 @@ export nnUNet_raw=$work/raw nnUNet_preprocessed=$work/preprocessed nnUNet_result
 export nnUNet_n_proc_DA=1 nnUNet_def_n_proc=1
 budget=8epochs_50iters
 
-plan() { # ID: preprocess and plan with the demo's small network
+plan() { # ID: preprocess and plan with a small network
   nnUNetv2_plan_and_preprocess -d "$1" -c 3d_fullres -np 1 -npfp 1
   lopsided-plan -d "$1" --encoder resnet18 --decoder deeplabv3plus --output-stride 16 --batch-size 12 --overwrite
 }

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_dataset, add_np, add_overwrite, add_plans
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from nnunet_lopsided.planning.configuration_25d import Configuration25D
 
 _OURS = "2.5d"
-_CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "batch_size", "pretrained", "gpu_memory")
+_CHOICES = ("slices", "encoder", "decoder", "output_stride", "patch", "pretrained", "gpu_memory")
 # As nnU-Net's default planner. The option itself has no default, so that it is noticed where it does not belong.
 _GPU_MEMORY = 8.0
 
@@ -27,26 +28,24 @@ def main(argv: list[str] | None = None) -> int:
         "used as it is. Every choice is printed with its reason; options overrule it. With -c a small version of one "
         "of nnU-Net's configurations instead, which a CPU trains in minutes.",
     )
-    parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
-    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument(
-        "-c", choices=(_OURS, *SMALL), default=_OURS, help="the configuration to add (default: %(default)s)"
-    )
+    add_dataset(parser, "to plan for")
+    add_plans(parser)
+    parser.add_argument("-c", choices=(_OURS, *SMALL), default=_OURS, help=f"configuration to add (default: {_OURS})")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="patches per training step")
     choices = parser.add_argument_group("choices for 2.5d")
     choices.add_argument("--slices", type=int, help="slices stacked into channels, odd")
     choices.add_argument("--encoder", help="encoder of segmentation_models_pytorch")
     choices.add_argument("--decoder", choices=("deeplabv3", "deeplabv3plus"), help="deeplabv3plus draws finer outlines")
     choices.add_argument("--output-stride", type=int, choices=(8, 16), help="in-plane stride of the deepest features")
     choices.add_argument("--patch", type=int, nargs=2, metavar=("H", "W"), help="in-plane patch in voxels")
-    choices.add_argument("--batch-size", type=int, help="patches per training step")
     choices.add_argument(
         "--pretrained", metavar="NAME", help="start from these weights of the encoder, such as imagenet; downloads them"
     )
     choices.add_argument(
         "--gpu-memory", type=float, metavar="GIB", help=f"memory to plan for (default: {_GPU_MEMORY:g})"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace another configuration of this name")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="labels read at the same time (default: 2)")
+    add_overwrite(parser, "another configuration of this name")
+    add_np(parser)
     return run(parser, _plan, argv)
 
 
@@ -61,7 +60,9 @@ def _plan_small(arguments: argparse.Namespace) -> int:
     given = [name for name in _CHOICES if getattr(arguments, name) is not None]
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for -c {_OURS}, got -c {arguments.c}")
-    plans_file, small = add_small_configuration(arguments.d, arguments.c, arguments.p, overwrite=arguments.overwrite)
+    plans_file, small = add_small_configuration(
+        arguments.d, arguments.c, arguments.p, batch_size=arguments.batch_size, overwrite=arguments.overwrite
+    )
     print(f"{arguments.c} added to {plans_file}")
     print(f"  patch {' x '.join(map(str, small['patch_size']))}, batch size {small['batch_size']}, features", end=" ")
     print(*cast("list[int]", small["architecture"]["arch_kwargs"]["features_per_stage"]))

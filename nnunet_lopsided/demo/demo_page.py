@@ -1,4 +1,4 @@
-"""The arms of a demo side by side: table.csv, table.md and one self-contained page."""
+"""What came out of a demo: table.csv, table.md and one self-contained page."""
 
 from __future__ import annotations
 
@@ -8,141 +8,204 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_lopsided.demo.arms import FOLDS, Arm, missing_in_words, trainings
+from nnunet_lopsided.demo.commands import PROFILE, Commands
+from nnunet_lopsided.demo.comparisons import Compared, read_comparison
+from nnunet_lopsided.demo.outcome import AuditScore, answers
 from nnunet_lopsided.demo.settings import DemoSettings
 from nnunet_lopsided.demo.slices import slice_figure
+from nnunet_lopsided.demo.steps import Spent
 from nnunet_lopsided.evaluation.report.summary_charts import compared_curves, sensitivity_chart
 from nnunet_lopsided.evaluation.summary_json import SummaryContent, flat_metrics, metric_intervals
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.nnunet.raw import RawDataset
-from nnunet_lopsided.pages.html import Table, code, number, page
+from nnunet_lopsided.nnunet.raw import RawDataset, raw_dataset
+from nnunet_lopsided.pages.html import Table, TableCell, code, interval, number, page
 from nnunet_lopsided.pages.rendering import png
 
-_COLUMNS = ("arm", "mAP", "max sensitivity", "precision", "FP per case", "Dice of TP", "entropy, bits", "training, s")
+_COLUMNS = (
+    *("arm", "training labels", "fold", "average precision", "max sensitivity", "precision", "FP per case"),
+    *("Dice of TP", "training, s"),
+)
+_DIFFERENCES = (
+    *("difference", "fold", "average precision", "95% interval", "max sensitivity", "95% interval"),
+    *("lesions only the first found", "only the second"),
+)
+# After so many candidates of an audit its list is read.
+_READ = 50
+# What is drawn is of one training of every arm.
+_SHOWN_FOLD = FOLDS[0]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One row of the comparison: a model trained on ``dataset`` by ``trainer``."""
+class _Shown:
+    """One training of an arm, as pictures name it."""
 
     name: str
     title: str
-    dataset: int
-    trainer: str
 
 
-def write_comparison(
-    arms: Sequence[Arm],
-    folder: Path,
-    *,
-    dataset: RawDataset,
-    settings: DemoSettings,
-    configuration: str,
-    seconds: Mapping[str, float],
-) -> Path:
-    """Write ``table.csv``, ``table.md`` and ``index.html`` from the evaluations in ``folder``.
+def write_page(commands: Commands, dataset: RawDataset, spent: Mapping[str, Spent]) -> Path:
+    """Write ``table.csv``, ``table.md`` and ``index.html`` from what the steps have written.
 
     Args:
-        arms: evaluated to ``folder/evaluation/NAME``, predicted to ``folder/predictions/NAME``.
-        folder: of the demo.
+        commands: all of which have run.
         dataset: with the test images and labels.
-        settings: of the demo.
-        configuration: nnU-Net configuration the arms were trained with.
-        seconds: wall time of every step.
+        spent: wall time and CPU time of every step.
 
     Returns:
         The page.
     """
-    summaries = [read_json(folder / "evaluation" / arm.name / "summary.json") for arm in arms]
-    rows = [_row(arm, summary, seconds) for arm, summary in zip(arms, summaries, strict=True)]
-    caution = _caution(summaries, settings)
+    folder, settings, arms = commands.folder, commands.settings, commands.arms
+    summaries: dict[tuple[str, int], SummaryContent] = {
+        (arm.name, fold): read_json(commands.evaluation(arm, fold) / "summary.json") for arm, fold in trainings(arms)
+    }
+    compared = {
+        (*pair, fold): of_pair
+        for fold in FOLDS
+        for pair, of_pair in read_comparison(commands.comparison(fold) / "comparison.json").items()
+    }
+    rows = [
+        _row(arm, fold, summaries[arm.name, fold], spent[f"train-{arm.of_fold(fold)}"]) for arm, fold in trainings(arms)
+    ]
+    whole, left, recipe = ([_metric(summaries[arm.name, fold], "map") for fold in arm.folds] for arm in arms)
+    said = answers(
+        missing_in_words(settings).capitalize(),
+        whole=whole,
+        left=left,
+        recipe=recipe,
+        differences=[compared[arms[1].title, arms[2].title, fold].average_precision for fold in FOLDS],
+        audit=_audit_score(commands),
+    )
+    caution = _caution(summaries[arms[0].name, _SHOWN_FOLD], settings)
+    differences = Table(_DIFFERENCES, _differences(compared, arms), right=range(1, len(_DIFFERENCES)))
     with new_file(folder / "table.csv") as unfinished:
         write_table(unfinished, _COLUMNS, rows)
     with new_file(folder / "table.md") as unfinished:
-        unfinished.write_text(f"{_markdown(rows)}\n\n{caution}\n", encoding="utf-8")
-    target = folder / "index.html"
-    contents = {arm.title: summary for arm, summary in zip(arms, summaries, strict=True)}
-    slices = png(lambda: slice_figure(arms, folder, dataset), dpi=110)
-    # The last arm is one of those that were trained on censored labels.
-    censoring = read_json(_folder_of(folder, arms[-1].dataset) / "censoring.json")
+        parts = (*said, _markdown(_COLUMNS, rows), _markdown(differences.header, differences.rows), caution)
+        unfinished.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    contents = {arm.title: summaries[arm.name, _SHOWN_FOLD] for arm in arms}
+    shown = [_Shown(arm.of_fold(_SHOWN_FOLD), arm.title) for arm in arms]
+    slices = png(lambda: slice_figure(shown, folder, dataset), dpi=110)
     html = page(
         "demo/demo_page.html",
         "nnunet-lopsided: demo",
-        what=_what(dataset, censoring, settings, configuration),
-        results=Table(_COLUMNS, rows, right=range(1, len(_COLUMNS))),
+        answers=said,
+        what=_what(commands, dataset),
+        results=Table(_COLUMNS, rows, right=range(2, len(_COLUMNS))),
+        differences=differences,
         caution=caution,
         names=list(contents),
-        charts=[compared_curves(contents)[0], sensitivity_chart(contents)],
+        charts=[*compared_curves(contents), sensitivity_chart(contents)],
         # In the page, which is to be one file.
         slices=b64encode(slices).decode(),
-        arms=arms,
-        commands=_commands(folder, seconds),
+        shown_fold=_SHOWN_FOLD,
+        folds=FOLDS,
+        evaluations=[(arm.of_fold(fold), f"{arm.title}, fold {fold}") for arm, fold in trainings(arms)],
+        commands=_commands(folder, spent),
     )
+    target = folder / "index.html"
     with new_file(target) as unfinished:
         unfinished.write_text(html, encoding="utf-8")
     return target
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    """The table with columns of even width."""
-    widths = [max(len(line[i]) for line in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
-    lines = [_COLUMNS, tuple("-" * width for width in widths), *rows]
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with columns of even width."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    lines = [header, tuple("-" * width for width in widths), *rows]
     return "\n".join(
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
 
-def _row(arm: Arm, summary: SummaryContent, seconds: Mapping[str, float]) -> tuple[str, ...]:
+def _row(arm: Arm, fold: int, summary: SummaryContent, spent: Spent) -> tuple[str, ...]:
     metrics, ends = flat_metrics(summary["metrics"]), metric_intervals(summary["metrics"]) | summary["intervals"]
     return (
         arm.title,
+        arm.labels,
+        str(fold),
         _with_interval(metrics["map"], ends["map_ci95_bootstrap"]),
         _with_interval(metrics["max_sensitivity"], ends.get("max_sensitivity_bootstrap_ci95")),
         number(metrics["precision_at_max_sensitivity"]),
         number(metrics["false_positives_per_case"]),
         number(metrics["tp_dice"]),
-        number(metrics["lesion_entropy_bits"]),
-        f"{seconds[f'train-{arm.name}']:.0f}",
+        f"{spent.seconds:.0f}",
     )
+
+
+def _metric(summary: SummaryContent, name: str) -> float | None:
+    return flat_metrics(summary["metrics"])[name]
 
 
 def _with_interval(value: float | None, ends: Sequence[float] | None) -> str:
     return number(value) + ("" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})")
 
 
-def _what(dataset: RawDataset, censoring: Mapping[str, object], settings: DemoSettings, configuration: str) -> str:
+def _differences(compared: Mapping[tuple[str, str, int], Compared], arms: Sequence[Arm]) -> list[tuple[str, ...]]:
+    """What the recipe has more than nnU-Net's loss, and what this lost by labels that lack lesions; by fold."""
+    whole, plain, recipe = arms
+    rows = []
+    for first, second in ((plain, recipe), (whole, plain)):
+        for fold in first.folds:
+            pair = compared[first.title, second.title, fold]
+            cells = [f"{second.title} minus {first.title}", str(fold)]
+            for difference in (pair.average_precision, pair.sensitivity):
+                cells += [
+                    "undefined" if difference.difference is None else number(difference.difference, "+"),
+                    interval(difference.ends, "+") or difference.why or "",
+                ]
+            rows.append((*cells, str(pair.only_second), str(pair.only_first)))
+    return rows
+
+
+def _audit_score(commands: Commands) -> AuditScore | None:
+    """How many of the first candidates are deleted lesions; None where there are none to be found."""
+    score = read_json(commands.audit_folder / "score" / "audit_score.json")
+    read = next((r for r in score["rankings"][0]["reviewed"] if r["asked"] == _READ), None)
+    if read is None or read["precision"] is None:
+        return None
+    return AuditScore(score["missed_lesions"], read["n"], round(read["precision"] * read["n"]))
+
+
+def _what(commands: Commands, dataset: RawDataset) -> str:
+    settings = commands.settings
     source = "Procedural brains" if settings.data is None else f"Dataset {settings.data}"
-    n_test = len(dataset.test_cases())
+    # The last arm is one of those that were trained on censored labels.
+    censoring = read_json(raw_dataset(commands.recipe.dataset).folder / "censoring.json")
     return (
-        f"{source}, {len(dataset.training_cases())} training and {n_test} test cases. From the training labels "
-        f"{censoring['n_censored']} of {censoring['n_lesions']} lesions were deleted ({settings.mode}, seed "
-        f"{settings.seed}); test labels are whole. Configuration {configuration}, {settings.epochs} epochs of "
-        f"{settings.iterations} iterations, alpha {settings.alpha:g}, beta {settings.beta:g}, "
-        f"device {settings.device}."
+        f"{source}, {len(dataset.training_cases())} training and {len(dataset.test_cases())} test cases. From the "
+        f"training labels {censoring['n_censored']} of {censoring['n_lesions']} lesions were deleted ({settings.mode}, "
+        f"seed {settings.seed}); test labels are whole. Configuration {commands.configuration}, {settings.epochs} "
+        f"epochs of {settings.iterations} iterations, device {settings.device}, evaluated with --profile {PROFILE}. "
+        "Each fold learns from one half of the training cases: on labels that lack lesions both losses were trained "
+        "on both, on whole labels one was."
     )
 
 
-def _caution(summaries: Sequence[SummaryContent], settings: DemoSettings) -> str:
-    counts = summaries[0]["counts"]
+def _caution(summary: SummaryContent, settings: DemoSettings) -> str:
+    counts = summary["counts"]
     # nnU-Net: 1000 epochs of 250.
     iterations = settings.epochs * settings.iterations
     return (
-        f"{counts['reference_lesions']} lesions in {counts['cases']} test cases, one run per arm of {iterations} "
-        "iterations, where nnU-Net's default is 250000; nnU-Net does not seed its training. In brackets: 95% interval "
-        "over test cases. Overlapping intervals decide nothing, and a repeated run gives other numbers."
+        f"{counts['reference_lesions']} lesions in {counts['cases']} test cases; {iterations} iterations per training, "
+        "where nnU-Net's default is 250000. In brackets: 95% interval, in which the number lies if other test cases "
+        "were taken; it does not hold the noise of training again, of which the two folds give an idea."
     )
 
 
-def _commands(folder: Path, seconds: Mapping[str, float]) -> Table:
+def _commands(folder: Path, spent: Mapping[str, Spent]) -> Table:
     logs = folder / "logs"
-    rows = [
+    rows: list[tuple[TableCell, ...]] = [
         # What was run, also by an earlier version that this one went on from.
-        (code(shlex.join(read_json(logs / f"{name}.json")["command"])), f"{duration:.0f}")
-        for name, duration in seconds.items()
+        (
+            code(shlex.join(read_json(logs / f"{name}.json")["command"])),
+            f"{of_step.seconds:.0f}",
+            f"{of_step.cpu_seconds:.0f}",
+        )
+        for name, of_step in spent.items()
     ]
-    return Table(("command", "seconds"), rows, right=(1,))
-
-
-def _folder_of(folder: Path, dataset_id: int) -> Path:
-    return next((folder / "nnUNet_raw").glob(f"Dataset{dataset_id:03d}_*"))
+    seconds, cpu_seconds = (sum(getattr(one, name) for one in spent.values()) for name in ("seconds", "cpu_seconds"))
+    rows.append(("all; some ran side by side", f"{seconds:.0f}", f"{cpu_seconds:.0f}"))
+    return Table(("command", "seconds", "CPU seconds"), rows, right=(1, 2))

@@ -5,52 +5,80 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from nnunet_lopsided.demo.settings import DemoSettings
 
-# CPU seconds of a demo on procedural brains, of all but the trainings and of these per iteration, and of one transform
-# below: by one run on a machine that did nothing else (docs/results/speed.md).
-_FIXED, _PER_ITERATION, _TRANSFORM = 149.0, 1.37, 0.00185
-_ARMS = 3
-_USED_CORES = 2  # what nnU-Net makes use of with a network so small
-_WAITING = 1.25  # a second core waits while programs start and files are written
+# CPU seconds of a demo on procedural brains (docs/results/speed.md): of steps that run alone, of those that run beside
+# others (of every training all but its iterations, and of the rest), of an iteration; and of one transform below, in
+# that run.
+_ALONE, _PER_TRAINING, _REST = 30.0, 30.0, 30.0
+_PER_ITERATION, _TRANSFORM = 0.1, 0.00185
+_TRAININGS = 5
+_LANES = 2  # trainings side by side: more would need more memory than a laptop has
+_WAITING = 1.15  # cores wait while programs start and files are written
 _PROBE_SECONDS = 0.6
+_IDLE = 0.85  # from this share on, what else runs is not worth a word
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the cores of this machine do now.
+
+    Attributes:
+        transforms_per_cpu_second: Fourier transforms of 2^17 numbers by a core that does nothing else.
+        share: of the cores, which other programs leave; within (0, 1].
+    """
+
+    transforms_per_cpu_second: float
+    share: float
 
 
 def expected_time(settings: DemoSettings) -> list[str]:
     """Lines that say how long the demo will take, or why that is not known."""
     if settings.data is not None or settings.device != "cpu":
         return ["the time depends on your images and this machine; the first epoch of the first training shows it"]
-    cores = _cores()
-    n_used = min(cores, _USED_CORES)
-    seconds = expected_seconds(settings, transforms_per_second(n_used))
-    return [
-        f"about {max(1, round(seconds / 60))} min on {n_used} of {cores} cores, as fast as they are now "
-        f"(measured for {_PROBE_SECONDS:g} s; other programs make it longer)"
-    ]
+    cores, lanes = n_cores(), n_lanes(settings)
+    speed = measured_speed(lanes)
+    seconds = expected_seconds(settings, speed.transforms_per_cpu_second, lanes)
+    line = f"about {_minutes(seconds)} min on {lanes} of {cores} cores that do nothing else"
+    if speed.share < _IDLE:
+        minutes = _minutes(seconds / speed.share)
+        line += f"; other programs leave {speed.share:.0%} of them now, which makes it about {minutes}"
+    return [line]
 
 
-def expected_seconds(settings: DemoSettings, transforms_per_second: float) -> float:
-    """Wall seconds of a demo on procedural brains.
+def _minutes(seconds: float) -> int:
+    return max(1, round(seconds / 60))
+
+
+def expected_seconds(settings: DemoSettings, transforms_per_cpu_second: float, lanes: int) -> float:
+    """Wall seconds of a demo on procedural brains, on cores that do nothing else.
 
     Args:
         settings: of the demo; its epochs and iterations count.
-        transforms_per_second: of :func:`transforms_per_second`, by as many cores as the demo uses.
+        transforms_per_cpu_second: of :func:`measured_speed`.
+        lanes: of :func:`n_lanes`.
 
     Example:
         >>> from nnunet_lopsided.demo.settings import DemoSettings
-        >>> slow, fast = (expected_seconds(DemoSettings(), speed) for speed in (100, 200))
+        >>> slow, fast = (expected_seconds(DemoSettings(), speed, 2) for speed in (100, 200))
         >>> slow == 2 * fast
         True
     """
-    cpu_seconds = _FIXED + _ARMS * settings.epochs * settings.iterations * _PER_ITERATION
-    return _WAITING * cpu_seconds / _TRANSFORM / transforms_per_second
+    beside = _TRAININGS * (_PER_TRAINING + settings.epochs * settings.iterations * _PER_ITERATION) + _REST
+    return _WAITING * (_ALONE + beside / lanes) / _TRANSFORM / transforms_per_cpu_second
 
 
-def transforms_per_second(n_threads: int) -> float:
-    """How many Fourier transforms of 2^17 numbers this machine does in a second, in so many threads at once."""
+def n_lanes(settings: DemoSettings) -> int:
+    """How many trainings run side by side: two where there are two cores; on a GPU one, whose memory it may need."""
+    return min(n_cores(), _LANES) if settings.device == "cpu" else 1
+
+
+def measured_speed(n_threads: int) -> Speed:
+    """How fast so many threads work side by side: by their CPU time, and by the clock."""
     values = np.random.default_rng(0).random(1 << 17)
 
     def work(end: float) -> int:
@@ -60,12 +88,13 @@ def transforms_per_second(n_threads: int) -> float:
             n += 1
         return n
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(n_threads) as pool:
         n_done = sum(pool.map(work, [start + _PROBE_SECONDS] * n_threads))
-    return n_done / (time.perf_counter() - start)
+    cpu_seconds, wall_seconds = time.process_time() - cpu, time.perf_counter() - start
+    return Speed(n_done / max(cpu_seconds, 1e-3), min(1.0, max(cpu_seconds, 1e-3) / (wall_seconds * n_threads)))
 
 
-def _cores() -> int:
+def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

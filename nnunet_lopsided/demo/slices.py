@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _N_ROWS = 4
 # As in lopsided-eval, which says what was found.
 _THRESHOLD = 0.1
-_REFERENCE = "#fb2c55"
-_CONTOURS = ("#60a5fa", "#fbbf24", "#4ade80")
+# Those of every page's slices, solid and dashed there: the colour-blind tell them apart.
+_REFERENCE, _CANDIDATE = "#56b4e9", "#ffb000"
 
 
 class _Arm(Protocol):
@@ -81,7 +81,7 @@ def slice_figure(arms: Sequence[_Arm], folder: Path, dataset: RawDataset) -> Fig
             _contour(panel, reference[at], _REFERENCE)
             prediction = loaded[i - 1].prediction if i else None
             if prediction is not None:
-                _contour(panel, np.greater_equal(prediction[at], _THRESHOLD), _CONTOURS[(i - 1) % len(_CONTOURS)])
+                _contour(panel, np.greater_equal(prediction[at], _THRESHOLD), _CANDIDATE, dashed=True)
     return figure
 
 
@@ -128,7 +128,8 @@ def _most_contrast(dataset: RawDataset, case: str, lesions: NDArray[np.bool_]) -
     return max(channels, key=contrast)
 
 
-def _contour(panel: Axes, mask: NDArray[np.bool_], colour: str) -> None:
+def _contour(panel: Axes, mask: NDArray[np.bool_], colour: str, dashed: bool = False) -> None:
     # Matplotlib warns of a contour where there is none.
     if mask.any() and not mask.all():
-        panel.contour(mask, levels=[0.5], colors=[colour], linewidths=0.8)
+        style = "dashed" if dashed else "solid"
+        panel.contour(mask, levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[style])

@@ -32,7 +32,7 @@ class SmallConfiguration(TypedDict):
     architecture: Architecture
 
 
-def small_configuration(plans: Plans, name: str) -> SmallConfiguration:
+def small_configuration(plans: Plans, name: str, batch_size: int | None = None) -> SmallConfiguration:
     """A small version of a configuration of nnU-Net's: the same preprocessed data, a patch and a network for a CPU.
 
     The network keeps its kind, its kernels and strides, but has at most 5 stages, of 8, 16, 32, 64 and 64 features.
@@ -41,9 +41,11 @@ def small_configuration(plans: Plans, name: str) -> SmallConfiguration:
     Args:
         plans: the content of nnUNetPlans.json.
         name: ``2d_small`` or ``3d_fullres_small``.
+        batch_size: patches per training step; None: as above.
 
     Raises:
-        InputError: the plans do not hold the configuration it is made from, or nnU-Net does not know its network.
+        InputError: the plans do not hold the configuration it is made from, nnU-Net does not know its network, or the
+            batch size is below 1.
 
     Example:
         >>> stages = {"n_stages": 2, "features_per_stage": [32, 64], "strides": [[1, 1], [2, 2]]}
@@ -52,6 +54,8 @@ def small_configuration(plans: Plans, name: str) -> SmallConfiguration:
         >>> small["patch_size"], small["batch_size"], small["architecture"]["arch_kwargs"]["features_per_stage"]
         ([128, 128], 2, [8, 16])
     """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch size must be at least 1, got {batch_size}")
     parent = PARENTS[name]
     if parent not in plans["configurations"]:
         there = ", ".join(plans["configurations"])
@@ -69,7 +73,7 @@ def small_configuration(plans: Plans, name: str) -> SmallConfiguration:
     return {
         "inherits_from": parent,
         "patch_size": patch,
-        "batch_size": max(2, round(_VOXELS / math.prod(patch))),
+        "batch_size": max(2, round(_VOXELS / math.prod(patch))) if batch_size is None else batch_size,
         "architecture": {**architecture, "arch_kwargs": network},
     }
 
@@ -87,7 +91,12 @@ def _small_network(planned: Mapping[str, object]) -> dict[str, object]:
 
 
 def add_small_configuration(
-    dataset: int | str, name: str, plans_name: str = "nnUNetPlans", *, overwrite: bool = False
+    dataset: int | str,
+    name: str,
+    plans_name: str = "nnUNetPlans",
+    *,
+    batch_size: int | None = None,
+    overwrite: bool = False,
 ) -> tuple[Path, SmallConfiguration]:
     """Add a small configuration to the plans of a dataset that nnU-Net has planned.
 
@@ -95,6 +104,7 @@ def add_small_configuration(
         dataset: id or name.
         name: ``2d_small`` or ``3d_fullres_small``.
         plans_name: nnU-Net's plans identifier.
+        batch_size: see :func:`small_configuration`.
         overwrite: replace another configuration of this name.
 
     Returns:
@@ -104,6 +114,6 @@ def add_small_configuration(
         InputError: no plans, see :func:`small_configuration`, or another configuration without ``overwrite``.
     """
     plans_file = preprocessed_folder(dataset) / f"{plans_name}.json"
-    configuration = small_configuration(read_plans(plans_file), name)
+    configuration = small_configuration(read_plans(plans_file), name, batch_size)
     add_to_plans(plans_file, name, configuration, overwrite=overwrite)
     return plans_file, configuration

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnunet_lopsided.evaluation.report.cost_of_missing import cost_in_words
 from nnunet_lopsided.study.arms import FULL
 from nnunet_lopsided.study.results import Cell
-
-# Costs below this are not told from none: two trainings of one arm differ by more.
-NO_COST = 0.01
 
 
 def answers(cells: Sequence[Cell], baseline: str, metric: str = "map", title: str = "average precision") -> list[str]:
@@ -34,28 +32,9 @@ def answers(cells: Sequence[Cell], baseline: str, metric: str = "map", title: st
         left = means.get((labels, baseline))
         if left is None:
             continue
-        cost = whole - left
-        if cost < NO_COST:
-            sentence = (
-                f"{labels}: missing lesions cost {baseline} no {title} ({whole:.3f} with full labels, {left:.3f})."
-            )
-        else:
-            sentence = (
-                f"{labels}: missing lesions cost {baseline} {cost:.3f} of {title} ({whole:.3f} with full labels, "
-                f"{left:.3f})."
-            )
-        others = [_won(arm, mean - left, cost) for (of, arm), mean in means.items() if of == labels and arm != baseline]
-        if others:
-            sentence += f" {', '.join(others)}."
+        others = {arm: mean for (of, arm), mean in means.items() if of == labels and arm != baseline}
+        sentence = cost_in_words(labels, baseline, whole=whole, left=left, others=others, title=title)
         if min(n_runs[key] for key in means if key[0] in (FULL, labels)) == 1:
             sentence += " A single training of some arm: another one would give other numbers."
         sentences.append(sentence)
     return sentences
-
-
-def _won(arm: str, won: float, cost: float) -> str:
-    if cost < NO_COST:
-        return f"{arm} is {abs(won):.3f} {'above' if won >= 0 else 'below'} it"
-    if won < 0:
-        return f"{arm} lost {-won:.3f} more"
-    return f"{arm} won back {won:.3f} ({won / cost:.0%} of it)"

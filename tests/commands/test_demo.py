@@ -4,14 +4,19 @@ from dataclasses import asdict
 
 import pytest
 
+from nnunet_lopsided import __version__
 from nnunet_lopsided.commands.demo import main
 from nnunet_lopsided.demo import workflow
+from nnunet_lopsided.demo.ownership import claim
 from nnunet_lopsided.demo.settings import DemoSettings
-from nnunet_lopsided.demo.workflow import _claim
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import finish_record, unrecorded
 from nnunet_lopsided.files.locks import locked
 from tests.files.forks import ended, killed_after, started
+
+
+def _claim(folder, settings, overwrite, was_killed=False):
+    return claim(folder, {"version": __version__, **asdict(settings)}, overwrite, was_killed)
 
 
 def fails(capsys, *arguments):
@@ -110,6 +115,62 @@ def test_files_of_a_killed_step_are_the_demo_s(demo, capsys, monkeypatch):
     (demo / "predictions" / "full" / "thesis.tex").touch()
     assert main(["-o", str(demo), "--seed", "7"]) == 0
     assert unrecorded(demo) == ["predictions/full/thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "logs/train-full-0.log",
+        "nnUNet_results/Dataset901_Phantom/T__P__2d_small/plans.json",
+        "predictions/full-0/a.nii.gz",
+        "predictions/full-0/predict_from_raw_data_args.json",
+        "nnUNet_raw/Dataset901_Phantom/labelsTr/b.nii.gz",
+    ],
+)
+def test_a_demo_killed_in_a_step_can_be_overwritten_and_gone_on_with(demo, left):
+    (demo / left).parent.mkdir(parents=True, exist_ok=True)
+    (demo / left).write_text("half")
+    assert _claim(demo, DemoSettings(seed=7), overwrite=False, was_killed=True) == []
+    with pytest.raises(InputError, match="is not replaced"):
+        _claim(demo, DemoSettings(seed=8), overwrite=True)
+    _claim(demo, DemoSettings(seed=8), overwrite=True, was_killed=True)
+    assert sorted(path.name for path in demo.iterdir()) == [".lopsided.json", "demo.json"]
+
+
+@pytest.mark.parametrize("mine", ["predictions/full/notes.txt", "evaluation/thesis.docx", "scan.nii.gz"])
+def test_a_kill_makes_nothing_of_somebody_else_ours(demo, mine):
+    (demo / mine).parent.mkdir(parents=True, exist_ok=True)
+    (demo / mine).write_text("years of work")
+    assert _claim(demo, DemoSettings(seed=7), overwrite=False, was_killed=True) == [mine]
+    with pytest.raises(InputError, match="is not replaced: it holds"):
+        _claim(demo, DemoSettings(seed=8), overwrite=True, was_killed=True)
+    assert (demo / mine).read_text() == "years of work"
+
+
+def test_a_refused_run_does_not_forget_that_the_last_one_was_killed(demo, capsys, monkeypatch):
+    def run(*_):
+        (demo / "table.md").write_text("")
+        return demo / "index.html"
+
+    monkeypatch.setattr(workflow, "_run", run)
+    (demo / ".lopsided.lock").touch()
+    (demo / "predictions" / "full" / "b.nii.gz").touch()
+    (demo / "notes.txt").touch()
+    for _ in range(2):
+        assert "notes.txt" in fails(capsys, "-o", str(demo), "--overwrite")
+    (demo / "notes.txt").unlink()
+    assert main(["-o", str(demo), "--overwrite"]) == 0
+
+
+def test_the_halves_lie_in_what_another_command_has_noted(demo):
+    preprocessed = demo / "nnUNet_preprocessed" / "Dataset902_Censored"
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "nnUNetPlans.json").touch()
+    finish_record(preprocessed)
+    (preprocessed / "splits_final.json").touch()
+    finish_record(demo)
+    _claim(demo, DemoSettings(seed=8), overwrite=True)
+    assert not preprocessed.exists()
 
 
 def test_a_demo_killed_while_it_begins_or_is_emptied_can_be_overwritten(demo, tmp_path):

@@ -168,5 +168,9 @@ def test_a_small_configuration(folder: Path, capsys: pytest.CaptureFixture[str])
         f"2d_small added to {folder / 'nnUNetPlans.json'}",
         "  patch 56 x 40, batch size 15, features 8 16",
     ]
-    assert main(["-d", "505", "-c", "2d_small", "--batch-size", "3"]) == 2
-    assert capsys.readouterr().err == "lopsided-plan: error: --batch-size is for -c 2.5d, got -c 2d_small\n"
+    assert main(["-d", "505", "-c", "2d_small", "--batch-size", "3", "--overwrite"]) == 0
+    assert "batch size 3," in capsys.readouterr().out
+    assert main(["-d", "505", "-c", "2d_small", "--batch-size", "0", "--overwrite"]) == 2
+    assert "batch size must be at least 1, got 0" in capsys.readouterr().err
+    assert main(["-d", "505", "-c", "2d_small", "--slices", "3"]) == 2
+    assert capsys.readouterr().err == "lopsided-plan: error: --slices is for -c 2.5d, got -c 2d_small\n"

@@ -1,24 +1,46 @@
 import pytest
 
 from nnunet_lopsided.demo import expected_time as module
-from nnunet_lopsided.demo.expected_time import expected_seconds, expected_time, transforms_per_second
+from nnunet_lopsided.demo.expected_time import Speed, expected_seconds, expected_time, measured_speed, n_lanes
 from nnunet_lopsided.demo.settings import DemoSettings
+
+CONSTANTS = {
+    "_ALONE": 10.0,
+    "_PER_TRAINING": 5.0,
+    "_REST": 4.0,
+    "_PER_ITERATION": 0.5,
+    "_TRANSFORM": 0.01,
+    "_WAITING": 1.5,
+}
 
 
 def test_seconds_by_hand(monkeypatch):
-    for name, value in (("_FIXED", 100.0), ("_PER_ITERATION", 0.5), ("_TRANSFORM", 0.01), ("_WAITING", 1.5)):
+    for name, value in CONSTANTS.items():
         monkeypatch.setattr(module, name, value)
     settings = DemoSettings(epochs=2, iterations=10)
-    # 100 + 3 arms x 20 iterations x 0.5 = 130 CPU seconds are 13000 transforms; 200 in a second; half as much waiting.
-    assert expected_seconds(settings, 200) == pytest.approx(97.5)
+    # Beside each other 5 trainings x (5 + 20 x 0.5) + 4 = 79 CPU seconds; 10 + 79 / 2 = 49.5 in turn are 4950
+    # transforms, 100 in a second; half as much waiting.
+    assert expected_seconds(settings, 100, 2) == pytest.approx(74.25)
+    # 89 CPU seconds by one core.
+    assert expected_seconds(settings, 100, 1) == pytest.approx(133.5)
 
 
-def test_what_is_said_names_the_cores(monkeypatch):
-    monkeypatch.setattr(module, "_cores", lambda: 8)
-    monkeypatch.setattr(module, "_PROBE_SECONDS", 0.05)
+def test_two_trainings_at_once_where_there_are_two_cores(monkeypatch):
+    cores = {1: 1, 2: 2, 8: 2}
+    for n, expected in cores.items():
+        monkeypatch.setattr(module, "n_cores", lambda n=n: n)
+        assert n_lanes(DemoSettings()) == expected
+        assert n_lanes(DemoSettings(device="cuda")) == 1
+
+
+def test_what_is_said_names_the_cores_and_what_others_leave_of_them(monkeypatch):
+    monkeypatch.setattr(module, "n_cores", lambda: 8)
+    monkeypatch.setattr(module, "expected_seconds", lambda *_: 239)
+    monkeypatch.setattr(module, "measured_speed", lambda _: Speed(100, 0.9))
+    assert expected_time(DemoSettings()) == ["about 4 min on 2 of 8 cores that do nothing else"]
+    monkeypatch.setattr(module, "measured_speed", lambda _: Speed(100, 0.4))
     (line,) = expected_time(DemoSettings())
-    assert line.startswith("about ")
-    assert " min on 2 of 8 cores, as fast as they are now" in line
+    assert line.endswith("that do nothing else; other programs leave 40% of them now, which makes it about 10")
 
 
 def test_nothing_is_promised_for_other_images_or_a_gpu():
@@ -27,6 +49,8 @@ def test_nothing_is_promised_for_other_images_or_a_gpu():
         assert " min " not in line
 
 
-def test_the_probe_counts_work(monkeypatch):
+def test_the_probe_counts_work_and_time(monkeypatch):
     monkeypatch.setattr(module, "_PROBE_SECONDS", 0.05)
-    assert transforms_per_second(1) > 0
+    speed = measured_speed(1)
+    assert speed.transforms_per_cpu_second > 0
+    assert 0 < speed.share <= 1

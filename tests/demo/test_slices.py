@@ -57,5 +57,5 @@ def test_the_slice_of_the_lesion_lies_as_radiologists_read_it(tmp_path: Path, fl
         {to_hex(np.asarray(c.get_edgecolor())[0].tolist()): corners(c) for c in axes.collections}
         for axes in (alone, one, two)
     ]
-    lesion = {"#fb2c55": [6.5, 9.5, 0.5, 3.5]}
-    assert outlines == [lesion, {**lesion, "#60a5fa": [7.5, 10.5, 1.5, 2.5]}, lesion]
+    lesion = {"#56b4e9": [6.5, 9.5, 0.5, 3.5]}
+    assert outlines == [lesion, {**lesion, "#ffb000": [7.5, 10.5, 1.5, 2.5]}, lesion]
