@@ -20,15 +20,40 @@ def call(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
         environment: variables to set.
     """
     name, *arguments = command.split()
+    return _call([str(Path(sys.executable).parent / name), *arguments], cwd, environment)
+
+
+def _call(command: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     return subprocess.run(
-        [Path(sys.executable).parent / name, *arguments],
+        command,
         cwd=cwd,
         env=inherited | {"nnUNet_def_n_proc": "1"} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+# Validation would start two more processes that import torch.
+_TRAIN = """
+from nnunetv2.run.run_training import run_training_entry
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+nnUNetTrainer.perform_actual_validation = lambda self, save_probabilities=False: None
+run_training_entry()
+"""
+
+
+def train(arguments: str, cwd: Path, **environment: str) -> None:
+    """``nnUNetv2_train`` on the CPU up to its final checkpoint, for tests that need no validation.
+
+    Args:
+        arguments: those of the command.
+        cwd: where it runs.
+        environment: variables to set.
+    """
+    done = _call([sys.executable, "-c", _TRAIN, *arguments.split(), "-device", "cpu"], cwd, environment)
+    assert done.returncode == 0, f"nnUNetv2_train {arguments}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def run(command: str, cwd: Path, **environment: str) -> str:

@@ -18,7 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
-from tests.console import call, run
+from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
+from nnunet_lopsided.nnunet.raw import raw_dataset
+from tests.console import call, run, train
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +38,8 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setenv(variable, str(root / variable))
         write_phantom_dataset(701, n_train=3, n_test=1, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3)
         run("lopsided-censor -d 701 -o 711 --mode stochastic --rate 0.5", root)
+        # The command would spend its time on drawing nnU-Net's 1e8 voxels.
+        write_fingerprint(raw_dataset(711), 10_000)
         run("nnUNetv2_plan_and_preprocess -d 711 -npfp 1 -np 1 -c 2d 3d_fullres", root)
         run("lopsided-plan -d 711 --encoder resnet18 --batch-size 2", root)
         preprocessed = root / "nnUNet_preprocessed" / "Dataset711_PhantomCensored"
@@ -156,7 +160,7 @@ def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPat
         write_image(main_job / "magnified" / path.name, Image(image.array, geometry))
     run(
         f"nnUNetv2_predict -i magnified -o magnified_pred -d 711 -c 2.5d -tr {TRAINER} -f 0 "
-        "-device cpu -npp 1 -nps 1 --save_probabilities --disable_tta",
+        "-device cpu -npp 0 -nps 0 --save_probabilities --disable_tta",  # in one process
         main_job,
     )
     ours, theirs = (np.load(path)["probabilities"] for path in (made, main_job / "magnified_pred" / "phantom_002.npz"))
@@ -202,7 +206,12 @@ def test_magnified_prediction(main_job: Path, tmp_path: Path) -> None:
         spacing = tuple(2 * size for size in image.geometry.spacing_mm)
         geometry = Geometry(spacing, image.geometry.origin_mm, image.geometry.direction)
         write_image(tmp_path / "images" / path.name, Image(image.array, geometry))
-    run(f"nnUNetv2_predict {options(main_job)} -i images -o x2 -f 0 1 --disable_tta", tmp_path, **environment)
+    in_one_process = "-npp 0 -nps 0"
+    run(
+        f"nnUNetv2_predict {options(main_job)} -i images -o x2 -f 0 1 --disable_tta {in_one_process}",
+        tmp_path,
+        **environment,
+    )
 
     def probabilities(folder: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(tmp_path / folder / f"{name}.npz")["probabilities"]
@@ -264,11 +273,11 @@ def test_a_seed_fixes_a_training_killed_or_not(main_job: Path, tmp_path: Path) -
     """Processes of their own, so that nothing of one, such as the order of its sets, can help another."""
     name = "nnUNetTrainerLopsided_2epochs_2iters_seed{}"
 
-    def train(seed: int, place: str, more: str = "") -> dict[str, torch.Tensor]:
+    def trained(seed: int, place: str, more: str = "") -> dict[str, torch.Tensor]:
         results = tmp_path / place
         results.mkdir(exist_ok=True)
-        command = f"nnUNetv2_train 711 2.5d 0 -tr {name.format(seed)} -device cpu {more}"
-        run(command, main_job, nnUNet_n_proc_DA="0", **paths_below(main_job) | {"nnUNet_results": str(results)})
+        environment = paths_below(main_job) | {"nnUNet_n_proc_DA": "0", "nnUNet_results": str(results)}
+        train(f"711 2.5d 0 -tr {name.format(seed)} {more}", main_job, **environment)
         (checkpoint,) = results.glob("*/*/fold_0/checkpoint_final.pth")
         weights: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=False)["network_weights"]
         return weights
@@ -276,9 +285,9 @@ def test_a_seed_fixes_a_training_killed_or_not(main_job: Path, tmp_path: Path) -
     def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         return all(torch.equal(one[key], other[key]) for key in one)
 
-    whole = train(3, "whole")
-    assert same(train(3, "again"), whole)
-    assert not same(train(4, "other"), whole)
+    whole = trained(3, "whole")
+    assert same(trained(3, "again"), whole)
+    assert not same(trained(4, "other"), whole)
     (tmp_path / "killed").mkdir()
     code = INTERRUPTED.format(trainer=name.format(3))
     killed = subprocess.run(
@@ -288,7 +297,7 @@ def test_a_seed_fixes_a_training_killed_or_not(main_job: Path, tmp_path: Path) -
         check=False,
     )
     assert killed.returncode == -9, killed.stderr[-3000:].decode()
-    assert same(train(3, "killed", "--c"), whole)
+    assert same(trained(3, "killed", "--c"), whole)
 
 
 def paths_below(root: Path) -> dict[str, str]:

@@ -12,7 +12,9 @@ import torch
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import Image, read_image, write_image
-from tests.console import run
+from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
+from nnunet_lopsided.nnunet.raw import raw_dataset
+from tests.console import run, train
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +54,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / variable).mkdir()
             patch.setenv(variable, str(root / variable))
         write_phantom_dataset(701, n_train=3, n_test=0, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3)
+        # The command would spend its time on drawing nnU-Net's 1e8 voxels.
+        write_fingerprint(raw_dataset(701), 10_000)
         run("nnUNetv2_plan_and_preprocess -d 701 -npfp 1 -np 1 -c 2d", root)
         split = {"train": ["phantom_000", "phantom_001"], "val": ["phantom_002"]}
         (root / "nnUNet_preprocessed" / "Dataset701_Phantom" / "splits_final.json").write_text(json.dumps([split]))
@@ -70,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if trainer in (SOFT, "nnUNetTrainerStillSoft"):
                 run(f"python -m nnunet_lopsided.commands.soften -d {dataset} -c 2d -i beliefs{dataset}", root)
             own = {"nnUNet_extTrainer": str(root / "own")} if "Still" in trainer else {}
-            run(f"nnUNetv2_train {dataset} 2d 0 -tr {trainer} -device cpu", root, nnUNet_n_proc_DA="0", **own)
+            train(f"{dataset} 2d 0 -tr {trainer}", root, nnUNet_n_proc_DA="0", **own)
     return root / "nnUNet_results"
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import read_image
+from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
+from nnunet_lopsided.nnunet.raw import raw_dataset
 from tests.console import call, run
 
 pytestmark = pytest.mark.slow
@@ -30,6 +32,8 @@ def completed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (root / variable).mkdir()
             patch.setenv(variable, str(root / variable))
         write_phantom_dataset(701, n_train=4, n_test=1, shape=(12, 32, 32), spacing_mm=(5, 4, 4), seed=3)
+        # The command would spend its time on drawing nnU-Net's 1e8 voxels.
+        write_fingerprint(raw_dataset(701), 10_000)
         run("nnUNetv2_plan_and_preprocess -d 701 -npfp 1 -np 1 -c 2d", root, nnUNet_n_proc_DA="1")
         names = [f"phantom_{i:03d}" for i in range(4)]
         folds = [{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ class Made:
 
     def __init__(self, path: Path) -> None:
         self.folder = StudyFolder(path)
+
+    def begin(self) -> Made:
+        path = self.folder.path
         path.mkdir()
         self.folder.study_file.write_text(STUDY)
         study = read_study(self.folder.study_file)
@@ -66,6 +70,7 @@ class Made:
             for kind, lesions in (("full", [LARGE, SMALL]), ("censored", [LARGE])):
                 (path / kind).mkdir(exist_ok=True)
                 write_image(path / kind / f"c{i}.nii.gz", Image(label(lesions), GEOMETRY))
+        return self
 
     def done(self, job: str, seconds: float = 36, attempts: int = 1) -> None:
         command = next(list(j.command) for j in self.jobs if j.name == job)
@@ -91,9 +96,10 @@ class Made:
         self.done(f"evaluate/{name}-{cases}")
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    found = Made(tmp_path / "out")
+@pytest.fixture(scope="module")
+def some_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that :func:`made` copies: evaluating takes longer than the report."""
+    found = Made(tmp_path_factory.mktemp("study") / "out").begin()
     found.run("mets-full-2d-plain-r1", ["ls", "ls", "ls", "ls"])
     found.run("mets-full-2d-plain-r2", ["ls", "ls", "ls", "l"])
     found.run("mets-size50-s0-2d-plain-r1", ["l", "l", "l", ""])
@@ -104,7 +110,13 @@ def made(tmp_path: Path) -> Made:
     write_json(found.folder.attempts(failed) / "failed.json", {})
     found.folder.log(failed).parent.mkdir(parents=True)
     found.folder.log(failed).write_text("epoch 3\nRuntimeError: <out of memory>\n")
-    return found
+    return found.folder.path
+
+
+@pytest.fixture
+def made(tmp_path: Path, some_runs: Path) -> Made:
+    shutil.copytree(some_runs, tmp_path / "out")
+    return Made(tmp_path / "out")
 
 
 def rows(made: Made, name: str) -> list[dict[str, str]]:
@@ -223,7 +235,7 @@ def test_the_page_is_written_again(made: Made) -> None:
 
 
 def test_before_anything_is_done(tmp_path: Path) -> None:
-    made = Made(tmp_path / "out")
+    made = Made(tmp_path / "out").begin()
     page = write_report(made.folder)
     parsed = assert_self_contained(page.read_text())
     assert f"{len(made.jobs)} jobs not yet run" in " ".join(parsed.text)
