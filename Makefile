@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # The site is built where Python is new enough for mkdocs-material.
 DOCS := $(shell $(PYTHON) -c 'import sys; print("docs" * (sys.version_info >= (3, 11)))')
 
-.PHONY: demo bundle check static quick-tests test coverage mutate venv peers study study-slurm docs results
+.PHONY: demo bundle check static quick-tests test coverage mutate versions venv peers study study-slurm docs results
 
 demo: venv
 	$(BIN)/lopsided-demo -o demo
@@ -26,7 +26,7 @@ static: venv
 
 # Tests of single modules, which neither plan nor train with nnU-Net; a slow one there is marked so.
 of = $(patsubst %,tests/$(1)/test_%.py,$(2))
-QUICK_TESTS := $(wildcard tests/test_*.py) tests/files tests/pages tests/losses tests/nnunet \
+QUICK_TESTS := $(wildcard tests/test_*.py) tests/documentation tests/files tests/pages tests/losses tests/nnunet \
 	$(call of,audit,decisions miss_rate ranking scoring) \
 	$(call of,evaluation,belief case confidence curves dilation intervals matching rules strata) \
 	$(call of,planning,rules_25d) $(call of,study,jobs schema) $(call of,trainers,curves names) $(call of,variants,choosing)
@@ -60,6 +60,10 @@ coverage: static
 # Which mistakes (tests/mutations.toml) does no test notice? ONLY="curve Dice": those whose name has one of the words.
 mutate: venv
 	$(BIN)/python tests/mutate.py $(ONLY)
+
+# All tests with each nnU-Net that people have, laid over .venv. NNUNET="2.6.4 2.7.0": these; TESTS=tests/trainers: a part.
+versions: venv
+	$(BIN)/python tests/nnunet_versions.py $(if $(NNUNET),--nnunet "$(NNUNET)") $(TESTS)
 
 # A whole small study with nnU-Net's real commands; minutes on an idle CPU.
 study: venv

@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Where a page of the site comes from, if that is not the same path below docs/.
 PAGES = {"index.md": "README.md", **{name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md")}}
 COPIED = ("benchmarks/*.md", "benchmarks/results/*", "benchmarks/studies/*", "CITATION.cff", "LICENSE")
+CODE = re.compile("<code.*?</code>", re.DOTALL)
+OPTION = re.compile(r"(?<=[\s>])--?[a-zA-Z][\w-]{0,24}(?=[\s<])")
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s:]+)(\))")
 
 
@@ -55,6 +57,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return link[1] + posixpath.relpath(target, posixpath.dirname(here) or ".") + mark + heading + link[3]
 
     return LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keep an option in one line: ``--threshold`` is not to end a line with its hyphens."""
+    return CODE.sub(lambda code: OPTION.sub(r'<span class="option">\g<0></span>', code[0]), html)
 
 
 def notebook_page(notebook: dict[str, list[dict[str, object]]]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nnunetv2.paths
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +30,25 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+class PathOfVariable(os.PathLike[str]):
+    """A path that an environment variable names when it is used."""
+
+    def __init__(self, variable: str) -> None:
+        self._variable = variable
+
+    def __fspath__(self) -> str:
+        return os.environ[self._variable]
+
+    __str__ = __fspath__
+
+
+# nnU-Net 2.6 and 2.7 read the paths when they are imported; 2.8 when they are used, and tests set each its own.
+if not hasattr(nnunetv2.paths.nnUNet_raw, "__fspath__"):
+    for variable in PATHS:
+        setattr(nnunetv2.paths, variable, PathOfVariable(variable))
+
 BINARY = {"background": 0, "lesion": 1}
 KINDS = {
     "binary": BINARY,
@@ -37,6 +57,14 @@ KINDS = {
     "ignore": {"background": 0, "rim": 1, "core": 2, "ignore": 3},
     "regions with ignore": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
 }
+
+
+def without_progress_pictures(patch: pytest.MonkeyPatch) -> None:
+    """nnU-Net's picture of a training's progress is not drawn, which takes longer than a tiny epoch."""
+    from nnunetv2.training.logging import nnunet_logger
+
+    logger = getattr(nnunet_logger, "MetaLogger", None) or nnunet_logger.nnUNetLogger  # so called in 2.6
+    patch.setattr(logger, "plot_progress_png", lambda self, folder: None)
 
 
 def set_paths(root: Path, patch: pytest.MonkeyPatch) -> None:
@@ -148,7 +176,7 @@ def make_dataset(root: Path, kind: str, patch: pytest.MonkeyPatch) -> TinyDatase
     extractor.run()
     nnunet.plan_experiment_dataset(number)
     nnunet.plan_experiment_dataset(number, ResEncUNetPlanner)
-    nnunet.preprocess_dataset(number, configurations=("2d", "3d_fullres"), num_processes=(1,), show_progress_bar=False)
+    nnunet.preprocess_dataset(number, configurations=("2d", "3d_fullres"), num_processes=(1,))
     add_configuration(number, overrides=Overrides(encoder="resnet18", n_slices=5, output_stride=16, batch_size=2))
     return TinyDataset(root, folder.name, deepcopy(dataset_json))
 

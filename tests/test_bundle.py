@@ -23,7 +23,7 @@ import nnunetv2, torch
 import nnunet_lopsided
 from isal import isal_zlib
 from nnunet_lopsided.evaluation import evaluate_folder
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+from nnunet_lopsided.nnunet.older_versions import find_trainer as find
 for module in (nnunet_lopsided, nnunetv2, isal_zlib):
     assert module.__file__.startswith(sys.prefix), module.__file__
 assert find("nnUNetTrainerLopsided").__name__ == "nnUNetTrainerLopsided"

@@ -171,7 +171,7 @@ def script(path: str) -> ModuleType:
 
 
 # Below this a diff shows a change of a sentence as such; tables and code have lines of their own.
-LONGEST_LINE, MOST_WORDS = 125, 50
+LONGEST_LINE, MOST_WORDS = 125, 40
 
 
 def prose(text: str) -> str:

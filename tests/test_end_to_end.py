@@ -99,6 +99,7 @@ def test_probabilities_are_those_of_the_network(main_job: Path, monkeypatch: pyt
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from nnunet_lopsided import trainers
+    from nnunet_lopsided.nnunet.older_versions import build_network
 
     monkeypatch.setenv("nnUNet_results", str(main_job / "nnUNet_results"))
     model = main_job / "nnUNet_results" / MODEL
@@ -112,7 +113,8 @@ def test_probabilities_are_those_of_the_network(main_job: Path, monkeypatch: pyt
     assert data.shape[1] <= configuration.patch_size[0], "one window in z"
     assert all(np.array(data.shape[2:]) <= configuration.patch_size[1:]), "one window in the plane"
 
-    network = getattr(trainers, TRAINER).build_network_architecture(plans, configuration, 4, 2, False).eval()
+    build = getattr(trainers, TRAINER).build_network_architecture
+    network = build_network(build, plans, configuration, 4, 2, False).eval()
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False, map_location="cpu")
     network.load_state_dict(checkpoint["network_weights"])
     # In the plane the network sees the patch it was trained with; slices beyond the volume are zero to it anyway.

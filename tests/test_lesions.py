@@ -2,13 +2,14 @@
 
 import math
 
+import cc3d
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_lopsided.lesions import find_lesions, lesions_of_voxels
+from nnunet_lopsided.lesions import find_instances, find_lesions, lesions_of_voxels, pieces_of
 
 
 def test_literal_volume():
@@ -111,6 +112,41 @@ def test_the_very_numbering_of_scipy(seed, connectivity, density):
     order = np.unique(labels[labels > 0], return_index=True)[1]
     assert np.all(np.diff(order) > 0)
     np.testing.assert_array_equal(find_lesions(mask, (1,) * mask.ndim, connectivity[0]).instances(), labels)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(26, 3), (18, 2), (6, 1), (8, 2), (4, 1)]), st.floats(0.001, 0.1))
+def test_places_far_apart_are_labelled_each_by_itself(seed, connectivity, density):
+    """The same components as of the whole box: components of more voxels than a cell's side reach into several."""
+    shape = (17, 20, 23) if connectivity[0] in (26, 18, 6) else (60, 70)
+    rng = np.random.default_rng(seed)
+    mask = ndimage.binary_dilation(rng.random(shape) < density, iterations=int(rng.integers(1, 3)))
+    labels, _ = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, connectivity[1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunet_lopsided.lesions._CELL", int(rng.integers(1, 6)))
+        patch.setattr("nnunet_lopsided.lesions._PLACE_VOXELS", 0)
+        found = find_lesions(mask, (1,) * mask.ndim, connectivity[0])
+        numbers = np.where(mask, rng.integers(1, 4, shape), 0)
+        pieces = pieces_of(find_instances(numbers, (1,) * mask.ndim))
+    np.testing.assert_array_equal(found.instances(), labels)
+    np.testing.assert_array_equal(pieces, pieces_of(find_instances(numbers, (1,) * mask.ndim)))
+
+
+def test_little_of_a_large_volume_is_labelled(monkeypatch):
+    """Two lesions at opposite corners span 7 million voxels."""
+    mask = np.zeros((150, 220, 220), bool)
+    mask[:3, :3, :3] = mask[-4:, -4:, -4:] = True
+    sizes = []
+    label = cc3d.connected_components
+
+    def noting(box, **options):
+        sizes.append(box.size)
+        return label(box, **options)
+
+    monkeypatch.setattr(cc3d, "connected_components", noting)
+    assert find_lesions(mask, (1, 1, 1)).n_voxels.tolist() == [27, 64]
+    # Of the cells (19 x 28 x 28, and one more each), and of both lesions.
+    assert sizes == [20 * 29 * 29, 4**3, 5**3]
 
 
 def test_rows_do_not_join_around_the_edge():

@@ -5,6 +5,7 @@ The editable install is the environment the tests run in: see trainers/test_look
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ CHECK = """
 import multiprocessing, os, pickle, sys
 import nnunet_lopsided
 from nnunet_lopsided import trainers
-from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find
+from nnunet_lopsided.nnunet.older_versions import find_trainer as find
 
 def main(home, names):
     print("package", nnunet_lopsided.__file__)
@@ -90,14 +91,16 @@ def fresh_environment(folder: Path) -> Path:
     """A new environment that borrows the heavy packages of this one; gives its Python.
 
     A line in a .pth file only extends sys.path: the borrowed folder's own .pth files, our editable install among them,
-    are not processed, and its place is behind the new environment's site-packages.
+    are not processed, and its place is behind the new environment's site-packages. Before it comes the nnU-Net of these
+    tests, which need not be the environment's (tests/nnunet_versions.py).
     """
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
     python = folder / "bin" / "python"
     site_packages = Path(
         run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     )
-    (site_packages / "zz_borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (nnunet,) = importlib.import_module("nnunetv2").__path__
+    (site_packages / "zz_borrowed.pth").write_text(f"{Path(nnunet).parent}\n{sysconfig.get_path('purelib')}\n")
     return python
 
 

@@ -59,7 +59,7 @@ class AuditRecord:
         ranked_by: what the scores are.
         withheld: why there are no scores; empty: there are.
         label: the audited class or region; None: all foreground.
-        rules: of matches.
+        rules: of components and matches.
         miss_rate: the estimate for all diameters, as it stands there.
         label_digests: by audited case, the SHA-256 of its label map.
         map_digests: by case with candidates, :func:`map_digest` of its map; None: written before there were any.
@@ -256,9 +256,17 @@ def read_record(folder: Path) -> AuditRecord:
     check_shape(content.get("withheld"), (str, type(None)), path, "withheld")
     if "maps" in content:
         check_shape(content["maps"], {str: str}, path, "maps")
-    settings = content["settings"]
+    settings, usual = content["settings"], EvaluationRules()
+    edges = settings.get("diameter_edges_mm", list(usual.diameter_edges_mm))
+    check_shape(edges, [float], path, "settings.diameter_edges_mm")
+    check_shape(settings.get("threshold", usual.threshold), float, path, "settings.threshold")
     try:
-        rules = EvaluationRules(tolerance_mm=settings["tolerance_mm"], connectivity=settings["connectivity"])
+        rules = EvaluationRules(
+            tolerance_mm=settings["tolerance_mm"],
+            connectivity=settings["connectivity"],
+            threshold=settings.get("threshold", usual.threshold),
+            diameter_edges_mm=tuple(edges),
+        )
     except InputError as error:
         raise InputError(f"{path}: settings: {error}") from None
     return AuditRecord(

@@ -24,17 +24,24 @@ _READER_IS_GONE = 141
 _SignalHandler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers
 
 
-# What options were called before, or can be called too: understood, and not shown.
-_NOT_SHOWN = ("--np", "--output", "--rank-by", "--reference-full")
 # Where a parser is asked for instead of the work, see parser_of.
 _PARSER_WANTED = ContextVar("parser_wanted", default=False)
+
+
+# The attribute of an option with those of its names that help leaves out.
+_NOT_SHOWN = "names_not_shown"
+
+
+def not_shown(action: argparse.Action, *names: str) -> None:
+    """Leave names of an option out of its help: what it was called before, or can be called too."""
+    setattr(action, _NOT_SHOWN, names)
 
 
 class _Formatter(argparse.HelpFormatter):
     """Shows one spelling of an option where others are kept for old scripts."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        shown = [name for name in action.option_strings if name not in _NOT_SHOWN]
+        shown = [name for name in action.option_strings if name not in getattr(action, _NOT_SHOWN, ())]
         if len(shown) < len(action.option_strings):
             action = copy(action)
             action.option_strings = shown

@@ -11,7 +11,10 @@ from nnunet_lopsided.errors import InputError
 
 SHELLS = ("bash", "zsh")
 # Commands that look at their first word before they make a parser.
-_FIRST_WORDS = {"lopsided-audit": ("apply", "score", "export", "import", "agree"), "lopsided-eval": ("compare",)}
+_FIRST_WORDS = {
+    "lopsided-audit": ("apply", "score", "export", "import", "agree", "sample", "estimate"),
+    "lopsided-eval": ("compare",),
+}
 
 
 def completion_script(shell: str) -> str:

@@ -11,7 +11,7 @@ _RELEASES = ("brainmetshare", "brats-mets", "yale-pretreat", "ucsf-bmsr", "nyume
 EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "lopsided-convert": (
         "lopsided-convert brats-mets /data/BraTS2025-METS -d 501 --test-fraction 0.2",
-        "lopsided-convert folder /data/clinic -d 502 --channels t1c='*_t1c.nii.gz' --label '*_seg.nii.gz' --dry-run",
+        "lopsided-convert folder /data/clinic -d 502 --channels t1c='*_t1c.nii.gz' --labels '*_seg.nii.gz' --dry-run",
         "lopsided-convert merge 501 503 -d 530 --same t1c=T1WKS",
     ),
     **{
@@ -21,14 +21,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "lopsided-convert luna16": ("lopsided-convert luna16 /data/LUNA16 -d 520 --consensus 2 --reader-variants",),
     "lopsided-convert folder": (
         "lopsided-convert folder /data/clinic -d 502 --channels t1c='*_t1c.nii.gz' t2='*_t2.nii.gz' "
-        "--label '*_seg.nii.gz' --patients-regex '(.+?)(?:_(ses-[0-9]+))?$' --ignore derivatives",
-        "lopsided-convert folder /data/clinic -d 502 --channels t1c=t1c.nii.gz --label seg.nii.gz --reorient "
+        "--labels '*_seg.nii.gz' --patients-regex '(.+?)(?:_(ses-[0-9]+))?$' --ignore derivatives",
+        "lopsided-convert folder /data/clinic -d 502 --channels t1c=t1c.nii.gz --labels seg.nii.gz --reorient "
         "--resample-channels",
-        "lopsided-convert folder /data/study -d 503 --bids --channels T1w t1c=ce-gd_T1w --label label-lesion_mask",
+        "lopsided-convert folder /data/study -d 503 --bids --channels T1w t1c=ce-gd_T1w --labels label-lesion_mask",
     ),
     "lopsided-convert dicom": (
         "lopsided-convert dicom /data/pacs -d 504 --channels t1c='*t1*post*' flair='*flair*' --resample-channels",
-        "lopsided-convert dicom /data/pacs -d 504 --channels t1c=7 --label '*contours*' --segments 'met*' --dry-run",
+        "lopsided-convert dicom /data/pacs -d 504 --channels t1c=7 --labels '*contours*' --segments 'met*' --dry-run",
     ),
     "lopsided-convert merge": ("lopsided-convert merge 501 503 -d 530 --name MetsAndMS --same t1c=T1WKS",),
     "lopsided-censor": (
@@ -59,9 +59,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "lopsided-audit apply decisions.csv -o 540",
         "lopsided-audit apply --accept-above 0.9 --audit audit -o 541",
     ),
+    "lopsided-audit sample": ("lopsided-audit sample audit --n 60 --seed 1",),
+    "lopsided-audit estimate": (
+        "lopsided-audit estimate decisions.csv",
+        "lopsided-audit estimate decisions.csv --sample audit/sample --precision 0.9 -o estimate",
+    ),
     "lopsided-audit score": ("lopsided-audit score audit --truth 500",),
     "lopsided-dicom": (
-        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations",
+        "lopsided-dicom -i /data/predicted --series /data/pacs -o /data/segmentations --report",
         "lopsided-dicom -i /data/nnUNet_raw/Dataset540_Repaired/labelsTr --series /data/pacs -o segmentations --one",
     ),
     "lopsided-study": ("lopsided-study plan quick", "lopsided-study run quick -o study-quick --cores 4"),

@@ -8,9 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
+from nnunet_lopsided.commands._cli import Parser, not_shown, numbers_of_folds, run
+from nnunet_lopsided.commands._options import (
+    TRAINER,
+    add_bootstrap,
+    add_configuration,
+    add_dataset,
+    add_device,
+    add_label,
+    add_name,
+    add_np,
+    add_output,
+    add_overwrite,
+    add_patients_regex,
+    add_plans,
+    add_variant,
+)
 from nnunet_lopsided.commands.audit_agree import agree, agree_parser
 from nnunet_lopsided.commands.audit_export import add_audit, export, export_parser, import_, import_parser
+from nnunet_lopsided.commands.audit_sample import estimate, estimate_parser, sample, sample_parser
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
@@ -22,16 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     # Not sub-parsers of argparse: these would demand a sub-command, and the audit itself has none.
-    if argv[:1] == ["apply"]:
-        return run(_apply_parser(), _apply, argv[1:])
-    if argv[:1] == ["score"]:
-        return run(_score_parser(), _score, argv[1:])
-    if argv[:1] == ["agree"]:
-        return run(agree_parser(), agree, argv[1:])
-    if argv[:1] == ["export"]:
-        return run(export_parser(), export, argv[1:])
-    if argv[:1] == ["import"]:
-        return run(import_parser(), import_, argv[1:])
+    parts = {
+        "apply": (_apply_parser, _apply),
+        "score": (_score_parser, _score),
+        "agree": (agree_parser, agree),
+        "sample": (sample_parser, sample),
+        "estimate": (estimate_parser, estimate),
+        "export": (export_parser, export),
+        "import": (import_parser, import_),
+    }
+    if argv[:1] and argv[0] in parts:
+        parser, part = parts[argv[0]]
+        return run(parser(), part, argv[1:])
     return run(_parser(), _audit, argv)
 
 
@@ -41,33 +59,32 @@ def _parser() -> Parser:
         description="Find lesions that the annotators of a dataset probably missed: components of the out-of-fold "
         "predictions of a cross-validation that no annotated lesion explains, ranked. Writes audit.html to decide on "
         "them, audit.csv, audit.json and label maps. 'lopsided-audit apply DECISIONS' makes the repaired dataset, "
+        "'lopsided-audit sample' and 'estimate' read a random few in place of all, "
         "'lopsided-audit export' and 'import' go to another viewer and back, 'lopsided-audit agree A B' compares two "
         "readers, 'lopsided-audit score' compares an audit with the truth.",
     )
     _add_inputs(parser)
     _add_method(parser)
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier audit in the output folder")
+    add_np(parser)
+    add_overwrite(parser, "an earlier audit in the output folder")
     return parser
 
 
 def _add_inputs(parser: Parser) -> None:
     """What is audited, by which models."""
-    parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
+    add_dataset(parser, "that the model learned from")
     parser.add_argument(
         "-tr",
         nargs="+",
-        default=["nnUNetTrainerLopsided"],
+        default=[TRAINER],
         metavar="TRAINER",
-        help="trainer; several: their probabilities are averaged (default: nnUNetTrainerLopsided)",
+        help=f"trainer; several: their probabilities are averaged (default: {TRAINER})",
     )
-    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, 2.5d, ...")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="default: nnUNetPlans")
+    add_configuration(parser)
+    add_plans(parser)
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds (default: all of splits_final.json)")
-    parser.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="where the audit goes (default: 'audit' beside the folds of the model)"
-    )
-    parser.add_argument("--label", metavar="NAME", help="class or region of dataset.json (default: all foreground)")
+    add_output(parser, "the audit goes", "'audit' beside the folds of the model")
+    add_label(parser)
     parser.add_argument(
         "--magnify",
         type=float,
@@ -87,7 +104,7 @@ def _add_method(parser: Parser) -> None:
         metavar="P",
         help="a candidate's voxels have p >= this (default: 0.03)",
     )
-    parser.add_argument(
+    confidence = parser.add_argument(
         "--confidence",
         "--rank-by",
         dest="rank_by",
@@ -100,6 +117,7 @@ def _add_method(parser: Parser) -> None:
         "the root of the number of voxels; or learned by lopsided-confidence for the first trainer (default: "
         "likeness)",
     )
+    not_shown(confidence, "--rank-by")
     parser.add_argument(
         "--diameter-edges-mm",
         type=float,
@@ -107,24 +125,13 @@ def _add_method(parser: Parser) -> None:
         metavar="MM",
         help="inner edges of the diameter bins of the miss rate (default: 3 6 10 20)",
     )
-    parser.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient (default: cases.csv of the dataset, or else the case)",
-    )
+    add_patients_regex(parser, "cases.csv of the dataset, or else the case")
     parser.add_argument(
         "--shown", type=int, default=200, metavar="N", help="candidates on the page (default: %(default)s)"
     )
-    parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument(
-        # None, so that a machine without a GPU is no error where nothing must be predicted.
-        "-device",
-        choices=("cpu", "cuda", "mps"),
-        help="for what must still be predicted (default: cuda where there is one, otherwise cpu)",
-    )
+    add_bootstrap(parser, 1000)
+    # None, so that a machine without a GPU is no error where nothing must be predicted.
+    add_device(parser, "what must still be predicted", None, "cuda where there is one, otherwise cpu")
     parser.add_argument(
         "--torch-resampling",
         action="store_true",
@@ -154,7 +161,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     if len(set(models)) < len(models):
         raise InputError(f"-tr names a trainer twice: {' '.join(arguments.tr)}")
     dataset = raw_dataset(arguments.d)
-    folder = arguments.o or models[0].folder(dataset.name) / "audit"
+    folder = arguments.output or models[0].folder(dataset.name) / "audit"
     check_audit_folder(folder, arguments.overwrite, dataset)  # before the work, not after it
     model = read_model(models[0].folder(dataset.name)) if arguments.rank_by == "learned" else None
     if model is not None:
@@ -261,7 +268,7 @@ def _apply_parser() -> Parser:
     parser.add_argument(
         "--first", type=int, metavar="N", help="with --truth: decide on the first N candidates alone (default: all)"
     )
-    parser.add_argument("-o", required=True, type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
+    add_variant(parser)
     parser.add_argument(
         "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
     )
@@ -282,9 +289,9 @@ def _apply_parser() -> Parser:
         metavar="FOLDER",
         help="maps of candidates redrawn in a viewer, as 'lopsided-audit import' writes them, in place of the audit's",
     )
-    parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Repaired)")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
+    add_name(parser, None, "the source's, followed by Repaired")
+    add_np(parser)
+    add_overwrite(parser, "an earlier variant of the same id and name")
     return parser
 
 
@@ -350,14 +357,12 @@ def _score_parser() -> Parser:
         metavar="AUDIT",
         help="audits of the same dataset by other models",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="where the score goes (default: 'score' in the audit)"
-    )
+    add_output(parser, "the score goes", "'score' in the audit")
     parser.add_argument(
         "--decisions", type=Path, metavar="FILE", help="write the decisions that the truth would make, as a CSV"
     )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier score")
+    add_np(parser)
+    add_overwrite(parser, "an earlier score in the folder")
     return parser
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser
+from nnunet_lopsided.commands._options import add_bootstrap, add_np, add_output, add_overwrite
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.agreeing import Agreement
@@ -27,21 +28,16 @@ def agree_parser() -> Parser:
         metavar="DECISIONS",
         help="a file per reader, as the page saves it (CSV or JSON); two or more",
     )
-    parser.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="where the outputs go (default: 'agreement' beside the first file)"
-    )
+    add_output(parser, "the outputs go", "'agreement' beside the first file")
     parser.add_argument(
         "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
     )
     parser.add_argument(
         "--shown", type=int, default=200, metavar="N", help="candidates on the page (default: %(default)s)"
     )
-    parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier output in the folder")
+    add_bootstrap(parser, 1000)
+    add_np(parser)
+    add_overwrite(parser, "an earlier output in the folder")
     return parser
 
 
@@ -56,7 +52,7 @@ def agree(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise InputError(f"--seed must be at least 0, got {arguments.seed}")
     found = read_agreement(arguments.decisions, arguments.audit, n_replicates=arguments.bootstrap, seed=arguments.seed)
-    folder = arguments.o or arguments.decisions[0].absolute().parent / "agreement"
+    folder = arguments.output or arguments.decisions[0].absolute().parent / "agreement"
     write_agreement(found, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)
     for line in _lines(found):
         print(line)

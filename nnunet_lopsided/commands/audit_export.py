@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser
+from nnunet_lopsided.commands._options import add_np, add_output, add_overwrite
 
 
 def add_audit(parser: Parser) -> None:
@@ -25,21 +26,28 @@ def export_parser() -> Parser:
     parser = Parser(
         prog="lopsided-audit export",
         description="Write the best candidates for 3D Slicer (points by tier of score, named segments, a script that "
-        "opens a case), ITK-SNAP (label maps with descriptions) or as COCO (slices with boxes and outlines, for CVAT "
-        "and FiftyOne). 'lopsided-audit import' reads back what was done in Slicer and ITK-SNAP.",
+        "opens a case), ITK-SNAP (label maps with descriptions), as COCO (slices with boxes and outlines, for CVAT "
+        "and FiftyOne) or as DICOM (SEG and structured report). 'lopsided-audit import' reads back what was done in "
+        "Slicer and ITK-SNAP.",
     )
     add_audit(parser)
-    parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco"), help="the viewer")
-    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="where the files go")
+    parser.add_argument("--to", required=True, choices=("slicer", "itk-snap", "coco", "dicom"), help="the viewer")
+    add_output(parser, "the files go", required=True)
     parser.add_argument(
         "--shown", type=int, default=200, metavar="N", help="so many of the best candidates (default: %(default)s)"
     )
     parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", help="candidates of these cases alone")
     parser.add_argument(
+        "--accepted", type=Path, metavar="DECISIONS", help="all candidates that this file accepts, not the best ones"
+    )
+    parser.add_argument(
+        "--series", type=Path, metavar="FOLDER", help="for DICOM: any folder above the files that cases came from"
+    )
+    parser.add_argument(
         "--channel", type=int, default=0, metavar="N", help="of the slices of COCO, from 0 (default: %(default)s)"
     )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in the folder")
+    add_np(parser)
+    add_overwrite(parser, "an earlier export in the folder")
     return parser
 
 
@@ -54,18 +62,20 @@ def export(arguments: argparse.Namespace) -> int:
     audit = chosen_audit(arguments.audit, near=[Path()])
     shown = export_audit(
         audit,
-        arguments.o,
+        arguments.output,
         arguments.to,
         n_shown=arguments.shown,
         cases=arguments.cases,
+        decisions=arguments.accepted,
         channel=arguments.channel,
+        dicom=arguments.series,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,
     )
     cases = list(dict.fromkeys(c.case for c in shown))
-    print(f"{len(shown)} of {len(audit.candidates)} candidates, in {len(cases)} cases, in {arguments.o}")
+    print(f"{len(shown)} of {len(audit.candidates)} candidates, in {len(cases)} cases, in {arguments.output}")
     if arguments.to == "slicer":
-        print(f"Slicer --python-script {arguments.o / SCRIPT} {cases[0]}")
+        print(f"Slicer --python-script {arguments.output / SCRIPT} {cases[0]}")
     return 0
 
 
@@ -78,9 +88,7 @@ def import_parser() -> Parser:
         "(accept, as drawn). Writes decisions.csv for 'lopsided-audit apply', and maps of redrawn candidates.",
     )
     parser.add_argument("export", type=Path, metavar="EXPORT", help="folder of lopsided-audit export")
-    parser.add_argument(
-        "-o", type=Path, metavar="FOLDER", help="where the decisions go (default: EXPORT with -decisions behind it)"
-    )
+    add_output(parser, "the decisions go", "EXPORT with -decisions behind it")
     parser.add_argument(
         "--audit", type=Path, metavar="FOLDER", help="default: beside the export, or below nnUNet_results"
     )
@@ -91,7 +99,7 @@ def import_parser() -> Parser:
         default="undecided",
         help="candidates that were left as they were, in cases whose files were saved (default: undecided)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier import in the folder")
+    add_overwrite(parser, "an earlier import in the folder")
     return parser
 
 
@@ -99,7 +107,7 @@ def import_(arguments: argparse.Namespace) -> int:
     """Read, write and say what was decided."""
     from nnunet_lopsided.audit.viewers.importing import DECISIONS, MAPS, import_decisions
 
-    folder = arguments.o or arguments.export.with_name(f"{arguments.export.absolute().name}-decisions")
+    folder = arguments.output or arguments.export.with_name(f"{arguments.export.absolute().name}-decisions")
     found = import_decisions(
         arguments.export,
         folder,

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import (
+    add_dataset,
+    add_name,
+    add_np,
+    add_overwrite,
+    add_patients_regex,
+    add_seed,
+    add_variant,
+)
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.variants.choosing import MODES
 
@@ -22,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         description="Write a variant of a raw nnU-Net dataset whose training labels lack some lesions. Images are "
         "referenced, not copied; test labels stay whole.",
     )
-    parser.add_argument("-d", required=True, metavar="SOURCE", help="id or folder name of the source below nnUNet_raw")
-    parser.add_argument("-o", type=int, metavar="ID", help="id of the variant, 1 to 999, not in use")
+    add_dataset(parser, "to leave lesions out of, below nnUNet_raw")
+    add_variant(parser, required=False)
     parser.add_argument(
         "--mode",
         choices=(*MODES, "list"),
@@ -32,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         "--list names",
     )
     parser.add_argument("--rate", type=float, help="fraction of lesions to delete, 0 to 1; optional for --mode reader")
-    parser.add_argument("--seed", type=int, default=0, help="for stochastic, reader and --patients (default: 0)")
+    add_seed(parser, "stochastic, reader and --patients")
     parser.add_argument(
         "--list", type=Path, metavar="CSV", help="for --mode list: censored_lesions.csv of another variant"
     )
@@ -45,21 +54,17 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="keep only N training patients; with the same seed, those of a smaller N are among those of a larger",
     )
-    parser.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient (default: cases.csv of the source, or else the case)",
-    )
+    add_patients_regex(parser, "cases.csv of the dataset, or else the case")
     parser.add_argument(
         "--ignored", action="store_true", help="give the lesions the ignore label instead of deleting them: an oracle"
     )
-    parser.add_argument("--name", help="folder name after DatasetXXX_ (default: the source's, followed by Censored)")
+    add_name(parser, None, "the source's, followed by Censored")
     parser.add_argument("--dry-run", action="store_true", help="print and draw what would go, and write no dataset")
     parser.add_argument(
         "--picture", type=Path, metavar="FILE", help="for --dry-run: the PNG to write (default: in this folder)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier variant of the same id and name")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    add_overwrite(parser, "an earlier variant of the same id and name")
+    add_np(parser)
     return run(parser, _work, argv)
 
 

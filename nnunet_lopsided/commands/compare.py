@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_bootstrap, add_output, add_overwrite
 from nnunet_lopsided.commands.evaluate_options import add_images
 
 if TYPE_CHECKING:
@@ -30,12 +31,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "evaluations", nargs="+", type=Path, metavar="FOLDER", help="output folders of lopsided-eval, two or more"
     )
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
+    add_output(parser, "the results go", required=True)
     parser.add_argument("--names", nargs="+", metavar="NAME", help="names of the models (default: of the folders)")
-    parser.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_bootstrap(parser, 2000)
     add_images(parser, "what only one model found or called")
     parser.add_argument(
         "--anonymous",
@@ -43,7 +41,7 @@ def _parser() -> Parser:
         help="compare.html without paths, and with numbers in place of case names and, without --names, of models; "
         "comparison.json and lesions.csv keep them",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier comparison in the output folder")
+    add_overwrite(parser, "an earlier comparison in the output folder")
     return parser
 
 

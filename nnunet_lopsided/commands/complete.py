@@ -6,6 +6,17 @@ import argparse
 import shlex
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import (
+    add_configuration,
+    add_dataset,
+    add_device,
+    add_name,
+    add_np,
+    add_overwrite,
+    add_plans,
+    add_trainer,
+    add_variant,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,24 +28,19 @@ def main(argv: list[str] | None = None) -> int:
         "What no label explains becomes a soft target, as probable as the network says; labels stay as they are. The "
         "last training learns from them. The same command goes on after an interrupt.",
     )
-    parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name, planned and preprocessed")
-    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="such as 2d or 3d_fullres")
-    parser.add_argument("-o", metavar="ID", required=True, type=int, help="id of the completed variant")
-    parser.add_argument(
-        "-tr",
-        metavar="TRAINER",
-        default="nnUNetTrainerLopsided",
-        help="trainer that finds candidates and then learns from them (default: %(default)s)",
-    )
-    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument("--name", help="name of the variant (default: the source's followed by Completed)")
+    add_dataset(parser, "to complete, planned and preprocessed")
+    add_configuration(parser)
+    add_variant(parser)
+    add_trainer(parser, does="that finds candidates and then learns from them")
+    add_plans(parser)
+    add_name(parser, None, "the source's, followed by Completed")
     parser.add_argument(
         "--threshold", type=float, default=0.1, metavar="P", help="candidates have p of at least this (default: 0.1)"
     )
     parser.add_argument("--train", action="store_true", help="run the last training too; without it it is printed")
-    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), help="for trainings (default: nnU-Net's)")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier completion of this id and name")
+    add_device(parser, "trainings", None, "nnU-Net's")
+    add_np(parser)
+    add_overwrite(parser, "an earlier variant of the same id and name")
     return run(parser, _work, argv)
 
 

@@ -7,6 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, progress_bar, run
+from nnunet_lopsided.commands._options import (
+    add_configuration,
+    add_dataset,
+    add_np,
+    add_overwrite,
+    add_plans,
+    add_trainer,
+)
 
 if TYPE_CHECKING:
     from nnunet_lopsided.evaluation.confidence_fitting import FittedClass, FittedConfidence
@@ -24,12 +32,10 @@ def _parser() -> Parser:
         "predictions of a cross-validation (nnUNetv2_train ... --npz) and its labels: a model of size, mean and "
         "highest probability. Writes lopsided_confidence.json beside the folds.",
     )
-    parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset the model learned from")
-    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, 2.5d, ...")
-    parser.add_argument(
-        "-tr", default="nnUNetTrainerLopsided", metavar="TRAINER", help="trainer (default: nnUNetTrainerLopsided)"
-    )
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="default: nnUNetPlans")
+    add_dataset(parser, "that the model learned from")
+    add_configuration(parser)
+    add_trainer(parser)
+    add_plans(parser)
     parser.add_argument("-f", type=int, nargs="+", metavar="FOLD", help="folds (default: all of splits_final.json)")
     parser.add_argument(
         "--complete",
@@ -40,8 +46,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--threshold", type=float, default=0.1, metavar="P", help="a candidate's voxels have p >= this (default: 0.1)"
     )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="threads (default: 2)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier file")
+    add_np(parser)
+    add_overwrite(parser, "an earlier file")
     return parser
 
 

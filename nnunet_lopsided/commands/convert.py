@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_name, add_new_dataset, add_np, add_overwrite, add_seed
 from nnunet_lopsided.commands.convert_folder import (
     add_dicom_arguments,
     add_folder_arguments,
@@ -40,13 +41,13 @@ def _parser() -> Parser:
         # Else the alias would stand there, which is no converter.
         sub.set_defaults(converter=name)
         sub.add_argument("source", type=Path, metavar="SRC", help="any folder above the files")
-        _add_common(sub, f"(default: {info.dataset_name})")
+        _add_common(sub, info.dataset_name)
         _OWN_ARGUMENTS[name](sub)
         if name != "luna16":  # it writes several datasets
             sub.add_argument("--dry-run", action="store_true", help="check everything, list the cases, write nothing")
     sub = converters.add_parser("merge", help="datasets that each lack the other's disease, as one")
     sub.add_argument("datasets", nargs="+", metavar="DATASET", help="ids or folder names below nnUNet_raw")
-    _add_common(sub, "(default: Merged)")
+    _add_common(sub, "Merged")
     sub.add_argument(
         "--same", nargs="+", default=[], type=_pair, metavar="CHANNEL=OTHER", help="names of one channel: t1c=T1post"
     )
@@ -65,8 +66,8 @@ def _parser() -> Parser:
 
 
 def _add_common(parser: argparse.ArgumentParser, name_default: str) -> None:
-    parser.add_argument("-d", required=True, type=int, metavar="ID", help="id of the new dataset, 1 to 999, not in use")
-    parser.add_argument("--name", default="", help=f"folder name after DatasetXXX_ {name_default}")
+    add_new_dataset(parser)
+    add_name(parser, "", name_default)
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking to them")
     parser.add_argument(
         "--missing-channel",
@@ -117,11 +118,9 @@ def _add_common(parser: argparse.ArgumentParser, name_default: str) -> None:
         metavar="F",
         help="share of the patients for imagesTs and labelsTs, in the strata of no, 1-3, 4-10 and more lesions",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --test-fraction and the folds (default: 0)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace an earlier conversion of the same id and name"
-    )
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    add_seed(parser, "--test-fraction and the folds")
+    add_overwrite(parser, "an earlier conversion of the same id and name")
+    add_np(parser)
 
 
 def _add_channels(parser: argparse.ArgumentParser) -> None:

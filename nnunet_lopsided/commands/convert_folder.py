@@ -6,6 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from nnunet_lopsided.commands._cli import not_shown
+from nnunet_lopsided.commands._options import add_patients_regex
 from nnunet_lopsided.errors import InputError
 
 
@@ -18,11 +20,10 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATTERN",
         help="such as flair='*_flair.nii.gz'; with --bids a suffix such as t1c=ce-gd_T1w, or T1w for T1w=T1w",
     )
-    parser.add_argument(
-        "--label",
-        required=True,
-        metavar="PATTERN",
-        help="such as '*_seg.nii.gz'; quote the *; with --bids such as label-lesion_mask",
+    _add_labels(
+        parser,
+        None,
+        "files with the labels, such as '*_seg.nii.gz'; quote the *; with --bids such as label-lesion_mask",
     )
     parser.add_argument(
         "--bids",
@@ -45,15 +46,20 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--other-values", nargs="+", type=int, default=[], metavar="VALUE", help="known, no lesion")
     patients = parser.add_mutually_exclusive_group()
-    patients.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient, its second the time point (default: the case; names "
-        "that look like sessions of a patient are asked for)",
+    add_patients_regex(
+        patients, "the case; names that look like sessions of a patient are asked for", ", its second the time point"
     )
     patients.add_argument(
         "--patients", type=Path, metavar="CSV", help="a table with the columns case, patient and perhaps time_point"
     )
+
+
+def _add_labels(parser: argparse.ArgumentParser, default: str | None, text: str) -> None:
+    """Which files hold the labels. ``--label`` is what it was called before: elsewhere that is a class."""
+    action = parser.add_argument(
+        "--labels", "--label", dest="label", required=default is None, default=default, metavar="PATTERN", help=text
+    )
+    not_shown(action, "--label")
 
 
 def folder_options(arguments: argparse.Namespace) -> dict[str, object]:
@@ -86,9 +92,7 @@ def add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
         help="by the description or the number of the series, such as t1c='*t1*post*' flair=5; upper and lower case "
         "are the same",
     )
-    parser.add_argument(
-        "--label", default="*", metavar="PATTERN", help="description or number of the DICOM SEG (default: the only one)"
-    )
+    _add_labels(parser, "*", "description or number of the DICOM SEG with the labels (default: the only one)")
     parser.add_argument(
         "--segments",
         nargs="+",

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_device, add_output, add_overwrite, add_seed
+
+_FOLDER = "lopsided-demo"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,19 +19,17 @@ def main(argv: list[str] | None = None) -> int:
         "labels; the same and the default recipe on what is left, twice each), predict, evaluate, compare and audit, "
         "by public commands alone. Without --data on procedural brains. An interrupted run goes on when repeated.",
     )
-    parser.add_argument(
-        "-o", metavar="FOLDER", default="lopsided-demo", help="where everything goes (default: %(default)s)"
-    )
+    add_output(parser, "everything goes", _FOLDER)
     parser.add_argument("--data", metavar="DIR", help="a dataset in nnU-Net's raw layout, instead of procedural brains")
     parser.add_argument(
         "--mode", choices=("stochastic", "size"), default="stochastic", help="censoring (default: %(default)s)"
     )
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of phantoms, censoring, trainings (default: %(default)s)")
+    add_seed(parser, "phantoms, censoring, trainings")
     parser.add_argument("--epochs", type=int, default=5, help="per training (default: %(default)s)")
     parser.add_argument("--iterations", type=int, default=80, help="per epoch (default: %(default)s)")
-    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="start anew in a folder that holds a demo")
+    add_device(parser, "trainings and predictions", "cpu")
+    add_overwrite(parser, "an earlier demo in the folder: start anew")
     return run(parser, _demo, argv)
 
 
@@ -50,7 +51,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         iterations=arguments.iterations,
         device=arguments.device,
     )
-    page = run_demo(settings, Path(arguments.o), arguments.overwrite)
+    page = run_demo(settings, arguments.output or Path(_FOLDER), arguments.overwrite)
     print((page.parent / "table.md").read_text())
     print(f"page: {page}")
     return 0

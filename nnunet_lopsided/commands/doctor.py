@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.nnunet import older_versions
 
 _PACKAGES = (
     "nnunet-lopsided", "nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "SimpleITK", "numpy", "nibabel",
     "scipy", "scikit-learn", "acvl-utils", "connected-components-3d", "segmentation-models-pytorch", "timm", "blosc2",
-    "filelock", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib", "pillow",
-    "surface-distance", "tifffile",
-    "tqdm", "PyYAML", "setuptools",
+    "filelock", "imagecodecs", "isal", "Jinja2", "MarkupSafe", "pydantic", "typing-extensions", "pandas", "matplotlib",
+    "pillow", "surface-distance", "tifffile", "tqdm", "PyYAML", "setuptools",
 )  # fmt: skip
 # The newest versions that the tests have run with (constraints.txt), of packages whose changes may break something.
 _TESTED = {
-    "nnunetv2": "2.8.1",
+    "nnunetv2": older_versions.TESTED[-1],
     "torch": "2.14.1",
     "batchgenerators": "0.25.5",
     "batchgeneratorsv2": "0.3.6",
@@ -42,7 +42,7 @@ _OPTIONAL = (
     ("shtab", "lopsided-env --completion needs it", "completion"),
 )
 # Dependencies without which everything still works.
-_DISPENSABLE = {"isal": "without it files are read slower"}
+_DISPENSABLE = dict.fromkeys(("imagecodecs", "isal"), "without it files are read slower")
 _TRAINERS = (
     "nnUNetTrainerLopsided",
     "nnUNetTrainerLopsided_a10_b0p5_w5_100epochs_250iters",
@@ -100,9 +100,15 @@ def _versions() -> list[Finding]:
 
 
 def _version(package: str, version: str) -> Finding:
-    """Whether what is installed is newer than what the tests have seen: in its first two numbers, of nnU-Net in any."""
+    """Whether what is installed is newer than what the tests have seen: in its first two numbers, of nnU-Net in any.
+
+    Of nnU-Net also whether it is one of those that they have run with.
+    """
     tested = _TESTED.get(package)
     places = 3 if package == "nnunetv2" else 2
+    if package == "nnunetv2" and version not in older_versions.TESTED and _numbers(version) < _numbers(str(tested)):
+        known = ", ".join(older_versions.TESTED)
+        return Finding("note", package, f"{version} is none of those that the tests have run with: {known}")
     if tested is None or _numbers(version)[:places] <= _numbers(tested)[:places]:
         return Finding("ok", package, version)
     return Finding(
@@ -156,13 +162,11 @@ def _trainers() -> list[Finding]:
 def _trainer(name: str) -> Finding:
     """Whether nnU-Net's own look-up gives the very class that an import gives."""
     try:
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
         from nnunet_lopsided import trainers
 
         # nnU-Net prints every folder that it looks into.
         with contextlib.redirect_stdout(io.StringIO()):
-            class_of_nnunet = recursive_find_trainer_class_by_name(name)
+            class_of_nnunet = older_versions.find_trainer(name)
         # Two classes of one name would break pickles, and a checkpoint would be of a trainer that was not trained.
         if class_of_nnunet is not getattr(trainers, name):
             return Finding("missing", name, f"another class of that name is found first: {class_of_nnunet}")

@@ -81,7 +81,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.instances in ("prediction", "both") and arguments.threshold:
         raise InputError(f"--instances {arguments.instances} has no --threshold: candidates are numbered already")
     if arguments.folds and arguments.cv is None:
-        raise InputError("--folds needs --cv")
+        raise InputError("-f (or --folds) needs --cv")
 
 
 def _of_class(arguments: argparse.Namespace, label: str | None, unfinished: Path) -> FolderResult:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_lopsided.commands._cli import Parser
+from nnunet_lopsided.commands._cli import Parser, not_shown
+from nnunet_lopsided.commands._options import (
+    add_bootstrap,
+    add_label,
+    add_np,
+    add_output,
+    add_overwrite,
+    add_patients_regex,
+)
 
 # Of nnunet_lopsided.evaluation.rules, which takes long to import.
 PROFILE_NAMES = ("paper", "paper-letter", "lesions", "brats-mets-2023", "brats-mets-2025")
@@ -46,21 +54,20 @@ def evaluate_parser() -> Parser:
     _add_inputs(parser)
     _add_rules(parser.add_argument_group("rules (defaults: those of the profile; here of 'paper')"))
     _add_cases(parser.add_argument_group("cases"))
-    _add_bootstrap(parser.add_argument_group("bootstrap"))
+    add_bootstrap(parser.add_argument_group("bootstrap"), 2000)
     _add_pictures(parser.add_argument_group("pictures"))
     parser.add_argument(
         "--anonymous",
         action="store_true",
         help="report.html without paths, and with numbers in place of case names; all other files keep the names",
     )
-    # --np is what it was called before; nnU-Net writes -np.
-    parser.add_argument("-np", "--np", type=int, default=2, metavar="N", help="threads (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation in the output folder")
+    add_np(parser, former="--np")
+    add_overwrite(parser, "an earlier evaluation in the output folder")
     return parser
 
 
 def _add_inputs(parser: Parser) -> None:
-    parser.add_argument(
+    references = parser.add_argument(
         "-g",
         "--references",
         # Another name of -g, beside --reference-censored.
@@ -70,6 +77,7 @@ def _add_inputs(parser: Parser) -> None:
         help="reference label maps (default, for predictions in nnU-Net's result folders: gt_segmentations of their "
         "dataset)",
     )
+    not_shown(references, "--reference-full")
     predictions = parser.add_mutually_exclusive_group(required=True)
     predictions.add_argument(
         "-p",
@@ -84,22 +92,19 @@ def _add_inputs(parser: Parser) -> None:
         metavar="RESULTS",
         help="evaluate fold_X/validation of all folds of a trainer's result folder together",
     )
-    parser.add_argument("--folds", type=int, nargs="+", metavar="N", help="with --cv: these only (default: all)")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER", help="where the results go")
+    # --folds is what it was called before; nnU-Net writes -f.
+    folds = parser.add_argument(
+        "-f", "--folds", type=int, nargs="+", metavar="FOLD", help="folds of --cv (default: all)"
+    )
+    not_shown(folds, "--folds")
+    add_output(parser, "the results go", required=True)
     parser.add_argument(
         "--reference-censored",
         type=Path,
         metavar="FOLDER",
         help="label maps that lack some lesions of the references: tells sensitivity on kept and censored lesions",
     )
-    parser.add_argument(
-        "--label",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="class or region of dataset.json (default: all foreground); several: each in a folder of its own, and one "
-        "table of all",
-    )
+    add_label(parser, several="each in a folder of its own, and one table of all")
     parser.add_argument(
         "--dataset-json",
         type=Path,
@@ -271,19 +276,9 @@ def _add_cases(cases: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="leave out cases that cannot be read or do not fit, and list them, instead of refusing them",
     )
-    cases.add_argument(
-        "--patients-regex",
-        metavar="REGEX",
-        help="its first group in a case's name is the patient to resample, e.g. '(.+)_visit' (default: cases.csv of "
-        "the references' dataset, or else the case)",
+    add_patients_regex(
+        cases, "cases.csv of the references' dataset, or else the case", " to resample, e.g. '(.+)_visit'"
     )
-
-
-def _add_bootstrap(bootstrap: argparse._ArgumentGroup) -> None:
-    bootstrap.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="replicates, 0 for none (default: %(default)s)"
-    )
-    bootstrap.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
 def _add_pictures(pictures: argparse._ArgumentGroup) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_dataset
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Write the fingerprint of a dataset that nnUNetv2_plan_and_preprocess goes on from. nnU-Net's own "
         "step draws 1e8 voxels for its normalisation of CT, however small the dataset is.",
     )
-    parser.add_argument("-d", required=True, metavar="ID", help="dataset id or name")
+    add_dataset(parser, "to measure")
     parser.add_argument(
         "--voxels", type=int, default=1_000_000, metavar="N", help="foreground voxels to draw (default: %(default)s)"
     )

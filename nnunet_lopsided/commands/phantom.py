@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_name, add_new_dataset, add_np, add_overwrite, add_seed
 from nnunet_lopsided.errors import InputError
 
 
@@ -14,18 +15,18 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m nnunet_lopsided.commands.phantom",
         description="Write a dataset of procedural brains with lesions below nnUNet_raw.",
     )
-    parser.add_argument("-d", type=int, required=True, metavar="ID", help="dataset id, 1 to 999, not in use")
+    add_new_dataset(parser)
     parser.add_argument("--train", type=int, default=12, help="training cases (default: 12)")
     parser.add_argument("--test", type=int, default=6, help="test cases (default: 6)")
     parser.add_argument("--shape", type=int, nargs=3, default=(24, 64, 64), metavar=("Z", "Y", "X"))
     parser.add_argument("--spacing", type=float, nargs=3, default=(2.0, 2.0, 2.0), metavar=("Z", "Y", "X"), help="mm")
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser, "the brains and lesions")
     parser.add_argument("--lesions", type=float, help="mean lesions per case")
     parser.add_argument("--diameter", type=float, help="median diameter in mm")
     parser.add_argument("--contrast", type=float, help="factor on lesion enhancement")
-    parser.add_argument("--name", default="Phantom", help="folder name after the id (default: Phantom)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a raw dataset of the same id and name")
-    parser.add_argument("-np", type=int, default=1, metavar="N", help="processes (default: 1)")
+    add_name(parser, "Phantom", "Phantom")
+    add_overwrite(parser, "a raw dataset of the same id and name")
+    add_np(parser, default=1)
     return run(parser, _work, argv)
 
 

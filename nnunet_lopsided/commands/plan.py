@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, cast
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_dataset, add_np, add_overwrite, add_plans
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.planning.small_names import PARENTS as SMALL
 
@@ -27,11 +28,9 @@ def main(argv: list[str] | None = None) -> int:
         "used as it is. Every choice is printed with its reason; options overrule it. With -c a small version of one "
         "of nnU-Net's configurations instead, which a CPU trains in minutes.",
     )
-    parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
-    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
-    parser.add_argument(
-        "-c", choices=(_OURS, *SMALL), default=_OURS, help="the configuration to add (default: %(default)s)"
-    )
+    add_dataset(parser, "to plan for")
+    add_plans(parser)
+    parser.add_argument("-c", choices=(_OURS, *SMALL), default=_OURS, help=f"configuration to add (default: {_OURS})")
     parser.add_argument("--batch-size", type=int, metavar="N", help="patches per training step")
     choices = parser.add_argument_group("choices for 2.5d")
     choices.add_argument("--slices", type=int, help="slices stacked into channels, odd")
@@ -45,8 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     choices.add_argument(
         "--gpu-memory", type=float, metavar="GIB", help=f"memory to plan for (default: {_GPU_MEMORY:g})"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace another configuration of this name")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="labels read at the same time (default: 2)")
+    add_overwrite(parser, "another configuration of this name")
+    add_np(parser)
     return run(parser, _plan, argv)
 
 

@@ -8,6 +8,13 @@ import sys
 from functools import partial
 
 from nnunet_lopsided.commands._cli import Parser, numbers_of_folds, run
+from nnunet_lopsided.commands._options import (
+    add_configuration,
+    add_dataset,
+    add_device,
+    add_plans,
+    add_trainer,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,11 +32,12 @@ def _parser() -> Parser:
         "network learned from becomes as large as they are.",
     )
     parser.add_argument("-i", required=True, metavar="FOLDER", help="images, CASE_0000.nii.gz and so on")
+    # As nnUNetv2_predict has it, which reads the same command line.
     parser.add_argument("-o", required=True, metavar="FOLDER", help="where predictions go")
-    parser.add_argument("-d", required=True, metavar="DATASET", help="id or name of the dataset of the model")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans (default: %(default)s)")
-    parser.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="trainer (default: %(default)s)")
-    parser.add_argument("-c", required=True, metavar="CONFIGURATION", help="2d, 3d_fullres, 2.5d, ...")
+    add_dataset(parser, "that the model learned from")
+    add_plans(parser)
+    add_trainer(parser, default="nnUNetTrainer")  # nnU-Net's own, as of nnUNetv2_predict
+    add_configuration(parser)
     parser.add_argument(
         "-f", nargs="+", default=(0, 1, 2, 3, 4), metavar="FOLD", help="folds, or all (default: 0 1 2 3 4)"
     )
@@ -71,7 +79,7 @@ def _add_nnunet_options(parser: Parser) -> None:
     parser.add_argument("-prev_stage_predictions", metavar="FOLDER", help="of the previous stage of a cascade")
     parser.add_argument("-num_parts", type=int, default=1, metavar="N", help="calls that share the cases (default: 1)")
     parser.add_argument("-part_id", type=int, default=0, metavar="K", help="which of them this is, from 0 (default: 0)")
-    parser.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cuda", help="default: %(default)s")
+    add_device(parser, "the networks", "cuda", other_names=False)
     parser.add_argument("--disable_progress_bar", action="store_true", help="for output that goes to a file")
     parser.add_argument("--not_on_device", action="store_true", help="less GPU memory for large images")
     parser.add_argument(

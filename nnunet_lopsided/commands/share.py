@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_dataset, add_np, add_overwrite
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,10 +17,12 @@ def main(argv: list[str] | None = None) -> int:
         "plans and splits are the source's, and only what the labels change is written. The result is that of "
         "nnUNetv2_preprocess with the source's plans.",
     )
-    parser.add_argument("-d", required=True, metavar="SOURCE", help="id or name of a preprocessed dataset")
-    parser.add_argument("-o", required=True, metavar="VARIANT", help="id or name of a variant of it below nnUNet_raw")
-    parser.add_argument("--overwrite", action="store_true", help="replace what this command made before")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    add_dataset(parser, "that is preprocessed")
+    parser.add_argument(
+        "-o", required=True, metavar="DATASET", help="id or name of the variant of it, below nnUNet_raw"
+    )
+    add_overwrite(parser, "what this command made before")
+    add_np(parser)
     return run(parser, _work, argv)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_configuration, add_dataset, add_np, add_overwrite, add_plans
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
         "belief within [0, 1] that it is lesion, on the grid of the original images. Trainers with _softtargets in "
         "their name train on them; the labels stay as they are.",
     )
-    parser.add_argument("-d", metavar="ID", required=True, help="dataset id or name")
-    parser.add_argument("-c", metavar="CONFIGURATION", required=True, help="for its preprocessed data, such as 2d")
-    parser.add_argument("-p", metavar="PLANS", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    add_dataset(parser, "whose preprocessed cases get soft targets")
+    add_configuration(parser)
+    add_plans(parser)
     parser.add_argument(
         "-i",
         metavar="FOLDER",
@@ -26,8 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         help="beliefs: CASE.nii.gz (or another image, .npy, .npz); of several classes CASE__NAME.nii.gz or CASE.npz",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what this command made before")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="cases worked on at the same time (default: 2)")
+    add_overwrite(parser, "what this command made before")
+    add_np(parser)
     return run(parser, _work, argv)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
+from nnunet_lopsided.commands._options import add_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def _parser() -> Parser:
     running = add("run", _run, "run a study, or go on with it")
     for command in (plan, running):
         command.add_argument("study", metavar="STUDY", help=f"a YAML file, or a preset: {presets}")
-        command.add_argument("-o", metavar="FOLDER", help="the study's folder (default: study-NAME)")
+        add_output(command, "the study goes", "study-NAME")
     _add_where_it_runs(running)
     status = add(
         "status",
@@ -128,7 +129,7 @@ def _load(text_or_path: str) -> tuple[Study, str, str]:
 def _folder(arguments: argparse.Namespace, study: Study) -> StudyFolder:
     from nnunet_lopsided.study.folder import StudyFolder
 
-    return StudyFolder(Path(arguments.o or f"study-{study.name}").absolute())
+    return StudyFolder(Path(arguments.output or f"study-{study.name}").absolute())
 
 
 def _existing(name: str) -> StudyFolder:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,14 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.new_files import new_file
 from nnunet_lopsided.images import Header, Image, difference
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 # SNOMED CT: a lesion, as a morphologically abnormal structure.
-_CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
-_TYPE = ("52988006", "SCT", "Lesion")
+CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
+LESION = ("52988006", "SCT", "Lesion")
+# What the algorithm is, by DICOM's own codes.
+FAMILY = ("123110", "DCM", "Artificial Intelligence")
 # From a name, so that the same label map of the same series has the same UIDs.
 _NAMESPACE = uuid.UUID("8f3f7d8e-2b5c-5f0c-9d2e-6f2b8a1c4e10")
 
@@ -51,7 +57,7 @@ class SegmentationVolume:
         Raises:
             InputError: it cannot be read, has none of the segments, or does not lie on the grid of the series.
         """
-        highdicom = _highdicom()
+        highdicom = highdicom_module()
         header = self.header()
         try:
             with warnings.catch_warnings():
@@ -103,7 +109,7 @@ def affine_of(header: Header) -> NDArray[np.float64]:
 def write_segmentation(
     path: Path, label_map: Image, series: Series, segments: Mapping[int, str], description: str
 ) -> None:
-    """Write a DICOM SEG; each value of the label map is a binary segment.
+    """Write a DICOM SEG; each value of the label map is a binary segment with a tracking UID of its own.
 
     Args:
         path: where; an existing file is replaced.
@@ -116,7 +122,7 @@ def write_segmentation(
         InputError: highdicom is missing, the label map lies on another grid or holds other values, or is empty: DICOM
             has no segmentation without a segment.
     """
-    highdicom = _highdicom()
+    highdicom = highdicom_module()
     import pydicom
 
     differing = difference(series.header(), label_map)
@@ -126,11 +132,12 @@ def write_segmentation(
     if not segments or found - segments.keys() or sorted(segments) != list(range(1, len(segments) + 1)):
         raise InputError(f"{path}: expected segments 1 to {len(segments)} in the label map, found {sorted(found)}")
     slices = [pydicom.dcmread(instance.path, stop_before_pixels=True) for instance in series.slices()]
-    codes = [highdicom.sr.CodedConcept(*code) for code in (_CATEGORY, _TYPE)]
+    key = f"{series.uid} {description} {hash_of(label_map)}"
+    codes = [highdicom.sr.CodedConcept(*code) for code in (CATEGORY, LESION)]
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="nnunet-lopsided",
         version=__version__,
-        family=highdicom.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
+        family=highdicom.sr.CodedConcept(*FAMILY),
     )
     descriptions = [
         highdicom.seg.SegmentDescription(
@@ -140,10 +147,11 @@ def write_segmentation(
             segmented_property_type=codes[1],
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
+            tracking_uid=uid_of(f"segment {key} {number}"),
+            tracking_id=label[:64],
         )
         for number, label in sorted(segments.items())
     ]
-    key = f"{series.uid} {description} {hash_of(label_map)}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         written = highdicom.seg.Segmentation(
@@ -161,8 +169,16 @@ def write_segmentation(
             device_serial_number="0",
             series_description=description[:64],
         )
+    if "ContentCreatorName" not in written:  # DICOM wants it there, be it empty; highdicom 0.28 does not write it
+        written.ContentCreatorName = ""
+    save(written, path)
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Write a new DICOM file, which appears when it is complete; its texts, names of patients too, are in UTF-8."""
+    dataset.SpecificCharacterSet = "ISO_IR 192"
     with new_file(path) as unfinished:
-        written.save_as(str(unfinished))
+        dataset.save_as(str(unfinished))
 
 
 def uid_of(name: str) -> str:
@@ -175,7 +191,12 @@ def hash_of(label_map: Image) -> str:
     return hashlib.sha256(np.ascontiguousarray(label_map.array, dtype=np.uint16).tobytes()).hexdigest()
 
 
-def _highdicom() -> ModuleType:
+def highdicom_module() -> ModuleType:
+    """The library; it is asked for here alone, so that its lack has one message.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import highdicom
     except ImportError:

@@ -1,7 +1,8 @@
 """Probability arrays on disk: .npy, and .npz archives read channel by channel.
 
-nnU-Net's archives hold every channel of a network; an evaluation needs one. numpy would hold them all in memory, copied
-in small pieces, so archives in numpy's usual form (deflated, C order) are read here, and all others by numpy.
+nnU-Net's archives hold every channel of a network; an evaluation needs one. numpy inflates them all by zlib, copied in
+small pieces. So archives in numpy's usual form (deflated, C order) are read here: at once, which is the fastest, or
+where that would take much memory a channel at a time; all others by numpy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.inflating import ENGINES
+from nnunet_lopsided.files.inflating import ENGINES, inflate_at_once
 
 ARRAY_KEYS = ("probabilities", "softmax")  # of nnU-Net v2 and v1
 UNREADABLE = (
@@ -41,6 +42,7 @@ UNREADABLE = (
 )
 _LOCAL_HEADER_BYTES = 30  # of a zip archive's member, before its name
 _PIECE_BYTES = 1 << 18
+_AT_ONCE_BYTES = 1 << 28  # most that an archive inflated at once may hold: six channels of 150 x 256 x 256 float32
 # numpy parses headers by ast.literal_eval, which fails at random in threads of Python 3.11 ("SystemError: AST
 # constructor recursion depth mismatch": the depth is counted once for all threads). So nothing here calls numpy.load.
 _ONE_HEADER_AT_A_TIME = threading.Lock()
@@ -106,9 +108,10 @@ def read_array(path: Path) -> NDArray[np.floating]:
 
 
 def read_channels(path: Path) -> Iterator[NDArray[np.floating]]:
-    """The array along its first axis, one channel in memory at a time where the file allows it.
+    """The array along its first axis; of a large archive one channel is in memory at a time, if the file allows it.
 
-    All of the archive is read and its checksum compared, however few channels are kept.
+    All of the archive is read and its checksum compared, however few channels are kept. The channels of a small one
+    are parts of the same memory: :func:`alone` frees that of the others.
 
     Raises:
         InputError: the file cannot be read or holds no such array.
@@ -134,6 +137,10 @@ def read_channels(path: Path) -> Iterator[NDArray[np.floating]]:
 
 def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> Iterator[NDArray[np.floating]]:
     """The channels by the faster library; if it stumbles, those that are left by the other, which says why."""
+    at_once = _at_once(path, info, header)
+    if at_once is not None:
+        yield from at_once
+        return
     n_channels = 0
     for engine in ENGINES[:-1]:
         try:
@@ -144,6 +151,28 @@ def _inflated_channels(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -
         except UNREADABLE:
             pass
     yield from islice(_channels_by(ENGINES[-1], path, info, header), n_channels, None)
+
+
+def _at_once(path: Path, info: zipfile.ZipInfo, header: ArrayHeader) -> NDArray[np.floating] | None:
+    """All channels of an archive that is small and sound; None of another."""
+    n_bytes = header.n_bytes + math.prod(header.shape) * header.dtype.itemsize
+    if n_bytes != info.file_size or max(n_bytes, info.compress_size) > _AT_ONCE_BYTES:
+        return None
+    packed = np.empty(info.compress_size, np.uint8)
+    with path.open("rb") as file:
+        _seek_data(file, info)
+        if file.readinto(packed.data) != info.compress_size:
+            return None
+    inflated = inflate_at_once(packed, n_bytes, info.CRC)
+    if inflated is None:
+        return None
+    return cast("NDArray[np.floating]", inflated[header.n_bytes :].view(header.dtype).reshape(header.shape))
+
+
+def alone(channel: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The channel, copied if it is less than half of the array that it is a part of, so that the rest can be freed."""
+    whole = channel.base
+    return channel.copy() if isinstance(whole, np.ndarray) and whole.nbytes > 2.5 * channel.nbytes else channel
 
 
 def _channels_by(
@@ -163,10 +192,7 @@ class _Inflater:
     """The inflated bytes of one member of an archive, in pieces small enough to stay in the processor's cache."""
 
     def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, engine: ModuleType) -> None:
-        file.seek(info.header_offset)
-        # The lengths of this place: the extra field of an archive's directory may be of another length.
-        local = file.read(_LOCAL_HEADER_BYTES)
-        file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # name and extra field
+        _seek_data(file, info)
         self._file, self._info, self._left = file, info, info.compress_size
         self._crc32, self._inflate = engine.crc32, engine.decompressobj(-zlib.MAX_WBITS)
         self._packed, self._checksum = b"", 0
@@ -193,6 +219,14 @@ class _Inflater:
         """Compare the checksum of all that was taken."""
         if self._checksum != self._info.CRC:
             raise zipfile.BadZipFile(f"bad CRC-32 of {self._info.filename}")
+
+
+def _seek_data(file: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """To where the deflated data of a member begin."""
+    file.seek(info.header_offset)
+    # The lengths of this place: the extra field of an archive's directory may be of another length.
+    local = file.read(_LOCAL_HEADER_BYTES)
+    file.seek(sum(struct.unpack("<HH", local[26:30])), 1)  # name and extra field
 
 
 def _member(path: Path, archive: zipfile.ZipFile) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.archives import array_header, read_array, read_channels
+from nnunet_lopsided.evaluation.archives import alone, array_header, read_array, read_channels
 from nnunet_lopsided.evaluation.instance_maps import check_fit, instance_numbers, load_instances
 from nnunet_lopsided.evaluation.lesion_class import LesionClass as LesionClass
 from nnunet_lopsided.evaluation.lesion_class import lesion_class as lesion_class
@@ -20,6 +20,7 @@ from nnunet_lopsided.evaluation.plausibility import (
     UnfitChannels,
     check_not_swapped,
     is_of_another_threshold,
+    within_0_and_1,
 )
 from nnunet_lopsided.evaluation.rules import InstanceMaps
 from nnunet_lopsided.images import Geometry, Image, read_header, read_image
@@ -243,6 +244,8 @@ def finite_on_disk(path: Path) -> bool:
 def checked_probability(path: Path, array: NDArray[np.generic]) -> NDArray[np.floating]:
     """What was read from a file, within [0, 1]; values beyond by more than rounding, or NaN, are refused."""
     probability = cast("NDArray[np.floating]", array)
+    if within_0_and_1(probability):
+        return probability
     low, high = probability.min(initial=1), probability.max(initial=0)  # both NaN if any value is
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise InputError(f"expected finite probabilities within [0, 1], found {low} to {high} in {path}")
@@ -257,7 +260,7 @@ def probability_of_array(path: Path, shape: tuple[int, ...], target: LesionClass
         return checked_probability(path, read_array(path).reshape(shape))
     try:
         # nnU-Net's 2D arrays are (C, 1, y, x).
-        probability = target.probability(read_channels(path), header.shape[0]).reshape(shape)
+        probability = alone(target.probability(read_channels(path), header.shape[0])).reshape(shape)
     except UnfitChannels as error:
         raise InputError(f"{error} in {path}") from error
     return checked_probability(path, probability)
@@ -280,13 +283,14 @@ def _check_agreement(
     probability: NDArray[np.floating],
 ) -> None:
     """Catch arrays that are stale, or of a frame that no file names, see :mod:`nnunet_lopsided.nnunet.frames`."""
-    n_labelled = int(segmentation.sum())
+    labelled = np.flatnonzero(segmentation)
+    n_labelled = len(labelled)
     regions = target.scheme is not None and target.scheme.has_regions
     # The most probable of n classes has at least an equal share; regions are cut at one half.
     least = 1 / (target.scheme.n_channels if target.scheme and not regions else 2) - ROUNDING
 
     def n_agreeing(probability: NDArray[np.floating]) -> int:
-        return int((probability[segmentation] >= least).sum())
+        return int(np.count_nonzero(probability.reshape(-1)[labelled] >= least))
 
     # Of fewer than ten voxels one alone would be a tenth, and decide.
     if n_labelled < 10 or (agreeing := n_agreeing(probability)) >= 0.1 * n_labelled:

@@ -85,8 +85,8 @@ def nifti_voxels(path: Path) -> NDArray[np.generic] | None:
     Raises:
         InputError: it is damaged, or too short.
     """
-    content = _decompressed(path) if path.name.lower().endswith(".gz") else path.read_bytes()
-    header = nifti_header(content[:540])
+    content = _decompressed(path) if path.name.lower().endswith(".gz") else np.frombuffer(path.read_bytes(), np.uint8)
+    header = nifti_header(content[:540].tobytes())
     if header is None:
         if len(content) < NIFTI_DATA:
             raise InputError(f"cannot read image {path}: expected a NIfTI file, found {len(content)} bytes")
@@ -103,7 +103,8 @@ def nifti_voxels(path: Path) -> NDArray[np.generic] | None:
     if voxel_type is None or slope not in (0, 1) or intercept != 0 or len(shape) not in (2, 3):
         return None
     array = np.frombuffer(content, voxel_type, math.prod(shape), int(header["vox_offset"])).reshape(shape)
-    return array.astype(voxel_type.newbyteorder("="))  # a copy that may be written to
+    # Callers may write to it: a copy where the bytes are not its own already.
+    return np.require(array.astype(voxel_type.newbyteorder("="), copy=False), requirements=["W", "A"])
 
 
 def _voxel_type(header: Nifti1Header) -> np.dtype[np.generic] | None:
@@ -118,7 +119,7 @@ def _voxel_type(header: Nifti1Header) -> np.dtype[np.generic] | None:
     return voxel_type
 
 
-def _decompressed(path: Path) -> bytes:
+def _decompressed(path: Path) -> NDArray[np.uint8]:
     try:
         return gunzip(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:

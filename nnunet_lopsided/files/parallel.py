@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import TypeVar
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.inflating import libdeflate
 from nnunet_lopsided.progress import with_progress
 
 _T = TypeVar("_T")
@@ -121,4 +122,5 @@ def import_readers() -> None:
     import SimpleITK
     import tifffile
 
+    libdeflate()
     del nibabel, SimpleITK, tifffile

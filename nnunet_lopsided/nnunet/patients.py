@@ -52,6 +52,18 @@ def patients_in(table: Path) -> dict[str, str]:
     return {row["case"]: row["patient"] for row in rows}
 
 
+def sources_of(dataset_folder: Path) -> dict[str, str]:
+    """What each case was converted from, by ``cases.csv``: of DICOM the UID of the study; empty where that is not said.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    table = dataset_folder / CASES_FILE
+    if not table.is_file():
+        return {}
+    return {row["case"]: source for row in read_table(table, ("case",)) if (source := row.get("source", ""))}
+
+
 def _matched(pattern: str, case: str) -> str:
     try:
         match = re.search(pattern, case)

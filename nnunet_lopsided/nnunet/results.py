@@ -125,7 +125,7 @@ def validation_folders(results: Path, folds: Sequence[int] | None = None) -> dic
         complete = [str(fold) for fold in there if (results / f"fold_{fold}" / "validation").is_dir()]
         raise InputError(
             f"{results}: no validation folder for fold {', '.join(missing)}; finish by nnUNetv2_train ... FOLD --val, "
-            f"or choose folds by --folds (with one: {', '.join(complete) or 'none'})"
+            f"or choose folds by -f or --folds (with one: {', '.join(complete) or 'none'})"
         )
     return of_fold
 

@@ -23,7 +23,11 @@ def __getattr__(name: str) -> "type[LesionTrainer]":
     # Only names of our trainers cost the import of nnU-Net and of all that they use.
     if name.partition("_")[0] not in base_trainers():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    bases = _bases()
+    try:
+        bases = _bases()
+    except AttributeError as error:
+        # nnU-Net would take it for a name that is not there, whatever was missing in itself or in PyTorch.
+        raise ImportError(f"the trainers of nnunet-lopsided cannot be loaded: {error}") from error
     parsed = parse_trainer_name(name, {base: trainer.name_options for base, trainer in bases.items()})
     if name in bases:
         trainer = bases[name]

@@ -22,6 +22,7 @@ from nnunet_lopsided.architectures.deeplabv3_25d import NETWORK_CLASS_NAME, Deep
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses.base import TargetFormat
 from nnunet_lopsided.nnunet.dataset_json import label_scheme
+from nnunet_lopsided.nnunet.older_versions import build_network, called_by_nnunet, log_configuration, logged
 from nnunet_lopsided.trainers import curves
 from nnunet_lopsided.trainers.augmentation_25d import for_slice_stacks
 from nnunet_lopsided.trainers.checkpoints import changed_values, named_if_damaged
@@ -140,6 +141,7 @@ class LesionTrainer(nnUNetTrainer):
     # ---- start of training
 
     @staticmethod
+    @called_by_nnunet(nnUNetTrainer.build_network_architecture)
     def build_network_architecture(
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
@@ -149,12 +151,13 @@ class LesionTrainer(nnUNetTrainer):
     ) -> nn.Module:
         """nnU-Net's, in training and prediction; arguments that a 2.5d network refuses are bad input of ours."""
         keep_to_omp_num_threads()
-        arguments = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        managers = (plans_manager, configuration_manager)
+        arguments = (*managers, num_input_channels, num_output_channels, enable_deep_supervision)
+        of_nnunet = nnUNetTrainer.build_network_architecture
         if configuration_manager.network_arch_class_name != NETWORK_CLASS_NAME:
-            network: nn.Module = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
-            return network
+            return build_network(of_nnunet, *arguments)
         with arch_kwargs_of_the_user():
-            of_slices: DeepLabV3For25D = nnUNetTrainer.build_network_architecture(*arguments, enable_deep_supervision)
+            of_slices = cast(DeepLabV3For25D, build_network(of_nnunet, *arguments))
         of_slices.skip_padding = True
         of_slices.padding_beyond = training_patch(configuration_manager)
         return of_slices
@@ -165,7 +168,7 @@ class LesionTrainer(nnUNetTrainer):
         super().initialize()
         described = self._describe_hyperparameters()
         self.print_to_log_file("nnunet-lopsided:", ", ".join(f"{k}={v}" for k, v in described.items()))
-        self.logger.update_config({"lopsided": described})
+        log_configuration(self.logger, {"lopsided": described})
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
@@ -370,7 +373,7 @@ class LesionTrainer(nnUNetTrainer):
         super().on_epoch_end()
         if self.local_rank != 0:
             return
-        values: dict[str, float | None] = {"train_loss": float(self.logger.get_value("train_losses", step=-1))}
+        values: dict[str, float | None] = {"train_loss": float(logged(self.logger, "train_losses"))}
         values |= means(self._statistics)
         values |= self._describe_epoch(epoch)
         try:

@@ -18,6 +18,17 @@ TRAINER, MODEL = "nnUNetTrainerLopsided", "nnUNetTrainerLopsided__nnUNetPlans__2
 N_CASES = 10
 
 
+def _turned():
+    """About z by 20 degrees, then about x by 15; x mirrored."""
+    a, b = np.deg2rad((20, 15))
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    return about_x @ about_z @ np.diag([-1, 1, 1])
+
+
+TURNED = Geometry((3.0, 1.3, 0.9), (-20.5, 31.0, 47.0), tuple(_turned().ravel().tolist()))
+
+
 @dataclass(frozen=True)
 class Audited:
     """Dataset501_Whole has 6 lesions per case, Dataset511_Cut 3 of them; every prediction finds all, and 2 more."""
@@ -65,7 +76,7 @@ def cube(place, size):
     return slice(z, z + 1), slice(y, y + size), slice(x, x + size)
 
 
-def write_datasets(root: Path) -> None:
+def write_datasets(root: Path, geometry: Geometry = GEOMETRY) -> None:
     rng = np.random.default_rng(5)
     cases = [f"p{i:02d}" for i in range(N_CASES)]
     folds = [cases[::2], cases[1::2]]
@@ -91,13 +102,13 @@ def write_datasets(root: Path) -> None:
         for name, label in (("Dataset501_Whole", whole), ("Dataset511_Cut", cut)):
             folder = root / "nnUNet_raw" / name
             for channel, image in enumerate(images):
-                write_image(folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz", Image(image, GEOMETRY))
-            write_image(folder / "labelsTr" / f"{case}.nii.gz", Image(label, GEOMETRY))
-        write_image(preprocessed / "gt_segmentations" / f"{case}.nii.gz", Image(cut, GEOMETRY))
+                write_image(folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz", Image(image, geometry))
+            write_image(folder / "labelsTr" / f"{case}.nii.gz", Image(label, geometry))
+        write_image(preprocessed / "gt_segmentations" / f"{case}.nii.gz", Image(cut, geometry))
         validation = root / "nnUNet_results" / "Dataset511_Cut" / MODEL / f"fold_{i % 2}" / "validation"
         validation.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(validation / f"{case}.npz", probabilities=np.stack([1 - probability, probability]))
-        write_image(validation / f"{case}.nii.gz", Image((probability > 0.5).astype(np.uint8), GEOMETRY))
+        write_image(validation / f"{case}.nii.gz", Image((probability > 0.5).astype(np.uint8), geometry))
     content = {
         "channel_names": {"0": "T1", "1": "FLAIR"},
         "labels": {"background": 0, "lesion": 1},
@@ -149,6 +160,29 @@ def written(written_once, tmp_path, monkeypatch):
     """The same with its audit, written where audits are by default."""
     root = tmp_path / "nnunet"
     shutil.copytree(written_once, root)
+    set_root(root, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    return Audited(root)
+
+
+@pytest.fixture(scope="session")
+def turned_once(tmp_path_factory):
+    """An audit of cases whose axes are turned and mirrored."""
+    from nnunet_lopsided.commands.audit import main
+
+    root = tmp_path_factory.mktemp("turned") / "nnunet"
+    with pytest.MonkeyPatch.context() as patch:
+        write_datasets(root, TURNED)
+        set_root(root, patch)
+        assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--shown", "0"]) == 0
+    return root
+
+
+@pytest.fixture
+def turned(turned_once, tmp_path, monkeypatch):
+    """A copy that may be changed."""
+    root = tmp_path / "nnunet"
+    shutil.copytree(turned_once, root)
     set_root(root, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return Audited(root)

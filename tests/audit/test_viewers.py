@@ -3,7 +3,6 @@
 import gzip
 import json
 import re
-import shutil
 
 import jsonschema
 import nibabel
@@ -21,39 +20,7 @@ from nnunet_lopsided.audit.viewers.slicer import read_segments
 from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image
-from tests.audit import conftest
-from tests.audit.conftest import Audited, set_root, write_datasets
-
-
-def turned():
-    """About z by 20 degrees, then about x by 15; x mirrored."""
-    a, b = np.deg2rad((20, 15))
-    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    return about_x @ about_z @ np.diag([-1, 1, 1])
-
-
-TURNED = Geometry((3.0, 1.3, 0.9), (-20.5, 31.0, 47.0), tuple(turned().ravel().tolist()))
-
-
-@pytest.fixture(scope="module")
-def turned_once(tmp_path_factory):
-    root = tmp_path_factory.mktemp("turned") / "nnunet"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conftest, "GEOMETRY", TURNED)
-        write_datasets(root)
-        set_root(root, patch)
-        assert main(["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--shown", "0"]) == 0
-    return root
-
-
-@pytest.fixture
-def written(turned_once, tmp_path, monkeypatch):
-    root = tmp_path / "nnunet"
-    shutil.copytree(turned_once, root)
-    set_root(root, monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    return Audited(root)
+from tests.audit.conftest import TURNED
 
 
 def nifti(path):
@@ -83,8 +50,15 @@ def places_in_lps(written, case):
     }
 
 
+@pytest.fixture
+def written(turned):
+    return turned
+
+
 # What schema 1.0.0 of Slicer's module Markups asks of a list of points.
 NUMBERS = {"type": "array", "items": {"type": "number"}}
+COLOUR = {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}, "minItems": 3, "maxItems": 3}
+GLYPHS = ["Vertex2D", "Dash2D", "Cross2D", "ThickCross2D", "StarBurst2D", "Sphere3D", "Diamond3D"]  # and others
 SCHEMA = {
     "type": "object",
     "required": ["@schema", "markups"],
@@ -97,10 +71,10 @@ SCHEMA = {
                 "required": ["type"],
                 "additionalProperties": False,
                 "properties": {
-                    "type": {"enum": ["Fiducial", "Line", "Angle", "Curve", "ClosedCurve", "Plane", "ROI"]},
+                    "type": {"enum": ["Fiducial", "Line", "Angle", "Curve", "ClosedCurve", "Plane"]},
                     "name": {"type": "string"},
                     "coordinateSystem": {"enum": ["LPS", "RAS"]},
-                    "coordinateUnits": {"type": "string"},
+                    "coordinateUnits": {"enum": ["mm", "um"]},  # since schema 1.0.2
                     "locked": {"type": "boolean"},
                     "fixedNumberOfControlPoints": {"type": "boolean"},
                     "labelFormat": {"type": "string"},
@@ -111,13 +85,13 @@ SCHEMA = {
                         "properties": {
                             "visibility": {"type": "boolean"},
                             "opacity": {"type": "number", "minimum": 0, "maximum": 1},
-                            "color": {**NUMBERS, "minItems": 3, "maxItems": 3},
-                            "selectedColor": {**NUMBERS, "minItems": 3, "maxItems": 3},
-                            "activeColor": {**NUMBERS, "minItems": 3, "maxItems": 3},
+                            "color": COLOUR,
+                            "selectedColor": COLOUR,
+                            "activeColor": COLOUR,
                             "pointLabelsVisibility": {"type": "boolean"},
-                            "textScale": {"type": "number"},
-                            "glyphType": {"enum": ["Vertex2D", "Cross2D", "CrossDot2D", "Sphere3D", "StarBurst2D"]},
-                            "glyphScale": {"type": "number"},
+                            "textScale": {"type": "number", "minimum": 0},
+                            "glyphType": {"enum": GLYPHS},
+                            "glyphScale": {"type": "number", "minimum": 0},
                         },
                     },
                     "controlPoints": {

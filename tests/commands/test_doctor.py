@@ -192,6 +192,22 @@ def test_versions_beyond_the_tested_ones_are_told(report, monkeypatch: pytest.Mo
         assert f"[  ok   ] {package}: {newer[package]}" in lines
 
 
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        ("2.6.4", "[  ok   ] nnunetv2: 2.6.4"),
+        ("2.8.1", "[  ok   ] nnunetv2: 2.8.1"),
+        ("2.6.2", "[ note  ] nnunetv2: 2.6.2 is none of those that the tests have run with: 2.6.4, 2.7.0, 2.8.1"),
+    ],
+)
+def test_versions_of_nnunet(report, monkeypatch: pytest.MonkeyPatch, version: str, line: str) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == "nnunetv2" else real(name))
+    code, lines = report()
+    assert code == 0
+    assert line in lines
+
+
 def test_the_tested_versions_are_those_of_the_constraints() -> None:
     text = (Path(__file__).resolve().parents[2] / "constraints.txt").read_text().lower().replace("_", "-")
     pinned = dict(line.split("==") for line in text.splitlines() if "==" in line)

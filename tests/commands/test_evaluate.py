@@ -190,7 +190,7 @@ def test_missing_and_superfluous_cases(arguments, tmp_path, capsys):
         (["--label", "lesion"], "label lesion needs a dataset.json, and none was found: give --dataset-json"),
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--np", "0"], "n_workers must be at least 1, got 0"),
-        (["--folds", "1"], "--folds needs --cv"),
+        (["--folds", "1"], "-f (or --folds) needs --cv"),
         (["--threshold", "0.5", "0.5"], "thresholds must differ, got 0.5, 0.5"),
         (["--join-dilated"], "join_dilated needs dilation_voxels of at least 1, got 0"),
     ],

@@ -1,4 +1,4 @@
-"""Synthetic DICOM: MR series written slice by slice with pydicom, as a scanner would."""
+"""Synthetic DICOM: MR series written slice by slice with pydicom, as a scanner would, and label maps of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
+
+from nnunet_lopsided.commands.dicom import main as export  # noqa: E402
+from nnunet_lopsided.dicom.series import series_of  # noqa: E402
+from nnunet_lopsided.images import Image, write_image  # noqa: E402
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 # A right-handed rotation by hand: rows of the matrix are orthonormal.
@@ -96,3 +100,37 @@ def voxels() -> NDArray[Any]:
 @pytest.fixture
 def oblique() -> NDArray[Any]:
     return OBLIQUE
+
+
+@pytest.fixture
+def label(voxels: NDArray[Any]) -> NDArray[np.uint8]:
+    array = np.zeros(voxels.shape, np.uint8)
+    array[1, 2, 3:6] = 1
+    array[3, 4, 0] = 2
+    return array
+
+
+@pytest.fixture
+def labelled(
+    tmp_path: Path, scanner: Scanner, voxels: NDArray[Any], oblique: NDArray[Any], label: NDArray[np.uint8]
+) -> Path:
+    """Label maps of P1, with probabilities, and of P2, without."""
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for patient, origin in (("P1", (-3.0, 4.0, 5.0)), ("P2", (7.0, -8.0, 9.0))):
+        series = scanner.series(patient, "t1 post", voxels, direction=oblique, origin=origin)
+        found, _ = series_of(sorted(series.iterdir()))
+        write_image(labels / f"{patient}.nii.gz", Image(label, found[0].header().geometry))
+    lesion = np.full(label.shape, 0.1, np.float32)
+    lesion[1, 2, 3:6] = 0.6, 0.7, 0.8
+    lesion[3, 4, 0] = 0.9
+    np.savez(labels / "P1.npz", probabilities=np.stack([1 - lesion, lesion]))
+    return labels
+
+
+@pytest.fixture
+def written(labelled: Path, tmp_path: Path) -> Path:
+    """What lopsided-dicom --report makes of them."""
+    arguments = ["-i", str(labelled), "--series", str(tmp_path / "pacs"), "-o", str(tmp_path / "out"), "--report"]
+    assert export(arguments) == 0
+    return tmp_path / "out"

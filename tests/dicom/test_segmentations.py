@@ -113,7 +113,7 @@ def test_two_series_of_a_kind_are_asked_for(pacs: Path, scanner, voxels, nnunet_
     assert "case P2: channel flair" in line
     assert "series 77 'flair' (4 files in " in line
     assert "--ignore NUMBER" in line
-    assert sum("no label found in any case: --label '*' fits no DICOM SEG" in line for line in lines) == 1
+    assert sum("no label found in any case: --labels '*' fits no DICOM SEG" in line for line in lines) == 1
     assert convert(["dicom", str(pacs), "-d", "501", *CONVERT, "--ignore", "77"]) == 2
     assert "several series" not in capsys.readouterr().err
 

@@ -8,7 +8,12 @@ import pytest
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation import evaluate_folder
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class
-from nnunet_lopsided.evaluation.plausibility import UnfitChannels, check_not_swapped, is_of_another_threshold
+from nnunet_lopsided.evaluation.plausibility import (
+    UnfitChannels,
+    check_not_swapped,
+    is_of_another_threshold,
+    within_0_and_1,
+)
 from nnunet_lopsided.evaluation.report import report_html
 from nnunet_lopsided.evaluation.summary_json import summary_dict
 
@@ -31,6 +36,22 @@ def rewrite(folders, case, channels):
 
 def evaluate(folders, **options):
     return evaluate_folder(folders.references, folders.predictions, n_replicates=0, **options)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "g"])
+def test_within_0_and_1(dtype):
+    above, nothing = np.nextafter(np.ones(1, dtype), 2), np.zeros((0, 2), dtype)
+    tells = dtype in ("f2", "f4", "f8")
+    for sound in ([0.0, 1.0], [0.25, 0.5]):
+        assert within_0_and_1(np.array(sound, dtype)) == tells
+    assert within_0_and_1(nothing) == tells
+    for wrong in (above[0], -0.25, np.nan, -np.nan, np.inf, -np.inf, 2.0):
+        for place in range(3):
+            values = np.array([0.5, 0.0, 1.0], dtype)
+            values[place] = wrong
+            assert not within_0_and_1(values)
+    turned = np.array([[0.0, 1.0], [0.5, 0.25]], dtype)[::-1].T
+    assert within_0_and_1(turned) == tells
 
 
 def test_swapped_channels(alone):

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from nnunet_lopsided import startup, trainers
-from nnunet_lopsided.startup import PLUGIN_FOLDER, SWITCH_OFF, VARIABLE
+from nnunet_lopsided.nnunet.older_versions import find_trainer
+from nnunet_lopsided.startup import LOOK_UP, PLUGIN_FOLDER, SWITCH_OFF, VARIABLE
 
 PACKAGE = Path(startup.__file__).parent
 NAMES = (
@@ -29,26 +30,44 @@ NAMES = (
 )
 
 
+INSTALLED = Path(sysconfig.get_path("purelib"))
+
+
 def hook_line() -> str:
-    """The line that Python's start-up runs, from the installed environment."""
-    line = (Path(sysconfig.get_path("purelib")) / "nnunet_lopsided.pth").read_text()
-    assert line == (PACKAGE.parent / "nnunet_lopsided.pth").read_text(), "the editable install is older than the line"
+    """The line that Python's start-up runs."""
+    return (PACKAGE.parent / "nnunet_lopsided.pth").read_text()
+
+
+def test_the_line_is_one_that_site_runs_and_says_what_the_package_says() -> None:
+    line = hook_line()
     assert line.count("\n") == 1  # site runs each line on its own
     assert line.startswith("import ")
-    return line
+    folder = "', '".join(Path(PLUGIN_FOLDER).relative_to(PACKAGE.parent).parts)
+    assert all(f"'{word}'" in line for word in (VARIABLE, SWITCH_OFF, LOOK_UP, folder))
+
+
+def test_the_environment_has_this_line() -> None:
+    places = [Path(line) for path in INSTALLED.glob("*nnunet_lopsided*.pth") for line in path.read_text().splitlines()]
+    if PACKAGE.parent not in places:
+        pytest.skip("the environment's editable install is of another checkout")
+    assert (INSTALLED / "nnunet_lopsided.pth").read_text() == hook_line(), "the editable install is older than the line"
 
 
 def register() -> None:
     exec(hook_line(), {})
 
 
+@pytest.fixture(autouse=True)
+def one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test adds to Python's search for modules goes with it."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+
+
 @pytest.fixture
 def find(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """nnU-Net's look-up, with only our folder set."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
     monkeypatch.setenv(VARIABLE, PLUGIN_FOLDER)
-    return recursive_find_trainer_class_by_name
+    return find_trainer
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,6 +156,17 @@ def test_the_names_are_those_of_the_classes() -> None:
     assert list(trainers.base_trainers()) == sorted(trainers._bases())
 
 
+def test_what_breaks_while_the_trainers_load_is_not_taken_for_an_unknown_name(
+    find: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> dict[str, Any]:
+        raise AttributeError("module 'torch' has no attribute 'compile'")
+
+    monkeypatch.setattr(trainers, "_bases", broken)
+    with pytest.raises(ImportError, match="cannot be loaded: module 'torch' has no attribute 'compile'"):
+        find("nnUNetTrainerLopsided_a17")
+
+
 def test_a_malformed_name_outside_of_nnunets_commands_is_an_exception(find: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
         find("nnUNetTrainerLopsided_a0")
@@ -165,9 +195,7 @@ def test_a_spawned_child_finds_the_same_classes(monkeypatch: pytest.MonkeyPatch)
     classes = [getattr(trainers, name) for name in NAMES]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(pickle.loads, (pickle.dumps(classes),)) == classes
-        from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-        assert pool.map(recursive_find_trainer_class_by_name, NAMES) == classes
+        assert pool.map(find_trainer, NAMES) == classes
 
 
 @pytest.mark.parametrize("ours_first", [False, True])
@@ -210,16 +238,24 @@ def test_register_appends_once(before: str | None, after: list[str], monkeypatch
     monkeypatch.setenv(VARIABLE, before or "")
     if before is None:
         monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not is_ours(finder)])
     for _ in range(2):
         register()
         assert os.environ[VARIABLE].split(os.pathsep) == after
+        assert [is_ours(finder) for finder in sys.meta_path].count(True) == 1
+
+
+def is_ours(finder: object) -> bool:
+    return getattr(finder, "__name__", "") == "LopsidedTrainers"
 
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH_OFF, "1")
     monkeypatch.setenv(VARIABLE, "/mine")
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not is_ours(finder)])
     register()
     assert os.environ[VARIABLE] == "/mine"
+    assert not any(map(is_ours, sys.meta_path))
 
 
 def python(

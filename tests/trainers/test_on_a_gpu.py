@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_lopsided import trainers
 from nnunet_lopsided.architectures import DeepLabV3For25D
+from tests.conftest import without_progress_pictures
 
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     monkeypatch.setenv("nnUNet_compile", "f")  # what is compiled has tests of its own
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)  # slow
+    without_progress_pictures(monkeypatch)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
 

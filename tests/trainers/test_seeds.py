@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunet_lopsided import trainers
 from nnunet_lopsided.trainers.seeds import derived_seed, seed_everything
+from tests.conftest import without_progress_pictures
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
+    without_progress_pictures(monkeypatch)
 
 
 @pytest.fixture

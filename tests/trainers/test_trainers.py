@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
@@ -29,6 +28,7 @@ from nnunet_lopsided.losses import LopsidedDiceLoss, lopsided_bootstrap_loss
 from nnunet_lopsided.trainers.deep_supervision import PerResolution
 from nnunet_lopsided.trainers.foreground_prior import last_layers
 from nnunet_lopsided.trainers.slice_patches import training_patch
+from tests.conftest import without_progress_pictures
 
 WITHOUT_REGIONS = ("nnUNetTrainerTopk10", "nnUNetTrainerRegionSpecific_background_noce")
 SHORT = "nnUNetTrainerLopsided_2epochs_1iters"
@@ -262,7 +262,7 @@ def test_the_stored_warm_up_is_the_one_used(tiny: Any) -> None:
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2.5d"])
 def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configuration: str) -> None:
-    monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)  # slow
+    without_progress_pictures(monkeypatch)
     name = "nnUNetTrainerLopsided_w4_6epochs_1iters"
     first = build(empty_results, name, configuration)
     first.on_train_start()

@@ -58,7 +58,7 @@ def stock_preprocessing(clean: Path, name: str, root: Path, monkeypatch: pytest.
             configurations = content["configurations"]
             own = [c for c in configurations if "inherits_from" not in configurations[c]]
             present = [c for c in own if (clean / configurations[c]["data_identifier"]).is_dir()]
-            preprocess_dataset(int(name[7:10]), plans.stem, present, num_processes=(1,), show_progress_bar=False)
+            preprocess_dataset(int(name[7:10]), plans.stem, present, num_processes=(1,))
     return root / name
 
 
@@ -188,7 +188,7 @@ def plan_and_preprocess(
         change(plans)
         plans_file.write_text(json.dumps(plans))
         own = [name for name, content in plans["configurations"].items() if "inherits_from" not in content]
-        nnunet.preprocess_dataset(number, configurations=own, num_processes=(1,), show_progress_bar=False)
+        nnunet.preprocess_dataset(number, configurations=own, num_processes=(1,))
     return preprocessed
 
 

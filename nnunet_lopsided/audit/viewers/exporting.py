@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.audit.decisions import check_candidates, read_decisions
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.audit.viewers.coco import CocoAnnotation, CocoImage, categories, write_slices
+from nnunet_lopsided.audit.viewers.dicom import series_of_cases, write_dicom
 from nnunet_lopsided.audit.viewers.itk_snap import write_descriptions
 from nnunet_lopsided.audit.viewers.slicer import write_points, write_segments
 from nnunet_lopsided.audit.viewers.tiers import TIERS, Tier, tiers_of
@@ -21,7 +23,7 @@ from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, case_images, raw_dataset
 
-Viewer = Literal["slicer", "itk-snap", "coco"]
+Viewer = Literal["slicer", "itk-snap", "coco", "dicom"]
 RECORD, COCO, SCRIPT = "export.json", "coco.json", "open_in_slicer.py"
 SEGMENTS, MAP, LABELS = "candidates.seg.nrrd", "candidates.nii.gz", "candidates.txt"
 
@@ -38,7 +40,9 @@ def export_audit(
     *,
     n_shown: int = 200,
     cases: Sequence[str] = (),
+    decisions: Path | None = None,
     channel: int = 0,
+    dicom: Path | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> list[StoredCandidate]:
@@ -50,7 +54,9 @@ def export_audit(
         viewer: for which.
         n_shown: so many of the best candidates.
         cases: those of these cases alone; empty: of all.
+        decisions: a file of decisions; all candidates that it accepts, in place of the best ones.
         channel: of the images, for the slices of COCO.
+        dicom: for DICOM, any folder above the files that the dataset was converted from.
         overwrite: replace an earlier export there, and nothing else.
         n_workers: cases worked on at the same time.
 
@@ -59,8 +65,14 @@ def export_audit(
 
     Raises:
         InputError: the target is refused or cannot be written, a case or channel does not exist, there is nothing to
-            write, an image is 2D and the viewer takes 3D alone, or labels or maps have changed since the audit.
+            write, an image is 2D and the viewer takes 3D alone, labels or maps have changed since the audit, decisions
+            are of another audit, or ``dicom`` is missing or given for another viewer.
+        InputErrors: cases have no DICOM series.
     """
+    if viewer == "dicom" and dicom is None:
+        raise InputError("--to dicom needs --series: any folder above the DICOM files that cases were converted from")
+    if viewer != "dicom" and dicom is not None:
+        raise InputError(f"--series is for --to dicom, got --to {viewer}")
     mark = COCO if viewer == "coco" else RECORD
     check_output_folder(folder, overwrite, [], (RECORD, mark), "lopsided-audit export")
     dataset = raw_dataset(audit.dataset)
@@ -69,16 +81,19 @@ def export_audit(
     unknown = [case for case in cases if case not in audit.record.label_digests]
     if unknown:
         raise InputError(f"expected cases of audit {audit.id}, got {', '.join(unknown)}")
-    shown = [c for c in audit.candidates[:n_shown] if not cases or c.case in cases]
+    shown = [c for c in _chosen(audit, decisions, n_shown) if not cases or c.case in cases]
     if not shown:
-        raise InputError(
-            f"none of the {n_shown} best candidates is of {', '.join(cases) or 'any case'}; --shown asks for more"
+        which = (
+            f"the {n_shown} best candidates is" if decisions is None else f"the candidates accepted in {decisions} is"
         )
+        more = "; --shown asks for more" if decisions is None else ""
+        raise InputError(f"none of {which} of {', '.join(cases) or 'any case'}{more}")
     if any(not c.position_mm for c in shown):
         raise InputError(f"{audit.folder / TABLE}: expected the columns x_mm, y_mm and z_mm, which an export needs")
     tiers = tiers_of(audit, shown)
     concerned = [case for case in training if any(c.case == case.name for c in shown)]
     names = dataset.channel_names
+    series = {} if dicom is None else series_of_cases(dataset, concerned, dicom)
     with new_output_folder(folder, overwrite, [], (RECORD, mark), "lopsided-audit export") as unfinished:
         if viewer == "coco":
             (unfinished / "images").mkdir()
@@ -100,12 +115,15 @@ def export_audit(
                     of_tier = [c for c in own if tiers[c.key] == tier]
                     write_points(unfinished / case.name / points_file(case.name, tier), of_tier, tier)
                 write_segments(unfinished / case.name / f"{case.name}_{SEGMENTS}", numbers, own, tiers)
+            elif viewer == "dicom":
+                write_dicom(unfinished / case.name, case.name, numbers, own, series[case.name])
             else:
                 write_image(unfinished / case.name / f"{case.name}_{MAP}", numbers)
                 write_descriptions(unfinished / case.name / f"{case.name}_{LABELS}", own, tiers)
             return [], []
 
-        slices = for_each(write, concerned, n_workers, "cases")
+        # Warnings of the DICOM libraries are silenced for all threads at once, so that there must be but one.
+        slices = for_each(write, concerned, 1 if viewer == "dicom" else n_workers, "cases")
         if viewer == "coco":
             write_json(unfinished / COCO, _coco(audit, slices))
         if viewer == "slicer":
@@ -113,6 +131,17 @@ def export_audit(
             (unfinished / SCRIPT).write_text(script, encoding="utf-8")
         write_json(unfinished / RECORD, _record(audit, viewer, shown, concerned, unfinished, names))
     return shown
+
+
+def _chosen(audit: StoredAudit, decisions: Path | None, n_shown: int) -> list[StoredCandidate]:
+    """The best candidates, or those that were accepted, the best first."""
+    if decisions is None:
+        return list(audit.candidates[:n_shown])
+    given = read_decisions(decisions)
+    if given.audit != audit.id:
+        raise InputError(f"{decisions}: expected decisions of audit {audit.id} ({audit.folder}), found {given.audit}")
+    check_candidates(given, audit, decisions)
+    return [c for c in audit.candidates if given.verdicts.get(c.key) == "accept"]
 
 
 def _map_of(audit: StoredAudit, case: Case, dataset: RawDataset, own: Sequence[StoredCandidate]) -> Image:

@@ -81,7 +81,7 @@ CONVERTERS: Mapping[str, Converter] = {
         "folder",
         "Converted",
         "any folder, by file name patterns",
-        "files that match the patterns of --channels and --label",
+        "files that match the patterns of --channels and --labels",
     ),
     "dicom": Converter(
         "dicom",

@@ -91,7 +91,7 @@ def gather(
     wanted = {channel: _pattern(f"--channels {channel}=", pattern) for channel, pattern in channels.items()}
     found = _images(gathered, files)
     cases: dict[str, tuple[str, str]] = {}
-    for role, pattern in {**wanted, LABEL: _pattern("--label ", label)}.items():
+    for role, pattern in {**wanted, LABEL: _pattern("--labels ", label)}.items():
         fitting = [file for file in found if file.name.has(pattern) and not _better_fit(file, pattern, wanted)]
         first = [file for file in fitting if file.derived == (role == LABEL)] or fitting
         for file in first:

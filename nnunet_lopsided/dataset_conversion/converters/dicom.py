@@ -46,7 +46,7 @@ def find(
         problems=tuple(problems),
         patterns={
             **{name: f"--channels {name}={pattern!r} fits no series{shown}" for name, pattern in channels.items()},
-            LABEL: f"--label {label!r} fits no DICOM SEG{shown}",
+            LABEL: f"--labels {label!r} fits no DICOM SEG{shown}",
         },
         notes=(f"{others} files are not images of DICOM and are not looked at",) if others else (),
     )

@@ -104,7 +104,7 @@ def find(
         )
     if not cases:
         raise InputError(
-            f"{source}: no case found, expected files that match the patterns of --channels and --label{shown}"
+            f"{source}: no case found, expected files that match the patterns of --channels and --labels{shown}"
         )
     stated = table is not None or patients_regex is not None or bids
     return Release(
@@ -113,7 +113,7 @@ def find(
         problems=tuple(gathered.problems),
         patterns={
             **{name: f"--channels {name}={pattern} matches no file{shown}" for name, pattern in channels.items()},
-            LABEL: f"--label {label} matches no file{shown}",
+            LABEL: f"--labels {label} matches no file{shown}",
         },
         patients_unstated=not stated,
         notes=tuple(gathered.notes),

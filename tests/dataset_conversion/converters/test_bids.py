@@ -61,7 +61,7 @@ def test_what_is_there_is_listed(bids, run) -> None:
     with pytest.raises(InputErrors) as error:
         run("folder", **{**OPTIONS, "label": "dseg"})
     (problem,) = error.value.problems
-    assert problem.startswith("no label found in any case: --label dseg matches no file (found: FLAIR (3), T1w (3), ")
+    assert problem.startswith("no label found in any case: --labels dseg matches no file (found: FLAIR (3), T1w (3), ")
     assert "space-orig_label-lesion_mask in derivatives (3)" in problem
 
 

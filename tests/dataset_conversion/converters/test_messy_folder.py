@@ -68,7 +68,7 @@ def clinic(nnunet_paths: Path) -> Path:
 
 
 def command(clinic: Path, *more: str) -> list[str]:
-    patterns = ["--channels", "t1c=*_t1c.nii.gz", "t2=*_t2.nii.gz", "--label", "*_seg.nii.gz"]
+    patterns = ["--channels", "t1c=*_t1c.nii.gz", "t2=*_t2.nii.gz", "--labels", "*_seg.nii.gz"]
     return ["folder", str(clinic), "-d", "502", "--name", "Clinic", *patterns, *more]
 
 
@@ -153,13 +153,13 @@ def test_a_channel_that_shows_nothing_of_the_label(clinic: Path, capsys: pytest.
 
 def test_patterns_that_match_nothing_are_a_line_each(clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["folder", str(clinic), "-d", "502", "--ignore", "derivatives", "spam", "--patients-regex", r"P(\d\d)$"]
-    arguments += ["--channels", "t1c=*_T1C.nii.gz", "t2=*_t2.nii.gz", "--label", "*_mask.nii.gz"]
+    arguments += ["--channels", "t1c=*_T1C.nii.gz", "t2=*_t2.nii.gz", "--labels", "*_mask.nii.gz"]
     assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert (
         sum("--channels t1c=*_T1C.nii.gz matches no file (46 image files match no pattern: " in x for x in lines) == 1
     )
-    assert sum("--label *_mask.nii.gz matches no file" in line for line in lines) == 1
+    assert sum("--labels *_mask.nii.gz matches no file" in line for line in lines) == 1
     finds_none = [line for line in lines if "finds no patient" in line]
     assert [line.split()[3] for line in finds_none] == ["P22_ses-1:", "P22_ses-2:"], "and hides nothing"
     assert len(lines) == 4

@@ -34,6 +34,7 @@ CONTENT: Any = {
     "intervals": {
         "max_sensitivity_bootstrap_ci95": [0.55, 0.82],
         "max_sensitivity_wilson_ci95": [0.4, 0.89],
+        "patient_sensitivity_wilson_ci95": [0.5, 0.95],
         "precision_at_max_sensitivity_bootstrap_ci95": [0.2, 0.5],
         "false_positives_per_case_bootstrap_ci95": None,
     },
@@ -67,6 +68,8 @@ def test_how_an_interval_was_made() -> None:
         ("bootstrap over patients", [0.55, 0.82]),
         ("Wilson, lesions taken as independent: in 85%", [0.4, 0.89]),
     ]
+    # Patients are independent.
+    assert [(i.method, i.ends) for i in intervals_of(CONTENT, "patient_sensitivity")] == [("Wilson", [0.5, 0.95])]
 
 
 def test_sensitivity_at_false_positives() -> None:
