@@ -72,7 +72,7 @@ def write_page(commands: Commands, dataset: RawDataset, spent: Mapping[str, Spen
     whole, left, recipe = ([_metric(summaries[arm.name, fold], "map") for fold in arm.folds] for arm in arms)
     said = answers(
         missing_in_words(settings).capitalize(),
-        whole=whole,
+        whole=whole[0],
         left=left,
         recipe=recipe,
         differences=[compared[arms[1].title, arms[2].title, fold].average_precision for fold in FOLDS],
@@ -166,7 +166,14 @@ def _audit_score(commands: Commands) -> AuditScore | None:
     read = next((r for r in score["rankings"][0]["reviewed"] if r["asked"] == _READ), None)
     if read is None or read["precision"] is None:
         return None
-    return AuditScore(score["missed_lesions"], read["n"], round(read["precision"] * read["n"]))
+    rates = score["miss_rates"][0]
+    return AuditScore(
+        n_missing=score["missed_lesions"],
+        n_read=read["n"],
+        n_right=round(read["precision"] * read["n"]),
+        estimated=rates["estimated"],
+        true=rates["true"],
+    )
 
 
 def _what(commands: Commands, dataset: RawDataset) -> str:

@@ -71,7 +71,11 @@ def commands(nnunet_paths: Path) -> Commands:
         models = [read_evaluation(demo.evaluation(arm, fold), arm.title) for arm in demo.arms if fold in arm.folds]
         write_comparison(compare(models, 100), demo.comparison(fold))
     reviewed = [{"n": 10, "precision": 1.0, "asked": 10}, {"n": 40, "precision": 0.75, "asked": 50}]
-    score = {"missed_lesions": 7, "rankings": [{"reviewed": reviewed}]}
+    score = {
+        "missed_lesions": 7,
+        "rankings": [{"reviewed": reviewed}],
+        "miss_rates": [{"estimated": 0.6, "true": 7 / 15}],
+    }
     (nnunet_paths / "audit" / "score").mkdir(parents=True)
     (nnunet_paths / "audit" / "score" / "audit_score.json").write_text(json.dumps(score))
     return demo
@@ -92,9 +96,9 @@ def test_the_page_and_the_tables(commands: Commands) -> None:
     ]
     markdown = (commands.folder / "table.md").read_text()
     for said in (
-        "50% of lesions missing at random: missing lesions cost nnU-Net's loss 0.500 of average precision",
+        "50% of lesions missing at random, first fold: missing lesions cost nnU-Net's loss 0.500 of average precision",
         "nnUNetTrainerLopsided won back 0.438 (88% of it)",
-        "of its first 40 candidates 30 are such lesions",
+        "of its first 40 candidates 30 are such lesions. It estimates that 60% of the lesions are missing; 47% are.",
     ):
         assert said in markdown
         assert said.replace("'", "&#39;") in text
