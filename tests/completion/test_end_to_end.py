@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunet_lopsided.commands.complete import main
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
 from nnunet_lopsided.nnunet.raw import raw_dataset
-from tests.console import call, run
+from tests.console import run
 
 pytestmark = pytest.mark.slow
 
@@ -94,20 +95,23 @@ def test_again_is_nothing_to_do(completed: Path) -> None:
     assert f"nnUNetv2_train Dataset721_PhantomCompleted 2d all -tr {TRAINER}_softtargets" in str(said)
 
 
-def failing(root: Path, options: str) -> str:
-    """The one line that the command says, with exit code 2."""
-    done = call(f"{COMPLETE} {options}", root)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("lopsided-complete: error: ")]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
-
-
-def test_refusals(completed: Path) -> None:
-    assert "--overwrite makes it anew" in failing(completed, "--threshold 0.5")
-    assert "must be within 0 and 1" in failing(completed, "--threshold 1.5")
-    assert "takes no soft targets" in failing(completed, "-tr nnUNetTrainerInverseWeighting")
-    assert "is the id of the source" in failing(completed, "-o 701")
+@pytest.mark.usefixtures("completed")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--threshold 0.5", "--overwrite makes it anew"),
+        ("--threshold 1.5", "must be within 0 and 1"),
+        ("-tr nnUNetTrainerInverseWeighting", "takes no soft targets"),
+        ("-o 701", "is the id of the source"),
+    ],
+)
+def test_refusals(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process: another would import torch once more for one line and exit code 2."""
+    assert main([*COMPLETE.split()[3:], *options.split()]) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("lopsided-complete: error: ")]
+    assert len(lines) == 1, error
+    assert said in lines[0]
 
 
 def test_an_interrupt_loses_nothing(completed: Path) -> None:
