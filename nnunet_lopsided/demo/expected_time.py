@@ -12,14 +12,14 @@ import numpy as np
 
 from nnunet_lopsided.demo.settings import DemoSettings
 
-# CPU seconds of a demo on procedural brains, for cores that do nothing else (how they were estimated stands in
-# docs/results/speed.md): of steps that run alone, of those that run beside others (of every training all but its
+# CPU seconds of a demo on procedural brains, by one run on cores that did nothing else (docs/results/speed.md): of steps
+# that run alone, of those that run beside others (of every training, with its prediction and evaluation, all but its
 # iterations, and of the rest), of an iteration; and of one transform below.
-_ALONE, _PER_TRAINING, _REST = 25.0, 39.0, 54.0
-_PER_ITERATION, _TRANSFORM = 0.083, 0.0001
+_ALONE, _PER_TRAINING, _REST = 34.0, 59.0, 40.0
+_PER_ITERATION, _TRANSFORM = 0.075, 0.000108
 _TRAININGS = 5
 _LANES = 2  # trainings side by side: more would need more memory than a laptop has
-_WAITING = 1.15  # cores wait while programs start and files are written
+_WAITING = 1.1  # cores wait while programs start and files are written
 _PROBE_SECONDS = 0.6
 _IDLE = 0.85  # from this share on, what else runs is not worth a word
 

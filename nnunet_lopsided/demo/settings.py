@@ -25,7 +25,7 @@ class DemoSettings:
     mode: str = "stochastic"
     rate: float = 0.5
     seed: int = 0
-    epochs: int = 5
+    epochs: int = 4
     iterations: int = 80
     device: str = "cpu"
     n_train: int = 16

@@ -81,6 +81,18 @@ def read(shell: Shell) -> None:
     decide(audit, shell.folder / "decisions.csv", "accept", "reject", "unsure")
 
 
+def read_sample(shell: Shell) -> None:
+    """A reader decides on every sampled candidate, in turn accept, reject and unsure."""
+    (sample,) = Path(shell.folder, "nnUNet_results").glob("*/*/audit/sample/sample.csv")
+    with sample.open(newline="") as file:
+        drawn = [row for row in csv.DictReader(file) if row["sampled"] == "1"]
+    with (shell.folder / "decisions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["audit", "case", "candidate", "decision"])
+        for i, row in enumerate(drawn):
+            writer.writerow([row["audit"], row["case"], row["candidate"], ("accept", "reject", "unsure")[i % 3]])
+
+
 def two_read(shell: Shell) -> None:
     """Ada and Bob decide, differently."""
     (audit,) = Path(shell.folder, "nnUNet_results").glob("*/*/audit")
@@ -144,6 +156,7 @@ WORLDS: dict[str, Prepare] = {
 # How a line begins -> what the reader does by hand before it.
 BY_HAND: dict[str, Prepare] = {
     "lopsided-audit apply decisions.csv": read,
+    "lopsided-audit estimate decisions.csv": read_sample,
     "lopsided-audit import in_slicer": saved_in_slicer,
     "lopsided-audit agree ada.csv bob.csv": two_read,
     "lopsided-study plan study.yaml": write_study,
