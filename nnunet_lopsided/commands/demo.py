@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=0.5, help="fraction of lesions censored (default: %(default)s)")
     add_seed(parser, "phantoms, censoring, trainings")
     parser.add_argument("--epochs", type=int, default=4, help="per training (default: %(default)s)")
-    parser.add_argument("--iterations", type=int, default=100, help="per epoch (default: %(default)s)")
+    parser.add_argument("--iterations", type=int, default=80, help="per epoch (default: %(default)s)")
     add_device(parser, "trainings and predictions", "cpu")
     add_overwrite(parser, "an earlier demo in the folder: start anew")
     return run(parser, _demo, argv)

@@ -26,7 +26,7 @@ class DemoSettings:
     rate: float = 0.5
     seed: int = 0
     epochs: int = 4
-    iterations: int = 100
+    iterations: int = 80
     device: str = "cpu"
     n_train: int = 16
     n_test: int = 12
