@@ -193,6 +193,7 @@ def magnified() -> tuple[list[str], list[list[str]]]:
     for name, what in (
         ("magnified-networks", "nnU-Net's loss, ten cases; labels lack the smaller half"),
         ("magnified-training", "the recipe, eight cases; labels lack nothing"),
+        ("magnified-stock", "nnU-Net's loss, eight others; labels lack nothing"),
     ):
         for row in read_rows(name):
             numbers = [float(row[c] or 0) for c in ("ap_sqrt", "ap_mean", "sens_small_at_4", "sens_large_at_4")]

@@ -12,9 +12,9 @@ import numpy as np
 
 from nnunet_lopsided.demo.settings import DemoSettings
 
-# CPU seconds of a demo on procedural brains, by one run on cores that did nothing else (docs/results/speed.md): of steps
-# that run alone, of those that run beside others (of every training, with its prediction and evaluation, all but its
-# iterations, and of the rest), of an iteration; and of one transform below.
+# CPU seconds of a demo on procedural brains, by one run on cores that did nothing else (docs/results/speed.md): of
+# steps that run alone, of those that run beside others (of every training, with its prediction and evaluation, all but
+# its iterations, and of the rest), of an iteration; and of one transform below.
 _ALONE, _PER_TRAINING, _REST = 34.0, 59.0, 40.0
 _PER_ITERATION, _TRANSFORM = 0.075, 0.000108
 _TRAININGS = 5
