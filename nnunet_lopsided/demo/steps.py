@@ -100,7 +100,7 @@ class StepRunner:
             return
         # Threads that live until all is done: a command ends with the thread that has started it.
         with ThreadPoolExecutor(at_once) as pool:
-            running: list[Future[None]] = [pool.submit(self.run, lane) for lane in lanes]
+            running: list[Future[None]] = [pool.submit(self._lane, lane) for lane in lanes]
             try:
                 wait(running, return_when=FIRST_EXCEPTION)
                 failed = [f for f in running if f.done() and not f.cancelled() and f.exception() is not None]
@@ -110,7 +110,16 @@ class StepRunner:
             if failed:
                 self._end(pool)
                 # The others were stopped because of the first one, and say nothing else.
-                raise next(e for f in failed if (e := f.exception()) is not None)
+                reasons = [e for f in failed if (e := f.exception()) is not None]
+                raise next((e for e in reasons if not isinstance(e, _Stopped)), reasons[0])
+
+    def _lane(self, steps: Iterable[Step]) -> None:
+        try:
+            self.run(steps)
+        except BaseException:
+            # Here, not where it is waited for: this thread would begin the next lane meanwhile.
+            self._stop.set()
+            raise
 
     def _end(self, pool: ThreadPoolExecutor) -> None:
         self._stop.set()
