@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.recalibration import recalibrated, zones
-from nnunet_lopsided.audit.sampling import Stratum, draw_sample, estimate_total, probability_by_rank
+from nnunet_lopsided.audit.sampling import Stratum, all_sampled, draw_sample, estimate_total, probability_by_rank
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 
 EDGES_MM = EvaluationRules().diameter_edges_mm
@@ -104,7 +104,7 @@ def of_draws(
         widths.append(total.high - total.low)
         q = recalibrated(p, diameter_mm, strata, lesion)
         unread = np.ones(len(p), bool)
-        unread[np.concatenate([s.sampled for s in strata])] = False
+        unread[all_sampled(strata)] = False
         brier.append(float(((q - lesion)[unread] ** 2).mean()))
         found = zones(q, strata, lesion)
         chosen = found.accepted & unread

@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.agreeing import ALL_WORDS, Agreement, consensus
 from nnunet_lopsided.audit.decisions import REMARKS, VERDICTS, write_decisions
-from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
+from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import write_table
 
@@ -35,7 +35,6 @@ def write_agreement(
     from nnunet_lopsided.audit.candidate_pictures import stored_pictures
 
     files = (RECORD, TABLE, CONSENSUS, PAGE)
-    check_output_folder(folder, overwrite, [], (RECORD, TABLE), "lopsided-audit agree", files)
     with new_output_folder(folder, overwrite, [], (RECORD, TABLE), "lopsided-audit agree", files) as unfinished:
         write_json(unfinished / RECORD, agreement_record(agreement))
         _write_table(agreement, unfinished / TABLE)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.evaluation.confidence import mean_by_component
 from nnunet_lopsided.lesions import Lesions
 from nnunet_lopsided.nnunet.dataset_json import LabelScheme
 
@@ -21,12 +22,7 @@ def channel_means(components: Lesions, channels: Iterable[NDArray[np.floating]])
     Returns:
         Shape (M, C).
     """
-    means = []
-    for channel in channels:
-        values = channel.reshape(-1)[components.voxels].astype(np.float64)
-        # The first count is that of id 0, which no voxel of a component has.
-        sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
-        means.append(sums / components.n_voxels)
+    means = [mean_by_component(components, channel.reshape(-1)[components.voxels]) for channel in channels]
     return np.stack(means, axis=1)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from nnunet_lopsided.evaluation.case import evaluate_thresholds
-from nnunet_lopsided.evaluation.confidence import CONFIDENCE_DECIMALS, highest_by_component
+from nnunet_lopsided.evaluation.confidence import CONFIDENCE_DECIMALS, highest_by_component, mean_by_component
 from nnunet_lopsided.evaluation.matching import Status, match
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesion_contrast import channel_contrasts
@@ -153,8 +153,7 @@ def measure_case(
     # In float32, whatever type an archive has: components are cut back by comparisons in this type.
     values = flat[components.voxels].astype(np.float32)
     by_prediction = np.array([highest_by_component(components, p.reshape(-1)[components.voxels]) for p in predictions])
-    sums = np.bincount(components.voxel_ids, weights=values, minlength=len(components) + 1)[1:]
-    confidence = np.round(sums / components.n_voxels, CONFIDENCE_DECIMALS)
+    confidence = np.round(mean_by_component(components, values), CONFIDENCE_DECIMALS)
     matches = match(lesions, components, confidence, rules, evaluated.result.counted)
     kind = np.full(len(components), Kind.OTHER, np.int8)
     kind[(matches.status == Status.FALSE_POSITIVE) & (matches.overlap_voxels == 0)] = Kind.UNEXPLAINED

@@ -93,6 +93,19 @@ def audit_and_decisions(path: Path, audit_folder: Path | None = None) -> tuple[S
     return audit, decisions
 
 
+def decisions_on(audit: StoredAudit, path: Path) -> Decisions:
+    """Decisions in a file, which must be of this audit.
+
+    Raises:
+        InputError: see :func:`read_decisions`; they are of another audit, or one is on no candidate of it.
+    """
+    decisions = read_decisions(path)
+    if decisions.audit != audit.id:
+        raise InputError(f"{path}: expected decisions of audit {audit.id} ({audit.folder}), found {decisions.audit}")
+    check_candidates(decisions, audit, path)
+    return decisions
+
+
 def check_candidates(decisions: Decisions, audit: StoredAudit, path: Path) -> None:
     """Refuse decisions, read from ``path``, on what is no candidate of the audit.
 

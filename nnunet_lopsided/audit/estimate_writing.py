@@ -11,7 +11,7 @@ from nnunet_lopsided.audit.decisions import Decisions, Verdict, write_decisions
 from nnunet_lopsided.audit.estimate_page import estimate_html
 from nnunet_lopsided.audit.sample_estimate import READING, SampleEstimate, miss_rate
 from nnunet_lopsided.audit.sampling import Total
-from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
+from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import write_table
 
@@ -25,7 +25,6 @@ def write_estimate(estimate: SampleEstimate, folder: Path, *, overwrite: bool = 
         InputError: the target is refused or cannot be written.
     """
     marks, files = (RECORD, TABLE), (RECORD, TABLE, ZONES, PAGE)
-    check_output_folder(folder, overwrite, [], marks, "lopsided-audit estimate", files)
     with new_output_folder(folder, overwrite, [], marks, "lopsided-audit estimate", files) as unfinished:
         write_json(unfinished / RECORD, estimate_record(estimate))
         write_table(unfinished / TABLE, _COLUMNS, _rows(estimate))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.sampling import Stratum, half_width, reading_variance, stratified_variances
+from nnunet_lopsided.audit.sampling import Stratum, all_sampled, half_width, reading_variance, stratified_variances
 from nnunet_lopsided.evaluation.intervals import wilson
 
 # Farthest a probability is from 0 and 1 before its logarithm is taken.
@@ -56,7 +56,7 @@ def recalibrated(
     position = logit(np.clip(probability, _FARTHEST, 1 - _FARTHEST))
     size = np.log(np.maximum(diameter_mm, 1e-6))
     size = size - np.median(size)
-    sampled = np.concatenate([s.sampled for s in strata])
+    sampled = all_sampled(strata)
     weight = np.concatenate([np.full(len(s.sampled), s.weight) for s in strata])
     weight *= len(weight) / weight.sum()
     x, d, y = position[sampled], size[sampled], reading[sampled]
@@ -138,7 +138,7 @@ def zones(
         (6, False)
     """
     read = np.zeros(len(probability), bool)
-    read[np.concatenate([s.sampled for s in strata])] = True
+    read[all_sampled(strata)] = True
     order = np.argsort(-probability, kind="stable")
     order = order[~read[order]]
     means = np.cumsum(probability[order]) / np.arange(1, len(order) + 1)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.decisions import Decisions, Verdict, check_candidates, read_decisions
+from nnunet_lopsided.audit.decisions import Decisions, Verdict, decisions_on
 from nnunet_lopsided.audit.recalibration import Zones, recalibrated, zones
 from nnunet_lopsided.audit.sampled import Sample
-from nnunet_lopsided.audit.sampling import Total, estimate_total
+from nnunet_lopsided.audit.sampling import Total, all_sampled, estimate_total
 from nnunet_lopsided.audit.stored import RECORD as AUDIT_RECORD
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import Shape, read_json
@@ -89,12 +89,9 @@ def estimate_from_sample(
     for name, value in (("--precision", precision), ("--doubtful", doubtful)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must be within 0 and 1, got {value:g}")
-    decisions = read_decisions(path)
-    if decisions.audit != sample.audit.id:
-        raise InputError(f"{path} holds decisions of audit {decisions.audit}; the sample is of audit {sample.audit.id}")
-    check_candidates(decisions, sample.audit, path)
+    decisions = decisions_on(sample.audit, path)
     reading: NDArray[np.float64] = np.full(len(sample.population), np.nan)
-    for i in np.concatenate([s.sampled for s in sample.strata]):
+    for i in all_sampled(sample.strata):
         word = decisions.verdicts.get(sample.population[i].key)
         reading[i] = np.nan if word is None else READING[word]
     open_ = [c for c in sample.drawn if c.key not in decisions.verdicts]

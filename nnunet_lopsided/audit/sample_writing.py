@@ -12,7 +12,7 @@ from nnunet_lopsided.audit.candidate_pictures import stored_pictures
 from nnunet_lopsided.audit.sample_page import sample_html
 from nnunet_lopsided.audit.sampled import COLUMNS, PAGE, RECORD, TABLE, Sample
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.folders import check_output_folder, new_output_folder
+from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import write_table
 
@@ -33,7 +33,6 @@ def write_sample(sample: Sample, folder: Path, *, overwrite: bool = False, n_wor
             since the audit.
     """
     files = (*_MARKS, PAGE)
-    check_output_folder(folder, overwrite, [], _MARKS, "lopsided-audit sample", files)
     with new_output_folder(folder, overwrite, [], _MARKS, "lopsided-audit sample", files) as unfinished:
         # Numbered as they are read, without what the audit thinks of them: that would lead the reader.
         blind = [replace(c, rank=i, score=None, reason="drawn at random") for i, c in enumerate(sample.drawn, 1)]

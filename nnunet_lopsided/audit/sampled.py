@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.sampling import LEAST_PER_STRATUM, Stratum, draw_sample, probability_by_rank
-from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, chosen_audit, find_audits
+from nnunet_lopsided.audit.sampling import LEAST_PER_STRATUM, Stratum, all_sampled, draw_sample, probability_by_rank
+from nnunet_lopsided.audit.stored import (
+    StoredAudit,
+    StoredCandidate,
+    chosen_audit,
+    find_audits,
+    number_within,
+    whole_number,
+)
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.intervals import check_seed
 from nnunet_lopsided.files.json import Shape, read_json
 from nnunet_lopsided.files.tables import numbered_rows
 
@@ -52,8 +59,7 @@ class Sample:
     @property
     def drawn(self) -> tuple[StoredCandidate, ...]:
         """The candidates to read, in an order of chance: neither rank nor case tells what to expect of the next."""
-        chosen = np.concatenate([s.sampled for s in self.strata])
-        shuffled = np.random.default_rng([self.seed, 1]).permutation(chosen)
+        shuffled = np.random.default_rng([self.seed, 1]).permutation(all_sampled(self.strata))
         return tuple(self.population[i] for i in shuffled)
 
 
@@ -72,8 +78,7 @@ def sample_candidates(audit: StoredAudit, n: int, seed: int = 0) -> Sample:
     """
     if n < LEAST_PER_STRATUM:
         raise InputError(f"expected a sample of at least {LEAST_PER_STRATUM} candidates, got {n}")
-    if seed < 0:
-        raise InputError(f"--seed must be at least 0, got {seed}")
+    check_seed(seed)
     threshold = audit.record.rules.threshold
     population = tuple(c for c in audit.candidates if c.max_probability >= threshold)
     if not population:
@@ -133,11 +138,10 @@ def read_sample(folder: Path, audit_folder: Path | None = None) -> Sample:
     population, probability, stratum, drawn = [], [], [], []
     for line, row in numbered_rows(folder / TABLE, COLUMNS[:-1]):
         place = f"{folder / TABLE}, line {line}"
-        try:
-            key, number, value = (row["case"], int(row["candidate"])), int(row["stratum"]), float(row["probability"])
-        except ValueError:
-            raise InputError(f"{place}: expected numbers of a candidate and its stratum, and a probability") from None
-        if key not in by_key or not 1 <= number <= len(record["strata"]) or not 0 <= value <= 1:
+        key = row["case"], whole_number(row["candidate"], "candidate", place)
+        number = whole_number(row["stratum"], "stratum", place)
+        value = number_within(row["probability"], "probability", 1.0, place)
+        if key not in by_key or not 1 <= number <= len(record["strata"]):
             raise InputError(
                 f"{place}: expected a candidate of audit {audit.id} in one of {len(record['strata'])} strata"
             )
@@ -145,8 +149,16 @@ def read_sample(folder: Path, audit_folder: Path | None = None) -> Sample:
         probability.append(value)
         stratum.append(number)
         drawn.append(row["sampled"] == "1")
-    of_all, is_drawn = np.array(stratum, np.int64), np.array(drawn, bool)
-    strata = _strata_again(record["strata"], np.array(probability), of_all, is_drawn)
+    of_all, is_drawn, probabilities = np.array(stratum, np.int64), np.array(drawn, bool), np.array(probability)
+    strata = tuple(
+        Stratum.of(
+            (s["lower_mm"], s["upper_mm"]),
+            probabilities,
+            members=np.flatnonzero(of_all == i),
+            sampled=np.flatnonzero((of_all == i) & is_drawn),
+        )
+        for i, s in enumerate(record["strata"], 1)
+    )
     if [(len(s.members), len(s.sampled)) for s in strata] != [
         (s["candidates"], s["sampled"]) for s in record["strata"]
     ]:
@@ -156,31 +168,8 @@ def read_sample(folder: Path, audit_folder: Path | None = None) -> Sample:
     return Sample(
         audit=audit,
         population=tuple(population),
-        probability=np.array(probability),
+        probability=probabilities,
         strata=strata,
         n_left_out=len(audit.candidates) - len(population),
         seed=record["seed"],
     )
-
-
-def _strata_again(
-    recorded: Sequence[dict[str, float | None]],
-    probability: NDArray[np.float64],
-    stratum: NDArray[np.int64],
-    drawn: NDArray[np.bool_],
-) -> tuple[Stratum, ...]:
-    strata = []
-    for i, s in enumerate(recorded, 1):
-        members = np.flatnonzero(stratum == i)
-        own = probability[members] if len(members) else np.zeros(1)
-        strata.append(
-            Stratum(
-                lower_mm=float(s["lower_mm"] or 0.0),
-                upper_mm=s["upper_mm"],
-                lowest=float(own.min()),
-                highest=float(own.max()),
-                members=members,
-                sampled=np.flatnonzero((stratum == i) & drawn),
-            )
-        )
-    return tuple(strata)

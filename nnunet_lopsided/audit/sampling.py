@@ -43,10 +43,35 @@ class Stratum:
     members: NDArray[np.int64]
     sampled: NDArray[np.int64]
 
+    @classmethod
+    def of(
+        cls,
+        range_mm: tuple[float, float | None],
+        probability: NDArray[np.float64],
+        *,
+        members: NDArray[np.int64],
+        sampled: NDArray[np.int64],
+    ) -> Stratum:
+        """With the bounds of its members' probabilities, which are those of all candidates, (N,)."""
+        own = probability[members]
+        return cls(
+            lower_mm=range_mm[0],
+            upper_mm=range_mm[1],
+            lowest=float(own.min(initial=1)),
+            highest=float(own.max(initial=0)),
+            members=members,
+            sampled=sampled,
+        )
+
     @property
     def weight(self) -> float:
         """How many candidates each sampled one stands for."""
         return len(self.members) / len(self.sampled)
+
+
+def all_sampled(strata: Sequence[Stratum]) -> NDArray[np.int64]:
+    """The candidates to read, stratum by stratum, (n,)."""
+    return np.concatenate([s.sampled for s in strata])
 
 
 def probability_by_rank(n: int) -> NDArray[np.float64]:
@@ -87,18 +112,14 @@ def draw_sample(
     """
     if n < LEAST_PER_STRATUM or not len(probability):
         raise ValueError(f"expected candidates and at least {LEAST_PER_STRATUM} readings, got {len(probability)}, {n}")
-    spread = np.sqrt(np.clip(probability, _SUREST, 1 - _SUREST) * (1 - np.clip(probability, _SUREST, 1 - _SUREST)))
+    doubted = np.clip(probability, _SUREST, 1 - _SUREST)
+    spread = np.sqrt(doubted * (1 - doubted))
     groups = _strata(probability, spread, _ranges(diameter_mm, edges_mm, n), n)
     sizes = allocation([len(members) for _, _, members in groups], [spread[m].mean() for _, _, m in groups], n)
     random = np.random.default_rng(seed)
     return tuple(
-        Stratum(
-            lower_mm=lower,
-            upper_mm=upper,
-            lowest=float(probability[members].min()),
-            highest=float(probability[members].max()),
-            members=members,
-            sampled=np.sort(random.choice(members, size, replace=False)),
+        Stratum.of(
+            (lower, upper), probability, members=members, sampled=np.sort(random.choice(members, size, replace=False))
         )
         for (lower, upper, members), size in zip(groups, sizes, strict=True)
     )

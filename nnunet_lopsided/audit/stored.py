@@ -317,35 +317,39 @@ def _candidate(row: Mapping[str, str], record: AuditRecord, place: str) -> Store
         raise InputError(f"{place}: expected a candidate of audit {record.id}, found {row['audit']}")
     if row["case"] not in record.label_digests:
         raise InputError(f"{place}: expected a case of audit {record.id}, found {row['case'] or 'nothing'}")
-    numbers = {name: _whole_number(row[name], name, place) for name in ("candidate", "rank", "label")}
+    numbers = {name: whole_number(row[name], name, place) for name in ("candidate", "rank", "label")}
     if numbers["candidate"] < 1:  # 0 is the background of its map
         raise InputError(f"{place}: expected the number of a candidate, at least 1, found {numbers['candidate']}")
     score = None
     if not record.withheld or row["score"]:
-        score = _number(row["score"], "score", 1.0 if record.ranked_by in WITHIN_1 else math.inf, place)
+        score = number_within(row["score"], "score", 1.0 if record.ranked_by in WITHIN_1 else math.inf, place)
     return StoredCandidate(
         case=row["case"],
         number=numbers["candidate"],
         rank=numbers["rank"],
         score=score,
-        mean_probability=_number(row["mean_probability"], "mean_probability", 1.0, place),
-        max_probability=_number(row["max_probability"], "max_probability", 1.0, place),
+        mean_probability=number_within(row["mean_probability"], "mean_probability", 1.0, place),
+        max_probability=number_within(row["max_probability"], "max_probability", 1.0, place),
         label=numbers["label"],
         patient=row.get("patient") or row["case"],
-        position_mm=tuple(_number(row[name], name, math.inf, place, -math.inf) for name in _POSITION if row.get(name)),
-        diameter_mm=_number(row.get("diameter_mm") or "0", "diameter_mm", math.inf, place),
+        position_mm=tuple(
+            number_within(row[name], name, math.inf, place, -math.inf) for name in _POSITION if row.get(name)
+        ),
+        diameter_mm=number_within(row.get("diameter_mm") or "0", "diameter_mm", math.inf, place),
         reason=row.get("reason", ""),
     )
 
 
-def _whole_number(text: str, name: str, place: str) -> int:
+def whole_number(text: str, name: str, place: str) -> int:
+    """A cell of a table; InputError names it where it is none."""
     # int() also takes 1_0 and digits of other scripts. 18 digits fit into 64 bits.
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
         raise InputError(f"{place}: {name}: expected a whole number, found {text!r:.40}")
     return int(text)
 
 
-def _number(text: str, name: str, highest: float, place: str, lowest: float = 0.0) -> float:
+def number_within(text: str, name: str, highest: float, place: str, lowest: float = 0.0) -> float:
+    """The same of any number in a range."""
     try:
         # A spreadsheet that separates cells by semicolons writes decimal commas.
         value = float(text.replace(",", "."))

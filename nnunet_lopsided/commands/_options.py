@@ -127,6 +127,11 @@ def add_name(options: Options, default: str | None, otherwise: str) -> None:
     )
 
 
+def add_audit_of(options: Options, near: str) -> None:
+    """``--audit`` of a command that works on what was decided on one; ``near`` says where it is looked for first."""
+    options.add_argument("--audit", type=Path, metavar="FOLDER", help=f"default: {near}, or below nnUNet_results")
+
+
 def add_patients_regex(options: Options, otherwise: str, more: str = "") -> None:
     """``--patients-regex``; ``otherwise`` says whose a case is without it, ``more`` what a further group is."""
     options.add_argument(

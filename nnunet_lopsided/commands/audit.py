@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nnunet_lopsided.commands._cli import Parser, not_shown, numbers_of_folds, run
 from nnunet_lopsided.commands._options import (
     TRAINER,
+    add_audit_of,
     add_bootstrap,
     add_configuration,
     add_dataset,
@@ -269,9 +270,7 @@ def _apply_parser() -> Parser:
         "--first", type=int, metavar="N", help="with --truth: decide on the first N candidates alone (default: all)"
     )
     add_variant(parser)
-    parser.add_argument(
-        "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
-    )
+    add_audit_of(parser, "where the decisions lie")
     parser.add_argument(
         "--unsure",
         choices=("leave", "ignore"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser
-from nnunet_lopsided.commands._options import add_bootstrap, add_np, add_output, add_overwrite
+from nnunet_lopsided.commands._options import add_audit_of, add_bootstrap, add_np, add_output, add_overwrite
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.agreeing import Agreement
@@ -29,9 +29,7 @@ def agree_parser() -> Parser:
         help="a file per reader, as the page saves it (CSV or JSON); two or more",
     )
     add_output(parser, "the outputs go", "'agreement' beside the first file")
-    parser.add_argument(
-        "--audit", type=Path, metavar="FOLDER", help="default: where the decisions lie, or below nnUNet_results"
-    )
+    add_audit_of(parser, "where the decisions lie")
     parser.add_argument(
         "--shown", type=int, default=200, metavar="N", help="candidates on the page (default: %(default)s)"
     )
@@ -46,11 +44,10 @@ def agree(arguments: argparse.Namespace) -> int:
     from nnunet_lopsided.audit.agreeing import read_agreement
     from nnunet_lopsided.audit.agreement_writing import PAGE, write_agreement
     from nnunet_lopsided.audit.page_size import check_shown
-    from nnunet_lopsided.errors import InputError
+    from nnunet_lopsided.evaluation.intervals import check_seed
 
     check_shown(arguments.shown)
-    if arguments.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {arguments.seed}")
+    check_seed(arguments.seed)
     found = read_agreement(arguments.decisions, arguments.audit, n_replicates=arguments.bootstrap, seed=arguments.seed)
     folder = arguments.output or arguments.decisions[0].absolute().parent / "agreement"
     write_agreement(found, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)

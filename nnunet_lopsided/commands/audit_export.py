@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser
-from nnunet_lopsided.commands._options import add_np, add_output, add_overwrite
+from nnunet_lopsided.commands._options import add_audit_of, add_np, add_output, add_overwrite
 
 
 def add_audit(parser: Parser) -> None:
@@ -89,9 +89,7 @@ def import_parser() -> Parser:
     )
     parser.add_argument("export", type=Path, metavar="EXPORT", help="folder of lopsided-audit export")
     add_output(parser, "the decisions go", "EXPORT with -decisions behind it")
-    parser.add_argument(
-        "--audit", type=Path, metavar="FOLDER", help="default: beside the export, or below nnUNet_results"
-    )
+    add_audit_of(parser, "beside the export")
     parser.add_argument("--reader", default="", metavar="NAME", help="who decided, for the decisions")
     parser.add_argument(
         "--rest",

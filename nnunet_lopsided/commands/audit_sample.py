@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnunet_lopsided.commands._cli import Parser
-from nnunet_lopsided.commands._options import add_np, add_output, add_overwrite, add_seed
+from nnunet_lopsided.commands._options import add_audit_of, add_np, add_output, add_overwrite, add_seed
 from nnunet_lopsided.commands.audit_export import add_audit
 
 
@@ -60,9 +60,7 @@ def estimate_parser() -> Parser:
         metavar="FOLDER",
         help="of the sample (default: where the decisions lie, or the only one)",
     )
-    parser.add_argument(
-        "--audit", type=Path, metavar="FOLDER", help="default: above the sample, or below nnUNet_results"
-    )
+    add_audit_of(parser, "above the sample")
     parser.add_argument(
         "--precision",
         type=float,

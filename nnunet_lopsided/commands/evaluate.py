@@ -69,11 +69,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse before any work what would else be refused after it."""
     from nnunet_lopsided.errors import InputError
-    from nnunet_lopsided.evaluation.intervals import check_replicates
+    from nnunet_lopsided.evaluation.intervals import check_replicates, check_seed
 
     check_replicates(arguments.bootstrap)
-    if arguments.seed < 0:
-        raise InputError(f"--seed must be at least 0, got {arguments.seed}")
+    check_seed(arguments.seed)
     if arguments.gallery < 0:
         raise InputError(f"--gallery must be at least 0, got {arguments.gallery}")
     if arguments.instances and len(arguments.label) > 1:

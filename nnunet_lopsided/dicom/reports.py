@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.dicom.segmentations import CATEGORY, LESION, highdicom_module, save, uid_of
+from nnunet_lopsided.dicom.segmentations import CATEGORY, EQUIPMENT, LESION, highdicom_module, save, uid_of
 from nnunet_lopsided.dicom.series import Series
 from nnunet_lopsided.errors import InputError
 
@@ -102,10 +102,7 @@ def write_report(
             series_number=9001,
             sop_instance_uid=uid_of(f"report {key}"),
             instance_number=1,
-            manufacturer="nnunet-lopsided",
-            manufacturer_model_name="nnunet-lopsided",
-            software_versions=__version__,
-            device_serial_number="0",
+            **EQUIPMENT,
             is_complete=True,
             coding_schemes=[
                 highdicom.coding_schemes.CodingSchemeIdentificationItem(

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 # SNOMED CT: a lesion, as a morphologically abnormal structure.
 CATEGORY = ("49755003", "SCT", "Morphologically Altered Structure")
 LESION = ("52988006", "SCT", "Lesion")
+# What has made a file, as highdicom asks for it.
+EQUIPMENT = {
+    "manufacturer": "nnunet-lopsided",
+    "manufacturer_model_name": "nnunet-lopsided",
+    "software_versions": __version__,
+    "device_serial_number": "0",
+}
 # From a name, so that the same label map of the same series has the same UIDs.
 _NAMESPACE = uuid.UUID("8f3f7d8e-2b5c-5f0c-9d2e-6f2b8a1c4e10")
 
@@ -161,10 +168,7 @@ def write_segmentation(
             series_number=9000,
             sop_instance_uid=uid_of(f"instance {key}"),
             instance_number=1,
-            manufacturer="nnunet-lopsided",
-            manufacturer_model_name="nnunet-lopsided",
-            software_versions=__version__,
-            device_serial_number="0",
+            **EQUIPMENT,
             series_description=description[:64],
         )
     if "ContentCreatorName" not in written:  # DICOM wants it there, be it empty; highdicom 0.28 does not write it

@@ -14,6 +14,7 @@ from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.intervals import (
     Interval,
     check_replicates,
+    check_seed,
     patient_weights,
     percentile_interval,
     resampled_ratio,
@@ -194,8 +195,7 @@ def compare(models: Sequence[SavedEvaluation], n_replicates: int = 2000, seed: i
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two evaluations, got {len(models)}")
     check_replicates(n_replicates)
-    if seed < 0:
-        raise InputError(f"--seed must be at least 0, got {seed}")
+    check_seed(seed)
     check_comparable(models)
     rules = models[0].rules
     pooled = [pool(model.cases, rules) for model in models]

@@ -179,6 +179,16 @@ def check_replicates(n_replicates: int) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy does not take.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0, got {seed}")
+
+
 def why_no_bootstrap(n_patients: int, n_replicates: int) -> str | None:
     """The reason why nothing can be resampled; None: it can."""
     if not n_replicates:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
+from nnunet_lopsided.evaluation.confidence import mean_by_component
 from nnunet_lopsided.evaluation.lesion_class import lesion_class
 from nnunet_lopsided.evaluation.loading import load_case
 from nnunet_lopsided.lesions import Lesions
 from nnunet_lopsided.nnunet.results import find_dataset_json, predictions_by_case
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def mean_probabilities(folder: Path) -> Callable[[str, Lesions], list[float] | None]:
@@ -33,10 +37,9 @@ def mean_probabilities(folder: Path) -> Callable[[str, Lesions], list[float] | N
         own = files[case]
         if own.image is None or own.array is None:
             return None
-        probability = load_case(case, own.image, own, target).prediction
-        assert probability is not None
-        values = probability.reshape(-1)[lesions.voxels].astype(np.float64)
-        sums = np.bincount(lesions.voxel_ids, weights=values, minlength=len(lesions) + 1)[1:]
-        return [float(mean) for mean in sums / lesions.n_voxels]
+        # Of an array, so these are no labels.
+        probability = cast("NDArray[np.floating]", load_case(case, own.image, own, target).prediction)
+        means: list[float] = mean_by_component(lesions, probability.reshape(-1)[lesions.voxels]).tolist()
+        return means
 
     return of

@@ -56,13 +56,11 @@ def write_dicom(folder: Path, case: str, numbers: Image, candidates: Sequence[St
         candidates: those to write, in the order of the segments.
         series: on whose grid they lie.
     """
-    segments = np.zeros(numbers.shape, np.uint16)
-    counts = []
-    for value, candidate in enumerate(candidates, 1):
-        own = numbers.array == candidate.number
-        segments[own] = value
-        counts.append(int(own.sum()))
-    volumes = np.array(counts) * np.float64(np.prod(numbers.geometry.spacing_mm))
+    segment_of = np.zeros(int(numbers.array.max()) + 1, np.uint16)
+    segment_of[[candidate.number for candidate in candidates]] = np.arange(1, len(candidates) + 1)
+    segments = segment_of[numbers.array]
+    n_voxels = np.bincount(segments.reshape(-1), minlength=len(candidates) + 1)[1:]
+    volumes = n_voxels * np.float64(np.prod(numbers.geometry.spacing_mm))
     diameters = equivalent_diameter_mm(volumes, 3)
     lesions = [
         ReportedLesion(volume_mm3=volume, diameter_mm=diameter, mean_probability=c.mean_probability)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import check_candidates, read_decisions
+from nnunet_lopsided.audit.decisions import decisions_on
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.audit.viewers.coco import CocoAnnotation, CocoImage, categories, write_slices
 from nnunet_lopsided.audit.viewers.dicom import series_of_cases, write_dicom
@@ -137,10 +137,7 @@ def _chosen(audit: StoredAudit, decisions: Path | None, n_shown: int) -> list[St
     """The best candidates, or those that were accepted, the best first."""
     if decisions is None:
         return list(audit.candidates[:n_shown])
-    given = read_decisions(decisions)
-    if given.audit != audit.id:
-        raise InputError(f"{decisions}: expected decisions of audit {audit.id} ({audit.folder}), found {given.audit}")
-    check_candidates(given, audit, decisions)
+    given = decisions_on(audit, decisions)
     return [c for c in audit.candidates if given.verdicts.get(c.key) == "accept"]
 
 
