@@ -4,7 +4,7 @@
     python benchmarks/completion.py believe 800 --labels random --rule p --out oof  # their candidates as soft targets
     python benchmarks/arms.py run 800 --labels random --trainers ..._softtargets_... # then as any arm
 
-    python benchmarks/completion.py find 800 --labels size --magnify 1.5 2 --out oof  # the same networks, magnified, too
+    python benchmarks/completion.py find 800 --labels size --magnify 1.5 2 --out oof  # the same networks, magnified too
     python benchmarks/completion.py believe 800 --labels size --magnified --out oof   # the mean of these predictions
 
 The training cases of a set (a fold of `arms.py`) are divided in four; a network with trainer ``--finder`` trains on
