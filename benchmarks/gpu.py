@@ -30,7 +30,7 @@ import gpu_parts_kernels
 import gpu_parts_prediction
 import gpu_parts_study
 import gpu_parts_training
-from gpu_running import RESERVE_S, Number, Part, Record, Report, Settings, StartMethod, run_part
+from gpu_running import RESERVE_S, Number, Part, Record, Report, Settings, StartMethod, interrupt, run_part
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NOT_MEASURED = "not measured on a GPU: a rehearsal on the CPU with tiny sizes, whose numbers mean nothing"
@@ -162,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     scratch = Path(tempfile.mkdtemp(prefix="lopsided-gpu-", dir=arguments.scratch))
     try:
         return _run(arguments, parts, out, log, scratch)
@@ -171,10 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _run(arguments: argparse.Namespace, parts: Sequence[Part], out: Path, log: Path, scratch: Path) -> int:

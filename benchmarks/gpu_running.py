@@ -135,6 +135,8 @@ def run_part(
         process.start()
         theirs.close()
         while True:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
             left = start + settings.seconds - time.monotonic()
             if left <= 0:
                 state, message = "timed out", f"ended after {settings.seconds:.0f} s, with what it had by then"
@@ -179,6 +181,19 @@ def _cpu_seconds() -> float:
     """Of processes that have ended and been waited for."""
     times = os.times()
     return times.children_user + times.children_system
+
+
+_interrupted = threading.Event()
+
+
+def interrupt(*_: object) -> None:
+    """Handler of signals: as Ctrl-C, and remembered.
+
+    What is raised while a process is made may be lost: Python calls functions of its libraries there and drops what
+    they raise.
+    """
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 _DONE, _FAILED = "\0done", "\0failed"

@@ -44,7 +44,7 @@ def quick_shell(root: Path, patch: pytest.MonkeyPatch) -> Shell:
     """A shell in ``root``, with nnU-Net's paths there, and nnU-Net made quick."""
     import torch
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-    from nnunetv2.training.logging.nnunet_logger import LocalLogger
+    from nnunetv2.training.logging import nnunet_logger
 
     from nnunet_lopsided.audit import inputs
     from nnunet_lopsided.completion import training
@@ -59,7 +59,8 @@ def quick_shell(root: Path, patch: pytest.MonkeyPatch) -> Shell:
     patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
     patch.setattr(torch, "set_num_threads", lambda n: None)  # nnU-Net asks for all there are
     # The pictures of a training take half of its time.
-    patch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)
+    logger = getattr(nnunet_logger, "LocalLogger", nnunet_logger.nnUNetLogger)  # 2.6 has one class for all
+    patch.setattr(logger, "plot_progress_png", lambda self, folder: None)
     patch.setattr(curves, "draw", lambda folder, rows: None)
     extract = DatasetFingerprintExtractor.__init__
 
