@@ -37,6 +37,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--threshold", type=float, default=0.1, metavar="P", help="candidates have p of at least this (default: 0.1)"
     )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: a second cross-validation learns from the soft targets, and finds candidates anew (default: 1)",
+    )
+    parser.add_argument(
+        "--first-round",
+        type=int,
+        metavar="ID",
+        help="with --rounds 2: id of the first round's variant, or of one that was completed already (default: the one "
+        "after that of -o)",
+    )
     parser.add_argument("--train", action="store_true", help="run the last training too; without it it is printed")
     add_device(parser, "trainings", None, "nnU-Net's")
     add_np(parser)
@@ -55,6 +69,8 @@ def _work(arguments: argparse.Namespace) -> int:
         arguments.tr,
         plans=arguments.p,
         threshold=arguments.threshold,
+        rounds=arguments.rounds,
+        first_round=arguments.first_round,
         name=arguments.name,
         train=arguments.train,
         device=arguments.device,
@@ -65,6 +81,8 @@ def _work(arguments: argparse.Namespace) -> int:
     if made.estimate is not None:
         guess = f"about {made.estimate:.0f} of them missed lesions"
     print(f"{made.folder}: {made.n_candidates} candidates that no label explains are soft targets, {guess}")
+    if made.n_first is not None:
+        print(f"the first round had {made.n_first} candidates")
     print(f"pictures of them: {made.page}")
     if made.estimate == 0:
         print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
