@@ -1,4 +1,4 @@
-"""A dataset completed without a reader: the same labels, and soft targets where lesions may be missing from them.
+"""A dataset completed by networks that did not train on the case: soft targets beside its labels, or zones in them.
 
 **Two rounds.** The networks of the second round learn from labels and the soft targets of the first, and find
 candidates anew. Of case c, in fold j, the network of fold j says what it sees. It has never trained on c, nor on the
@@ -14,12 +14,13 @@ beliefs would return: so there are two rounds at most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
 from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, write_variant
-from nnunet_lopsided.completion.preprocessing import share_and_soften
+from nnunet_lopsided.completion.preprocessing import share, share_and_soften
 from nnunet_lopsided.completion.soft_target import THRESHOLD
 from nnunet_lopsided.completion.target import (
     Target,
@@ -29,6 +30,8 @@ from nnunet_lopsided.completion.target import (
     first_target,
 )
 from nnunet_lopsided.completion.training import Training, train_missing_folds, train_on_all
+from nnunet_lopsided.completion.zoned_variant import write_zoned_variant
+from nnunet_lopsided.completion.zoning import SampleToRead, Zoning, find_zones
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.parallel import check_n_workers
@@ -45,8 +48,9 @@ class Completion:
     Attributes:
         folder: the variant's raw folder.
         page: what was believed, with pictures.
-        n_candidates: unexplained components, each a soft target now.
-        n_explained: components that touch an annotated lesion.
+        n_candidates: unexplained components; without zones each is a soft target now.
+        n_accepted: of these are labels now; None without zones.
+        n_doubtful: of these are ignored in training; None without zones.
         estimate: how many of the candidates are missed lesions; None where too few annotated lesions tell.
         n_first: candidates of the first of two rounds; None: there was one round.
         final_command: nnUNetv2_train on the variant.
@@ -56,7 +60,8 @@ class Completion:
     folder: Path
     page: Path
     n_candidates: int
-    n_explained: int
+    n_accepted: int | None
+    n_doubtful: int | None
     estimate: float | None
     n_first: int | None
     final_command: tuple[str, ...]
@@ -71,6 +76,7 @@ def complete(
     *,
     plans: str = "nnUNetPlans",
     threshold: float = THRESHOLD,
+    zoning: Zoning | None = None,
     rounds: int = 1,
     first_round: int | None = None,
     name: str | None = None,
@@ -78,7 +84,7 @@ def complete(
     device: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
-) -> Completion:
+) -> Completion | SampleToRead:
     """Train a cross-validation where it is missing, and make a variant whose soft targets are what it calls.
 
     Every stage is kept: the same call after an interrupt goes on where the last one stopped.
@@ -89,7 +95,8 @@ def complete(
         configuration: as for nnUNetv2_train.
         trainer: one of ours that takes soft targets; it finds the candidates and learns from them.
         plans: plans identifier.
-        threshold: candidates are where p is at least this, within (0, 1).
+        threshold: what becomes a soft target is where p is at least this, within (0, 1).
+        zoning: change labels by zones in place of soft targets; any trainer will do, unless there are two rounds.
         rounds: 2: a second cross-validation learns from the soft targets, and its networks make those of the variant.
         first_round: with two rounds, the id of the first round's variant; None: ``output_id`` plus 1.
         name: folder name of the variant after ``DatasetXXX_``; default: the source's followed by ``Completed``.
@@ -97,6 +104,9 @@ def complete(
         device: cpu, cuda or mps; None: nnU-Net's choice.
         overwrite: replace an earlier completion of this id and name.
         n_workers: cases worked on at the same time.
+
+    Returns:
+        What was made; or the sample that has to be read first.
 
     Raises:
         InputError: an argument is out of range, the trainer takes no soft targets, the source is not preprocessed, a
@@ -108,6 +118,8 @@ def complete(
         raise InputError(f"expected 1 or 2 rounds, got {rounds}")
     if first_round is not None and rounds == 1:
         raise InputError("--first-round is of two rounds; expected --rounds 2 with it")
+    if zoning is not None:
+        zoning.check()
     check_n_workers(n_workers)
     dataset = raw_dataset(source)
     final = final_target(dataset.name, output_id, name)
@@ -116,7 +128,8 @@ def complete(
         if target is not None:
             target.check(overwrite)
     preprocessed = preprocessed_folder(dataset.name)
-    _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
+    if zoning is None or first is not None:
+        _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
     options = () if device is None else ("-device", device)
     training = Training(
         dataset=dataset.name, configuration=configuration, trainer=trainer, plans=plans, options=options
@@ -127,7 +140,13 @@ def complete(
         # One that is just this stays, whatever may be overwritten: trainings have learned from it.
         training = work.complete(first, training, anew=False)
         train_missing_folds(training, preprocessed_folder(first.folder.name))
-    last = work.complete(final, training, first, anew=overwrite)
+    if zoning is None:
+        last = work.complete(final, training, first, anew=overwrite)
+    else:
+        made = work.zone(final, training, zoning, first)
+        if isinstance(made, SampleToRead):
+            return made
+        last = replace(made, trainer=trainer)
     if train:
         train_on_all(last)
     record = read_json(final.folder / COMPLETION_FILE)
@@ -135,7 +154,8 @@ def complete(
         folder=final.folder,
         page=final.folder / PAGE,
         n_candidates=record["n_candidates"],
-        n_explained=record["n_explained"],
+        n_accepted=record.get("n_accepted"),
+        n_doubtful=record.get("n_doubtful"),
         estimate=record["estimated_missed_lesions"],
         n_first=record["rounds"][0]["n_candidates"] if first is not None else None,
         final_command=last.command("all"),
@@ -162,21 +182,9 @@ class _Work:
             first: whose soft targets it has learned from, if it has learned from any.
             anew: write it even where it is there.
         """
-        inputs = self._inputs(training)
-        settings: dict[str, object] = {
-            "trainer": training.trainer,
-            "plans": training.plans,
-            "configuration": training.configuration,
-            "threshold": self.threshold,
-            "predictions": digest_of_predictions(inputs),
-            "source_dataset": self.source,
-        }
-        earlier: list[object] = []
-        if first is not None:
-            record = read_json(first.folder / COMPLETION_FILE, {"settings": dict, "rounds": [dict]})
-            earlier = record["rounds"]
-            settings |= {"rounds": 2, "first_round": first.folder.name}
-            settings |= {"first_predictions": record["settings"]["predictions"]}
+        # Not magnified: a soft target is what the network says of the image as it is.
+        inputs = self._inputs(training, magnify=())
+        settings = {**self._settings(training, inputs, first), "threshold": self.threshold}
         is_there = target.is_done(settings, self.overwrite)
         if not is_there or anew:
             write_variant(
@@ -185,7 +193,7 @@ class _Work:
                 name=target.name,
                 settings=settings,
                 threshold=self.threshold,
-                earlier_rounds=earlier,
+                earlier_rounds=_rounds(first),
                 overwrite=self.overwrite,
                 n_workers=self.n_workers,
             )
@@ -198,11 +206,64 @@ class _Work:
         )
         return training.on_soft_targets(target.folder.name, digest_of_settings(settings))
 
-    def _inputs(self, training: Training) -> AuditInputs:
+    def zone(
+        self, target: Target, training: Training, zoning: Zoning, first: Target | None = None
+    ) -> Training | SampleToRead:
+        """Write a variant with zones in its labels, where it is not there; returns the training on it.
+
+        Args:
+            target: the variant.
+            training: the cross-validation, all of whose folds are trained.
+            zoning: how zones are drawn.
+            first: whose soft targets it has learned from, if it has learned from any.
+        """
+        inputs = self._inputs(training, magnify=None)
+        settings = {**self._settings(training, inputs, first), **zoning.settings(), "threshold": zoning.threshold}
+        settings |= {"magnify": list(inputs.magnify)}
+        waits = zoning.is_read and zoning.decisions is None and zoning.truth is None
+        if waits or self.overwrite or not target.is_done(settings, self.overwrite):
+            zoned = find_zones(inputs, zoning, overwrite=self.overwrite, n_workers=self.n_workers)
+            if isinstance(zoned, SampleToRead):
+                return zoned
+            write_zoned_variant(
+                zoned,
+                target,
+                settings=settings,
+                rounds=_rounds(first),
+                left_out=inputs.left_out,
+                overwrite=self.overwrite,
+                n_workers=self.n_workers,
+            )
+        share(target.folder, self.source, self.n_workers)
+        return replace(training, dataset=target.folder.name, made_of=digest_of_settings(settings))
+
+    def _inputs(self, training: Training, magnify: Sequence[float] | None) -> AuditInputs:
         """The out-of-fold predictions of a cross-validation."""
         model = Model(training.trainer, training.plans, training.configuration)
-        # Not magnified: a soft target is what the network says of the image as it is.
-        return find_inputs(training.dataset, [model], magnify=(), device=self.device, n_workers=self.n_workers)
+        return find_inputs(training.dataset, [model], magnify=magnify, device=self.device, n_workers=self.n_workers)
+
+    def _settings(self, training: Training, inputs: AuditInputs, first: Target | None) -> dict[str, object]:
+        """By which a completion is known again, and how it was made."""
+        settings: dict[str, object] = {
+            "trainer": training.trainer,
+            "plans": training.plans,
+            "configuration": training.configuration,
+            "predictions": digest_of_predictions(inputs),
+            "source_dataset": self.source,
+        }
+        if first is None:
+            return settings
+        earlier = read_json(first.folder / COMPLETION_FILE, {"settings": {"predictions": str}})["settings"]
+        own = {"rounds": 2, "first_round": first.folder.name, "first_predictions": earlier["predictions"]}
+        return {**settings, **own}
+
+
+def _rounds(first: Target | None) -> list[object]:
+    """What the first round found, in a list; empty: this is the first."""
+    if first is None:
+        return []
+    rounds: list[object] = read_json(first.folder / COMPLETION_FILE, {"rounds": [dict]})["rounds"]
+    return rounds
 
 
 def _check_trainer(trainer: str) -> None:

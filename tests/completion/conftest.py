@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from nnunet_lopsided.completion import completing, preprocessing, training
+from nnunet_lopsided.completion.completing import Completion
+from nnunet_lopsided.completion.zoning import SampleToRead
 from nnunet_lopsided.files.json import file_digest, write_json
 from nnunet_lopsided.images import Image, read_image, write_image
 from tests.audit.conftest import set_root, write_datasets
@@ -30,11 +34,15 @@ class World:
 
     Attributes:
         root: holds nnU-Net's paths.
+        source: of which it is a copy.
         calls: the trainings that were run: dataset, fold and trainer; with ``--c`` where it went on.
+        killed_in: the dataset and fold whose training kills this process after some epochs.
     """
 
     root: Path
+    source: Path
     calls: list[tuple[str, ...]] = field(default_factory=list)
+    killed_in: tuple[str, str] | None = None
 
     @property
     def raw(self) -> Path:
@@ -55,10 +63,23 @@ class World:
     def contents(self) -> dict[str, str]:
         """What lies below nnU-Net's paths: digests of all files but locks and logs, links as what they lead to."""
         return {
-            path.relative_to(self.root).as_posix(): file_digest(path)
+            # Checkpoints hold the time.
+            path.relative_to(self.root).as_posix(): "" if path.suffix == ".pth" else file_digest(path)
             for path in sorted(self.root.rglob("*"))
-            if path.is_file() and "lock" not in path.name and path.name != "calls"
+            if path.is_file() and "lock" not in path.name
         }
+
+    def reset(self) -> None:
+        """As if nothing had run."""
+        shutil.rmtree(self.root)
+        shutil.copytree(self.source, self.root)
+        self.calls.clear()
+
+
+def finished(made: Completion | SampleToRead) -> Completion:
+    """A completion that needs no reader, or has had one."""
+    assert isinstance(made, Completion)
+    return made
 
 
 def checkpoint(file: Path) -> None:
@@ -86,7 +107,7 @@ def world(cut_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
     root = tmp_path / "nnunet"
     shutil.copytree(cut_once, root)
     set_root(root, monkeypatch)
-    made = World(root)
+    made = World(root, cut_once)
 
     def run_logged(
         command: Sequence[str], log: Path, environment: Mapping[str, str], every_second: Callable[[], None]
@@ -96,6 +117,9 @@ def world(cut_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
         made.calls.append((dataset, fold, trainer, *(["--c"] if "--c" in command else [])))
         log.write_text("Epoch 1\n")
         own = made.fold(dataset, trainer, fold)
+        if made.killed_in == (dataset, fold):
+            checkpoint(own / "checkpoint_latest.pth")
+            os.kill(os.getpid(), signal.SIGKILL)
         if fold != "all":
             (own / "validation").mkdir(exist_ok=True)
             splits = json.loads((root / "nnUNet_preprocessed" / dataset / "splits_final.json").read_text())
@@ -106,17 +130,21 @@ def world(cut_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wo
                 np.savez_compressed(own / "validation" / f"{case}.npz", probabilities=np.stack([1 - p, p]))
                 shutil.copyfile(root / "predictions" / f"{case}.nii.gz", own / "validation" / f"{case}.nii.gz")
         checkpoint(own / "checkpoint_final.pth")
+        (own / "checkpoint_latest.pth").unlink(missing_ok=True)
         return 0
 
     def share_preprocessed(source: str, variant: str, *, overwrite: bool, n_workers: int) -> None:
         folder = root / "nnUNet_preprocessed" / variant
         assert overwrite == folder.is_dir()
+        final, folder = folder, folder.with_name(f".unfinished-{variant}")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(root / "nnUNet_preprocessed" / source, folder)
         shutil.copyfile(root / "nnUNet_raw" / variant / "dataset.json", folder / "dataset.json")
         for path in (root / "nnUNet_raw" / variant / "labelsTr").iterdir():
             shutil.copyfile(path, folder / "gt_segmentations" / path.name)
         write_json(folder / "sharing.json", {})
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
 
     def soften(
         dataset: str, configuration: str, source: Path, *, plans_name: str, overwrite: bool, n_workers: int
@@ -141,9 +169,9 @@ def edit_predictions(world: World, change: Callable[[NDArray[np.float32]], NDArr
         np.savez_compressed(path, probabilities=np.stack([1 - p, p]))
 
 
-def edit_labels(world: World, dataset: str, change: Callable[[NDArray[np.generic]], NDArray[np.generic]]) -> None:
-    """Edit the labels that the training saw."""
+def edit_labels(world: World, dataset: str, change: Callable[[str, NDArray[np.generic]], NDArray[np.generic]]) -> None:
+    """Edit the labels, which the training saw as they are now; ``change`` gets the name of the file too."""
     for folder in (world.raw / dataset / "labelsTr", world.root / "nnUNet_preprocessed" / dataset / "gt_segmentations"):
         for path in folder.iterdir():
             label = read_image(path)
-            write_image(path, Image(change(label.array), label.geometry))
+            write_image(path, Image(change(path.name, label.array), label.geometry))

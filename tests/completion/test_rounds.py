@@ -11,14 +11,14 @@ import pytest
 from nnunet_lopsided.completion.completing import complete
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
-from tests.completion.conftest import TRAINER, World, edit_predictions
+from tests.completion.conftest import TRAINER, World, edit_predictions, finished
 
 FIRST, FINAL, SOURCE = "Dataset522_CutCompletedRound1", "Dataset521_CutCompleted", "Dataset511_Cut"
 SOFT = f"{TRAINER}_softtargets"
 
 
 def test_the_second_round_learns_from_the_first_and_is_out_of_fold(world: World) -> None:
-    made = complete(511, 521, "2.5d", rounds=2, train=True)
+    made = finished(complete(511, 521, "2.5d", rounds=2, train=True))
     assert world.calls == [
         (SOURCE, "0", TRAINER),
         (SOURCE, "1", TRAINER),
@@ -57,7 +57,7 @@ def test_the_record_says_what_each_round_found(world: World) -> None:
 def test_a_completion_in_one_round_is_gone_on_from(world: World) -> None:
     """And the variant of the second round needs nothing of the first's: its links lead to the source."""
     complete(511, 521, "2.5d")
-    made = complete(511, 530, "2.5d", rounds=2, first_round=521)
+    made = finished(complete(511, 530, "2.5d", rounds=2, first_round=521))
     assert made.folder.name == "Dataset530_CutCompleted"
     assert world.calls == [(SOURCE, "0", TRAINER), (SOURCE, "1", TRAINER), (FINAL, "0", SOFT), (FINAL, "1", SOFT)]
     shutil.rmtree(world.raw / FINAL)
