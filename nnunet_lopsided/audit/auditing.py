@@ -44,6 +44,7 @@ class Audit:
         fraction_dice: mean Dice of annotated components so cut back with their lesions; None without any.
         n_annotated: annotated lesions.
         n_found: those of them that a component matches.
+        explained_root: mean probability times the root of the voxels, of every component that matches one, (M,).
         seed: of the bootstrap.
         n_replicates: of the bootstrap.
     """
@@ -63,6 +64,7 @@ class Audit:
     fraction_dice: float | None
     n_annotated: int
     n_found: int
+    explained_root: NDArray[np.float64]
     seed: int
     n_replicates: int
 
@@ -155,6 +157,7 @@ def audit(
         fraction_dice=fraction_dice,
         n_annotated=len(scored.annotated_mm),
         n_found=len(scored.found_mm),
+        explained_root=table.confidence("sqrt")[table.annotated & table.sure],
         seed=seed,
         n_replicates=n_replicates,
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from nnunet_lopsided import __version__
-from nnunet_lopsided.audit.decisions import Decisions, Verdict, write_decisions
+from nnunet_lopsided.audit.decisions import Decisions, write_decisions
 from nnunet_lopsided.audit.estimate_page import estimate_html
 from nnunet_lopsided.audit.sample_estimate import READING, SampleEstimate, miss_rate
 from nnunet_lopsided.audit.sampling import Total
+from nnunet_lopsided.audit.zone_decisions import zone_decisions, zone_names
 from nnunet_lopsided.files.folders import new_output_folder
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.tables import write_table
@@ -35,14 +36,8 @@ def write_estimate(estimate: SampleEstimate, folder: Path, *, overwrite: bool = 
 _COLUMNS = ("audit", "case", "candidate", "diameter_mm", "probability_before", "probability", "reading", "zone")
 
 
-def _zone(estimate: SampleEstimate, i: int) -> str:
-    if estimate.zones.accepted[i]:
-        return "accepted"
-    return "doubtful" if estimate.zones.doubtful[i] else "background"
-
-
 def _rows(estimate: SampleEstimate) -> list[list[object]]:
-    sample = estimate.sample
+    sample, zone = estimate.sample, zone_names(estimate.zones)
     return [
         [
             sample.audit.id,
@@ -51,25 +46,17 @@ def _rows(estimate: SampleEstimate) -> list[list[object]]:
             f"{sample.probability[i]:.6g}",
             f"{estimate.probability[i]:.6g}",
             "" if np.isnan(estimate.reading[i]) else f"{estimate.reading[i]:g}",
-            _zone(estimate, i),
+            zone[i],
         ]
         for i, c in enumerate(sample.population)
     ]
 
 
 def decisions_by_zones(estimate: SampleEstimate) -> Decisions:
-    """Accept what is accepted, be unsure of what is doubtful, reject what a reader rejected, and leave the rest."""
-    verdicts: dict[tuple[str, int], Verdict] = {}
-    remarks: dict[tuple[str, int], dict[str, str]] = {}
-    for i, candidate in enumerate(estimate.sample.population):
-        key, zone = candidate.key, _zone(estimate, i)
-        if key in estimate.decisions.verdicts:
-            verdicts[key] = estimate.decisions.verdicts[key]
-            remarks[key] = dict(estimate.decisions.remarks.get(key, {}))
-        elif zone != "background":
-            verdicts[key] = "accept" if zone == "accepted" else "unsure"
-            remarks[key] = {"comment": f"by its probability, {estimate.probability[i]:.2f}: nobody has read it"}
-    return Decisions(estimate.sample.audit.id, verdicts, estimate.decisions.origin, remarks)
+    """See :func:`~nnunet_lopsided.audit.zone_decisions.zone_decisions`."""
+    return zone_decisions(
+        estimate.sample.population, estimate.probability, estimate.zones, estimate.decisions, estimate.decisions.origin
+    )
 
 
 def estimate_record(estimate: SampleEstimate) -> dict[str, object]:

@@ -124,8 +124,8 @@ def zones(
     """Accept as many of the most probable candidates as keep a mean probability of ``precision``.
 
     Args:
-        probability: of :func:`recalibrated`, (N,).
-        strata: of the sample.
+        probability: of :func:`recalibrated`, or another one of being a missed lesion, (N,).
+        strata: of the sample; none: nobody has read a candidate.
         reading: 1 a lesion, 0 none, between them where the reader was unsure; only where sampled, (N,).
         precision: least mean probability of what is accepted unread, within (0, 1].
         doubtful: other candidates of at least this probability are doubtful, within [0, 1]; the rest is background.

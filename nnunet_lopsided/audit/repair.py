@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import REMARKS, Decisions, Verdict
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.dilation import grown_voxels
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
 from nnunet_lopsided.images import Image, read_image, write_image
+from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.lesion_labels import room_for
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
 from nnunet_lopsided.nnunet.raw import Case, RawDataset, new_raw_dataset, raw_dataset
@@ -57,6 +62,9 @@ def write_repaired_variant(
     edited_maps: bool = False,
     maps: Path | None = None,
     name: str | None = None,
+    grow: int = 0,
+    marker: str = REPAIR_FILE,
+    finish: Callable[[Path], None] = lambda folder: None,
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> RepairedVariant:
@@ -73,6 +81,9 @@ def write_repaired_variant(
         edited_maps: take label maps of candidates that were edited in a viewer since the audit wrote them.
         maps: folder of maps with redrawn candidates, which are taken in place of the audit's.
         name: folder name after ``DatasetXXX_``; default: the source's name followed by ``Repaired``.
+        grow: by so many voxels candidates are larger that are ignored, not into labels or other candidates.
+        marker: file that every variant of this kind holds; only one with it is replaced.
+        finish: writes further files into the folder, which it is given.
         overwrite: replace an earlier repaired variant of the same id and name.
         n_workers: label files worked on at the same time.
 
@@ -96,13 +107,21 @@ def write_repaired_variant(
     final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
     by_case = _decided_on(audit, decisions)
 
-    with new_raw_dataset(output_id, name, marker=REPAIR_FILE, overwrite=overwrite) as folder:
+    with new_raw_dataset(output_id, name, marker=marker, overwrite=overwrite) as folder:
         (folder / "labelsTr").mkdir()
 
         def write(case: Case) -> list[Change]:
             candidates = by_case.get(case.name, [])
             label, changes = _repaired(
-                case, candidates, decisions, audit, dataset, ignore=ignore, edited_maps=edited_maps, maps=maps
+                case,
+                candidates,
+                decisions,
+                audit,
+                dataset,
+                ignore=ignore,
+                grow=grow,
+                edited_maps=edited_maps,
+                maps=maps,
             )
             write_image(folder / "labelsTr" / (case.name + dataset.file_ending), label)
             return changes
@@ -115,7 +134,9 @@ def write_repaired_variant(
         )
         _write_changes(folder / LESIONS_FILE, changes, decisions)
         record = _record(dataset, audit, decisions, changes=changes, unsure=unsure, ignore=ignore)
-        write_json(folder / REPAIR_FILE, record | ({"edited_maps": True} if edited_maps or maps else {}))
+        record |= {"edited_maps": True} if edited_maps or maps else {}
+        write_json(folder / REPAIR_FILE, record | ({"ignored_grown_by": grow} if grow else {}))
+        finish(folder)
     return RepairedVariant(
         folder=final,
         n_added=decisions.count("accept"),
@@ -161,6 +182,7 @@ def _repaired(
     dataset: RawDataset,
     *,
     ignore: int | None,
+    grow: int,
     edited_maps: bool,
     maps: Path | None,
 ) -> tuple[Image, list[Change]]:
@@ -180,10 +202,19 @@ def _repaired(
             path = audit.map_of(case.name, dataset.file_ending)
             path = maps / path.name if maps is not None and (maps / path.name).is_file() else path
             raise InputError(f"case {case.name}: {path} has no voxel of candidate {change.candidate.number}")
-        free = voxels & (label.array == 0)
+        if grow and change.action == "ignored":
+            voxels |= _around(voxels, label, grow) & (numbers.array == 0)
+        # What grew may overlap what grew before.
+        free = voxels & (array == 0)
         array[free] = change.value
         changes[i] = replace(change, n_voxels=int(free.sum()))
     return Image(array, label.geometry), changes
+
+
+def _around(voxels: NDArray[np.bool_], label: Image, grow: int) -> NDArray[np.bool_]:
+    reached = np.zeros(voxels.size, bool)
+    reached[grown_voxels(find_lesions(voxels, label.geometry.spacing_mm), grow)[0]] = True
+    return reached.reshape(voxels.shape)
 
 
 def _undone(candidate: StoredCandidate, verdict: Verdict, ignore: int | None) -> Change:

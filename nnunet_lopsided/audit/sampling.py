@@ -70,8 +70,8 @@ class Stratum:
 
 
 def all_sampled(strata: Sequence[Stratum]) -> NDArray[np.int64]:
-    """The candidates to read, stratum by stratum, (n,)."""
-    return np.concatenate([s.sampled for s in strata])
+    """The candidates to read, stratum by stratum, (n,); none without strata."""
+    return np.concatenate([np.zeros(0, np.int64), *(s.sampled for s in strata)])
 
 
 def probability_by_rank(n: int) -> NDArray[np.float64]:

@@ -37,7 +37,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "lopsided-share": ("lopsided-share -d 501 -o 511",),
     "lopsided-soften": ("lopsided-soften -d 511 -c 3d_fullres -i /data/soft_targets",),
-    "lopsided-complete": ("lopsided-complete -d 511 -c 3d_fullres -o 531 --train",),
+    "lopsided-complete": (
+        "lopsided-complete -d 511 -c 3d_fullres -o 531 --train",
+        "lopsided-complete -d 511 -c 3d_fullres -o 532 --sample 60",
+    ),
     "lopsided-predict": (
         "lopsided-predict -i /data/imagesTs -o /data/predicted -d 501 -tr nnUNetTrainerLopsided -c 3d_fullres "
         "--magnify 1.5 2 --save_probabilities",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunet_lopsided.commands._cli import Parser, run
 from nnunet_lopsided.commands._options import (
@@ -14,9 +16,13 @@ from nnunet_lopsided.commands._options import (
     add_np,
     add_overwrite,
     add_plans,
+    add_seed,
     add_trainer,
     add_variant,
 )
+
+if TYPE_CHECKING:
+    from nnunet_lopsided.completion.zoning import Zoning
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,8 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="lopsided-complete",
         description="Complete labels from which whole lesions may be missing, without a reader. A cross-validation "
         "(trained by nnUNetv2_train where there is none) calls lesions in cases that its networks did not train on. "
-        "What no label explains becomes a soft target, as probable as the network says; labels stay as they are. The "
-        "last training learns from them. The same command goes on after an interrupt.",
+        "What no label explains becomes a soft target, as probable as the network says, and labels stay as they are; "
+        "or zones: the sure is added to the labels, the doubtful ignored. The last training learns from them. The same "
+        "command goes on after an interrupt.",
     )
     add_dataset(parser, "to complete, planned and preprocessed")
     add_configuration(parser)
@@ -35,7 +42,56 @@ def main(argv: list[str] | None = None) -> int:
     add_plans(parser)
     add_name(parser, None, "the source's, followed by Completed")
     parser.add_argument(
-        "--threshold", type=float, default=0.1, metavar="P", help="candidates have p of at least this (default: 0.1)"
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="candidates have p of at least this (default: 0.1; of zones, which are drawn by an audit, 0.03)",
+    )
+    parser.add_argument(
+        "--way",
+        choices=("soft", "zones"),
+        help="soft targets beside the labels, or zones in them (default: soft; zones where a sample is read)",
+    )
+    parser.add_argument(
+        "--precision",
+        type=float,
+        metavar="SHARE",
+        help="of zones: so many of what is accepted unread should be lesions (default: 0.8)",
+    )
+    parser.add_argument(
+        "--doubtful",
+        type=float,
+        metavar="P",
+        help="of zones: other candidates of at least this probability are ignored (default: 0.2)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="of zones: write a page with N random candidates to read, and stop; --decisions goes on",
+    )
+    parser.add_argument(
+        "--decisions", type=Path, metavar="FILE", help="what was decided on the sample, as its page saves it"
+    )
+    parser.add_argument(
+        "--truth",
+        metavar="DATASET",
+        help="instead of --decisions, where lesions were deleted on purpose: this dataset, with whole labels, decides",
+    )
+    add_seed(parser, "the draw of the sample")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: a second cross-validation learns from the soft targets, and finds candidates anew (default: 1)",
+    )
+    parser.add_argument(
+        "--first-round",
+        type=int,
+        metavar="ID",
+        help="with --rounds 2: id of the first round's variant, or of one that was completed already (default: the one "
+        "after that of -o)",
     )
     parser.add_argument("--train", action="store_true", help="run the last training too; without it it is printed")
     add_device(parser, "trainings", None, "nnU-Net's")
@@ -47,30 +103,63 @@ def main(argv: list[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.completion.completing import complete
+    from nnunet_lopsided.completion.soft_target import THRESHOLD
+    from nnunet_lopsided.completion.zoning import SampleToRead
 
+    zoning = _zoning(arguments)
     made = complete(
         arguments.d,
         arguments.o,
         arguments.c,
         arguments.tr,
         plans=arguments.p,
-        threshold=arguments.threshold,
+        threshold=THRESHOLD if zoning is not None or arguments.threshold is None else arguments.threshold,
+        zoning=zoning,
+        rounds=arguments.rounds,
+        first_round=arguments.first_round,
         name=arguments.name,
         train=arguments.train,
         device=arguments.device,
         overwrite=arguments.overwrite,
         n_workers=arguments.np,
     )
+    if isinstance(made, SampleToRead):
+        print(f"{made.n} of {made.n_candidates} candidates to read: decide on all of them in {made.page}")
+        print("then the same command with --decisions FILE, the file that the page saves, goes on")
+        return 0
     guess = "too few annotated lesions to say how many are lesions"
     if made.estimate is not None:
         guess = f"about {made.estimate:.0f} of them missed lesions"
-    print(f"{made.folder}: {made.n_candidates} candidates that no label explains are soft targets, {guess}")
+    became = "are soft targets"
+    if made.n_accepted is not None:
+        became = f"({made.n_accepted} are labels now, {made.n_doubtful} to be ignored)"
+    print(f"{made.folder}: {made.n_candidates} candidates that no label explains {became}, {guess}")
+    if made.n_first is not None:
+        print(f"the first round had {made.n_first} candidates")
     print(f"pictures of them: {made.page}")
     if made.estimate == 0:
         print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
     # Quoted, to be copied into a shell.
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     return 0
+
+
+def _zoning(arguments: argparse.Namespace) -> Zoning | None:
+    """How zones are drawn; None: soft targets are asked for."""
+    from nnunet_lopsided.completion.zoning import Zoning
+    from nnunet_lopsided.errors import InputError
+
+    given = {
+        name: value
+        for name in ("precision", "doubtful", "sample", "decisions", "truth")
+        if (value := getattr(arguments, name)) is not None
+    }
+    reads = any(name in given for name in ("sample", "decisions", "truth"))
+    if (arguments.way or ("zones" if reads else "soft")) == "zones":
+        return Zoning(**given, threshold=arguments.threshold, seed=arguments.seed)
+    if given:
+        raise InputError(f"--{next(iter(given))} is of zones; expected --way zones with it, found --way soft")
+    return None
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def write_variant(
     name: str,
     settings: Mapping[str, object],
     threshold: float,
+    earlier_rounds: Sequence[object] = (),
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> Path:
@@ -76,6 +77,7 @@ def write_variant(
         name: of its folder after ``DatasetXXX_``.
         settings: what it is made of, for its record.
         threshold: candidates are where p is at least this, within (0, 1).
+        earlier_rounds: what completion.json of the round before says under ``rounds``.
         overwrite: replace an earlier completion of this id and name.
         n_workers: cases worked on at the same time.
 
@@ -106,7 +108,7 @@ def write_variant(
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
         by_diameter = _by_diameter(completed)
-        record = _record(inputs, settings, completed, by_diameter)
+        record = _record(inputs, settings, completed, by_diameter, [*earlier_rounds])
         # From the files that were written, so that the page shows what a training will see.
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
         page = completion_html(final.name, record=record, by_diameter=by_diameter, lesions=lesions, pictures=pictures)
@@ -120,10 +122,17 @@ def _record(
     settings: Mapping[str, object],
     completed: Sequence[_Completed],
     by_diameter: Sequence[DiameterRow],
+    earlier: list[object],
 ) -> dict[str, object]:
     explained = _joined([one.explained_scores for one in completed])
     unexplained = np.array([lesion.score for one in completed for lesion in one.lesions])
     rho = missed_per_annotated(explained, unexplained)
+    found = {
+        "n_candidates": len(unexplained),
+        "n_explained": len(explained),
+        "missed_per_annotated": rho,
+        "estimated_missed_lesions": None if rho is None else float(belief(explained, unexplained, rho).sum()),
+    }
     return {
         "schema_version": 1,
         "tool": "nnunet-lopsided",
@@ -131,10 +140,9 @@ def _record(
         "settings": settings,
         "n_cases": len(inputs.cases),
         "not_completed": list(inputs.left_out),
-        "n_candidates": len(unexplained),
-        "n_explained": len(explained),
-        "missed_per_annotated": rho,
-        "estimated_missed_lesions": None if rho is None else float(belief(explained, unexplained, rho).sum()),
+        **found,
+        # Of every round, which dataset its networks learned from and what they called.
+        "rounds": [*earlier, {"trained_on": inputs.dataset.name, **found}],
         "by_diameter": [vars(row) for row in by_diameter],
     }
 

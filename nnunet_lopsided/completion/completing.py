@@ -1,28 +1,44 @@
-"""A dataset completed without a reader: the same labels, and soft targets where lesions may be missing from them."""
+"""A dataset completed by networks that did not train on the case: soft targets beside its labels, or zones in them.
+
+**Two rounds.** The networks of the second round learn from labels and the soft targets of the first, and find
+candidates anew. Of case c, in fold j, the network of fold j says what it sees. It has never trained on c, nor on the
+soft target of c, which is used in the other folds alone: so no belief in a place of c ever confirms itself. What does
+reach it is indirect. It trains on the soft target of another case i, in fold k, which the first network of fold k made;
+and that one has trained on c. It learned the annotated lesions of c as lesions, which are no candidates, and
+everything else in c as background, missed lesions among it. So nothing that is called in c comes from c's own labels:
+the detour can make networks doubt a missed lesion of c, as any training on incomplete labels does, and cannot make them
+believe in a false one. To close it, every pair of folds would need a network that trained on neither: ten further
+trainings for five folds. In a third round soft targets would come from networks that had learned that of c, and its
+beliefs would return: so there are two rounds at most.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
-from nnunet_lopsided.completion.completed_variant import BELIEFS, COMPLETION_FILE, PAGE, write_variant
+from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, write_variant
+from nnunet_lopsided.completion.preprocessing import share, share_and_soften
 from nnunet_lopsided.completion.soft_target import THRESHOLD
+from nnunet_lopsided.completion.target import (
+    Target,
+    digest_of_predictions,
+    digest_of_settings,
+    final_target,
+    first_target,
+)
 from nnunet_lopsided.completion.training import Training, train_missing_folds, train_on_all
+from nnunet_lopsided.completion.zoned_variant import write_zoned_variant
+from nnunet_lopsided.completion.zoning import SampleToRead, Zoning, find_zones
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.files.json import file_digest, read_json
+from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.parallel import check_n_workers
-from nnunet_lopsided.nnunet.beliefs import BELIEFS_FILE, FOLDER
-from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path, plain_name
-from nnunet_lopsided.nnunet.plans import read_plans, resolved_configuration
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
-from nnunet_lopsided.nnunet.raw import check_id_is_free, check_raw_target, raw_dataset
+from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.study.trainer_choice import is_ours
 from nnunet_lopsided.trainers.names import with_soft_targets
-from nnunet_lopsided.variants.sharing import SHARING_FILE, share_preprocessed
-from nnunet_lopsided.variants.softening import soften
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +48,11 @@ class Completion:
     Attributes:
         folder: the variant's raw folder.
         page: what was believed, with pictures.
-        n_candidates: unexplained components, each a soft target now.
-        n_explained: components that touch an annotated lesion.
+        n_candidates: unexplained components; without zones each is a soft target now.
+        n_accepted: of these are labels now; None without zones.
+        n_doubtful: of these are ignored in training; None without zones.
         estimate: how many of the candidates are missed lesions; None where too few annotated lesions tell.
+        n_first: candidates of the first of two rounds; None: there was one round.
         final_command: nnUNetv2_train on the variant.
         trained: whether it was run.
     """
@@ -42,8 +60,10 @@ class Completion:
     folder: Path
     page: Path
     n_candidates: int
-    n_explained: int
+    n_accepted: int | None
+    n_doubtful: int | None
     estimate: float | None
+    n_first: int | None
     final_command: tuple[str, ...]
     trained: bool
 
@@ -56,12 +76,15 @@ def complete(
     *,
     plans: str = "nnUNetPlans",
     threshold: float = THRESHOLD,
+    zoning: Zoning | None = None,
+    rounds: int = 1,
+    first_round: int | None = None,
     name: str | None = None,
     train: bool = False,
     device: str | None = None,
     overwrite: bool = False,
     n_workers: int = 2,
-) -> Completion:
+) -> Completion | SampleToRead:
     """Train a cross-validation where it is missing, and make a variant whose soft targets are what it calls.
 
     Every stage is kept: the same call after an interrupt goes on where the last one stopped.
@@ -72,76 +95,175 @@ def complete(
         configuration: as for nnUNetv2_train.
         trainer: one of ours that takes soft targets; it finds the candidates and learns from them.
         plans: plans identifier.
-        threshold: candidates are where p is at least this, within (0, 1).
+        threshold: what becomes a soft target is where p is at least this, within (0, 1).
+        zoning: change labels by zones in place of soft targets; any trainer will do, unless there are two rounds.
+        rounds: 2: a second cross-validation learns from the soft targets, and its networks make those of the variant.
+        first_round: with two rounds, the id of the first round's variant; None: ``output_id`` plus 1.
         name: folder name of the variant after ``DatasetXXX_``; default: the source's followed by ``Completed``.
         train: run the last training too.
         device: cpu, cuda or mps; None: nnU-Net's choice.
         overwrite: replace an earlier completion of this id and name.
         n_workers: cases worked on at the same time.
 
+    Returns:
+        What was made; or the sample that has to be read first.
+
     Raises:
         InputError: an argument is out of range, the trainer takes no soft targets, the source is not preprocessed, a
-            training fails, or the id is in use (told before anything is trained).
+            training fails, or an id is in use (told before anything is trained).
     """
     if not 0 < threshold < 1:
         raise InputError(f"the threshold must be within 0 and 1, got {threshold}")
+    if rounds not in (1, 2):
+        raise InputError(f"expected 1 or 2 rounds, got {rounds}")
+    if first_round is not None and rounds == 1:
+        raise InputError("--first-round is of two rounds; expected --rounds 2 with it")
+    if zoning is not None:
+        zoning.check()
     check_n_workers(n_workers)
     dataset = raw_dataset(source)
-    name = _name_of_variant(dataset.name, output_id, name)
-    final = nnunet_path("nnUNet_raw") / new_dataset_name(output_id, name)
-    # Whether an earlier completion is of just this call is told after training; it may be, and is then kept.
-    if not overwrite and (final / COMPLETION_FILE).is_file():
-        check_id_is_free(output_id, final, overwrite=True)
-    else:
-        check_raw_target(output_id, name, COMPLETION_FILE, overwrite)
+    final = final_target(dataset.name, output_id, name)
+    first = first_target(dataset.name, final, first_round) if rounds == 2 else None
+    for target in (final, first):
+        if target is not None:
+            target.check(overwrite)
     preprocessed = preprocessed_folder(dataset.name)
-    _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
+    if zoning is None or first is not None:
+        _check_trainer(trainer)  # last: it imports PyTorch, for which nobody with a wrong id should wait
     options = () if device is None else ("-device", device)
     training = Training(
         dataset=dataset.name, configuration=configuration, trainer=trainer, plans=plans, options=options
     )
+    work = _Work(source=dataset.name, threshold=threshold, device=device, overwrite=overwrite, n_workers=n_workers)
     train_missing_folds(training, preprocessed)
-    inputs = find_inputs(
-        # Not magnified: a soft target is what the network says of the image as it is.
-        dataset.name,
-        [Model(trainer, plans, configuration)],
-        magnify=(),
-        device=device,
-        n_workers=n_workers,
-    )
-    settings = {"trainer": trainer, "plans": plans, "configuration": configuration, "threshold": threshold}
-    settings |= {"predictions": _digest(inputs), "source_dataset": dataset.name}
-    if overwrite or not _is_done(final, settings):
-        write_variant(
-            inputs,
-            output_id=output_id,
-            name=name,
-            settings=settings,
-            threshold=threshold,
-            overwrite=overwrite,
-            n_workers=n_workers,
-        )
-    _preprocess(final, source=dataset.name, configuration=configuration, plans=plans, n_workers=n_workers)
-    last = training.on_soft_targets(final.name)
+    if first is not None:
+        # One that is just this stays, whatever may be overwritten: trainings have learned from it.
+        training = work.complete(first, training, anew=False)
+        train_missing_folds(training, preprocessed_folder(first.folder.name))
+    if zoning is None:
+        last = work.complete(final, training, first, anew=overwrite)
+    else:
+        made = work.zone(final, training, zoning, first)
+        if isinstance(made, SampleToRead):
+            return made
+        last = replace(made, trainer=trainer)
     if train:
         train_on_all(last)
-    record = read_json(final / COMPLETION_FILE)
+    record = read_json(final.folder / COMPLETION_FILE)
     return Completion(
-        folder=final,
-        page=final / PAGE,
+        folder=final.folder,
+        page=final.folder / PAGE,
         n_candidates=record["n_candidates"],
-        n_explained=record["n_explained"],
+        n_accepted=record.get("n_accepted"),
+        n_doubtful=record.get("n_doubtful"),
         estimate=record["estimated_missed_lesions"],
+        n_first=record["rounds"][0]["n_candidates"] if first is not None else None,
         final_command=last.command("all"),
         trained=train,
     )
 
 
-def _name_of_variant(source: str, output_id: int, name: str | None) -> str:
-    number = re.fullmatch(r"Dataset([0-9]{3})_(.+)", source)
-    if number is None or int(number[1]) == output_id:
-        raise InputError(f"output id {output_id} is the id of the source, {source}")
-    return name or plain_name(f"{number[2]}Completed")
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What all variants of a completion have in common; see :func:`complete`."""
+
+    source: str
+    threshold: float
+    device: str | None
+    overwrite: bool
+    n_workers: int
+
+    def complete(self, target: Target, training: Training, first: Target | None = None, *, anew: bool) -> Training:
+        """Write a variant of what a cross-validation calls, where it is not there; returns the training on it.
+
+        Args:
+            target: the variant.
+            training: the cross-validation, all of whose folds are trained.
+            first: whose soft targets it has learned from, if it has learned from any.
+            anew: write it even where it is there.
+        """
+        # Not magnified: a soft target is what the network says of the image as it is.
+        inputs = self._inputs(training, magnify=())
+        settings = {**self._settings(training, inputs, first), "threshold": self.threshold}
+        is_there = target.is_done(settings, self.overwrite)
+        if not is_there or anew:
+            write_variant(
+                inputs,
+                output_id=target.id,
+                name=target.name,
+                settings=settings,
+                threshold=self.threshold,
+                earlier_rounds=_rounds(first),
+                overwrite=self.overwrite,
+                n_workers=self.n_workers,
+            )
+        share_and_soften(
+            target.folder,
+            self.source,
+            configuration=training.configuration,
+            plans=training.plans,
+            n_workers=self.n_workers,
+        )
+        return training.on_soft_targets(target.folder.name, digest_of_settings(settings))
+
+    def zone(
+        self, target: Target, training: Training, zoning: Zoning, first: Target | None = None
+    ) -> Training | SampleToRead:
+        """Write a variant with zones in its labels, where it is not there; returns the training on it.
+
+        Args:
+            target: the variant.
+            training: the cross-validation, all of whose folds are trained.
+            zoning: how zones are drawn.
+            first: whose soft targets it has learned from, if it has learned from any.
+        """
+        inputs = self._inputs(training, magnify=None)
+        settings = {**self._settings(training, inputs, first), **zoning.settings(), "threshold": zoning.threshold}
+        settings |= {"magnify": list(inputs.magnify)}
+        waits = zoning.is_read and zoning.decisions is None and zoning.truth is None
+        if waits or self.overwrite or not target.is_done(settings, self.overwrite):
+            zoned = find_zones(inputs, zoning, overwrite=self.overwrite, n_workers=self.n_workers)
+            if isinstance(zoned, SampleToRead):
+                return zoned
+            write_zoned_variant(
+                zoned,
+                target,
+                settings=settings,
+                rounds=_rounds(first),
+                left_out=inputs.left_out,
+                overwrite=self.overwrite,
+                n_workers=self.n_workers,
+            )
+        share(target.folder, self.source, self.n_workers)
+        return replace(training, dataset=target.folder.name, made_of=digest_of_settings(settings))
+
+    def _inputs(self, training: Training, magnify: Sequence[float] | None) -> AuditInputs:
+        """The out-of-fold predictions of a cross-validation."""
+        model = Model(training.trainer, training.plans, training.configuration)
+        return find_inputs(training.dataset, [model], magnify=magnify, device=self.device, n_workers=self.n_workers)
+
+    def _settings(self, training: Training, inputs: AuditInputs, first: Target | None) -> dict[str, object]:
+        """By which a completion is known again, and how it was made."""
+        settings: dict[str, object] = {
+            "trainer": training.trainer,
+            "plans": training.plans,
+            "configuration": training.configuration,
+            "predictions": digest_of_predictions(inputs),
+            "source_dataset": self.source,
+        }
+        if first is None:
+            return settings
+        earlier = read_json(first.folder / COMPLETION_FILE, {"settings": {"predictions": str}})["settings"]
+        own = {"rounds": 2, "first_round": first.folder.name, "first_predictions": earlier["predictions"]}
+        return {**settings, **own}
+
+
+def _rounds(first: Target | None) -> list[object]:
+    """What the first round found, in a list; empty: this is the first."""
+    if first is None:
+        return []
+    rounds: list[object] = read_json(first.folder / COMPLETION_FILE, {"rounds": [dict]})["rounds"]
+    return rounds
 
 
 def _check_trainer(trainer: str) -> None:
@@ -150,43 +272,3 @@ def _check_trainer(trainer: str) -> None:
             f"trainer {trainer} takes no soft targets; expected nnUNetTrainerLopsided, LopsidedDice or LopsidedPaper, "
             "with options"
         )
-
-
-def _digest(inputs: AuditInputs) -> str:
-    """A digest of all predictions and labels, by which a repeated training is noticed: it makes another completion."""
-    digest = hashlib.sha256()
-    for case in inputs.cases:
-        array = case.predictions[0].array
-        assert array is not None, "probabilities were asked for"
-        digest.update(file_digest(array).encode() + file_digest(case.label).encode())
-    return digest.hexdigest()
-
-
-def _is_done(final: Path, settings: dict[str, object]) -> bool:
-    """Whether the variant is there and was made of just this."""
-    if not (final / COMPLETION_FILE).is_file():
-        return False
-    record = read_json(final / COMPLETION_FILE, dict)
-    if record.get("settings") == settings:
-        return True
-    raise InputError(f"{final} was completed with other predictions or settings; --overwrite makes it anew")
-
-
-def _preprocess(final: Path, *, source: str, configuration: str, plans: str, n_workers: int) -> None:
-    """Preprocessed images and soft targets of the variant, where they are not yet there or of another completion."""
-    folder = nnunet_path("nnUNet_preprocessed") / final.name
-    if not (folder / SHARING_FILE).is_file():
-        share_preprocessed(source, final.name, n_workers=n_workers)
-    data = resolved_configuration(read_plans(folder / f"{plans}.json"), configuration)["data_identifier"]
-    marker = folder / data / FOLDER / BELIEFS_FILE
-    # By content: a completion that was made anew has the same file names.
-    digests = [file_digest(path) for path in sorted((final / BELIEFS).iterdir())]
-    if marker.is_file() and sorted(_flat(read_json(marker)["cases"])) == sorted(digests):
-        return
-    soften(final.name, configuration, final / BELIEFS, plans_name=plans, overwrite=True, n_workers=n_workers)
-
-
-def _flat(content: object) -> list[str]:
-    if isinstance(content, dict):
-        return [text for value in content.values() for text in _flat(value)]
-    return [str(content)]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
 from nnunet_lopsided.evaluation.loading import LesionClass
 from nnunet_lopsided.files.parallel import for_each
-from nnunet_lopsided.images import read_image
-from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.images import Geometry, read_image
+from nnunet_lopsided.lesions import find_lesions, lesions_of_voxels
 from nnunet_lopsided.nnunet.raw import case_images
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, number, number_or_empty, page
@@ -124,20 +125,15 @@ def shown_pictures(
             components[name] = find_lesions(read_image(file_of(audited.name, name)).array, label.geometry.spacing_mm)
         pictures = {}
         for lesion in wanted[audited.name]:
-            of_class, k = components[lesion.lesion_class], lesion.number - 1
-            voxels = of_class.select([lesion.number])
-            own = np.zeros(label.shape, bool)
-            own.reshape(-1)[voxels] = True
-            centre = nearest_voxel(voxels, of_class.centroids[k], label.shape)
-            part = Slice(label.geometry, centre, of_class.boxes[k])
-            pictures[lesion] = part.picture(
+            voxels = components[lesion.lesion_class].select([lesion.number])
+            pictures[lesion] = candidate_picture(
+                lesion.case,
                 image,
                 limits,
-                kind="candidate",
-                title=lesion.case,
-                caption=_caption(lesion, centre.tolist(), image.shape),
-                reference=outline(part.around(annotated, False)),
-                candidate=outline(part.around(own, False)),
+                voxels,
+                annotated=annotated,
+                geometry=label.geometry,
+                caption=_caption(lesion),
             )
         return pictures
 
@@ -147,9 +143,46 @@ def shown_pictures(
     return most, least
 
 
-def _caption(lesion: CompletedLesion, centre: Sequence[int], shape: tuple[int, ...]) -> str:
-    where = f", slice {centre[0]} (0 to {shape[0] - 1})" if len(shape) == 3 else ""
-    return f"candidate {lesion.number}, {lesion.diameter_mm:.1f} mm, mean probability {lesion.mean:.2f}{where}"
+def _caption(lesion: CompletedLesion) -> str:
+    return f"candidate {lesion.number}, {lesion.diameter_mm:.1f} mm, mean probability {lesion.mean:.2f}"
+
+
+def candidate_picture(
+    case: str,
+    image: NDArray[np.generic],
+    limits: tuple[float, float],
+    voxels: NDArray[np.integer],
+    *,
+    annotated: NDArray[np.bool_],
+    geometry: Geometry,
+    caption: str,
+) -> Picture:
+    """The slice through the middle of a candidate, with its outline and that of annotated lesions.
+
+    Args:
+        case: in the title.
+        image: the case's, (z, y, x) or (y, x).
+        limits: grey values shown black and white.
+        voxels: of the candidate, flat indices, ascending.
+        annotated: lesions, shape of the image.
+        geometry: of the image.
+        caption: to which a volume's slice is added.
+    """
+    own = np.zeros(image.shape, bool)
+    own.reshape(-1)[voxels] = True
+    lesion = lesions_of_voxels(image.shape, geometry.spacing_mm, voxels, np.ones(len(voxels), np.int64))
+    centre = nearest_voxel(voxels, lesion.centroids[0], image.shape)
+    part = Slice(geometry, centre, lesion.boxes[0])
+    where = f", slice {centre[0]} (0 to {image.shape[0] - 1})" if image.ndim == 3 else ""
+    return part.picture(
+        image,
+        limits,
+        kind="candidate",
+        title=case,
+        caption=caption + where,
+        reference=outline(part.around(annotated, False)),
+        candidate=outline(part.around(own, False)),
+    )
 
 
 def completion_html(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.files.json import read_json, write_json
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.nnunet.checkpoints import FINAL, whole_checkpoint
 from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -15,6 +16,9 @@ from nnunet_lopsided.nnunet.results import results_folder_name
 from nnunet_lopsided.progress import progress_bar
 from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 from nnunet_lopsided.trainers.names import with_soft_targets
+
+# In the folder of a fold: of which completion it was trained.
+NOTE = "lopsided_completion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Training:
         dataset: folder name of the dataset.
         configuration, trainer, plans: as for nnUNetv2_train.
         options: further ones, such as the device.
+        made_of: digest of the completion that it learns from; empty: it learns from a dataset that nobody completed.
     """
 
     dataset: str
@@ -32,10 +37,11 @@ class Training:
     trainer: str
     plans: str
     options: tuple[str, ...] = ()
+    made_of: str = ""
 
-    def on_soft_targets(self, dataset: str) -> Training:
+    def on_soft_targets(self, dataset: str, made_of: str = "") -> Training:
         """The same trainer on the soft targets of another dataset."""
-        return replace(self, dataset=dataset, trainer=with_soft_targets(self.trainer))
+        return replace(self, dataset=dataset, trainer=with_soft_targets(self.trainer), made_of=made_of)
 
     def command(self, fold: str) -> tuple[str, ...]:
         """The call for a fold."""
@@ -56,7 +62,7 @@ def train_missing_folds(training: Training, preprocessed: Path) -> None:
         preprocessed: its preprocessed folder, where splits_final.json lies or will lie.
 
     Raises:
-        InputError: a training fails; its log stays beside the results.
+        InputError: a training fails; its log stays beside the results. Or one is there of another completion.
     """
     splits = preprocessed / "splits_final.json"
     if not splits.is_file():  # nnU-Net writes it when it trains fold 0
@@ -68,13 +74,13 @@ def train_missing_folds(training: Training, preprocessed: Path) -> None:
 def train_on_all(training: Training) -> None:
     """Train on every case.
 
-    Each has a soft target from a network that did not train on it, so none need be held out.
+    What completes a case comes from a network that did not train on it, so none need be held out.
 
     Args:
-        training: of :meth:`Training.on_soft_targets`.
+        training: of a completed dataset.
 
     Raises:
-        InputError: the training fails.
+        InputError: the training fails, or one is there of another completion.
     """
     _train(training, "all", with_probabilities=False)
 
@@ -85,6 +91,7 @@ def _train(training: Training, fold: str, *, with_probabilities: bool = True) ->
     own.mkdir(parents=True, exist_ok=True)
     with locked(own):  # two trainings into one folder would spoil each other's checkpoints
         checkpoint = whole_checkpoint(own)
+        _check_made_of(own, training, begun=bool(checkpoint))
         if checkpoint == FINAL:
             return
         if with_probabilities:
@@ -93,6 +100,23 @@ def _train(training: Training, fold: str, *, with_probabilities: bool = True) ->
             command = (*command, "--c")
         log = f"lopsided-complete-{training.dataset}-{folder.name}-fold_{fold}.log"
         _run(command, fold, nnunet_path("nnUNet_results") / log)
+
+
+def _check_made_of(fold: Path, training: Training, begun: bool) -> None:
+    """Note which completion a training learns from, and refuse one that has learned from another.
+
+    One without such a note was made by the command that was printed, and is believed.
+    """
+    if not training.made_of:
+        return
+    note = fold / NOTE
+    if not begun:
+        write_json(note, {"tool": "nnunet-lopsided", "trained_on": training.made_of})
+    elif note.is_file() and read_json(note, {"trained_on": str})["trained_on"] != training.made_of:
+        raise InputError(
+            f"{fold} was trained on {training.dataset} as an earlier completion made it; move that folder away, and "
+            "the same command trains anew"
+        )
 
 
 def _run(command: Sequence[str], fold: str, log: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, field_validator, model_serializer, model_validator
 from pydantic.config import JsonDict
@@ -117,10 +117,41 @@ class Relabelled(FileMapping):
 
 @dataclass(frozen=True)
 class Completed(FileMapping):
-    """Soft targets from another arm's cross-validation, beside the labels: ``lopsided-complete``."""
+    """Labels completed by another arm's cross-validation: ``lopsided-complete``."""
 
     by: Text
     """Name of that arm."""
+    rounds: Annotated[int, Whole(1, 2)] = 1
+    """2: a second cross-validation learns from the soft targets of the first, and its networks complete the labels."""
+    sample: Annotated[int, Whole(0)] = 0
+    """How many random candidates a reader who knows the truth decides on, before zones are drawn; 0: none."""
+    way: Literal["soft", "zones"] | None = None
+    """Soft targets beside the labels, or zones in them; nothing: zones where a sample is read."""
+
+    @property
+    def by_zones(self) -> bool:
+        """Whether labels are changed, in place of soft targets beside them."""
+        return self.way == "zones" or self.sample > 0
+
+    @property
+    def how(self) -> str:
+        """What distinguishes it from one round without a reader, in words.
+
+        Example:
+            >>> Completed("a").how, Completed("a", rounds=2).how, Completed("a", sample=60).how
+            ('', ' in 2 rounds', ' by zones, 60 candidates read')
+        """
+        zones = " by zones" if self.by_zones else ""
+        read = f", {self.sample} candidates read" if self.sample else ""
+        return ("" if self.rounds == 1 else f" in {self.rounds} rounds") + zones + read
+
+    @model_validator(mode="after")
+    def _sample_makes_zones(self) -> Completed:
+        if self.sample == 1:
+            raise problem("0 or at least 2", "1", "sample")
+        if self.sample and self.way == "soft":
+            raise problem("zones where a sample is read", "soft", "way")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +169,7 @@ class Arm(FileMapping):
     relabelled: Relabelled | None = None
     """How its labels are changed before it is trained; nothing: they are not."""
     completed: Completed | None = None
-    """Which soft targets it is trained on, by a trainer with _softtargets in its name; nothing: none."""
+    """How its labels are completed; for soft targets its trainer has _softtargets in its name. Nothing: not at all."""
     repetitions: Annotated[int, Whole(1, 999)] | None = None
     """How many of the study's repetitions it has; nothing: all."""
 
@@ -148,7 +179,7 @@ class Arm(FileMapping):
         if self.ignored:
             return "with ignored lesions"
         if self.completed is not None:
-            return f"completed by {self.completed.by}"
+            return f"completed by {self.completed.by}{self.completed.how}"
         if self.relabelled is None:
             return ""
         return f"{'' if self.relabelled.read is None else 'read and '}relabelled by {self.relabelled.by}"
@@ -156,7 +187,8 @@ class Arm(FileMapping):
     @property
     def knows_the_truth(self) -> bool:
         """Whether its labels were completed or marked with the help of the whole labels."""
-        return self.ignored or (self.relabelled is not None and self.relabelled.read is not None)
+        read = self.relabelled is not None and self.relabelled.read is not None
+        return self.ignored or read or (self.completed is not None and self.completed.sample > 0)
 
     @field_validator("trainer")
     @classmethod
@@ -187,6 +219,8 @@ class Arm(FileMapping):
 
     @model_validator(mode="after")
     def _learns_from_soft_targets(self) -> Arm:
-        if self.completed is not None and SOFT not in self.trainer:
+        if self.completed is not None and self.completed.by_zones and SOFT in self.trainer:
+            raise problem(f"a trainer without {SOFT} in its name for an arm completed by zones", self.trainer)
+        if self.completed is not None and not self.completed.by_zones and SOFT not in self.trainer:
             raise problem(f"a trainer with {SOFT} in its name for a completed arm", self.trainer)
         return self

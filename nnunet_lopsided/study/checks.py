@@ -119,7 +119,9 @@ def _check_arm(place: _Place, arm: Arm, study: Study, before: Sequence[Arm]) -> 
             place.refuse("by to name an earlier arm whose labels are as they are", arm.teacher)
         _check_same_rule(place, arm, before)
         _check_teacher(place, arm, teacher, study)
-        if arm.completed is not None and not _takes_soft_targets(teacher.trainer):
+        rule = arm.completed
+        learns = rule is not None and (rule.rounds > 1 or not rule.by_zones)
+        if learns and not _takes_soft_targets(teacher.trainer):
             place.refuse(
                 "by to name an arm whose trainer takes soft targets, such as nnUNetTrainerLopsided", arm.teacher
             )

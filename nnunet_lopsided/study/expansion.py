@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from nnunet_lopsided.evaluation.rules import EvaluationRules, profile_rules
 from nnunet_lopsided.nnunet.paths import new_dataset_name
 from nnunet_lopsided.nnunet.results import results_folder_name
+from nnunet_lopsided.study.arms import Completed
 from nnunet_lopsided.study.jobs import Job
 from nnunet_lopsided.study.runs import Run, Variant, changed_variants_of, runs_of, variants_of
 from nnunet_lopsided.study.schema import PARENTS, Dataset, Phantom, Study
+from nnunet_lopsided.trainers.names import with_soft_targets
 
 
 def expand(study: Study, ids: Mapping[str, int]) -> tuple[Job, ...]:
@@ -52,7 +54,7 @@ class _Expansion:
                 jobs += self._of_variant(variant)
         for run in runs_of(self.study):
             if run.variant.completed:
-                jobs.append(self._completed(run))
+                jobs += self._completed(run)
             elif run.variant.teacher:
                 jobs += self._relabelled(run)
             jobs += self._of_run(run)
@@ -142,17 +144,48 @@ class _Expansion:
         yield Job(f"apply/{name}", tuple(apply), needs=(f"audit/{audit}",), results=results, cpus=resources.cpus)
         yield self._share(variant, f"apply/{name}")
 
-    def _completed(self, run: Run) -> Job:
-        """The soft targets of a run, made of its teacher's cross-validation, and its preprocessed folder."""
-        teacher, name, resources = self._teacher(run), run.variant.name, self.study.resources
-        command = ["lopsided-complete", "-d", str(self.ids[teacher.variant.name]), "-c", run.configuration]
-        command += ["-tr", self._trainer(teacher), *self._plans, "-o", str(self.ids[name]), "--name", name]
+    def _completed(self, run: Run) -> Iterator[Job]:
+        """The completed labels of a run, made of its teacher's cross-validation, and their preprocessed folder."""
+        teacher, variant = self._teacher(run), run.variant
+        trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
+        more: list[str] = []
+        if variant.zones:
+            more += ["--way", "zones"]
+        if variant.sample:
+            more += ["--sample", str(variant.sample), "--truth", str(self.ids[variant.dataset])]
+        if variant.rounds > 1:
+            first = variant.first_round
+            yield self._complete(teacher, first, (), trained)
+            # Jobs of their own: a batch system runs them side by side, each within the hours of a training.
+            second = [self._second_train(replace(teacher, variant=first), fold) for fold in self.study.folds]
+            yield from second
+            trained = tuple(job.name for job in second)
+            more += ["--rounds", str(variant.rounds), "--first-round", str(self.ids[first.name])]
+        yield self._complete(teacher, variant, more, trained)
+
+    def _second_train(self, run: Run, fold: int | str) -> Job:
+        """A training of the second cross-validation: the teacher's trainer on the soft targets of the first round."""
+        arm = replace(
+            run.arm,
+            trainer=with_soft_targets(self._trainer(run)),
+            completed=Completed(run.arm.name),
+        )
+        job = self._train(replace(run, arm=arm), fold)
+        # An arm of one round may be just this, and then the two would train into one folder.
+        same = (self._train(r, fold) for r in runs_of(self.study) if r.variant == run.variant)
+        alike = next((other for other in same if other.fold_folder == job.fold_folder), None)
+        return alike or replace(job, name=f"train/{run.variant.name}-f{fold}", run="")
+
+    def _complete(self, teacher: Run, variant: Variant, more: Sequence[str], needs: tuple[str, ...]) -> Job:
+        name, resources = variant.name, self.study.resources
+        command = ["lopsided-complete", "-d", str(self.ids[teacher.variant.name]), "-c", teacher.configuration]
+        command += ["-tr", self._trainer(teacher), *self._plans, "-o", str(self.ids[name]), "--name", name, *more]
         command += ["-device", self.study.device, "--overwrite", "-np", str(resources.cpus)]
         return Job(
             f"complete/{name}",
             tuple(command),
-            needs=tuple(self._train(teacher, fold).name for fold in self.study.folds),
-            results=_results(run),
+            needs=needs,
+            results=_results(teacher),
             cpus=resources.cpus,
             gpus=self._gpus,  # it trains the folds that the study does not
             memory_gb=resources.memory_gb,

@@ -58,8 +58,10 @@ def trained_without_seeds(study: Study, folder: StudyFolder) -> bool:
     With seeds they would all have to be done again.
     """
     ids = choose_ids(study, folder.ids())
-    kinds = (expand(replace(study, seeds=seeds), ids) for seeds in (False, True))
-    for plain, seeded in zip(*kinds, strict=True):
+    seeded_jobs = {job.name: job for job in expand(replace(study, seeds=True), ids)}
+    for plain in expand(replace(study, seeds=False), ids):
+        # A job that several arms share in either case has the same name in both.
+        seeded = seeded_jobs.get(plain.name, plain)
         if plain.kind == "train" and plain.command != seeded.command:
             begun = folder.all_attempts(plain.name)[-1:]
             done = folder.record(plain.name)

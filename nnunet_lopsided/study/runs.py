@@ -22,7 +22,10 @@ class Variant:
         ignored: whether the missing lesions are marked by the ignore label.
         teacher: the run of the same labels, without their name, whose audit has completed them; empty: none has.
         read: whether a reader has decided on what that audit found.
-        completed: whether soft targets of that run, not its audit, have completed them.
+        completed: whether ``lopsided-complete`` has completed them by that run, not the run's audit.
+        rounds: of that completion.
+        zones: whether that completion has changed labels.
+        sample: how many candidates a reader has decided on for it.
     """
 
     dataset: str
@@ -34,11 +37,19 @@ class Variant:
     teacher: str = ""
     read: bool = False
     completed: bool = False
+    rounds: int = 1
+    zones: bool = False
+    sample: int = 0
 
     @property
     def plain(self) -> Variant:
         """These labels before anything was marked or added."""
-        return replace(self, ignored=False, teacher="", read=False, completed=False)
+        return Variant(self.dataset, self.censoring, seed=self.seed, patients=self.patients)
+
+    @property
+    def first_round(self) -> Variant:
+        """The soft targets from which the second cross-validation of a completion in two rounds learns."""
+        return replace(self, rounds=1, zones=False, sample=0)
 
     @property
     def is_source(self) -> bool:
@@ -64,7 +75,10 @@ class Variant:
         patients = "" if self.patients is None else f"-n{self.patients}"
         how = "-completed-by" if self.completed else "-by"
         change = "-ignored" if self.ignored else f"{how}-{self.teacher}" if self.teacher else ""
-        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}{'-read' if self.read else ''}"
+        change += "-read" if self.read else ""
+        change += ("-zones" if self.zones else "") + (f"-sample{self.sample}" if self.sample else "")
+        change += "" if self.rounds == 1 else f"-rounds{self.rounds}"
+        return f"{self.dataset}-{self.censoring.name}{seed}{patients}{change}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +115,10 @@ def variants_of(study: Study) -> tuple[Variant, ...]:
 
 def changed_variants_of(study: Study) -> tuple[Variant, ...]:
     """The sets of labels that single arms have of their own."""
-    return tuple(dict.fromkeys(run.variant for run in runs_of(study) if run.variant != run.variant.plain))
+    changed = [run.variant for run in runs_of(study) if run.variant != run.variant.plain]
+    # The first of two rounds has a dataset of its own, which an arm of one round may share.
+    firsts = [variant.first_round for variant in changed if variant.rounds > 1]
+    return tuple(dict.fromkeys([*changed, *firsts]))
 
 
 def runs_of(study: Study) -> tuple[Run, ...]:
@@ -127,9 +144,11 @@ def runs_of(study: Study) -> tuple[Run, ...]:
 def _of_arm(variant: Variant, arm: Arm, configuration: str, repetition: int) -> Variant:
     if arm.teacher is None:
         return replace(variant, ignored=arm.ignored)
-    teacher, rule = f"{configuration}-{arm.teacher}-r{repetition}", arm.relabelled
-    read = rule is not None and rule.read is not None
-    return replace(variant, teacher=teacher, read=read, completed=arm.completed is not None)
+    changed = replace(variant, teacher=f"{configuration}-{arm.teacher}-r{repetition}")
+    if arm.completed is not None:
+        rule = arm.completed
+        return replace(changed, completed=True, rounds=rule.rounds, zones=rule.by_zones, sample=rule.sample)
+    return replace(changed, read=arm.relabelled is not None and arm.relabelled.read is not None)
 
 
 def choose_ids(study: Study, earlier: Mapping[str, int]) -> dict[str, int]:

@@ -86,7 +86,8 @@ MEANINGS: dict[str, list[tuple[object, str]]] = {
     "--name": [("NAME", "folder name after DatasetXXX_ \\(default: .+\\)")],
     "--patients-regex": [("REGEX", "its first group in a case's name is the patient.* \\(default: .+\\)")],
     "--series": [("FOLDER", ".*any folder above the .*files.*")],
-    "--decisions": [("FILE", "write .+")],
+    # Written by one command, read by another.
+    "--decisions": [("FILE", "write .+"), ("FILE", "what was decided .+")],
 }
 
 

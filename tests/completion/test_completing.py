@@ -90,3 +90,21 @@ def test_a_folder_that_is_no_completion_is_refused_before_training(paths: Path) 
     (made / "thesis.docx").unlink()
     with pytest.raises(TrainingBeginsError):
         completing.complete(501, 510, "2d", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rounds": 3}, "expected 1 or 2 rounds, got 3"),
+        ({"first_round": 511}, "--first-round is of two rounds; expected --rounds 2 with it"),
+        ({"rounds": 2, "first_round": 510}, "needs an id of its own, 510 is that of Dataset510_ACompleted"),
+        ({"rounds": 2, "first_round": 501}, "needs an id of its own, 501 is that of Dataset501_A"),
+        ({"rounds": 2, "first_round": 502}, "dataset id 502 is in use: .*Dataset502_Other"),
+        ({"rounds": 2, "first_round": 1000}, "must be within 1 to 999, got 1000"),
+    ],
+)
+def test_a_second_round_needs_an_id_before_training(paths: Path, options: dict[str, int], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        completing.complete(501, 510, "2d", **options)  # type: ignore[arg-type]  # of one type each
+    with pytest.raises(TrainingBeginsError):
+        completing.complete(501, 510, "2d", rounds=2)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +21,7 @@ from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
 from nnunet_lopsided.nnunet.raw import raw_dataset
-from tests.console import run
+from tests.console import call, run
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +125,64 @@ def test_an_interrupt_loses_nothing(completed: Path) -> None:
     run(COMPLETE, completed)
     beliefs = completed / "nnUNet_preprocessed/Dataset721_PhantomCompleted/nnUNetPlans_2d/lopsided_beliefs"
     assert len(list(beliefs.glob("*.b2nd"))) == 4
+
+
+@pytest.fixture(scope="module")
+def twice(completed: Path) -> Path:
+    """In two rounds, the second of which is killed once."""
+    command = f"{COMPLETE} -o 731 --rounds 2 --first-round 721"
+    first = completed / f"nnUNet_results/Dataset721_PhantomCompleted/{TRAINER}_softtargets__nnUNetPlans__2d"
+    environment = {**os.environ, "nnUNet_n_proc_DA": "0"}
+    process = subprocess.Popen([sys.executable, *command.split()[1:]], cwd=completed, env=environment)
+    # It makes its checkpoint at the end of its one epoch, and predicts after that.
+    while process.poll() is None and not (first / "fold_0" / "checkpoint_final.pth").is_file():
+        time.sleep(0.2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    run(command, completed, nnUNet_n_proc_DA="0")
+    return completed
+
+
+def test_a_second_round_that_was_killed(twice: Path) -> None:
+    variant = twice / "nnUNet_raw" / "Dataset731_PhantomCompleted"
+    rounds = json.loads((variant / "completion.json").read_text())["rounds"]
+    assert [one["trained_on"] for one in rounds] == ["Dataset701_Phantom", "Dataset721_PhantomCompleted"]
+    results = twice / f"nnUNet_results/Dataset721_PhantomCompleted/{TRAINER}_softtargets__nnUNetPlans__2d"
+    for fold, case in ((1, "phantom_000"), (0, "phantom_002")):
+        with np.load(results / f"fold_{fold}" / "validation" / f"{case}.npz") as arrays:
+            p = arrays["probabilities"][1]
+        belief = read_image(variant / "beliefsTr" / f"{case}.nii.gz").array
+        where = belief != 0
+        np.testing.assert_allclose(belief[where], p[where], rtol=1e-3)
+    logs = "".join(path.read_text() for path in results.glob("fold_?/training_log_*.txt"))
+    assert "soft targets: beliefs of 2 of 2 training cases" in logs
+    assert not list((twice / "nnUNet_raw").glob(".unfinished-*"))
+
+
+def test_a_sample_and_zones_that_are_trained_on(completed: Path) -> None:
+    """Untrained networks tell nothing without a reader; here a reader accepts, doubts and rejects in turn."""
+    command = f"{COMPLETE} -o 732 --name Zones"
+    refused = call(f"{command} --way zones", completed)
+    assert refused.returncode == 2
+    assert "error: no zones without a reader: " in refused.stderr
+    run(f"{command} --sample 12", completed)
+    (sample,) = completed.glob(f"nnUNet_results/Dataset701_Phantom/{TRAINER}__*/completion_*/sample/sample.csv")
+    with sample.open() as file:
+        drawn = [row for row in csv.DictReader(file) if row["sampled"] == "1"]
+    words = ("accept", "unsure", "reject")
+    lines = [f"{row['audit']},{row['case']},{row['candidate']},{words[i % 3]}" for i, row in enumerate(drawn)]
+    (completed / "d.csv").write_text("\n".join(["audit,case,candidate,decision", *lines, ""]))
+    run(f"{command} --sample 12 --decisions d.csv --train", completed, nnUNet_n_proc_DA="0")
+    found = {1: 0, 2: 0}
+    for path in (completed / "nnUNet_raw" / "Dataset732_Zones" / "labelsTr").iterdir():
+        label, before = (
+            np.asarray(read_image(folder / path.name).array)
+            for folder in (path.parent, completed / "nnUNet_raw" / "Dataset701_Phantom" / "labelsTr")
+        )
+        assert (label[before == 1] == 1).all()
+        for value in found:
+            found[value] += int(((label == value) & (before == 0)).sum())
+    assert found[1]
+    assert found[2]
+    last = completed / f"nnUNet_results/Dataset732_Zones/{TRAINER}__nnUNetPlans__2d/fold_all"
+    assert (last / "checkpoint_final.pth").is_file()
