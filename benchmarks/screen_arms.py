@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Arm:
         gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
         ignored: hidden lesions are ignored: the oracle.
         finder: trained twice: candidates of leave-one-out networks, trained as this arm is, become soft targets.
+        paste: annotated lesions are pasted into the training slices, see :mod:`screen_paste`.
+        crossfit: share of the training from which networks of half of the cases judge the other half's.
+        crossfit_as: their p is a "belief" (soft target), or the "judge" of trust.
         target: what a candidate that touches no label gets as soft target, see :func:`believed`; a number or a rule.
     """
 
@@ -41,6 +44,9 @@ class Arm:
     ignored: bool = False
     finder: str | None = None
     target: float | str = "q"
+    paste: bool = False
+    crossfit: float | None = None
+    crossfit_as: Literal["belief", "judge"] = "belief"
 
 
 def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
@@ -91,6 +97,9 @@ ARMS: dict[str, Arm] = {
     "gamma1": Arm(gamma=1.0),
     "gamma2": Arm(gamma=2.0),
     "gamma4": Arm(gamma=4.0),
+    "paste": Arm(gamma=2.0, paste=True),
+    "crossfit": Arm(gamma=2.0, crossfit=0.3),
+    "crossfit_trust": Arm(gamma=2.0, crossfit=0.3, crossfit_as="judge"),
     "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
     # The finder trains with ..., the second network with ...
     "q_plain": Arm(finder="gamma2"),
