@@ -27,14 +27,15 @@ import numpy as np
 import torch
 from detection import evaluate
 from numpy.typing import NDArray
-from screen_arms import ARMS, Arm
-from screen_paste import Paster, blocked_voxels
+from screen_arms import ARMS, Arm, unexplained
+from screen_paste import blocked, paster
 from torch import Tensor
 
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
+from nnunet_lopsided.trainers.lesion_pasting import Paster
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
@@ -132,17 +133,17 @@ class Training:
         self.average = None if decay is None else EmaTeacher(self.net, decay)
         self.paster: Paster | None = None
         if arm.paste:
-            self.paster = Paster.of_cases(images.numpy(), targets.numpy(), SPACING)
-            self.blocked = [blocked_voxels(i.numpy(), t.numpy()) for i, t in zip(images, targets, strict=True)]
+            self.paster = paster(images.numpy(), targets.numpy(), SPACING, slicewise=True)
+            self.blocked = [blocked(i.numpy(), t.numpy()) for i, t in zip(images, targets, strict=True)]
 
     def slice_of(self, case: int, z: int) -> Tensor:
         """Channels of a slice: image, target, belief where there is one."""
         image, target = self.images[case, :, z], self.targets[case, z]
         if self.paster is not None:
             image, target = image.clone(), target.clone()
-            blocked = self.blocked[case][z : z + 1].copy()
+            taken = self.blocked[case][z : z + 1].copy()
             for _ in range(self.rng_of_pastes.integers(3)):
-                self.paster.paste(self.rng_of_pastes, image.numpy()[:, None], target.numpy()[None], blocked)
+                self.paster.paste(self.rng_of_pastes, image.numpy()[:, None], target.numpy()[None], taken)
         beliefs = [] if self.beliefs is None else [self.beliefs[case, z][None]]
         return torch.cat([image, target[None].float(), *beliefs], 0)
 
@@ -202,16 +203,6 @@ class Training:
             self.average.follow(self.net)
 
 
-def unexplained(p: Tensor, target: Tensor) -> Tensor:
-    """p (B, 1, y, x) of the candidates of every slice that touch no label, 0 elsewhere."""
-    beliefs = torch.zeros_like(p)
-    for believed, of_slice, label in zip(beliefs[:, 0], p[:, 0], target[:, 0], strict=True):
-        candidates = torch.from_numpy(find_lesions(of_slice.numpy() >= 0.1, SPACING[1:]).instances())
-        free = (candidates > 0) & ~torch.isin(candidates, candidates[label == 1])
-        believed[free] = of_slice[free]
-    return beliefs
-
-
 def train(
     arm: Arm, images: Tensor, targets: Tensor, seed: int, beliefs: Tensor | None = None, iterations: int = ITERATIONS
 ) -> torch.nn.Module:
@@ -223,7 +214,7 @@ def train(
 
     def strangers(data: Tensor, of_cases: list[int]) -> Tensor:
         """Logits of every slice by the average network that was not trained on its case."""
-        averages = [cast(EmaTeacher, half.average) for half in halves]
+        averages = [half.average for half in halves if half.average is not None]
         return torch.cat([cast(Tensor, averages[1 - c % 2](data[k : k + 1])) for k, c in enumerate(of_cases)])
 
     for step in range(iterations):
@@ -245,14 +236,16 @@ def predict(net: torch.nn.Module, image: NDArray[Any]) -> NDArray[Any]:
 def pasted_cases(phantom: int, n: int = 30) -> list[tuple[NDArray[Any], list[tuple[float, NDArray[Any]]]]]:
     """Test images with six lesions more, from cases that no seed below 9 trains on: diameter and voxels of each."""
     donors, rng = cases(phantom, 9), np.random.default_rng([phantom, 3])
-    paster = Paster.of_cases([c.image for c in donors], [c.label for c in donors], SPACING, slicewise=False)
+    of_donors = paster(
+        np.stack([c.image for c in donors]), np.stack([c.label for c in donors]), SPACING, slicewise=False
+    )
     made = []
     for case in cases(phantom)[:n]:
-        image, blocked = case.image.copy(), blocked_voxels(case.image, case.label)
+        image, taken = case.image.copy(), blocked(case.image, case.label)
         lesions = []
         for _ in range(6):
             label = np.zeros_like(case.label)
-            diameter = paster.paste(rng, image, label, blocked)
+            diameter = of_donors.paste(rng, image, label, taken)
             if diameter is not None:
                 lesions.append((diameter, np.flatnonzero(label)))
         made.append((image, lesions))

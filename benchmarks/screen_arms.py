@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses.dice import DiceTerm
 
 
@@ -76,6 +77,16 @@ def above(threshold: float, base: Callable[[Tensor, Tensor | None], Tensor] | No
         return torch.cat([source[:, :1] + shift, source[:, 1:]], 1)
 
     return judge
+
+
+def unexplained(p: Tensor, target: Tensor) -> Tensor:
+    """p (B, 1, y, x) of the candidates of every slice that touch no label, 0 elsewhere."""
+    beliefs = torch.zeros_like(p)
+    for believed, of_slice, label in zip(beliefs[:, 0], p[:, 0], target[:, 0], strict=True):
+        candidates = torch.from_numpy(find_lesions(of_slice.numpy() >= 0.1, (1, 1)).instances())
+        free = (candidates > 0) & ~torch.isin(candidates, candidates[label == 1])
+        believed[free] = of_slice[free]
+    return beliefs
 
 
 ARMS: dict[str, Arm] = {
