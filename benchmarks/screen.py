@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -26,13 +27,15 @@ import numpy as np
 import torch
 from detection import evaluate
 from numpy.typing import NDArray
-from screen_arms import ARMS, Arm
+from screen_arms import ARMS, Arm, unexplained
+from screen_paste import blocked, paster
 from torch import Tensor
 
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
+from nnunet_lopsided.trainers.lesion_pasting import Paster
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
@@ -107,75 +110,160 @@ def network(seed: int, prior: float) -> torch.nn.Module:
     return net
 
 
-def patches(
-    rng: np.random.Generator, images: Tensor, targets: Tensor, beliefs: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A batch of slices (B, 4, y, x), a third of them through a labelled lesion as in nnU-Net; flips, turns, noise."""
-    n_cases, depth = images.shape[0], images.shape[2]
-    chosen = []
-    for k in range(BATCH):
-        case = rng.integers(n_cases)
-        slices: NDArray[Any] = np.arange(depth)
-        if k >= round(BATCH * 0.67):
-            lesion = np.flatnonzero((targets[case] == 1).flatten(1).any(1).numpy())
-            slices = lesion if len(lesion) else slices
-        chosen.append((case, rng.choice(slices)))
-    stack = [torch.cat([images[c, :, z], targets[c, z][None].float()], 0) for c, z in chosen]
-    if beliefs is not None:
-        stack = [torch.cat([s, beliefs[c, z][None]], 0) for s, (c, z) in zip(stack, chosen, strict=True)]
-    for k, piece in enumerate(stack):
-        if rng.random() < 0.5:
-            piece = piece.flip(1)
-        if rng.random() < 0.5:
-            piece = piece.flip(2)
-        if rng.random() < 0.5:
-            piece = piece.transpose(1, 2)
-        stack[k] = piece
-    batch = torch.stack(stack)
-    data = batch[:, :4] * torch.from_numpy(rng.uniform(0.8, 1.25, (BATCH, 4, 1, 1)).astype(np.float32))
-    data = data + torch.from_numpy(rng.normal(0, 0.15, (BATCH, 4, 1, 1)).astype(np.float32))
-    noise = torch.from_numpy(rng.standard_normal(data.shape).astype(np.float32))
-    data = data + noise * torch.from_numpy(rng.uniform(0, 0.15, (BATCH, 1, 1, 1)).astype(np.float32))
-    return data, batch[:, 4:5].round(), None if beliefs is None else batch[:, 5:6]
+class Training:
+    """A network and what it is trained on, step by step.
+
+    Args:
+        arm: how.
+        images: (n, 4, z, y, x).
+        targets: (n, z, y, x) of 0, 1 and the ignored 2.
+        seed: of the initial weights, the order of patches and augmentation.
+        beliefs: soft targets like ``targets``, or None.
+    """
+
+    def __init__(self, arm: Arm, images: Tensor, targets: Tensor, seed: int, beliefs: Tensor | None = None) -> None:
+        self.images, self.targets, self.beliefs, self.arm = images, targets, beliefs, arm
+        valid = targets != IGNORE
+        self.net = network(seed, float((targets == 1).sum() / valid.sum())).train()
+        # What is pasted has its own stream: all else is the same without it.
+        self.rng, self.rng_of_pastes = np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])
+        self.optimizer = torch.optim.SGD(self.net.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+        self.loss = LopsidedDiceLoss(arm.alpha, 1.0, dice=arm.dice, batch_dice=True, ignore_label=IGNORE, soft=arm.soft)
+        decay = 0.99 if arm.crossfit is not None else arm.ema
+        self.average = None if decay is None else EmaTeacher(self.net, decay)
+        self.paster: Paster | None = None
+        if arm.paste:
+            self.paster = paster(images.numpy(), targets.numpy(), SPACING, slicewise=True)
+            self.blocked = [blocked(i.numpy(), t.numpy()) for i, t in zip(images, targets, strict=True)]
+
+    def slice_of(self, case: int, z: int) -> Tensor:
+        """Channels of a slice: image, target, belief where there is one."""
+        image, target = self.images[case, :, z], self.targets[case, z]
+        if self.paster is not None:
+            image, target = image.clone(), target.clone()
+            taken = self.blocked[case][z : z + 1].copy()
+            for _ in range(self.rng_of_pastes.integers(3)):
+                self.paster.paste(self.rng_of_pastes, image.numpy()[:, None], target.numpy()[None], taken)
+        beliefs = [] if self.beliefs is None else [self.beliefs[case, z][None]]
+        return torch.cat([image, target[None].float(), *beliefs], 0)
+
+    def patches(self) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
+        """A batch of slices (B, 4, y, x), a third of them through a labelled lesion as in nnU-Net, and their cases.
+
+        Flipped, turned, with noise.
+        """
+        rng, depth = self.rng, self.images.shape[2]
+        chosen = []
+        for k in range(BATCH):
+            case = int(rng.integers(len(self.images)))
+            slices: NDArray[Any] = np.arange(depth)
+            if k >= round(BATCH * 0.67):
+                lesion = np.flatnonzero((self.targets[case] == 1).flatten(1).any(1).numpy())
+                slices = lesion if len(lesion) else slices
+            chosen.append((case, int(rng.choice(slices))))
+        stack = [self.slice_of(c, z) for c, z in chosen]
+        for k, piece in enumerate(stack):
+            if rng.random() < 0.5:
+                piece = piece.flip(1)
+            if rng.random() < 0.5:
+                piece = piece.flip(2)
+            if rng.random() < 0.5:
+                piece = piece.transpose(1, 2)
+            stack[k] = piece
+        batch = torch.stack(stack)
+        data = batch[:, :4] * torch.from_numpy(rng.uniform(0.8, 1.25, (BATCH, 4, 1, 1)).astype(np.float32))
+        data = data + torch.from_numpy(rng.normal(0, 0.15, (BATCH, 4, 1, 1)).astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal(data.shape).astype(np.float32))
+        data = data + noise * torch.from_numpy(rng.uniform(0, 0.15, (BATCH, 1, 1, 1)).astype(np.float32))
+        beliefs = None if self.beliefs is None else batch[:, 5:6]
+        return data, batch[:, 4:5].round(), beliefs, [c for c, _ in chosen]
+
+    def step(self, done: float, strangers: Callable[[Tensor, list[int]], Tensor] | None = None) -> None:
+        """One step when a share ``done`` of the training is over; ``strangers`` gives logits of a batch of cases."""
+        arm = self.arm
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.01 * (1 - int(done * EPOCHS) / EPOCHS) ** 0.9
+        data, target, belief, of_cases = self.patches()
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.net(data)
+        self.loss.beta, self.loss.gamma = arm.beta(done), arm.gamma * min(1.0, done / 0.1)
+        judge = None
+        if arm.judge is not None and (self.loss.beta < 1 or self.loss.gamma > 0):
+            judge = arm.judge(logits, None if self.average is None else cast(Tensor, self.average(data)))
+        if strangers is not None:
+            told = strangers(data, of_cases)
+            if arm.crossfit_as == "judge":
+                judge = told
+            else:
+                belief = unexplained(torch.softmax(told, 1)[:, 1:], target)
+        self.loss(logits, target, teacher=judge, belief=belief).backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 12)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.follow(self.net)
 
 
 def train(
     arm: Arm, images: Tensor, targets: Tensor, seed: int, beliefs: Tensor | None = None, iterations: int = ITERATIONS
 ) -> torch.nn.Module:
     """Train; ``targets`` (n, z, y, x) of 0, 1 and the ignored 2, ``beliefs`` like it or None."""
-    valid = targets != IGNORE
-    prior = float((targets == 1).sum() / valid.sum())
-    net = network(seed, prior)
-    net.train()
-    rng = np.random.default_rng([seed, 1])
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
-    loss = LopsidedDiceLoss(arm.alpha, 1.0, dice=arm.dice, batch_dice=True, ignore_label=IGNORE, soft=arm.soft)
-    average = None if arm.ema is None else EmaTeacher(net, arm.ema)
-    per_epoch = iterations / EPOCHS
+    training = Training(arm, images, targets, seed, beliefs)
+    halves: list[Training] = []
+    if arm.crossfit is not None:
+        halves = [Training(arm, images[k::2], targets[k::2], 1000 * seed + 501 + k) for k in (0, 1)]
+
+    def strangers(data: Tensor, of_cases: list[int]) -> Tensor:
+        """Logits of every slice by the average network that was not trained on its case."""
+        averages = [half.average for half in halves if half.average is not None]
+        return torch.cat([cast(Tensor, averages[1 - c % 2](data[k : k + 1])) for k, c in enumerate(of_cases)])
+
     for step in range(iterations):
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01 * (1 - int(step / per_epoch) / EPOCHS) ** 0.9
-        data, target, belief = patches(rng, images, targets, beliefs)
-        optimizer.zero_grad(set_to_none=True)
-        logits = net(data)
         done = step / iterations
-        loss.beta, loss.gamma = arm.beta(done), arm.gamma * min(1.0, done / 0.1)
-        judge = None
-        if arm.judge is not None and (loss.beta < 1 or loss.gamma > 0):
-            judge = arm.judge(logits, None if average is None else cast(torch.Tensor, average(data)))
-        value = loss(logits, target, teacher=judge, belief=belief)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 12)
-        optimizer.step()
-        if average is not None:
-            average.follow(net)
-    return net.eval()
+        told = arm.crossfit is not None and done >= arm.crossfit
+        training.step(done, strangers if told else None)
+        for half in halves:
+            half.step(done)
+    return training.net.eval()
 
 
 @torch.no_grad()
 def predict(net: torch.nn.Module, image: NDArray[Any]) -> NDArray[Any]:
     """Probability of lesion, (z, y, x)."""
     return torch.softmax(net(torch.from_numpy(image).movedim(1, 0)), 1)[:, 1].numpy()
+
+
+@cache
+def pasted_cases(phantom: int, n: int = 30) -> list[tuple[NDArray[Any], list[tuple[float, NDArray[Any]]]]]:
+    """Test images with six lesions more, from cases that no seed below 9 trains on: diameter and voxels of each."""
+    donors, rng = cases(phantom, 9), np.random.default_rng([phantom, 3])
+    of_donors = paster(
+        np.stack([c.image for c in donors]), np.stack([c.label for c in donors]), SPACING, slicewise=False
+    )
+    made = []
+    for case in cases(phantom)[:n]:
+        image, taken = case.image.copy(), blocked(case.image, case.label)
+        lesions = []
+        for _ in range(6):
+            label = np.zeros_like(case.label)
+            diameter = of_donors.paste(rng, image, label, taken)
+            if diameter is not None:
+                lesions.append((diameter, np.flatnonzero(label)))
+        made.append((image, lesions))
+    return made
+
+
+def recall_of_pasted(net: torch.nn.Module, phantom: int) -> dict[str, Any]:
+    """Share of pasted lesions with a voxel at 0.1 or more, of those below the median diameter of real ones, and others.
+
+    All are found at the same threshold as ``sensitivity``, to which they are compared.
+    """
+    diameters = np.concatenate([find_lesions(c.label, SPACING).diameter_mm for c in cases(phantom)])
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for image, lesions in pasted_cases(phantom):
+        p = predict(net, image).ravel()
+        for diameter, voxels in lesions:
+            found[diameter < float(np.median(diameters))].append(bool((p[voxels] >= 0.1).any()))
+    return {f"pasted_{name}": float(np.mean(found[small])) for name, small in (("small", True), ("large", False))}
 
 
 def out_of_fold(
@@ -247,6 +335,7 @@ def run(name: str, labels: str, *, seed: int, phantom: int, kept: Path | None = 
     net = train(arm, images, targets, seed, beliefs)
     test = cases(phantom)
     numbers = evaluate([predict(net, c.image) for c in test], [c.label for c in test], SPACING)
+    numbers |= recall_of_pasted(net, phantom)
     seen = np.stack([predict(net, c.image) for c in cases(phantom, seed)])
     numbers["p_hidden"] = float(seen[gone].mean()) if gone.any() else None
     numbers["p_labelled"] = float(seen[(whole == 1) & ~gone].mean())

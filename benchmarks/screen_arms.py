@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses.dice import DiceTerm
 
 
@@ -28,6 +29,9 @@ class Arm:
         gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
         ignored: hidden lesions are ignored: the oracle.
         finder: trained twice: candidates of leave-one-out networks, trained as this arm is, become soft targets.
+        paste: annotated lesions are pasted into the training slices, see :mod:`screen_paste`.
+        crossfit: share of the training from which networks of half of the cases judge the other half's.
+        crossfit_as: their p is a "belief" (soft target), or the "judge" of trust.
         target: what a candidate that touches no label gets as soft target, see :func:`believed`; a number or a rule.
     """
 
@@ -41,6 +45,9 @@ class Arm:
     ignored: bool = False
     finder: str | None = None
     target: float | str = "q"
+    paste: bool = False
+    crossfit: float | None = None
+    crossfit_as: Literal["belief", "judge"] = "belief"
 
 
 def falls(to: float, start: float = 0.0, over: float = 0.1) -> Callable[[float], float]:
@@ -72,6 +79,16 @@ def above(threshold: float, base: Callable[[Tensor, Tensor | None], Tensor] | No
     return judge
 
 
+def unexplained(p: Tensor, target: Tensor) -> Tensor:
+    """p (B, 1, y, x) of the candidates of every slice that touch no label, 0 elsewhere."""
+    beliefs = torch.zeros_like(p)
+    for believed, of_slice, label in zip(beliefs[:, 0], p[:, 0], target[:, 0], strict=True):
+        candidates = torch.from_numpy(find_lesions(of_slice.numpy() >= 0.1, (1, 1)).instances())
+        free = (candidates > 0) & ~torch.isin(candidates, candidates[label == 1])
+        believed[free] = of_slice[free]
+    return beliefs
+
+
 ARMS: dict[str, Arm] = {
     "dice_ce": Arm(),
     "oracle": Arm(ignored=True),
@@ -91,6 +108,9 @@ ARMS: dict[str, Arm] = {
     "gamma1": Arm(gamma=1.0),
     "gamma2": Arm(gamma=2.0),
     "gamma4": Arm(gamma=4.0),
+    "paste": Arm(gamma=2.0, paste=True),
+    "crossfit": Arm(gamma=2.0, crossfit=0.3),
+    "crossfit_trust": Arm(gamma=2.0, crossfit=0.3, crossfit_as="judge"),
     "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
     # The finder trains with ..., the second network with ...
     "q_plain": Arm(finder="gamma2"),

@@ -13,6 +13,7 @@ from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import PerLevel
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
+from nnunet_lopsided.trainers.pasting import PASTE, LesionPasting
 from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 
@@ -155,7 +156,7 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
         return BootstrapLoss(self._beta_at(self.current_epoch), soft=self.soft, **self._target_format)
 
 
-class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
+class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     """The default recipe: nnU-Net's Dice and cross-entropy, in which a label "background" counts the less the surer the
     network is of a lesion there, stable from a fresh start.
 
@@ -171,9 +172,9 @@ class nnUNetTrainerLopsided(SoftTargetData, BootstrapTrainer):
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, *BootstrapTrainer.name_options, SOFT_TARGETS)
-    hyperparameters: ClassVar = ("dice", "gamma", "soft_targets", "alpha", *BootstrapTrainer.hyperparameters)
-    before_there_was: ClassVar = {**SoftTargetData.before_there_was, "gamma": 0.0}
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    hyperparameters: ClassVar = ("dice", "gamma", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters)
+    before_there_was: ClassVar = {**SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0}
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0

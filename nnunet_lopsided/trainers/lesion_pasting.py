@@ -1,0 +1,231 @@
+"""Annotated lesions cut out of images and pasted elsewhere: numerics of an augmentation, on arrays of one patch.
+
+What is pasted is a lesion's difference to its surroundings, so that it looks as it did on the background it gets. Copy
+and paste as augmentation: Ghiasi et al. 2021; scaled to sizes that annotations lack, with soft edges: ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from nnunet_lopsided.lesions import Lesions, equivalent_diameter_mm
+
+Floats = NDArray[np.floating]
+Labels = NDArray[np.integer]
+Mask = NDArray[np.bool_]
+
+GROWN = 3  # voxels around a lesion, of which its surroundings are read
+CLEAR = 2  # voxels between what is pasted and any label
+SOFT = 0.4  # blur of the edge in voxels, as standard deviation
+FAINTEST = 0.02  # a share of a lesion that nobody sees
+TRIES = 20  # places, after which the patch counts as full
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutLesion:
+    """A lesion with a few voxels around.
+
+    Attributes:
+        label: label values of the lesion, 0 around it; (z, y, x).
+        difference: image minus the median of the surroundings in each channel, (C, z, y, x).
+        diameter_mm: of the sphere of equal volume.
+    """
+
+    label: NDArray[np.int16]
+    difference: NDArray[np.float32]
+    diameter_mm: float
+
+
+def box_around(lesions: Lesions, i: int) -> tuple[slice, ...]:
+    """The voxels of lesion ``i`` (from 0) and :data:`GROWN` around."""
+    return tuple(
+        slice(max(0, int(a) - GROWN), min(n, int(b) + GROWN))
+        for (a, b), n in zip(lesions.boxes[i], lesions.shape, strict=True)
+    )
+
+
+def cut_lesion(image: Floats, label: Labels, inside: Mask, diameter_mm: float) -> CutLesion | None:
+    """One lesion of an image.
+
+    Args:
+        image: around the lesion, (C, z, y, x).
+        label: label values there, all lesions'; negative outside the image; (z, y, x).
+        inside: the lesion, likewise.
+        diameter_mm: its.
+
+    Returns:
+        None where nothing unlabelled surrounds it.
+
+    Example:
+        >>> label = np.array([[[0, 1, 0]]])
+        >>> cut = cut_lesion(np.array([[[[3.0, 9, 3]]]]), label, label == 1, diameter_mm=1)
+        >>> cut.difference.tolist(), cut.label.tolist()
+        ([[[[0.0, 6.0, 0.0]]]], [[[0, 1, 0]]])
+    """
+    surroundings = label == 0
+    if not surroundings.any():
+        return None
+    background = np.median(image[:, surroundings], axis=1)[:, None, None, None]
+    return CutLesion(
+        label=np.where(inside, label, 0).astype(np.int16),
+        difference=(image - background).astype(np.float32),
+        diameter_mm=diameter_mm,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paster:
+    """Pastes lesions of random diameters at random places of a patch.
+
+    Attributes:
+        lesions: to choose from, at least one.
+        diameters_mm: the smallest and the largest, between which a diameter is drawn log-uniformly.
+        slicewise: patches are slices: what is pasted is one slice through a lesion, scaled in the plane alone.
+    """
+
+    lesions: Sequence[CutLesion]
+    diameters_mm: tuple[float, float]
+    slicewise: bool
+
+    @classmethod
+    def of(cls, lesions: Sequence[CutLesion], spacing_mm: Sequence[float], *, slicewise: bool) -> Paster:
+        """From half of the smallest annotated diameter, 1.25 voxels of the plane at least, to the largest.
+
+        Args:
+            lesions: at least one.
+            spacing_mm: of the voxels, the plane's axes last.
+            slicewise: see above.
+        """
+        diameters = [lesion.diameter_mm for lesion in lesions]
+        low = max(0.5 * min(diameters), 1.25 * float(spacing_mm[-1]))
+        return cls(lesions=lesions, diameters_mm=(low, max(low, *diameters)), slicewise=slicewise)
+
+    def paste(self, rng: np.random.Generator, image: Floats, label: Labels, blocked: Mask) -> float | None:
+        """Paste one lesion, in place, where the patch may cut it.
+
+        Args:
+            rng: what is drawn from.
+            image: (C, z, y, x), changed.
+            label: (z, y, x), changed.
+            blocked: where nothing may be pasted, see :func:`blocked_voxels`; what is pasted is added.
+
+        Returns:
+            The diameter asked for; None if nothing was pasted, as there was no room or too little of it to label.
+        """
+        diameter = float(np.exp(rng.uniform(*np.log(self.diameters_mm))))
+        # A lesion is shrunk rather than blown up: of the larger ones, if there are any.
+        larger = [lesion for lesion in self.lesions if lesion.diameter_mm >= diameter] or self.lesions
+        share, values, added = self._drawn(rng, larger[int(rng.integers(len(larger)))], diameter)
+        half = np.array(share.shape) // 2
+        for _ in range(TRIES):
+            first = rng.integers(label.shape) - half
+            last = np.minimum(first + share.shape, label.shape)
+            start = np.maximum(first, 0)
+            place = tuple(slice(int(a), int(b)) for a, b in zip(start, last, strict=True))
+            part = tuple(slice(int(a), int(b)) for a, b in zip(start - first, last - first, strict=True))
+            seen, labelled = share[part] > FAINTEST, share[part] >= 0.5
+            if labelled.any() and not (blocked[place] & seen).any():
+                image[(slice(None), *place)] += added[(slice(None), *part)]
+                label[place][labelled] = values[part][labelled]
+                blocked[place] |= _grown(seen, self.slicewise)
+                return diameter
+        return None
+
+    def _drawn(
+        self, rng: np.random.Generator, lesion: CutLesion, diameter: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
+        label, difference = lesion.label, lesion.difference
+        if self.slicewise:
+            z = [int(rng.choice(np.flatnonzero(label.any((1, 2)))))]
+            label, difference = label[z], difference[:, z]
+        return scaled_and_turned(
+            label,
+            difference,
+            factor=diameter / lesion.diameter_mm,
+            angle=float(rng.uniform(0, 2 * np.pi)),
+            mirrored=bool(rng.integers(2)),
+            shift=rng.uniform(-0.5, 0.5, 3),
+            slicewise=self.slicewise,
+        )
+
+
+def scaled_and_turned(
+    label: Labels,
+    difference: Floats,
+    *,
+    factor: float,
+    angle: float,
+    mirrored: bool,
+    shift: Sequence[float] | Floats,
+    slicewise: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.float32]]:
+    """A lesion in another size and position, with soft edges.
+
+    Args:
+        label: (z, y, x), 0 outside the lesion.
+        difference: (C, z, y, x).
+        factor: of the diameter.
+        angle: by which it is turned in the plane, in radians, from its last axis to the one before;
+            voxels of the plane are taken for squares.
+        mirrored: along the last axis, before it is turned.
+        shift: of its middle against a voxel's, in voxels of each axis.
+        slicewise: scaled and softened in the plane alone.
+
+    Returns:
+        How much of each voxel is lesion (0 to 1), label values, and what is to be added to each channel; odd sides.
+    """
+    along = np.array([0 if slicewise else 1, 1, 1])
+    scale = np.where(along, factor, 1.0)
+    pad = [(2 * n, 2 * n) for n in along]
+    mask = np.pad((label != 0).astype(np.float32), pad)
+    soft = ndimage.gaussian_filter(mask, SOFT / scale * along, mode="constant")
+    weighted = soft * np.pad(difference, [(0, 0), *pad], mode="edge")
+    # Beyond the lesion the nearest of its values; where a voxel counts as lesion is decided by its share.
+    nearest = ndimage.distance_transform_edt(mask == 0, return_distances=False, return_indices=True)
+    values = np.pad(label, pad)[tuple(nearest)]
+    cos, sin, side = np.cos(angle), np.sin(angle), -1.0 if mirrored else 1.0
+    to_source = np.array([[1.0, 0, 0], [0, cos, -sin], [0, side * sin, side * cos]]) / scale[:, None]
+    inside = np.argwhere(soft > FAINTEST)
+    middle = inside.mean(0)
+    # One voxel of the source more: as far does linear interpolation carry its edge.
+    reach = np.abs(inside - middle) * scale + scale
+    in_plane = np.hypot(reach[:, 1], reach[:, 2]).max()
+    half = np.ceil([reach[:, 0].max(), in_plane, in_plane]).astype(int) * along
+    offset = middle - to_source @ (half + np.asarray(shift) * along)
+    shape = tuple(2 * half + 1)
+
+    def drawn(array: Floats) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = ndimage.affine_transform(array, to_source, offset, shape, order=1)
+        return result
+
+    drawn_values = ndimage.affine_transform(values, to_source, offset, shape, order=0, mode="nearest")
+    return drawn(soft), drawn_values.astype(np.int16), np.stack([drawn(channel) for channel in weighted])
+
+
+def blocked_voxels(label: Labels, *, slicewise: bool) -> Mask:
+    """Where nothing is pasted: within two voxels of any label, the ignored one too, and outside the image (negative).
+
+    Example:
+        >>> blocked_voxels(np.array([[[0, 0, 0, 0, 1, -1]]]), slicewise=True).astype(int).tolist()
+        [[[0, 0, 1, 1, 1, 1]]]
+        >>> blocked_voxels(np.array([[[-1, 0, 0, 0]]]), slicewise=True).astype(int).tolist()
+        [[[1, 0, 0, 0]]]
+    """
+    return _grown(label > 0, slicewise) | (label < 0)
+
+
+def _grown(mask: Mask, slicewise: bool) -> Mask:
+    sides = [1 if slicewise else 2 * CLEAR + 1, *[2 * CLEAR + 1] * 2]
+    grown: Mask = ndimage.binary_dilation(mask, np.ones(sides, bool))
+    return grown
+
+
+def diameter_mm(n_voxels: int, spacing_mm: Sequence[float]) -> float:
+    """Of the sphere of equal volume; a slice's spacing has two numbers, then of the circle of equal area."""
+    size = np.array([n_voxels * np.prod(spacing_mm)], float)
+    return float(equivalent_diameter_mm(size, len(spacing_mm))[0])

@@ -1,0 +1,112 @@
+"""Pasting in nnU-Net's augmentation: where it stands, what it reads, what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.trainers import pasting
+from nnunet_lopsided.trainers.lesion_pasting import CutLesion, Paster
+from nnunet_lopsided.trainers.pasting import PasteLesions, lesions_of
+from tests.conftest import TinyDataset
+from tests.trainers.test_trainers import build, one_process  # noqa: F401 - a fixture that is always used
+
+NAME = "nnUNetTrainerLopsided_paste_2epochs_1iters"
+
+
+def first_loss(dataset: TinyDataset, name: str, configuration: str) -> float:
+    trainer = build(dataset, name, configuration)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    return float(trainer.train_step(next(trainer.dataloader_train))["loss"])
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres", "2.5d"])
+def test_it_is_the_first_step_and_trains(tiny: TinyDataset, configuration: str) -> None:
+    trainer = build(tiny, NAME + "_seed1", configuration)
+    trainer.on_train_start()
+    steps = trainer.dataloader_train.data_loader.transforms.transforms
+    assert isinstance(steps[0], PasteLesions)
+    assert isinstance(steps[1], ComposeTransforms)
+    assert steps[0]._paster.slicewise == (configuration == "2d")
+    assert "PasteLesions" not in str(trainer.dataloader_val.data_loader.transforms.transforms)
+    trainer.on_train_epoch_start()
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+    assert trainer.my_init_kwargs["lopsided"]["paste"] is True
+
+
+def test_a_seed_fixes_what_is_pasted(tiny: TinyDataset) -> None:
+    assert first_loss(tiny, NAME + "_seed3", "2d") == first_loss(tiny, NAME + "_seed3", "2d")
+
+
+def test_a_patch_by_hand() -> None:
+    lesion = CutLesion(
+        label=np.pad(np.full((1, 3, 3), 2, np.int16), ((0, 0), (3, 3), (3, 3))),
+        difference=np.full((2, 1, 9, 9), 5, np.float32),
+        diameter_mm=4.0,
+    )
+    step = PasteLesions(Paster(lesions=[lesion], diameters_mm=(4.0, 4.0), slicewise=True))
+    image, label = torch.zeros(2, 30, 30), torch.zeros(1, 30, 30, dtype=torch.int16)
+    np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
+    pasted = [step(image=image, segmentation=label) for _ in range(20)]
+    assert not image.any()  # the loader's own tensors are left alone
+    assert not label.any()
+    voxels = [int((one["segmentation"] == 2).sum()) for one in pasted]
+    assert 0 in voxels
+    assert max(voxels) > 9  # two of them
+    for one in pasted:
+        assert one["segmentation"].dtype == torch.int16
+        assert set(one["segmentation"].unique().tolist()) <= {0, 2}
+        assert (one["image"][:, one["segmentation"][0] == 2] >= 2.4).all()
+
+
+class OneCase:
+    """A preprocessed dataset of one case with two classes, an ignored voxel and nothing outside."""
+
+    identifiers = ("a",)
+
+    def load_case(self, identifier: str, /) -> Any:
+        label = np.zeros((1, 4, 12, 12), np.int16)
+        label[0, 1, 2:4, 2:5], label[0, 2, 2, 2], label[0, 1, 9, 9] = 1, 2, 3
+        return label.astype(np.float32) * 10 + 1, label, None, {}
+
+
+def test_lesions_by_hand() -> None:
+    (lesion,) = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], 3, slicewise=False)  # type: ignore[arg-type]
+    assert np.unique(lesion.label).tolist() == [0, 1, 2]  # one lesion of two classes
+    assert lesion.diameter_mm == pytest.approx((6 * 7 * 12 / np.pi) ** (1 / 3))
+    assert lesion.difference[0, 1, 2, 2] == 10
+    (of_slice,) = lesions_of("a", OneCase(), [2.0, 2.0], 3, slicewise=True)  # type: ignore[arg-type]
+    assert of_slice.diameter_mm == pytest.approx(2 * np.sqrt(6 * 4 / np.pi))  # its largest slice
+    assert len(lesions_of("a", OneCase(), [3.0, 2.0, 2.0], None, slicewise=False)) == 2  # type: ignore[arg-type]
+
+
+def test_no_lesion_is_refused(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: [])
+    trainer = build(tiny, NAME)
+    trainer.initialize()
+    with pytest.raises(InputError, match="expected an annotated lesion in the 4 training cases of fold 0 to paste"):
+        trainer._paster()
+
+
+def test_memory_is_bound(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = build(tiny, NAME + "_seed1", "3d_fullres")
+    trainer.initialize()
+    every = trainer._paster().lesions
+    largest = max(lesion.difference.nbytes + lesion.label.nbytes for lesion in every)
+    monkeypatch.setattr(pasting, "MEMORY", largest)
+    kept = trainer._paster().lesions
+    assert 0 < len(kept) < len(every)
+
+
+def test_a_cascade_is_refused(tiny: TinyDataset) -> None:
+    trainer = build(tiny, NAME, "3d_fullres")
+    trainer.initialize()
+    rotation, dummy, _, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    with pytest.raises(InputError, match="_paste cannot be used in a cascade"):
+        trainer.get_training_transforms((8, 16, 16), rotation, None, mirror, dummy, is_cascaded=True)
