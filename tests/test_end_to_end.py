@@ -131,9 +131,13 @@ def test_probabilities_are_those_of_the_network(main_job: Path, monkeypatch: pyt
     stored = np.load(main_job / "pred" / "phantom_test_000.npz")["probabilities"]
     assert plans.transpose_forward == [0, 1, 2]
     box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])
-    difference = np.abs(stored[(slice(None), *box)] - expected)
-    assert difference.max() < 2e-3
-    assert expected[1].std() > 1e-4, "a constant prediction would prove nothing"
+    stored = stored[(slice(None), *box)]
+    assert np.abs(stored - expected).max() < 2e-3
+    # So short a training may leave every p far below 0.01, where a constant prediction would pass as well. On the scale
+    # of the network's outputs it cannot: there the error is that of nnU-Net's half precision, and the spread is not.
+    log_odds = (logits[1] - logits[0]).double().numpy()
+    error = np.log(stored[1].astype(float) / stored[0]) - log_odds
+    assert np.abs(error).max() < 0.25 * log_odds.std()
 
 
 def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
