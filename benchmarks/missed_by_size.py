@@ -1,0 +1,337 @@
+"""How many lesions of which size were missed, told by injected lesions, against the truth.
+
+    python benchmarks/missed_by_size.py make faint_size faint_random faint_full --out DATA
+    python benchmarks/missed_by_size.py table --out DATA
+
+``make DATA_LABELS``: the small network of ``screen.py`` (the recipe, 1500 iterations) trains on 20 patients of a
+phantom (``faint``, ``clear``) whose labels lack half of the lesions (``size``, ``random``, ``read``, ``full``: none),
+and predicts 50 others as they are and magnified 1.5 and 2 times. Then annotated lesions of these, shrunk to 2.5 mm and
+more, are pasted where no prediction sees anything, and predicted as well. ``table`` compares estimates of the miss
+rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from screen import predict, train
+from screen_arms import ARMS
+
+from nnunet_lopsided.audit.components import FRACTIONS, MeasuredCase, measure_case
+from nnunet_lopsided.audit.miss_rate import mixture_share
+from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
+from nnunet_lopsided.evaluation.confidence import highest_by_component
+from nnunet_lopsided.evaluation.rules import EvaluationRules
+from nnunet_lopsided.lesions import equivalent_diameter_mm, find_lesions
+from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
+
+Floats = NDArray[np.float64]
+Images = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+SPACING, N_TRAIN, N_CASES, MAGNIFY = (3.0, 2.0, 2.0), 20, 70, (1.0, 1.5, 2.0)
+EDGES = (0.0, *EvaluationRules().diameter_edges_mm, math.inf)
+RULES = EvaluationRules(threshold=0.03)
+MODES = {"random": "stochastic", "size": "size", "read": "reader"}
+PHANTOMS = {
+    "faint": (100, PhantomSettings(n_lesions_mean=12.0)),
+    "clear": (102, PhantomSettings(n_lesions_mean=12.0, diameter_median_mm=9.0, contrast=1.5)),
+}
+LEAST = 10  # annotated or injected lesions that a tail must hold
+SMALLEST_MM, PER_CASE, SEEN = 2.5, 8, 0.01
+
+
+# ---- data
+
+
+def drawn(data: str) -> list[tuple[Images, Mask]]:
+    """Images (4, z, y, x) of mean 0 and deviation 1, and whole labels."""
+    seed, settings = PHANTOMS[data]
+    found = [make_phantom((16, 64, 64), SPACING, case_seed(seed, "Tr", i), settings) for i in range(N_CASES)]
+    axes = (1, 2, 3)
+    images = [d.images.astype(np.float32) for d in found]
+    scaled = [(x - x.mean(axes, keepdims=True)) / x.std(axes, keepdims=True) for x in images]
+    return [(x, d.label > 0) for x, d in zip(scaled, found, strict=True)]
+
+
+def censored(whole: Sequence[Mask], labels: str) -> list[Mask]:
+    """The labels without half of their lesions."""
+    if labels == "full":
+        return list(whole)
+    lesions = [find_lesions(label, SPACING) for label in whole]
+    rows = [
+        LesionRow(
+            case=f"c{c:03d}",
+            id=i + 1,
+            n_voxels=int(of_case.n_voxels[i]),
+            volume_mm3=float(of_case.volume_mm3[i]),
+            diameter_mm=float(of_case.diameter_mm[i]),
+        )
+        for c, of_case in enumerate(lesions)
+        for i in range(len(of_case))
+    ]
+    gone = choose_lesions(rows, MODES[labels], 0.5, 0)
+    left = []
+    for c, (label, of_case) in enumerate(zip(whole, lesions, strict=True)):
+        kept = label.copy()
+        kept.reshape(-1)[of_case.select([i for name, i in gone if name == f"c{c:03d}"])] = False
+        left.append(kept)
+    return left
+
+
+def predictions(net: torch.nn.Module, image: Images) -> list[Images]:
+    """Probabilities (z, y, x) by the image as it is and magnified in the plane."""
+    found = [np.asarray(predict(net, image), np.float32)]
+    slices = torch.from_numpy(np.ascontiguousarray(image)).movedim(1, 0)
+    for factor in MAGNIFY[1:]:
+        size = [math.ceil(n * factor / 8) * 8 for n in image.shape[2:]]
+        larger = torch.nn.functional.interpolate(slices, size=size, mode="bicubic", align_corners=False)
+        with torch.no_grad():
+            p = torch.softmax(net(larger), 1)[:, 1:2]
+        back = torch.nn.functional.interpolate(p, size=image.shape[2:], mode="bilinear", align_corners=False)
+        found.append(back[:, 0].numpy())
+    return found
+
+
+# ---- injected lesions
+
+
+def donors(images: Sequence[Images], labels: Sequence[Mask]) -> list[tuple[Floats, Floats, float, Floats]]:
+    """Of every annotated lesion: what it differs from its surroundings by, its mask, its diameter, the surroundings."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    found = []
+    for image, label in zip(images, labels, strict=True):
+        lesions = find_lesions(label, SPACING)
+        of_voxel = lesions.instances()
+        for i, box in enumerate(lesions.boxes):
+            part = tuple(slice(max(0, a - 4), min(n, b + 4)) for (a, b), n in zip(box, label.shape, strict=True))
+            own = of_voxel[part] == i + 1
+            others = (of_voxel[part] > 0) & ~own
+            edge = ndimage.binary_dilation(own, cross)
+            ring = ndimage.binary_dilation(edge, cross, 2) & ~edge & ~ndimage.binary_dilation(others, cross)
+            if ring.sum() >= 8:
+                patch = image[(slice(None), *part)].astype(np.float64)
+                level = np.median(patch[:, ring], axis=1)
+                kept = (patch - level[:, None, None, None]) * (edge & ~others)
+                found.append((kept, own.astype(np.float64), float(lesions.diameter_mm[i]), level))
+    return found
+
+
+def shrunk(array: Floats, scale: float) -> Floats:
+    """The array in so many times as many voxels, smoothed first, so that small lesions have partial volumes."""
+    smooth = ndimage.gaussian_filter(array, 0.5 * max(0.0, 1 / scale - 1), mode="constant")
+    shape = [max(1, math.ceil(n * scale) | 1) for n in array.shape]
+    offset = [(n - 1) / 2 - (k - 1) / 2 / scale for n, k in zip(array.shape, shape, strict=True)]
+    matrix = np.eye(array.ndim) / scale
+    return np.asarray(ndimage.affine_transform(smooth, matrix, offset, tuple(shape), order=1, mode="constant"))
+
+
+def pasted(
+    rng: np.random.Generator,
+    image: Images,
+    blocked: Mask,
+    given: list[tuple[Floats, Floats, float, Floats]],
+) -> tuple[Images, Mask]:
+    """The image with lesions where nothing is seen and the surroundings are like those of lesions, and their mask."""
+    levels = np.stack([level for *_, level in given])
+    low, high = np.percentile(levels, (2.5, 97.5), axis=0)[:, :, None, None, None]
+    usual = np.stack([ndimage.uniform_filter(channel, 3) for channel in image])
+    like = np.all((usual >= low) & (usual <= high), axis=0)
+    image, mask = image.copy(), np.zeros(blocked.shape, bool)
+    cross = ndimage.generate_binary_structure(3, 1)
+    largest = float(np.percentile([diameter for _, _, diameter, _ in given], 90))
+    for _ in range(PER_CASE):
+        target = float(np.exp(rng.uniform(math.log(SMALLEST_MM), math.log(largest))))
+        enough = sorted((d for d in given if d[2] >= 0.9 * target), key=lambda d: d[2])
+        nearest = enough[: max(10, len(enough) // 2)]
+        kept, own, diameter, _ = nearest[rng.integers(len(nearest))]
+        lesion = np.stack([shrunk(channel, target / diameter) for channel in kept])
+        part = shrunk(own, target / diameter)
+        reach = [math.ceil((target / 2 + 3) / size) for size in SPACING]
+        grid = np.meshgrid(*(np.arange(-n, n + 1) * s for n, s in zip(reach, SPACING, strict=True)), indexing="ij")
+        ball = sum(axis**2 for axis in grid) <= (target / 2 + 3) ** 2
+        free = like & ~ndimage.binary_dilation(blocked | ndimage.binary_dilation(mask, cross, 2), ball)
+        places = np.argwhere(free)
+        if not len(places):
+            continue
+        first = places[rng.integers(len(places))] - np.array(part.shape) // 2
+        last = first + part.shape
+        to = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(first, last, mask.shape, strict=True))
+        of = tuple(slice(t.start - a, t.stop - a) for t, a in zip(to, first, strict=True))
+        image[(slice(None), *to)] += lesion[(slice(None), *of)].astype(np.float32)
+        mask[to] |= part[of] >= min(0.5, part[of].max())
+    return image, mask
+
+
+# ---- components
+
+
+def rows(measured: MeasuredCase, by_view: Sequence[Images], case: int, fraction: float) -> list[list[float]]:
+    """Columns: case, lesion's diameter, kind, diameter, mean, highest, level, any, agreement, by view, contrasts."""
+    views = [highest_by_component(measured.components, p.reshape(-1)[measured.components.voxels]) for p in by_view]
+    voxel = float(np.prod(SPACING))
+    found = []
+    for i, of in enumerate(measured.lesion_of_component.tolist()):
+        volume = np.array([len(measured.cut_back(i, fraction)) * voxel])
+        numbers = (measured.mean_probability, measured.max_probability, measured.level, measured.any_probability)
+        found.append(
+            [
+                case,
+                float(measured.lesion_diameter_mm[of]) if of >= 0 else math.nan,
+                float(measured.kind[i]),
+                float(equivalent_diameter_mm(volume, 3)[0]),
+                *(float(column[i]) for column in numbers),
+                float(measured.agreement[i]),
+                *(float(view[i]) for view in views),
+                *measured.contrasts[i].tolist(),
+            ]
+        )
+    return found
+
+
+def make(name: str, out: Path) -> None:
+    """Train, predict, inject, predict again, and keep the components."""
+    data, labels = name.split("_")
+    cases = drawn(data)
+    left = censored([whole for _, whole in cases], labels)
+    images = torch.from_numpy(np.stack([image for image, _ in cases[:N_TRAIN]]))
+    targets = torch.from_numpy(np.stack(left[:N_TRAIN]).astype(np.int16))
+    net = train(ARMS["gamma2"], images, targets, 0, iterations=1500)
+    unseen, annotated = [image for image, _ in cases[N_TRAIN:]], left[N_TRAIN:]
+    given, rng = donors(unseen, annotated), np.random.default_rng(1)
+    real: list[list[float]] = []
+    injected: list[list[float]] = []
+    lesions: dict[str, list[tuple[float, float]]] = {"truth": [], "annotated": [], "injected": []}
+    by_view = [predictions(net, image) for image in unseen]
+
+    def measured(label: Mask, views: Sequence[Images], image: Images) -> MeasuredCase:
+        return measure_case(label, predictions=views, images=list(image), spacing_mm=SPACING, rules=RULES)
+
+    found = [measured(*arguments) for arguments in zip(annotated, by_view, unseen, strict=True)]
+    dice = np.concatenate([m.dice[m.level >= RULES.threshold] for m in found])
+    fraction = FRACTIONS[int(np.argmax(np.nanmean(dice, axis=0)))]
+    for c, (m, views, image) in enumerate(zip(found, by_view, unseen, strict=True)):
+        real += rows(m, views, c, fraction)
+        whole = find_lesions(cases[N_TRAIN + c][1], SPACING)
+        labelled = np.bincount(
+            whole.voxel_ids, weights=annotated[c].reshape(-1)[whole.voxels], minlength=len(whole) + 1
+        )
+        lesions["truth"] += zip(whole.diameter_mm.tolist(), (labelled[1:] > 0).astype(float).tolist(), strict=True)
+        lesions["annotated"] += zip(
+            m.lesion_diameter_mm.tolist(), m.lesion_detected.astype(float).tolist(), strict=True
+        )
+        changed, mask = pasted(rng, image, (np.max(views, axis=0) >= SEEN) | annotated[c], given)
+        if mask.any():
+            own_views = predictions(net, changed)
+            own = measured(mask, own_views, changed)
+            injected += [row for row in rows(own, own_views, c, fraction) if not math.isnan(row[1])]
+            lesions["injected"] += zip(
+                own.lesion_diameter_mm.tolist(), own.lesion_detected.astype(float).tolist(), strict=True
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    truth, known, given_back = (np.array(values) for values in lesions.values())
+    np.savez(
+        out / f"{name}.npz",
+        real=np.array(real),
+        pasted=np.array(injected),
+        truth=truth,
+        annotated=known,
+        injected=given_back,
+    )
+
+
+# ---- estimates
+
+
+def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
+    """Missed lesions, the least of unexplained components over the share of known lesions, at any threshold."""
+    if len(known) < LEAST:
+        return None
+    thresholds = np.unique(known)
+    n, u = (np.array([(scores >= t).sum() for t in thresholds]) for scores in (known, unknown))
+    n, u = n[n >= LEAST], u[n >= LEAST]
+    # With chance: the highest scores alone would decide otherwise.
+    best = int(np.argmin((u + 1.3 * np.sqrt(u) + 1) / n * (1 + 1.3 / np.sqrt(n))))
+    return float(u[best] / n[best] * n_known)
+
+
+def features(table: Floats) -> Floats:
+    """Of a classifier: logits of probabilities, agreement, contrasts, the logarithm of the diameter."""
+    inside = np.clip(table[:, [4, 5, 9, 10, 11]], 1e-4, 1 - 1e-4)
+    return np.column_stack([np.log(inside / (1 - inside)), table[:, 8], table[:, 12:], np.log(table[:, 3])])
+
+
+def by_classifier(injected: Floats, n_injected: int, unknown: Floats) -> float | None:
+    """The tail of a classifier that tells injected lesions from unexplained components, cross-fitted by patient."""
+    from sklearn.linear_model import LogisticRegression
+
+    if min(len(injected), len(unknown)) < 2 * LEAST:
+        return tail(injected[:, 5], n_injected, unknown[:, 5])
+    both = np.concatenate([features(injected), features(unknown)])
+    both = (both - both.mean(axis=0)) / (both.std(axis=0) + 1e-9)
+    known = np.arange(len(both)) < len(injected)
+    part = np.concatenate([injected[:, 0], unknown[:, 0]]).astype(int) % 5
+    score = np.zeros(len(both))
+    for k in range(5):
+        model = LogisticRegression(C=0.3, class_weight="balanced").fit(both[part != k], known[part != k])
+        score[part == k] = model.decision_function(both[part == k])
+    return tail(score[known], n_injected, score[~known])
+
+
+def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
+    """By method, missed lesions in each range of diameters."""
+    real, injected, truth = data["real"], data["pasted"], data["truth"]
+    sure, annotated_mm = real[:, 6] >= RULES.threshold, truth[truth[:, 1] > 0, 0]
+    known, unknown = real[sure & (real[:, 2] == 1)], real[sure & (real[:, 2] == 0)]
+    found: dict[str, list[float | None]] = {"tail by diameter": [], "injected": [], "injected, classifier": []}
+    for low, high in pairwise(EDGES):
+
+        def inside(column: Floats, low: float = low, high: float = high) -> Mask:
+            return (column >= low) & (column < high)
+
+        own, u = known[inside(known[:, 1])], unknown[inside(unknown[:, 3])]
+        found["tail by diameter"].append(tail(own[:, 5], int(inside(annotated_mm).sum()), u[:, 5]))
+        own = injected[inside(injected[:, 1]) & (injected[:, 6] >= RULES.threshold)]
+        n = int(inside(data["injected"][:, 0]).sum())
+        found["injected"].append(tail(own[:, 5], n, u[:, 5]))
+        found["injected, classifier"].append(by_classifier(own, n, u))
+    share = mixture_share(known[:, 5], unknown[:, 5])
+    found["as lopsided-audit"] = [share * len(unknown) / len(known) * len(annotated_mm)]
+    return found
+
+
+def table(out: Path) -> None:
+    """As CSV: data, labels, method, estimated and true miss rate, estimated and true number of missed lesions."""
+    print("data,labels,method,estimated_miss_rate,true_miss_rate,estimated_missed,missed")
+    for file in sorted(out.glob("*.npz")):
+        with np.load(file) as archive:
+            data = {key: archive[key] for key in archive.files}
+        annotated, total = int((data["truth"][:, 1] > 0).sum()), len(data["truth"])
+        for method, missed in estimates(data).items():
+            n = sum(of_range or 0.0 for of_range in missed)
+            rates = f"{n / (n + annotated):.2f},{1 - annotated / total:.2f}"
+            print(f"{file.stem.replace('_', ',')},{method.replace(',', ' and')},{rates},{n:.0f},{total - annotated}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("make", "table"))
+    parser.add_argument("names", nargs="*", help="DATA_LABELS")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.part == "table":
+        return table(arguments.out)
+    for name in arguments.names:
+        make(name, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
