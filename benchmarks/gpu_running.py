@@ -127,11 +127,12 @@ def run_part(
     context = multiprocessing.get_context("spawn") if method == "spawn" else multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     start, cpu_start = time.monotonic(), _cpu_seconds()
-    record.update(part.name, state="running", measures=part.measures, estimate_s=part.estimate_s, numbers={})
     numbers: dict[str, Number] = {}
     state, message = "failed", ""
     process = context.Process(target=_child, args=(part, settings, theirs, log))
     try:
+        # Within: an interrupt that comes between the two must not leave it running on record.
+        record.update(part.name, state="running", measures=part.measures, estimate_s=part.estimate_s, numbers={})
         process.start()
         theirs.close()
         while True:

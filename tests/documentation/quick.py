@@ -59,7 +59,7 @@ def quick_shell(root: Path, patch: pytest.MonkeyPatch) -> Shell:
     patch.setattr("nnunetv2.utilities.utils.Pool", ThreadPool)
     patch.setattr(torch, "set_num_threads", lambda n: None)  # nnU-Net asks for all there are
     # The pictures of a training take half of its time.
-    logger = getattr(nnunet_logger, "LocalLogger", nnunet_logger.nnUNetLogger)  # 2.6 has one class for all
+    logger = getattr(nnunet_logger, "LocalLogger", None) or nnunet_logger.nnUNetLogger  # 2.6 has one class for all
     patch.setattr(logger, "plot_progress_png", lambda self, folder: None)
     patch.setattr(curves, "draw", lambda folder, rows: None)
     extract = DatasetFingerprintExtractor.__init__
