@@ -155,7 +155,7 @@ def completed(labels: str) -> tuple[list[str], list[list[str]]]:
 
 def screened() -> tuple[list[str], list[list[str]]]:
     """The first loop in which losses were compared: means over the seeds that there are."""
-    rows, kinds = read_rows("screen"), ("full", "random", "size", "read")
+    rows, kinds = [r for r in read_rows("screen") if "later" not in r], ("full", "random", "size", "read")
     body = []
     for arm in dict.fromkeys(str(row["arm"]) for row in rows):
         cells = [arm]
@@ -166,6 +166,50 @@ def screened() -> tuple[list[str], list[list[str]]]:
             cells.append(" / ".join(numbers) + (f"; {p}" if p else "") + f" ({len(one.by_set)})" if one.by_set else "")
         body.append(cells)
     return ["arm", *(LACK[labels] for labels in kinds)], body
+
+
+def pasted() -> tuple[list[str], list[list[str]]]:
+    """Pasted lesions and networks of halves in that loop, beside the recipe on the same seeds."""
+    rows = [r for r in read_rows("screen") if "later" in r]
+    columns = {
+        "ap_sqrt": 3,
+        "ap_mean": 3,
+        "sens_sqrt_at_4": 3,
+        "sens_small_at_4": 3,
+        "sens_large_at_4": 3,
+        "sensitivity": 3,
+        "fp_per_case": 1,
+        "pasted_small": 2,
+        "pasted_large": 2,
+    }
+    body = []
+    for labels, lack in LACK.items():
+        names = dict.fromkeys(str(r["arm"]) for r in rows if r["labels"] == labels)
+        of = {
+            name: Arm({int(r["seed"] or 0): r for r in rows if (r["labels"], r["arm"]) == (labels, name)})
+            for name in names
+        }
+        for name, arm in of.items():
+            cells = [arm.mean(column, digits) for column, digits in columns.items()]
+            gained = difference(arm, of["gamma2"]) if name != "gamma2" else None
+            cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*gained) if gained else "")
+            body.append([lack, name, str(len(arm.by_set)), *cells])
+    head = ["labels lack", "arm", "n", "AP by sqrt", "by mean", "found at 4 FP", "small", "large", "found", "FP"]
+    return [*head, "small pasted", "large pasted", "AP by sqrt: minus gamma2"], body
+
+
+def pasted_in_nnunet() -> tuple[list[str], list[list[str]]]:
+    """Pasted lesions in nnU-Net's own trainer, set by set."""
+    rows, body = read_rows("arms-phantom"), []
+    for labels, lack in LACK.items():
+        recipe, paste = (select(rows, labels, LOSSES[RECIPE].replace("_10", f"{p}_10")) for p in ("", "_paste"))
+        for number in sorted(recipe.by_set.keys() & paste.by_set.keys()):
+            cells = []
+            for column, digits in (("ap_sqrt", 3), ("ap_mean", 3), ("sens_sqrt_at_4", 3), ("fp_per_case", 1)):
+                both = (float(arm.by_set[number][column] or 0) for arm in (recipe, paste))
+                cells.append(" / ".join(f"{value:.{digits}f}" for value in both))
+            body.append([lack, str(number), *cells])
+    return ["labels lack", "set", "AP by sqrt: recipe / with pasting", "by mean", "found at 4 FP", "FP"], body
 
 
 def chosen() -> tuple[list[str], list[list[str]]]:
@@ -209,6 +253,8 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "arms": arms,
     "completed": completed,
     "screened": screened,
+    "pasted": pasted,
+    "pasted_in_nnunet": pasted_in_nnunet,
     "chosen": chosen,
     "magnified": magnified,
 }
