@@ -17,10 +17,21 @@ from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
-PLAIN, RECIPE, COMPLETED = "plain", "recipe", "completed"
+PLAIN, RECIPE, PASTED, COMPLETED = "plain", "recipe", "pasted", "completed"
 # By the start of the trainer's name; the rule says what the soft targets were.
-LOSSES = {PLAIN: "nnUNetTrainer25D_prior_", RECIPE: "nnUNetTrainerLopsided_10epochs_"}
-SHOWN = {PLAIN: "nnU-Net's loss", RECIPE: "recipe", COMPLETED: "completed"}
+LOSSES = {
+    PLAIN: "nnUNetTrainer25D_prior_",
+    RECIPE: "nnUNetTrainerLopsided_10epochs_",
+    PASTED: "nnUNetTrainerLopsided_paste_10epochs_",
+}
+GAMMA_1 = "gamma 1"
+SHOWN = {
+    PLAIN: "nnU-Net's loss",
+    RECIPE: "recipe",
+    PASTED: "recipe, pasted lesions",
+    COMPLETED: "completed",
+    GAMMA_1: "recipe, gamma 1",
+}
 
 Row = dict[str, float | int | str | None]
 
@@ -54,7 +65,7 @@ def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = No
 
 
 def arms_of_the_phantom(labels: str) -> dict[str, Arm]:
-    """nnU-Net's loss, the recipe, and the recipe on completed labels."""
+    """nnU-Net's loss, the recipe, the recipe with pasted lesions, and the recipe on completed labels."""
     rows = read_rows("arms-phantom")
     arms = {name: select(rows, labels, trainer) for name, trainer in LOSSES.items()}
     completed = select(read_rows("completion-phantom"), labels, "nnUNetTrainerLopsided_softtargets", rule="p")
@@ -85,7 +96,7 @@ def share_of_whole(arm: Arm, whole: Arm, column: str = "ap_sqrt") -> float:
 def answer() -> tuple[list[str], list[list[str]]]:
     """Lesions found at 4 false alarms per scan, and shares of average precision; as many sets as each has."""
     whole = arms_of_the_phantom("full")[PLAIN]
-    head = ["your labels lack", *SHOWN.values()]
+    head = ["your labels lack", *(SHOWN[name] for name in (*LOSSES, COMPLETED))]
     body = []
     for labels, lack in LACK.items():
         cells = []
@@ -117,6 +128,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items()}
+        both[GAMMA_1] = select(rows, labels, "nnUNetTrainerLopsided_g1_")
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
@@ -143,6 +155,8 @@ def completed(labels: str) -> tuple[list[str], list[list[str]]]:
         ),
         "**completed**: p of the networks, voxel by voxel": select(done, labels, soft, rule="p"),
         "completed: q of the component times its p": select(done, labels, soft, rule="qp"),
+        "completed: p in images that are magnified, too": select(done, labels, soft, rule="p magnified"),
+        "not completed: the recipe with pasted lesions": select(plain, labels, LOSSES[PASTED]),
     }
     sets = sorted({s for arm in rows.values() for s in arm.by_set})
     body = []
@@ -170,7 +184,7 @@ def screened() -> tuple[list[str], list[list[str]]]:
 
 def pasted() -> tuple[list[str], list[list[str]]]:
     """Pasted lesions and networks of halves in that loop, beside the recipe on the same seeds."""
-    rows = [r for r in read_rows("screen") if "later" in r]
+    rows = [r for r in read_rows("screen") if r.get("later") == "paste"]
     columns = {
         "ap_sqrt": 3,
         "ap_mean": 3,
@@ -196,20 +210,6 @@ def pasted() -> tuple[list[str], list[list[str]]]:
             body.append([lack, name, str(len(arm.by_set)), *cells])
     head = ["labels lack", "arm", "n", "AP by sqrt", "by mean", "found at 4 FP", "small", "large", "found", "FP"]
     return [*head, "small pasted", "large pasted", "AP by sqrt: minus gamma2"], body
-
-
-def pasted_in_nnunet() -> tuple[list[str], list[list[str]]]:
-    """Pasted lesions in nnU-Net's own trainer, set by set."""
-    rows, body = read_rows("arms-phantom"), []
-    for labels, lack in LACK.items():
-        recipe, paste = (select(rows, labels, LOSSES[RECIPE].replace("_10", f"{p}_10")) for p in ("", "_paste"))
-        for number in sorted(recipe.by_set.keys() & paste.by_set.keys()):
-            cells = []
-            for column, digits in (("ap_sqrt", 3), ("ap_mean", 3), ("sens_sqrt_at_4", 3), ("fp_per_case", 1)):
-                both = (float(arm.by_set[number][column] or 0) for arm in (recipe, paste))
-                cells.append(" / ".join(f"{value:.{digits}f}" for value in both))
-            body.append([lack, str(number), *cells])
-    return ["labels lack", "set", "AP by sqrt: recipe / with pasting", "by mean", "found at 4 FP", "FP"], body
 
 
 def chosen() -> tuple[list[str], list[list[str]]]:
@@ -254,7 +254,6 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "completed": completed,
     "screened": screened,
     "pasted": pasted,
-    "pasted_in_nnunet": pasted_in_nnunet,
     "chosen": chosen,
     "magnified": magnified,
 }

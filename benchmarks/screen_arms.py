@@ -89,6 +89,13 @@ def unexplained(p: Tensor, target: Tensor) -> Tensor:
     return beliefs
 
 
+def surer(logits: Tensor, average: Tensor | None) -> Tensor:
+    """The network or its average, whichever is surer of a lesion."""
+    assert average is not None
+    own = logits.detach()
+    return torch.where(average[:, 1:] - average[:, :1] > own[:, 1:] - own[:, :1], average, own)
+
+
 ARMS: dict[str, Arm] = {
     "dice_ce": Arm(),
     "oracle": Arm(ignored=True),
@@ -112,6 +119,10 @@ ARMS: dict[str, Arm] = {
     "crossfit": Arm(gamma=2.0, crossfit=0.3),
     "crossfit_trust": Arm(gamma=2.0, crossfit=0.3, crossfit_as="judge"),
     "gamma2_ema": Arm(gamma=2.0, ema=0.99, judge=lambda logits, average: average),
+    # A long memory: what the network said hundreds of steps ago, before it knew by heart what is labelled.
+    "gamma2_ema998": Arm(gamma=2.0, ema=0.998, judge=lambda logits, average: average),
+    "gamma2_max998": Arm(gamma=2.0, ema=0.998, judge=surer),
+    "gamma4_max998": Arm(gamma=4.0, ema=0.998, judge=surer),
     # The finder trains with ..., the second network with ...
     "q_plain": Arm(finder="gamma2"),
     "q_gamma2": Arm(gamma=2.0, finder="gamma2"),

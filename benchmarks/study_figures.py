@@ -18,6 +18,7 @@ ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 STYLES = {
     arms_tables.PLAIN: ("#0072B2", "o"),
     arms_tables.RECIPE: ("#E69F00", "s"),
+    arms_tables.PASTED: ("#D55E00", "D"),
     arms_tables.COMPLETED: ("#009E73", "^"),
 }
 # The same data give the same bytes: neither a date nor random names in the file.
@@ -30,12 +31,14 @@ def answer() -> Figure:
     axes = figure.subplots()
     lacks = [labels for labels in arms_tables.LACK if arms_tables.arms_of_the_phantom(labels)[arms_tables.PLAIN].by_set]
     for place, labels in enumerate(lacks):
-        for aside, (name, arm) in zip((-0.25, 0, 0.25), arms_tables.arms_of_the_phantom(labels).items(), strict=True):
+        for aside, (name, arm) in zip(
+            (-0.3, -0.1, 0.1, 0.3), arms_tables.arms_of_the_phantom(labels).items(), strict=True
+        ):
             values, (colour, mark) = arm.values("ap_sqrt"), STYLES[name]
             if values:
                 shown = arms_tables.SHOWN[name] if place == 0 else None
                 axes.plot([place + aside] * len(values), values, mark, color=colour, alpha=0.6, label=shown)
-                axes.hlines(fmean(values), place + aside - 0.1, place + aside + 0.1, color=colour, linewidth=3)
+                axes.hlines(fmean(values), place + aside - 0.08, place + aside + 0.08, color=colour, linewidth=3)
     axes.set_xticks(range(len(lacks)), [f"labels lack\n{arms_tables.LACK[labels]}" for labels in lacks])
     axes.set_ylabel("average precision")
     axes.set_ylim(0, 1)
