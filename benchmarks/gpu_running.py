@@ -172,7 +172,12 @@ def run_part(
         ours.close()
         seconds = rounded(time.monotonic() - start)
         cpu_seconds = rounded(_cpu_seconds() - cpu_start)
-        record.update(part.name, state=state, seconds=seconds, cpu_seconds=cpu_seconds, message=message)
+        ended: dict[str, Number] = {"state": state, "seconds": seconds, "cpu_seconds": cpu_seconds, "message": message}
+        try:
+            record.update(part.name, **ended)
+        except KeyboardInterrupt:  # that came while it was written
+            record.update(part.name, **ended)
+            raise
         left_over = "" if end is None else f", {max(0.0, end - time.monotonic()):.0f} s left"
         print(f"{part.name}: {state}, {seconds:g} s{left_over}{': ' + message if message else ''}", flush=True)
     return state

@@ -237,6 +237,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "alpha": 10.0,
         "gamma": 2.0,
         "soft_targets": False,
+        "paste": False,
         "beta": 0.5,
         "warm_up_epochs": 5,
         "soft": False,
