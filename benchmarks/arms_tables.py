@@ -212,6 +212,20 @@ def pasted() -> tuple[list[str], list[list[str]]]:
     return [*head, "small pasted", "large pasted", "AP by sqrt: minus gamma2"], body
 
 
+def pasted_in_nnunet() -> tuple[list[str], list[list[str]]]:
+    """Pasted lesions in nnU-Net's own trainer, set by set, beside nnU-Net's loss with whole labels."""
+    rows = read_rows("arms-phantom")
+    whole = select(rows, "full", LOSSES[PLAIN])
+    arms = {("nnU-Net's loss", LACK["full"]): whole}
+    arms |= {("recipe, pasted lesions", lack): select(rows, labels, LOSSES[PASTED]) for labels, lack in LACK.items()}
+    sets = sorted(whole.by_set)
+    body = []
+    for (loss, lack), arm in arms.items():
+        cells = [f"{float(arm.by_set[s]['ap_sqrt'] or 0):.3f}" if s in arm.by_set else "" for s in sets]
+        body.append([loss, lack, *cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)])
+    return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
+
+
 def chosen() -> tuple[list[str], list[list[str]]]:
     """Settings compared on the training cases of the other folds."""
     rows = read_rows("arms-phantom-choice")
@@ -254,6 +268,7 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "completed": completed,
     "screened": screened,
     "pasted": pasted,
+    "pasted_in_nnunet": pasted_in_nnunet,
     "chosen": chosen,
     "magnified": magnified,
 }
