@@ -28,14 +28,14 @@ import torch
 from detection import evaluate
 from numpy.typing import NDArray
 from screen_arms import ARMS, Arm, unexplained
-from screen_paste import blocked, paster
+from screen_paste import paster, room_in
 from torch import Tensor
 
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
-from nnunet_lopsided.trainers.lesion_pasting import Paster
+from nnunet_lopsided.trainers.lesion_pasting import Paster, Room
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 from nnunet_lopsided.variants.choosing import LesionRow, choose_lesions
 
@@ -134,16 +134,16 @@ class Training:
         self.paster: Paster | None = None
         if arm.paste:
             self.paster = paster(images.numpy(), targets.numpy(), SPACING, slicewise=True)
-            self.blocked = [blocked(i.numpy(), t.numpy()) for i, t in zip(images, targets, strict=True)]
+            self.rooms = [room_in(i.numpy(), t.numpy()) for i, t in zip(images, targets, strict=True)]
 
     def slice_of(self, case: int, z: int) -> Tensor:
         """Channels of a slice: image, target, belief where there is one."""
         image, target = self.images[case, :, z], self.targets[case, z]
         if self.paster is not None:
             image, target = image.clone(), target.clone()
-            taken = self.blocked[case][z : z + 1].copy()
+            room = Room(taken=self.rooms[case].taken[z : z + 1].copy(), outside=self.rooms[case].outside[z : z + 1])
             for _ in range(self.rng_of_pastes.integers(3)):
-                self.paster.paste(self.rng_of_pastes, image.numpy()[:, None], target.numpy()[None], taken)
+                self.paster.paste(self.rng_of_pastes, image.numpy()[:, None], target.numpy()[None], room)
         beliefs = [] if self.beliefs is None else [self.beliefs[case, z][None]]
         return torch.cat([image, target[None].float(), *beliefs], 0)
 
@@ -241,11 +241,11 @@ def pasted_cases(phantom: int, n: int = 30) -> list[tuple[NDArray[Any], list[tup
     )
     made = []
     for case in cases(phantom)[:n]:
-        image, taken = case.image.copy(), blocked(case.image, case.label)
+        image, room = case.image.copy(), room_in(case.image, case.label)
         lesions = []
         for _ in range(6):
             label = np.zeros_like(case.label)
-            diameter = of_donors.paste(rng, image, label, taken)
+            diameter = of_donors.paste(rng, image, label, room)
             if diameter is not None:
                 lesions.append((diameter, np.flatnonzero(label)))
         made.append((image, lesions))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import find_lesions
-from nnunet_lopsided.trainers.lesion_pasting import Paster, blocked_voxels, box_around, cut_lesion, diameter_mm
+from nnunet_lopsided.trainers.lesion_pasting import Paster, Room, box_around, cut_lesion, diameter_mm
 
 
 def _marked(image: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
@@ -37,6 +37,6 @@ def paster(images: NDArray[Any], labels: NDArray[Any], spacing_mm: Sequence[floa
     return Paster.of(cut, spacing_mm, slicewise=slicewise)
 
 
-def blocked(image: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
-    """Where nothing is pasted in slices."""
-    return blocked_voxels(_marked(image, label), slicewise=True)
+def room_in(image: NDArray[Any], label: NDArray[Any]) -> Room:
+    """Where lesions may be pasted."""
+    return Room.of(_marked(image, label))

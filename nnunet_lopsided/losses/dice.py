@@ -45,10 +45,11 @@ class SoftDiceLoss(LesionLoss):
             of any lesion, the teacher's where there is one), so that Dice, too, believes a negative the less the surer
             the network is of a lesion; may be changed between calls. With a large gamma Dice hardly sees findings on
             background at all.
+        margin: voxels around a labelled lesion in which a negative counts fully, whatever gamma says.
         target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Raises:
-        ValueError: ``mask`` is none of the four, or ``beta`` is out of range.
+        ValueError: ``mask`` is none of the four, or a number is out of range.
 
     Deep supervision: each level's Dice is of the label resampled to it (nearest); a lesion that vanishes there is
     background there, and only ``masked`` and ``mixed`` do not punish the coarse head for finding it.
@@ -63,7 +64,7 @@ class SoftDiceLoss(LesionLoss):
         [-0.67, -1.0, -0.97]
     """
 
-    shown = ("mask", "beta", "soft", "gamma", "batch_dice", "smooth")
+    shown = ("mask", "beta", "soft", "gamma", "margin", "batch_dice", "smooth")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class SoftDiceLoss(LesionLoss):
         beta: float = 1.0,
         soft: bool = False,
         gamma: float = 0.0,
+        margin: int = 0,
         **target_format: Unpack[TargetFormat],
     ) -> None:
         super().__init__(**target_format)
@@ -83,12 +85,15 @@ class SoftDiceLoss(LesionLoss):
             raise ValueError(f"beta must be within [0, 1], got {beta}")
         if not gamma >= 0:
             raise ValueError(f"gamma must be 0 or more, got {gamma}")
+        if margin < 0:
+            raise ValueError(f"margin must be 0 or more, got {margin}")
         self.batch_dice = batch_dice
         self.smooth = smooth
         self.mask = mask
         self.beta = beta
         self.soft = soft
         self.gamma = gamma
+        self.margin = margin
 
     def forward(
         self, logits: Tensor, target: Tensor, teacher: Tensor | None = None, belief: Tensor | None = None
@@ -107,7 +112,7 @@ class SoftDiceLoss(LesionLoss):
             counted = p
             if self.mask != "full" or self.gamma:
                 judge = without_ignored(logits if teacher is None else teacher, valid)
-                t, counted = self._lopsided(p, t, judge, target)
+                t, counted = self._lopsided(p, t, judge, target, valid)
             if valid is not None:
                 t, counted = t * valid, counted * valid
             axes = list(range(2, p.ndim))
@@ -124,7 +129,9 @@ class SoftDiceLoss(LesionLoss):
                 return -ratio_of_sums(dice.sum(), float(dice.numel()), ddp=True)
             return -dice.mean()
 
-    def _lopsided(self, p: Tensor, t: Tensor, judge: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _lopsided(
+        self, p: Tensor, t: Tensor, judge: Tensor, target: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Targets, and of the probabilities what counts, where not all negatives are believed alike.
 
         A voxel labelled background is lesion for the share that somebody believes, and a negative for the rest.
@@ -134,7 +141,9 @@ class SoftDiceLoss(LesionLoss):
         if self.mask == "masked":
             negative = negative * ~found_on_background(judge, target, sigmoid=self.sigmoid)
         if self.gamma:
-            negative = negative * trust_in_negatives(judge, self.gamma, sigmoid=self.sigmoid)
+            negative = negative * trust_in_negatives(
+                judge, target, self.gamma, sigmoid=self.sigmoid, margin=self.margin, valid=valid
+            )
         if self.mask == "mixed" and self.beta < 1:
             t = t + (1 - self.beta) * negative * verdict(judge, sigmoid=self.sigmoid, soft=self.soft)
         return t, p * (share + negative)
@@ -147,8 +156,8 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
     on a lesion that the labels lack, ``full`` outweighs any beta. ``mixed`` hands beta to the Dice term, too.
 
     Args:
-        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``gamma``, ``reduction`` and ``soft``. ``alpha``,
-            ``beta`` and ``gamma`` may be changed between calls (warm-up): both terms follow.
+        alpha: see :class:`LopsidedBootstrapLoss`, as are ``beta``, ``gamma``, ``margin``, ``reduction`` and ``soft``.
+            ``alpha``, ``beta`` and ``gamma`` may be changed between calls (warm-up): both terms follow.
         dice: the target of the Dice term on negatives, ``mask`` of :class:`SoftDiceLoss`; ``none``: eq. 3 alone.
         weight_dice: factor of the Dice term.
         batch_dice: see :class:`SoftDiceLoss`, as is ``smooth``.
@@ -172,9 +181,10 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         reduction: ScalarReduction = "mean",
         soft: bool = False,
         gamma: float = 0.0,
+        margin: int = 0,
         **target_format: Unpack[TargetFormat],
     ) -> None:
-        super().__init__(alpha, beta, reduction=reduction, soft=soft, gamma=gamma, **target_format)
+        super().__init__(alpha, beta, reduction=reduction, soft=soft, gamma=gamma, margin=margin, **target_format)
         self.weight_dice = weight_dice
         self.dice = SoftDiceLoss(
             batch_dice=batch_dice,
@@ -183,6 +193,7 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
             beta=beta,
             soft=soft,
             gamma=gamma,
+            margin=margin,
             **target_format,
         )
 

@@ -47,6 +47,7 @@ def lopsided_bootstrap_loss(
     teacher: Tensor | None = None,
     belief: Tensor | None = None,
     gamma: float = 0.0,
+    margin: int = 0,
     ddp: bool = False,
 ) -> Tensor:
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
@@ -81,6 +82,8 @@ def lopsided_bootstrap_loss(
             of a negative, p (1 - p)^gamma with beta 1, is that of the generalised cross-entropy
             (1 - (1 - p)^gamma) / gamma: bounded, and fading where label and network contradict each other. 0: all
             negatives count alike, as in the paper.
+        margin: voxels around a labelled lesion (along every axis) in which a negative counts fully, whatever gamma says:
+            who drew that lesion has looked there. Lesions that touch stay apart.
         ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:
@@ -100,7 +103,7 @@ def lopsided_bootstrap_loss(
         >>> round(float(lopsided_bootstrap_loss(logits, torch.tensor([[0]]), alpha=3, beta=0.1)), 4)
         0.3289
     """
-    _check_weights(alpha, beta, reduction, gamma)
+    _check_weights(alpha, beta, reduction, gamma, margin)
     mixture = Mixture(alpha=float(alpha), beta=float(beta), lopsided=True, soft=soft, sigmoid=sigmoid)
     return _reduced(
         logits,
@@ -111,6 +114,7 @@ def lopsided_bootstrap_loss(
         teacher=teacher,
         belief=belief,
         gamma=gamma,
+        margin=margin,
         reduction=reduction,
         ddp=ddp,
     )
@@ -203,6 +207,7 @@ class LopsidedBootstrapLoss(LesionLoss):
         soft: see :func:`lopsided_bootstrap_loss`.
         gamma: how fast trust in a negative fades where the network sees a lesion, see
             :func:`lopsided_bootstrap_loss`.
+        margin: around labelled lesions, see there; of every resolution's own voxels.
         target_format: see :class:`~nnunet_lopsided.losses.base.LesionLoss`.
 
     Deep supervision: nnU-Net's wrapper applies the loss at every resolution to nearest-resampled labels. A lesion too
@@ -215,7 +220,7 @@ class LopsidedBootstrapLoss(LesionLoss):
         0.0
     """
 
-    shown = ("alpha", "beta", "soft", "gamma")
+    shown = ("alpha", "beta", "soft", "gamma", "margin")
 
     def __init__(
         self,
@@ -225,15 +230,17 @@ class LopsidedBootstrapLoss(LesionLoss):
         reduction: ScalarReduction = "mean",
         soft: bool = False,
         gamma: float = 0.0,
+        margin: int = 0,
         **target_format: Unpack[TargetFormat],
     ) -> None:
         super().__init__(**target_format)
-        _check_weights(alpha, beta, reduction, gamma)
+        _check_weights(alpha, beta, reduction, gamma, margin)
         self.alpha = alpha
         self.beta = beta
         self.reduction: ScalarReduction = reduction
         self.soft = soft
         self.gamma = gamma
+        self.margin = margin
 
     def forward(
         self,
@@ -262,6 +269,7 @@ class LopsidedBootstrapLoss(LesionLoss):
             teacher=teacher,
             belief=belief,
             gamma=self.gamma,
+            margin=self.margin,
             ddp=self.ddp,
         )
 
@@ -278,6 +286,7 @@ def _reduced(
     weight: Tensor | None = None,
     belief: Tensor | None = None,
     gamma: float = 0.0,
+    margin: int = 0,
 ) -> Tensor:
     """The checked loss of every voxel, brought down to one number as ``reduction`` says."""
     sigmoid = mixture.sigmoid
@@ -293,7 +302,10 @@ def _reduced(
     with torch.autocast(logits.device.type, enabled=False):
         # Before anything is computed: whatever a network says there, NaN too, must reach no sum.
         logits, teacher = without_ignored(logits, valid), None if teacher is None else without_ignored(teacher, valid)
-        trust = trust_in_negatives(logits if teacher is None else teacher, gamma, sigmoid=sigmoid) if gamma else None
+        trust = None
+        if gamma:
+            judge = logits if teacher is None else teacher
+            trust = trust_in_negatives(judge, target, gamma, sigmoid=sigmoid, margin=margin, valid=valid)
         voxels = bootstrapped_cross_entropy(
             logits, target, mixture, valid=valid, weight=weight, teacher=teacher, belief=belief, trust=trust
         )
@@ -311,9 +323,11 @@ def _reduced(
         return ratio_of_sums(total, n_valid, ddp)
 
 
-def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0) -> None:
+def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0, margin: int = 0) -> None:
     if not gamma >= 0:
         raise ValueError(f"gamma must be 0 or more, got {gamma}")
+    if margin < 0:
+        raise ValueError(f"margin must be 0 or more, got {margin}")
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}")
     if not 0 <= beta <= 1:

@@ -155,15 +155,45 @@ def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:
         return one_hot(logits.max(1, keepdim=True).indices, logits.shape[1], logits.dtype)
 
 
-def trust_in_negatives(logits: Tensor, gamma: float, *, sigmoid: bool) -> Tensor:
+def trust_in_negatives(
+    logits: Tensor, target: Tensor, gamma: float, *, sigmoid: bool, margin: int = 0, valid: Tensor | None = None
+) -> Tensor:
     """How much a voxel labelled background counts as that: (1 - p)^gamma, (B, 1, ...), or (B, R, ...) for regions.
 
     p is the probability of any lesion (of the region); no gradient passes.
+
+    Args:
+        logits: of the network, or of who judges in its place.
+        target: labels (B, 1, ...) or (B, ...); with ``sigmoid`` (B, R, ...).
+        gamma: see above.
+        sigmoid: every channel is a region of its own.
+        margin: voxels around a labelled lesion (of the region) in which a negative counts fully: its annotator has
+            looked there. Along every axis.
+        valid: False where the voxel is ignored; what is labelled there is no lesion.
     """
     with torch.no_grad():
         logits = full_precision(logits)
         background = torch.sigmoid(-logits) if sigmoid else torch.softmax(logits, 1)[:, :1]
-        return background**gamma
+        trust = background**gamma
+        if not margin:
+            return trust
+        if not sigmoid:
+            target = with_channel(target, logits, "target")
+        lesion = ~labelled_background(target, sigmoid)
+        if valid is not None:
+            lesion = lesion & with_channel(valid, logits, "valid")
+        return torch.where(_grown(lesion, margin), 1.0, trust)
+
+
+def _grown(mask: Tensor, margin: int) -> Tensor:
+    """A boolean mask (B, K, ...) and ``margin`` voxels around, in a box."""
+    grown = mask.to(torch.float16 if mask.is_cuda else torch.float32)
+    n_axes = mask.ndim - 2
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[n_axes - 1]
+    for axis in range(n_axes):  # one after the other: a box is the product of its sides
+        sides = [2 * margin + 1 if k == axis else 1 for k in range(n_axes)]
+        grown = pool(grown, sides, 1, [side // 2 for side in sides])
+    return grown > 0
 
 
 def foreground(

@@ -134,4 +134,5 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    margin: int = 0
     dice: DiceTerm = "none"

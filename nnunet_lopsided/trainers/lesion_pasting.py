@@ -79,6 +79,30 @@ def cut_lesion(image: Floats, label: Labels, inside: Mask, diameter_mm: float) -
 
 
 @dataclass(frozen=True, kw_only=True)
+class Room:
+    """Where lesions may be pasted into a patch; masks (z, y, x).
+
+    Attributes:
+        taken: labelled or pasted: what is pasted keeps two voxels away.
+        outside: of the image: nothing is pasted on it.
+    """
+
+    taken: Mask
+    outside: Mask
+
+    @classmethod
+    def of(cls, label: Labels) -> Room:
+        """Every label is taken, the ignored one too; negative is outside.
+
+        Example:
+            >>> room = Room.of(np.array([[[0, 2, -1]]]))
+            >>> room.taken.tolist(), room.outside.tolist()
+            ([[[False, True, False]]], [[[False, False, True]]])
+        """
+        return cls(taken=label > 0, outside=label < 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paster:
     """Pastes lesions of random diameters at random places of a patch.
 
@@ -105,14 +129,14 @@ class Paster:
         low = max(0.5 * min(diameters), 1.25 * float(spacing_mm[-1]))
         return cls(lesions=lesions, diameters_mm=(low, max(low, *diameters)), slicewise=slicewise)
 
-    def paste(self, rng: np.random.Generator, image: Floats, label: Labels, blocked: Mask) -> float | None:
+    def paste(self, rng: np.random.Generator, image: Floats, label: Labels, room: Room) -> float | None:
         """Paste one lesion, in place, where the patch may cut it.
 
         Args:
             rng: what is drawn from.
             image: (C, z, y, x), changed.
             label: (z, y, x), changed.
-            blocked: where nothing may be pasted, see :func:`blocked_voxels`; what is pasted is added.
+            room: what is pasted is added to what is taken.
 
         Returns:
             The diameter asked for; None if nothing was pasted, as there was no room or too little of it to label.
@@ -122,17 +146,20 @@ class Paster:
         larger = [lesion for lesion in self.lesions if lesion.diameter_mm >= diameter] or self.lesions
         share, values, added = self._drawn(rng, larger[int(rng.integers(len(larger)))], diameter)
         half = np.array(share.shape) // 2
+        # The lesion is grown, not the labels of the whole patch: in 3D that took longer than all else.
+        clear = np.array([0 if self.slicewise else CLEAR, CLEAR, CLEAR])
+        all_seen = share > FAINTEST
+        grown = ndimage.binary_dilation(np.pad(all_seen, [(n, n) for n in clear]), np.ones(2 * clear + 1, bool))
         for _ in range(TRIES):
             first = rng.integers(label.shape) - half
-            last = np.minimum(first + share.shape, label.shape)
-            start = np.maximum(first, 0)
-            place = tuple(slice(int(a), int(b)) for a, b in zip(start, last, strict=True))
-            part = tuple(slice(int(a), int(b)) for a, b in zip(start - first, last - first, strict=True))
-            seen, labelled = share[part] > FAINTEST, share[part] >= 0.5
-            if labelled.any() and not (blocked[place] & seen).any():
+            place, part = _cut_by(label.shape, first, share.shape)
+            around, of_grown = _cut_by(label.shape, first - clear, grown.shape)
+            seen, labelled = all_seen[part], share[part] >= 0.5
+            free = not (room.outside[place] & seen).any() and not (room.taken[around] & grown[of_grown]).any()
+            if labelled.any() and free:
                 image[(slice(None), *place)] += added[(slice(None), *part)]
                 label[place][labelled] = values[part][labelled]
-                blocked[place] |= _grown(seen, self.slicewise)
+                room.taken[place] |= seen
                 return diameter
         return None
 
@@ -207,22 +234,15 @@ def scaled_and_turned(
     return drawn(soft), drawn_values.astype(np.int16), np.stack([drawn(channel) for channel in weighted])
 
 
-def blocked_voxels(label: Labels, *, slicewise: bool) -> Mask:
-    """Where nothing is pasted: within two voxels of any label, the ignored one too, and outside the image (negative).
-
-    Example:
-        >>> blocked_voxels(np.array([[[0, 0, 0, 0, 1, -1]]]), slicewise=True).astype(int).tolist()
-        [[[0, 0, 1, 1, 1, 1]]]
-        >>> blocked_voxels(np.array([[[-1, 0, 0, 0]]]), slicewise=True).astype(int).tolist()
-        [[[1, 0, 0, 0]]]
-    """
-    return _grown(label > 0, slicewise) | (label < 0)
-
-
-def _grown(mask: Mask, slicewise: bool) -> Mask:
-    sides = [1 if slicewise else 2 * CLEAR + 1, *[2 * CLEAR + 1] * 2]
-    grown: Mask = ndimage.binary_dilation(mask, np.ones(sides, bool))
-    return grown
+def _cut_by(
+    shape: Sequence[int], first: NDArray[np.integer], box: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """A box at ``first`` that a patch may cut: the voxels in the patch, and the same ones in the box."""
+    start, last = np.maximum(first, 0), np.minimum(first + np.array(box), shape)
+    return (
+        tuple(slice(int(a), int(b)) for a, b in zip(start, last, strict=True)),
+        tuple(slice(int(a), int(b)) for a, b in zip(start - first, last - first, strict=True)),
+    )
 
 
 def diameter_mm(n_voxels: int, spacing_mm: Sequence[float]) -> float:

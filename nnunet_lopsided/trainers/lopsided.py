@@ -29,6 +29,13 @@ DICE = (
 GAMMA = NameOption(
     attribute="gamma", form="gN", meaning="how fast trust in a background label fades where lesion is seen", low=0
 )
+MARGIN = NameOption(
+    attribute="margin",
+    form="marginN",
+    meaning="voxels around annotated lesions in which a background label counts fully",
+    low=0,
+    integer=True,
+)
 WARM_UP = NameOption(
     attribute="warm_up_epochs",
     form="wN",
@@ -170,14 +177,20 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
+        margin: voxels around annotated lesions in which it counts fully.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, GAMMA, *DICE, PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
-    hyperparameters: ClassVar = ("dice", "gamma", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters)
-    before_there_was: ClassVar = {**SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0}
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    hyperparameters: ClassVar = (
+        "dice", "gamma", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
+    )  # fmt: skip
+    before_there_was: ClassVar = {
+        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "margin": 0
+    }  # fmt: skip
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0
+    margin: int = 2
     dice: DiceTerm = "full"
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
@@ -197,6 +210,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             batch_dice=self.configuration_manager.batch_dice,
             soft=self.soft,
             gamma=self._weights_at(self.current_epoch)["gamma"],
+            margin=self.margin,
             **self._target_format,
         )
 
@@ -208,6 +222,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    margin: int = 0
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -219,4 +234,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    margin: int = 0
     dice: DiceTerm = "full"

@@ -16,7 +16,7 @@ from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, Sa
 from nnunet_lopsided.trainers.lesion_pasting import (
     CutLesion,
     Paster,
-    blocked_voxels,
+    Room,
     box_around,
     cut_lesion,
     diameter_mm,
@@ -58,9 +58,9 @@ class PasteLesions(BasicTransform):
         pixels, values = image.numpy(), label.numpy()[0]
         if is_slice:
             pixels, values = pixels[:, None], values[None]
-        blocked = blocked_voxels(values, slicewise=self._paster.slicewise)
+        room = Room.of(values)
         for _ in range(n):
-            self._paster.paste(rng, pixels, values, blocked)
+            self._paster.paste(rng, pixels, values, room)
         return {**data_dict, "image": image, "segmentation": label}
 
 

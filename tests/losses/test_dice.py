@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch.nn import functional
 
 from nnunet_lopsided.losses import LopsidedBootstrapLoss, LopsidedDiceLoss, SoftDiceLoss
@@ -404,6 +407,61 @@ def test_gamma_lets_go_of_a_lesion_that_the_labels_lack() -> None:
     assert push(0.9, 2.0) < 0.1 * push(0.25, 2.0)
     assert push(0.9, 2.0) > 0, "nothing is pulled up"
     assert push(0.01, 2.0) == pytest.approx(push(0.01, 0.0), rel=0.05), "where nothing is seen, labels count as before"
+
+
+def test_margin_by_hand() -> None:
+    """Beside a labelled lesion a negative counts fully; p is .5 everywhere, so further away it counts a quarter."""
+    label = torch.tensor([[[0, 0, 0, 1, 0, 0]]])
+    options: Any = {"sigmoid": True, "gamma": 2.0, "margin": 1}
+    cross_entropy = LopsidedBootstrapLoss(1, 1.0, **options)(torch.zeros(1, 1, 6), label)
+    assert float(cross_entropy) == pytest.approx((3 + 3 * 0.25) * math.log(2) / 6)
+    dice = SoftDiceLoss(smooth=0.0, **options)(torch.zeros(1, 1, 6), label)
+    assert float(dice) == pytest.approx(-2 * 0.5 / (1.5 + 0.5 * 3 * 0.25 + 1))
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+@pytest.mark.parametrize("shape", [(12,), (9, 11), (5, 7, 6)])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_margin_is_a_box_around_labelled_lesions(sigmoid: bool, shape: tuple[int, ...], margin: int) -> None:
+    """Against SciPy's dilation; what is ignored (3) is no lesion, and regions are problems of their own."""
+    rng = np.random.default_rng(len(shape) + margin)
+    label = rng.choice([0, 1, 2, 3], (2, 1, *shape), p=[0.9, 0.04, 0.03, 0.03])
+    logits = torch.from_numpy(rng.normal(size=(2, 2 if sigmoid else 3, *shape)))
+    target, ignored = torch.from_numpy(label), label == 3
+    lesion: NDArray[Any] = (label == 1) | (label == 2)
+    if sigmoid:
+        lesion = np.concatenate([label == 1, lesion], 1)
+        target = torch.from_numpy(np.concatenate([lesion, ignored], 1).astype(np.uint8))
+    near = np.stack(
+        [
+            [ndimage.binary_dilation(channel, np.ones([2 * margin + 1] * len(shape))) for channel in sample]
+            for sample in lesion
+        ]
+    )
+    if sigmoid:
+        background = torch.sigmoid(-logits)
+        ce = functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(lesion).double(), reduction="none")
+    else:
+        background = torch.softmax(logits, 1)[:, :1]
+        ce = functional.cross_entropy(logits, target.where(target < 3, 0)[:, 0], reduction="none")[:, None]
+    weight = torch.from_numpy(np.where(near, 1, background.numpy() ** 1.5))
+    expected = (ce * weight)[torch.from_numpy(np.broadcast_to(~ignored, near.shape).copy())].mean()
+    options: Any = {"sigmoid": sigmoid, "ignore_label": 3}
+    loss = LopsidedBootstrapLoss(1, 1.0, gamma=1.5, margin=margin, **options)(logits, target)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_margin_parts_lesions_that_touch() -> None:
+    """A line of background between two lesions that the network runs together: full push, as without gamma."""
+
+    def push(**options: Any) -> float:
+        label = torch.tensor([[[0, 0, 0, 0, 1, 0, 1]]])
+        logits = torch.tensor([[[-5.0, -5, -5, -5, 2, 2, 2]]]).requires_grad_()
+        LopsidedBootstrapLoss(1, 1.0, sigmoid=True, **options)(logits, label).backward()
+        return float(logits.grad[0, 0, 5])
+
+    assert push(gamma=2.0, margin=2) == pytest.approx(push(), rel=1e-6)
+    assert push(gamma=2.0) < 0.05 * push()
 
 
 # ---- bad input

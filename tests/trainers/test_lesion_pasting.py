@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.trainers.lesion_pasting import (
     CutLesion,
     Paster,
-    blocked_voxels,
+    Room,
     box_around,
     cut_lesion,
     diameter_mm,
@@ -93,14 +94,14 @@ def test_a_lesion_keeps_its_difference_to_what_surrounds_it() -> None:
 
     paster = Paster(lesions=[cut], diameters_mm=(5.0, 5.0), slicewise=True)
     patch, target = np.full((2, 1, 21, 21), 3.0), np.zeros((1, 21, 21), np.int16)
-    blocked = np.ones_like(target, bool)
-    blocked[0, 6:15, 6:15] = False
-    assert paster.paste(np.random.default_rng(3), patch, target, blocked) == pytest.approx(5.0)
+    room = Room(taken=np.zeros_like(target, bool), outside=np.ones_like(target, bool))
+    room.outside[0, 6:15, 6:15] = False
+    assert paster.paste(np.random.default_rng(3), patch, target, room) == pytest.approx(5.0)
     assert set(np.unique(target)) == {0, 2}
     assert 5 <= (target == 2).sum() <= 13
     assert patch[0].max() == pytest.approx(10, abs=0.3)  # 3 + 7
     assert patch[1].min() == pytest.approx(2, abs=0.1)  # 3 - 1
-    assert blocked[target == 2].all()
+    assert room.taken[target == 2].all()
 
 
 def test_nothing_around_a_lesion_nothing_cut() -> None:
@@ -140,9 +141,10 @@ def test_what_is_there_stays(seed: int, slicewise: bool) -> None:
     cut = CutLesion(label=mask, difference=np.ones((1, *mask.shape), np.float32), diameter_mm=6.0)
     paster = Paster(lesions=[cut], diameters_mm=(2.0, 8.0), slicewise=slicewise)
     image, target = np.zeros((1, *shape), np.float32), label.copy()
-    blocked = blocked_voxels(label, slicewise=slicewise)
-    before = blocked.copy()
-    pasted = [paster.paste(rng, image, target, blocked) for _ in range(3)]
+    box = np.ones([1 if slicewise else 5, 5, 5], bool)
+    before = ndimage.binary_dilation(label > 0, box) | (label < 0)
+    room = Room.of(label)
+    pasted = [paster.paste(rng, image, target, room) for _ in range(3)]
     assert (target[label != 0] == label[label != 0]).all()
     assert (target[before] == label[before]).all()
     assert (np.abs(image[0][before]) <= 0.02).all()
