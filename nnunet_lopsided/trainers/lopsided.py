@@ -180,7 +180,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         margin: voxels around annotated lesions in which it counts fully.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
     hyperparameters: ClassVar = (
         "dice", "gamma", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
     )  # fmt: skip

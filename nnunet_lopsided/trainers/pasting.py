@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -11,6 +11,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, Sample
 from nnunet_lopsided.trainers.lesion_pasting import (
@@ -27,9 +28,14 @@ from nnunet_lopsided.trainers.seeds import derived_seed
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PASTE = NameFlag("paste", "paste", "annotated lesions are pasted elsewhere")
+PASTE = (
+    NameFlag("paste", "paste", "annotated lesions are pasted elsewhere"),
+    NameFlag("paste", "nopaste", "none are pasted", False),
+)
 MOST_PER_PATCH = 2
-MEMORY = 64 * 2**20  # bytes of lesions that are kept, in each process that makes patches
+# More lesions are not read. Memory is taken in each process that makes patches.
+MOST_LESIONS, MEMORY = 1000, 64 * 2**20
+SPARSE = 0.05  # share of lesion voxels up to which pasting is left to us
 # Which lesions are kept where not all can be; part of what a seed means, like the purposes of seeds.py.
 _PURPOSE = 10
 
@@ -71,11 +77,12 @@ class LesionPasting(LesionTrainer):
     foreground prior.
 
     Attributes:
-        paste: whether it does.
+        paste: whether it does; None: where lesions are sparse, that is at most 5% of the labelled voxels, and not in a
+            cascade, whose previous stage lacks what is pasted.
     """
 
     before_there_was: ClassVar = {**LesionTrainer.before_there_was, "paste": False}
-    paste: bool = False
+    paste: bool | None = False
 
     def get_training_transforms(
         self,
@@ -86,53 +93,90 @@ class LesionPasting(LesionTrainer):
         **options: Unpack[AugmentationOptions],
     ) -> ComposeTransforms:
         """nnU-Net's augmentation after the pasting, so that what is pasted is turned, scaled and blurred, too."""
-        if self.paste and options.get("is_cascaded"):
-            refuse(
-                InputError(
-                    f"{type(self).__name__}: _paste cannot be used in a cascade, whose previous stage lacks what is "
-                    "pasted; expected another configuration, or the trainer without _paste"
-                )
-            )
         augmentation = super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **options)
-        if not self.paste:
+        if self.paste is False:
             return augmentation
-        return ComposeTransforms([PasteLesions(self._paster()), augmentation])
+        if options.get("is_cascaded"):
+            self._cannot_paste(
+                "in a cascade, whose previous stage lacks what is pasted",
+                "_paste cannot be used in a cascade, whose previous stage lacks what is pasted; expected another "
+                "configuration, or the trainer with _nopaste",
+            )
+            return augmentation
+        paster = self._paster()
+        return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
 
-    def _paster(self) -> Paster:
+    def _cannot_paste(self, why: str, error: str) -> None:
+        """The end of a training that was to paste; otherwise a line in the log.
+
+        Args:
+            why: nothing is pasted, for the log.
+            error: what the user reads who asked for it.
+        """
+        if self.paste:
+            refuse(InputError(f"{type(self).__name__}: {error}"))
+        self.print_to_log_file(f"pasting: none, {why}")
+
+    def _paster(self) -> Paster | None:
         training_cases, _ = self.do_split()
         dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
         slicewise = len(self.configuration_manager.patch_size) == 2
         spacing = [float(side) for side in self.configuration_manager.spacing]
         rng = np.random.default_rng(None if self.seed is None else derived_seed(self.seed, _PURPOSE))
         cases = [training_cases[i] for i in rng.permutation(len(training_cases))]
-        lesions, n, memory = [], 0, 0
-        for case in cases:
+        lesions: list[CutLesion] = []
+        n_cases = n_lesion = n_labelled = memory = 0
+        for case in with_progress(cases, title="lesions to paste", unit="case", show=self.local_rank == 0):
             of_case = lesions_of(case, dataset, spacing, self.label_manager.ignore_label, slicewise=slicewise)
-            n += len(of_case)
-            for lesion in of_case:
+            n_cases += 1
+            n_lesion += of_case.n_lesion_voxels
+            n_labelled += of_case.n_labelled_voxels
+            for lesion in of_case.lesions:
                 memory += lesion.difference.nbytes + lesion.label.nbytes
                 if memory <= MEMORY:
                     lesions.append(lesion)
+            if memory > MEMORY or len(lesions) >= MOST_LESIONS:
+                break
+        of_cases = f"{n_cases} of {len(cases)} training cases"
         if not lesions:
-            refuse(
-                InputError(
-                    f"{Path(self.preprocessed_dataset_folder)}: expected an annotated lesion in the "
-                    f"{len(training_cases)} training cases of fold {self.fold} to paste, found none; "
-                    "train without _paste"
-                )
+            self._cannot_paste(
+                f"as no lesion is annotated in {of_cases}",
+                f"expected an annotated lesion in the {len(cases)} training cases of fold {self.fold} in "
+                f"{Path(self.preprocessed_dataset_folder)} to paste, found none; train with _nopaste",
             )
+            return None
+        share = n_lesion / n_labelled
+        if self.paste is None and share > SPARSE:
+            self.print_to_log_file(
+                f"pasting: none, as lesions cover {share:.1%} of {of_cases}, more than {SPARSE:.0%}; _paste does it all "
+                "the same"
+            )
+            return None
         paster = Paster.of(lesions, spacing, slicewise=slicewise)
         low, high = paster.diameters_mm
         self.print_to_log_file(
-            f"pasting: {len(lesions)} of {n} annotated lesions of {len(training_cases)} training cases, in diameters "
-            f"of {low:.1f} to {high:.1f} mm"
+            f"pasting: {len(lesions)} annotated lesions of {of_cases}, in diameters of {low:.1f} to {high:.1f} mm"
         )
         return paster
 
 
+class LesionsOfCase(NamedTuple):
+    """What a case has to paste.
+
+    Attributes:
+        lesions: its annotated ones.
+        n_lesion_voxels: of all of them.
+        n_labelled_voxels: of them and of background; neither ignored nor outside of nnU-Net's nonzero mask.
+    """
+
+    lesions: list[CutLesion]
+    n_lesion_voxels: int
+    n_labelled_voxels: int
+
+
 def lesions_of(
     case: str, dataset: Dataset, spacing_mm: list[float], ignore_label: int | None, *, slicewise: bool
-) -> list[CutLesion]:
+) -> LesionsOfCase:
     """The annotated lesions of a preprocessed case: components of all labels but the ignored one.
 
     Args:
@@ -145,8 +189,10 @@ def lesions_of(
     data, stored, _, _ = dataset.load_case(case)
     label = np.asarray(stored[:])[0]
     is_lesion = label > 0
+    labelled = label >= 0
     if ignore_label is not None:
         is_lesion &= label != ignore_label
+        labelled &= label != ignore_label
     lesions = find_lesions(is_lesion, (1.0, 1.0, 1.0))
     instances = lesions.instances()
     found = []
@@ -159,4 +205,4 @@ def lesions_of(
         lesion = cut_lesion(pixels, label[box], inside, diameter_mm(size, spacing_mm))
         if lesion is not None:
             found.append(lesion)
-    return found
+    return LesionsOfCase(found, int(is_lesion.sum()), int(labelled.sum()))

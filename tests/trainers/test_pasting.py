@@ -12,9 +12,9 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.trainers import pasting
 from nnunet_lopsided.trainers.lesion_pasting import CutLesion, Paster
-from nnunet_lopsided.trainers.pasting import PasteLesions, lesions_of
+from nnunet_lopsided.trainers.pasting import LesionsOfCase, PasteLesions, lesions_of
 from tests.conftest import TinyDataset
-from tests.trainers.test_trainers import build, one_process  # noqa: F401 - a fixture that is always used
+from tests.trainers.test_trainers import build, log_of, one_process  # noqa: F401 - a fixture that is always used
 
 NAME = "nnUNetTrainerLopsided_paste_2epochs_1iters"
 
@@ -77,21 +77,52 @@ class OneCase:
 
 
 def test_lesions_by_hand() -> None:
-    (lesion,) = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], 3, slicewise=False)  # type: ignore[arg-type]
+    of_case = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], 3, slicewise=False)  # type: ignore[arg-type]
+    (lesion,) = of_case.lesions
+    assert (of_case.n_lesion_voxels, of_case.n_labelled_voxels) == (7, 4 * 144 - 1)
     assert np.unique(lesion.label).tolist() == [0, 1, 2]  # one lesion of two classes
     assert lesion.diameter_mm == pytest.approx((6 * 7 * 12 / np.pi) ** (1 / 3))
     assert lesion.difference[0, 1, 2, 2] == 10
-    (of_slice,) = lesions_of("a", OneCase(), [2.0, 2.0], 3, slicewise=True)  # type: ignore[arg-type]
+    (of_slice,) = lesions_of("a", OneCase(), [2.0, 2.0], 3, slicewise=True).lesions  # type: ignore[arg-type]
     assert of_slice.diameter_mm == pytest.approx(2 * np.sqrt(6 * 4 / np.pi))  # its largest slice
-    assert len(lesions_of("a", OneCase(), [3.0, 2.0, 2.0], None, slicewise=False)) == 2  # type: ignore[arg-type]
+    both = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], None, slicewise=False)  # type: ignore[arg-type]
+    assert (len(both.lesions), both.n_lesion_voxels, both.n_labelled_voxels) == (2, 8, 4 * 144)
 
 
-def test_no_lesion_is_refused(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: [])
+def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: LesionsOfCase([], 0, 10))
     trainer = build(tiny, NAME)
     trainer.initialize()
-    with pytest.raises(InputError, match="expected an annotated lesion in the 4 training cases of fold 0 to paste"):
+    with pytest.raises(InputError, match="expected an annotated lesion in the 4 training cases of fold 0 in .* found no"):
         trainer._paster()
+    trainer.paste = None
+    assert trainer._paster() is None
+    assert "pasting: none, as no lesion is annotated in 4 of 4 training cases" in log_of(trainer)
+
+
+@pytest.mark.parametrize(("share", "pasted"), [(0.05, True), (0.051, False)])
+def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
+    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, share: float, pasted: bool
+) -> None:
+    def with_share(*args: Any, **options: Any) -> LesionsOfCase:
+        return LesionsOfCase(lesions_of(*args, **options).lesions, round(1000 * share), 1000)
+
+    monkeypatch.setattr(pasting, "lesions_of", with_share)
+    trainer = build(tiny, NAME)
+    trainer.initialize()
+    trainer.paste = None
+    assert (trainer._paster() is not None) == pasted
+    assert ("pasting: none, as lesions cover 5.1% of 4 of 4 training cases, more than 5%" in log_of(trainer)) != pasted
+    trainer.paste = True
+    assert trainer._paster() is not None
+
+
+def test_only_as_many_are_read_as_are_used(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pasting, "MOST_LESIONS", 1)
+    trainer = build(tiny, NAME + "_seed1")
+    trainer.initialize()
+    trainer._paster()
+    assert " annotated lesions of 1 of 4 training cases, in diameters of " in log_of(trainer)
 
 
 def test_memory_is_bound(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,5 +139,10 @@ def test_a_cascade_is_refused(tiny: TinyDataset) -> None:
     trainer = build(tiny, NAME, "3d_fullres")
     trainer.initialize()
     rotation, dummy, _, mirror = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    options: Any = {"is_cascaded": True, "foreground_labels": [1]}
     with pytest.raises(InputError, match="_paste cannot be used in a cascade"):
-        trainer.get_training_transforms((8, 16, 16), rotation, None, mirror, dummy, is_cascaded=True)
+        trainer.get_training_transforms((8, 16, 16), rotation, None, mirror, dummy, **options)
+    trainer.paste = None
+    augmentation = trainer.get_training_transforms((8, 16, 16), rotation, None, mirror, dummy, **options)
+    assert not isinstance(augmentation.transforms[0], PasteLesions)
+    assert "pasting: none, in a cascade" in log_of(trainer)
