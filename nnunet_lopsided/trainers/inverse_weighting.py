@@ -135,4 +135,5 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     beta: float = 0.1
     gamma: float = 0.0
     margin: int = 0
+    paste: bool | None = False
     dice: DiceTerm = "none"

@@ -118,7 +118,9 @@ class Paster:
 
     @classmethod
     def of(cls, lesions: Sequence[CutLesion], spacing_mm: Sequence[float], *, slicewise: bool) -> Paster:
-        """From half of the smallest annotated diameter, 1.25 voxels of the plane at least, to the largest.
+        """From half of the smallest annotated diameter, 1.25 voxels of the plane at least, to their upper quartile.
+
+        Up to the largest, a single large lesion would be what is pasted most, and what the network learns.
 
         Args:
             lesions: at least one.
@@ -127,7 +129,9 @@ class Paster:
         """
         diameters = [lesion.diameter_mm for lesion in lesions]
         low = max(0.5 * min(diameters), 1.25 * float(spacing_mm[-1]))
-        return cls(lesions=lesions, diameters_mm=(low, max(low, *diameters)), slicewise=slicewise)
+        return cls(
+            lesions=lesions, diameters_mm=(low, max(low, float(np.quantile(diameters, 0.75)))), slicewise=slicewise
+        )
 
     def paste(self, rng: np.random.Generator, image: Floats, label: Labels, room: Room) -> float | None:
         """Paste one lesion, in place, where the patch may cut it.

@@ -178,6 +178,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
         margin: voxels around annotated lesions in which it counts fully.
+        paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that ``_g0``
+            takes away all that the recipe adds to a loss.
     """
 
     name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
@@ -191,7 +193,11 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     beta: float = 1.0
     gamma: float = 2.0
     margin: int = 2
+    paste: bool | None = None
     dice: DiceTerm = "full"
+
+    def _pastes(self) -> bool:
+        return super()._pastes() and (self.gamma > 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
         return {**super()._weights_at(epoch), "gamma": self.gamma * self._warmed_up(epoch)}
@@ -223,6 +229,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     beta: float = 0.1
     gamma: float = 0.0
     margin: int = 0
+    paste: bool | None = False
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -235,4 +242,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     beta: float = 0.1
     gamma: float = 0.0
     margin: int = 0
+    paste: bool | None = False
     dice: DiceTerm = "full"

@@ -94,7 +94,7 @@ class LesionPasting(LesionTrainer):
     ) -> ComposeTransforms:
         """nnU-Net's augmentation after the pasting, so that what is pasted is turned, scaled and blurred, too."""
         augmentation = super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **options)
-        if self.paste is False:
+        if not self._pastes():
             return augmentation
         if options.get("is_cascaded"):
             self._cannot_paste(
@@ -105,6 +105,9 @@ class LesionPasting(LesionTrainer):
             return augmentation
         paster = self._paster()
         return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
+
+    def _pastes(self) -> bool:
+        return self.paste is not False
 
     def _cannot_paste(self, why: str, error: str) -> None:
         """The end of a training that was to paste; otherwise a line in the log.

@@ -93,7 +93,9 @@ def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, mon
     monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: LesionsOfCase([], 0, 10))
     trainer = build(tiny, NAME)
     trainer.initialize()
-    with pytest.raises(InputError, match="expected an annotated lesion in the 4 training cases of fold 0 in .* found no"):
+    with pytest.raises(
+        InputError, match="expected an annotated lesion in the 4 training cases of fold 0 in .* found no"
+    ):
         trainer._paster()
     trainer.paste = None
     assert trainer._paster() is None
