@@ -82,8 +82,8 @@ def lopsided_bootstrap_loss(
             of a negative, p (1 - p)^gamma with beta 1, is that of the generalised cross-entropy
             (1 - (1 - p)^gamma) / gamma: bounded, and fading where label and network contradict each other. 0: all
             negatives count alike, as in the paper.
-        margin: voxels around a labelled lesion (along every axis) in which a negative counts fully, whatever gamma says:
-            who drew that lesion has looked there. Lesions that touch stay apart.
+        margin: voxels around a labelled lesion (along every axis) in which a negative counts fully, whatever gamma
+            says: who drew that lesion has looked there. Lesions that touch stay apart.
         ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:

@@ -178,8 +178,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
         margin: voxels around annotated lesions in which it counts fully.
-        paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that ``_g0``
-            takes away all that the recipe adds to a loss.
+        paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
+            ``_g0`` takes away all that the recipe adds to a loss.
     """
 
     name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)

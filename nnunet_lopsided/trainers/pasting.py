@@ -151,8 +151,8 @@ class LesionPasting(LesionTrainer):
         share = n_lesion / n_labelled
         if self.paste is None and share > SPARSE:
             self.print_to_log_file(
-                f"pasting: none, as lesions cover {share:.1%} of {of_cases}, more than {SPARSE:.0%}; _paste does it all "
-                "the same"
+                f"pasting: none, as lesions cover {share:.1%} of {of_cases}, more than {SPARSE:.0%}; _paste does it "
+                "all the same"
             )
             return None
         paster = Paster.of(lesions, spacing, slicewise=slicewise)

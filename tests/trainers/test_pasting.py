@@ -94,7 +94,7 @@ def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, mon
     trainer = build(tiny, NAME)
     trainer.initialize()
     with pytest.raises(
-        InputError, match="expected an annotated lesion in the 4 training cases of fold 0 in .* found no"
+        InputError, match=r"expected an annotated lesion in the 4 training cases of fold 0 in .* found no"
     ):
         trainer._paster()
     trainer.paste = None

@@ -238,7 +238,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "gamma": 2.0,
         "margin": 2,
         "soft_targets": False,
-        "paste": False,
+        "paste": None,
         "beta": 0.5,
         "warm_up_epochs": 5,
         "soft": False,
