@@ -17,20 +17,22 @@ from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
-PLAIN, RECIPE, PASTED, COMPLETED = "plain", "recipe", "pasted", "completed"
+PLAIN, GAMMA, RECIPE, COMPLETED = "plain", "gamma", "recipe", "completed"
 # By the start of the trainer's name; the rule says what the soft targets were.
 LOSSES = {
     PLAIN: "nnUNetTrainer25D_prior_",
+    GAMMA: "nnUNetTrainerLopsided_margin0_nopaste_10epochs_",
     RECIPE: "nnUNetTrainerLopsided_10epochs_",
-    PASTED: "nnUNetTrainerLopsided_paste_10epochs_",
 }
+LARGEST = "nnUNetTrainerLopsided_margin0_pastelargest_"
+SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
 GAMMA_1 = "gamma 1"
 SHOWN = {
     PLAIN: "nnU-Net's loss",
+    GAMMA: "gamma 2 alone",
     RECIPE: "recipe",
-    PASTED: "recipe, pasted lesions",
     COMPLETED: "completed",
-    GAMMA_1: "recipe, gamma 1",
+    GAMMA_1: "gamma 1 alone",
 }
 
 Row = dict[str, float | int | str | None]
@@ -65,10 +67,10 @@ def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = No
 
 
 def arms_of_the_phantom(labels: str) -> dict[str, Arm]:
-    """nnU-Net's loss, the recipe, the recipe with pasted lesions, and the recipe on completed labels."""
+    """nnU-Net's loss, gamma alone, the recipe, and gamma on completed labels."""
     rows = read_rows("arms-phantom")
     arms = {name: select(rows, labels, trainer) for name, trainer in LOSSES.items()}
-    completed = select(read_rows("completion-phantom"), labels, "nnUNetTrainerLopsided_softtargets", rule="p")
+    completed = select(read_rows("completion-phantom"), labels, SOFT, rule="p")
     return {**arms, COMPLETED: completed}
 
 
@@ -128,7 +130,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items()}
-        both[GAMMA_1] = select(rows, labels, "nnUNetTrainerLopsided_g1_")
+        both[GAMMA_1] = select(rows, labels, "nnUNetTrainerLopsided_margin0_nopaste_g1_")
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
@@ -144,19 +146,18 @@ def _difference(arm: Arm, plain: Arm, loss: str) -> str:
 def completed(labels: str) -> tuple[list[str], list[list[str]]]:
     """Average precision set by set, of completed labels and of what they are compared with."""
     plain, done = read_rows("arms-phantom"), read_rows("completion-phantom")
-    soft = "nnUNetTrainerLopsided_softtargets"
     lacking = {} if labels == "full" else {"nnU-Net's loss": select(plain, labels, LOSSES[PLAIN])}
     rows = {
         "nnU-Net's loss, whole labels": select(plain, "full", LOSSES[PLAIN]),
         **lacking,
-        "the recipe": select(plain, labels, LOSSES[RECIPE]),
+        "gamma 2 alone": select(plain, labels, LOSSES[GAMMA]),
         "told which lesions are missing (ignore label), nnU-Net's loss": select(
             done, f"{labels}_ignored", LOSSES[PLAIN]
         ),
-        "**completed**: p of the networks, voxel by voxel": select(done, labels, soft, rule="p"),
-        "completed: q of the component times its p": select(done, labels, soft, rule="qp"),
-        "completed: p in images that are magnified, too": select(done, labels, soft, rule="p magnified"),
-        "not completed: the recipe with pasted lesions": select(plain, labels, LOSSES[PASTED]),
+        "**completed**: p of the networks, voxel by voxel": select(done, labels, SOFT, rule="p"),
+        "completed: q of the component times its p": select(done, labels, SOFT, rule="qp"),
+        "completed: p in images that are magnified, too": select(done, labels, SOFT, rule="p magnified"),
+        "not completed: the recipe": select(plain, labels, LOSSES[RECIPE]),
     }
     sets = sorted({s for arm in rows.values() for s in arm.by_set})
     body = []
@@ -212,12 +213,13 @@ def pasted() -> tuple[list[str], list[list[str]]]:
     return [*head, "small pasted", "large pasted", "AP by sqrt: minus gamma2"], body
 
 
-def pasted_in_nnunet() -> tuple[list[str], list[list[str]]]:
-    """Pasted lesions in nnU-Net's own trainer, set by set, beside nnU-Net's loss with whole labels."""
+def sets_of_cases() -> tuple[list[str], list[list[str]]]:
+    """The recipe set by set, beside nnU-Net's loss with whole labels, and as it was pasted first."""
     rows = read_rows("arms-phantom")
     whole = select(rows, "full", LOSSES[PLAIN])
     arms = {("nnU-Net's loss", LACK["full"]): whole}
-    arms |= {("recipe, pasted lesions", lack): select(rows, labels, LOSSES[PASTED]) for labels, lack in LACK.items()}
+    for loss, trainer in (("recipe", LOSSES[RECIPE]), ("pasted up to the largest", LARGEST)):
+        arms |= {(loss, lack): select(rows, labels, trainer) for labels, lack in LACK.items()}
     sets = sorted(whole.by_set)
     body = []
     for (loss, lack), arm in arms.items():
@@ -250,7 +252,7 @@ def magnified() -> tuple[list[str], list[list[str]]]:
     body = []
     for name, what in (
         ("magnified-networks", "nnU-Net's loss, ten cases; labels lack the smaller half"),
-        ("magnified-training", "the recipe, eight cases; labels lack nothing"),
+        ("magnified-training", "gamma 2 alone, eight cases; labels lack nothing"),
         ("magnified-stock", "nnU-Net's loss, eight others; labels lack nothing"),
     ):
         for row in read_rows(name):
@@ -268,7 +270,7 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "completed": completed,
     "screened": screened,
     "pasted": pasted,
-    "pasted_in_nnunet": pasted_in_nnunet,
+    "sets_of_cases": sets_of_cases,
     "chosen": chosen,
     "magnified": magnified,
 }

@@ -17,8 +17,8 @@ ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 # Okabe and Ito's colours, which people who are colour-blind can tell apart; each has a mark of its own, too.
 STYLES = {
     arms_tables.PLAIN: ("#0072B2", "o"),
-    arms_tables.RECIPE: ("#E69F00", "s"),
-    arms_tables.PASTED: ("#D55E00", "D"),
+    arms_tables.GAMMA: ("#E69F00", "s"),
+    arms_tables.RECIPE: ("#D55E00", "D"),
     arms_tables.COMPLETED: ("#009E73", "^"),
 }
 # The same data give the same bytes: neither a date nor random names in the file.
