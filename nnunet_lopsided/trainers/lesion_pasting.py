@@ -24,6 +24,7 @@ CLEAR = 2  # voxels between what is pasted and any label
 SOFT = 0.4  # blur of the edge in voxels, as standard deviation
 FAINTEST = 0.02  # a share of a lesion that nobody sees
 TRIES = 20  # places, after which the patch counts as full
+ALIKE = (0.02, 0.98)  # quantiles of the medians around lesions, within a spread of which a place's must lie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +33,15 @@ class CutLesion:
 
     Attributes:
         label: label values of the lesion, 0 around it; (z, y, x).
-        difference: image minus the median of the surroundings in each channel, (C, z, y, x).
+        surroundings: median of what is unlabelled around it in each channel, (C,).
+        spread: standard deviation there, (C,).
+        difference: image minus the median, (C, z, y, x).
         diameter_mm: of the sphere of equal volume.
     """
 
     label: NDArray[np.int16]
+    surroundings: NDArray[np.float32]
+    spread: NDArray[np.float32]
     difference: NDArray[np.float32]
     diameter_mm: float
 
@@ -67,13 +72,15 @@ def cut_lesion(image: Floats, label: Labels, inside: Mask, diameter_mm: float) -
         >>> cut.difference.tolist(), cut.label.tolist()
         ([[[[0.0, 6.0, 0.0]]]], [[[0, 1, 0]]])
     """
-    surroundings = label == 0
-    if not surroundings.any():
+    around = label == 0
+    if not around.any():
         return None
-    background = np.median(image[:, surroundings], axis=1)[:, None, None, None]
+    median = np.median(image[:, around], axis=1).astype(np.float32)
     return CutLesion(
         label=np.where(inside, label, 0).astype(np.int16),
-        difference=(image - background).astype(np.float32),
+        surroundings=median,
+        spread=image[:, around].std(1).astype(np.float32),
+        difference=(image - median[:, None, None, None]).astype(np.float32),
         diameter_mm=diameter_mm,
     )
 
@@ -109,18 +116,22 @@ class Paster:
     Attributes:
         lesions: to choose from, at least one.
         diameters_mm: the smallest and the largest, between which a diameter is drawn log-uniformly.
+        background: the lowest and the highest median of each channel, (2, C), that a place may have before something is
+            pasted there.
         slicewise: patches are slices: what is pasted is one slice through a lesion, scaled in the plane alone.
     """
 
     lesions: Sequence[CutLesion]
     diameters_mm: tuple[float, float]
+    background: NDArray[np.float32]
     slicewise: bool
 
     @classmethod
     def of(cls, lesions: Sequence[CutLesion], spacing_mm: Sequence[float], *, slicewise: bool) -> Paster:
         """From half of the smallest annotated diameter, 1.25 voxels of the plane at least, to their upper quartile.
 
-        Up to the largest, a single large lesion would be what is pasted most, and what the network learns.
+        Up to the largest, a single large lesion would be what is pasted most, and what the network learns. Places must
+        look like what surrounds lesions: not like air, bone or a ventricle.
 
         Args:
             lesions: at least one.
@@ -129,8 +140,13 @@ class Paster:
         """
         diameters = [lesion.diameter_mm for lesion in lesions]
         low = max(0.5 * min(diameters), 1.25 * float(spacing_mm[-1]))
+        medians = np.quantile([lesion.surroundings for lesion in lesions], ALIKE, axis=0)
+        spread = np.median([lesion.spread for lesion in lesions], axis=0)  # of a single lesion there is one median
         return cls(
-            lesions=lesions, diameters_mm=(low, max(low, float(np.quantile(diameters, 0.75)))), slicewise=slicewise
+            lesions=lesions,
+            diameters_mm=(low, max(low, float(np.quantile(diameters, 0.75)))),
+            background=(medians + np.array([[-1], [1]]) * spread).astype(np.float32),
+            slicewise=slicewise,
         )
 
     def paste(self, rng: np.random.Generator, image: Floats, label: Labels, room: Room) -> float | None:
@@ -160,12 +176,18 @@ class Paster:
             around, of_grown = _cut_by(label.shape, first - clear, grown.shape)
             seen, labelled = all_seen[part], share[part] >= 0.5
             free = not (room.outside[place] & seen).any() and not (room.taken[around] & grown[of_grown]).any()
-            if labelled.any() and free:
+            if labelled.any() and free and self._looks_like_surroundings(image[(slice(None), *place)][:, seen]):
                 image[(slice(None), *place)] += added[(slice(None), *part)]
                 label[place][labelled] = values[part][labelled]
                 room.taken[place] |= seen
                 return diameter
         return None
+
+    def _looks_like_surroundings(self, pixels: Floats) -> bool:
+        """Whether a place, (C, voxels), looks like what surrounds lesions."""
+        low, high = self.background
+        median = np.median(pixels, axis=1)
+        return bool(((low <= median) & (median <= high)).all())
 
     def _drawn(
         self, rng: np.random.Generator, lesion: CutLesion, diameter: float

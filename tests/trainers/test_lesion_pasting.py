@@ -89,10 +89,12 @@ def test_a_lesion_keeps_its_difference_to_what_surrounds_it() -> None:
     image[0, 1, 3:6, 3:6], image[1, 1, 3:6, 3:6], image[:, 0, 0, 0] = 17, -5, 1000
     cut = cut_lesion(image, label, label == 2, 5.0)
     assert cut is not None
+    assert (cut.surroundings.tolist(), cut.spread.tolist()) == ([10, -4], [0, 0])
     assert cut.difference[:, 1, 4, 4].tolist() == [7, -1]
     assert cut.difference[:, 2, 8, 8].tolist() == [0, 0]
 
-    paster = Paster(lesions=[cut], diameters_mm=(5.0, 5.0), slicewise=True)
+    anything = np.array([[-99.0, -99], [99, 99]], np.float32)
+    paster = Paster(lesions=[cut], diameters_mm=(5.0, 5.0), background=anything, slicewise=True)
     patch, target = np.full((2, 1, 21, 21), 3.0), np.zeros((1, 21, 21), np.int16)
     room = Room(taken=np.zeros_like(target, bool), outside=np.ones_like(target, bool))
     room.outside[0, 6:15, 6:15] = False
@@ -119,11 +121,43 @@ def test_diameters() -> None:
     assert diameter_mm(1, (3.0, 2.0, 2.0)) == pytest.approx((6 * 12 / np.pi) ** (1 / 3))
     assert diameter_mm(9, (2.0, 2.0)) == pytest.approx(2 * np.sqrt(36 / np.pi))
     small, large = (
-        CutLesion(label=np.ones((1, 1, 1), np.int16), difference=np.ones((1, 1, 1, 1), np.float32), diameter_mm=d)
+        CutLesion(
+            label=np.ones((1, 1, 1), np.int16),
+            surroundings=np.array([d, 0], np.float32),
+            spread=np.array([0.5, 0.25], np.float32),
+            difference=np.ones((2, 1, 1, 1), np.float32),
+            diameter_mm=d,
+        )
         for d in (6.0, 14.0)
     )
     assert Paster.of([large, small], (3.0, 2.0, 2.0), slicewise=False).diameters_mm == (3.0, 12.0)  # the upper quartile
     assert Paster.of([large, small], (4.0, 4.0), slicewise=True).diameters_mm == (5.0, 12.0)
+
+
+def test_a_place_must_look_like_what_surrounds_lesions() -> None:
+    """Lesions lie in 10 and 12 of the first channel; the patch is 11 on the left, 30 on the right."""
+    lesions = [
+        CutLesion(
+            label=np.ones((1, 3, 3), np.int16),
+            surroundings=np.array([grey, 5], np.float32),
+            spread=np.array([0.5, 0.25], np.float32),
+            difference=np.full((2, 1, 3, 3), 7, np.float32),
+            diameter_mm=4.0,
+        )
+        for grey in (10, 12)
+    ]
+    paster = Paster.of(lesions, (1.0, 1.0), slicewise=True)
+    assert paster.background.tolist() == [[pytest.approx(9.54), 4.75], [pytest.approx(12.46), 5.25]]
+    places = []
+    for seed in range(40):
+        image, target = np.full((2, 1, 16, 40), 5.0), np.zeros((1, 16, 40), np.int16)
+        image[0, :, :, :20], image[0, :, :, 20:] = 11, 30
+        paster.paste(np.random.default_rng(seed), image, target, Room.of(target))
+        places += np.nonzero(target[0])[1].tolist()
+    assert len(places) > 40
+    assert max(places) < 22  # a few voxels over the border, as the median decides
+    image[1] = 5.5  # the other channel forbids it everywhere
+    assert paster.paste(np.random.default_rng(0), image, np.zeros_like(target), Room.of(target)) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -138,8 +172,15 @@ def test_what_is_there_stays(seed: int, slicewise: bool) -> None:
     label[:, :3] = -1
     mask = np.zeros((5, 11, 11), np.int16)
     mask[1:4, 3:8, 4:7] = 1
-    cut = CutLesion(label=mask, difference=np.ones((1, *mask.shape), np.float32), diameter_mm=6.0)
-    paster = Paster(lesions=[cut], diameters_mm=(2.0, 8.0), slicewise=slicewise)
+    cut = CutLesion(
+        label=mask,
+        surroundings=np.zeros(1, np.float32),
+        spread=np.zeros(1, np.float32),
+        difference=np.ones((1, *mask.shape), np.float32),
+        diameter_mm=6.0,
+    )
+    background = np.array([[-99.0], [99.0]], np.float32)
+    paster = Paster(lesions=[cut], diameters_mm=(2.0, 8.0), background=background, slicewise=slicewise)
     image, target = np.zeros((1, *shape), np.float32), label.copy()
     box = np.ones([1 if slicewise else 5, 5, 5], bool)
     before = ndimage.binary_dilation(label > 0, box) | (label < 0)

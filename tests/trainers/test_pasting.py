@@ -47,10 +47,12 @@ def test_a_seed_fixes_what_is_pasted(tiny: TinyDataset) -> None:
 def test_a_patch_by_hand() -> None:
     lesion = CutLesion(
         label=np.pad(np.full((1, 3, 3), 2, np.int16), ((0, 0), (3, 3), (3, 3))),
+        surroundings=np.zeros(2, np.float32),
+        spread=np.zeros(2, np.float32),
         difference=np.full((2, 1, 9, 9), 5, np.float32),
         diameter_mm=4.0,
     )
-    step = PasteLesions(Paster(lesions=[lesion], diameters_mm=(4.0, 4.0), slicewise=True))
+    step = PasteLesions(Paster.of([lesion, lesion], (2.0, 2.0), slicewise=True))
     image, label = torch.zeros(2, 30, 30), torch.zeros(1, 30, 30, dtype=torch.int16)
     np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
     pasted = [step(image=image, segmentation=label) for _ in range(20)]
