@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.lesions import find_lesions
@@ -35,6 +36,8 @@ PASTE = (
 MOST_PER_PATCH = 2
 # More lesions are not read. Memory is taken in each process that makes patches.
 MOST_LESIONS, MEMORY = 1000, 64 * 2**20
+# Of the training; after that images are as they are, so that the network learns how rare lesions are.
+PASTED_SHARE = 0.6
 SPARSE = 0.05  # share of lesion voxels up to which pasting is left to us
 # Which lesions are kept where not all can be; part of what a seed means, like the purposes of seeds.py.
 _PURPOSE = 10
@@ -47,13 +50,18 @@ class PasteLesions(BasicTransform):
 
     Args:
         paster: what pastes.
+        n_patches: into so many, those that come first in each process.
     """
 
-    def __init__(self, paster: Paster) -> None:
+    def __init__(self, paster: Paster, n_patches: int) -> None:
         super().__init__()
         self._paster = paster
+        self._n_left = n_patches
 
     def apply(self, data_dict: Sample, **params: object) -> Sample:
+        if self._n_left <= 0:
+            return data_dict
+        self._n_left -= 1
         rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - what nnU-Net's data loader draws from
         n = int(rng.integers(MOST_PER_PATCH + 1))
         if not n:
@@ -104,7 +112,15 @@ class LesionPasting(LesionTrainer):
             )
             return augmentation
         paster = self._paster()
-        return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
+        if paster is None:
+            return augmentation
+        return ComposeTransforms([PasteLesions(paster, self._n_patches_to_paste_into()), augmentation])
+
+    def _n_patches_to_paste_into(self) -> int:
+        """In each of the processes that make patches, from the epoch on that the training is in."""
+        epochs = max(0.0, PASTED_SHARE * self.num_epochs - self.current_epoch)
+        n_processes = max(1, get_allowed_n_proc_DA())
+        return round(epochs * self.num_iterations_per_epoch * self.batch_size / n_processes)
 
     def _pastes(self) -> bool:
         return self.paste is not False

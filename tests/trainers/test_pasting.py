@@ -40,6 +40,18 @@ def test_it_is_the_first_step_and_trains(tiny: TinyDataset, configuration: str) 
     assert trainer.my_init_kwargs["lopsided"]["paste"] is True
 
 
+@pytest.mark.parametrize(("epoch", "n_processes", "expected"), [(0, 0, 24), (0, 1, 24), (1, 2, 8), (3, 1, 0)])
+def test_lesions_are_pasted_in_the_first_part_of_the_training(
+    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, epoch: int, n_processes: int, expected: int
+) -> None:
+    """Of 5 epochs of 4 iterations with 2 patches the first 3; and what is left of them when it goes on with --c."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", str(n_processes))
+    trainer = build(tiny, "nnUNetTrainerLopsided_paste_5epochs_4iters")
+    trainer.initialize()
+    trainer.batch_size, trainer.current_epoch = 2, epoch
+    assert trainer._n_patches_to_paste_into() == expected
+
+
 def test_a_seed_fixes_what_is_pasted(tiny: TinyDataset) -> None:
     assert first_loss(tiny, NAME + "_seed3", "2d") == first_loss(tiny, NAME + "_seed3", "2d")
 
@@ -52,7 +64,7 @@ def test_a_patch_by_hand() -> None:
         difference=np.full((2, 1, 9, 9), 5, np.float32),
         diameter_mm=4.0,
     )
-    step = PasteLesions(Paster.of([lesion, lesion], (2.0, 2.0), slicewise=True))
+    step = PasteLesions(Paster.of([lesion, lesion], (2.0, 2.0), slicewise=True), n_patches=20)
     image, label = torch.zeros(2, 30, 30), torch.zeros(1, 30, 30, dtype=torch.int16)
     np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
     pasted = [step(image=image, segmentation=label) for _ in range(20)]
@@ -65,6 +77,7 @@ def test_a_patch_by_hand() -> None:
         assert one["segmentation"].dtype == torch.int16
         assert set(one["segmentation"].unique().tolist()) <= {0, 2}
         assert (one["image"][:, one["segmentation"][0] == 2] >= 2.4).all()
+    assert not any(step(image=image, segmentation=label)["segmentation"].any() for _ in range(20)), "only into 20"
 
 
 class OneCase:
