@@ -16,6 +16,7 @@ from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, Sample
 from nnunet_lopsided.trainers.lesion_pasting import (
+    GROWN,
     CutLesion,
     Paster,
     Room,
@@ -120,7 +121,8 @@ class LesionPasting(LesionTrainer):
         """In each of the processes that make patches, from the epoch on that the training is in."""
         epochs = max(0.0, PASTED_SHARE * self.num_epochs - self.current_epoch)
         n_processes = max(1, get_allowed_n_proc_DA())
-        return round(epochs * self.num_iterations_per_epoch * self.batch_size / n_processes)
+        n_patches: float = epochs * self.num_iterations_per_epoch * self.batch_size
+        return round(n_patches / n_processes)
 
     def _pastes(self) -> bool:
         return self.paste is not False
@@ -141,6 +143,7 @@ class LesionPasting(LesionTrainer):
         dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
         slicewise = len(self.configuration_manager.patch_size) == 2
         spacing = [float(side) for side in self.configuration_manager.spacing]
+        plane = self.configuration_manager.patch_size[-2:]
         rng = np.random.default_rng(None if self.seed is None else derived_seed(self.seed, _PURPOSE))
         cases = [training_cases[i] for i in rng.permutation(len(training_cases))]
         lesions: list[CutLesion] = []
@@ -151,6 +154,11 @@ class LesionPasting(LesionTrainer):
             n_lesion += of_case.n_lesion_voxels
             n_labelled += of_case.n_labelled_voxels
             for lesion in of_case.lesions:
+                # An organ: it would fill the patch.
+                if any(
+                    2 * (n - 2 * GROWN) > of_patch for n, of_patch in zip(lesion.label.shape[1:], plane, strict=True)
+                ):
+                    continue
                 memory += lesion.difference.nbytes + lesion.label.nbytes
                 if memory <= MEMORY:
                     lesions.append(lesion)
@@ -159,9 +167,9 @@ class LesionPasting(LesionTrainer):
         of_cases = f"{n_cases} of {len(cases)} training cases"
         if not lesions:
             self._cannot_paste(
-                f"as no lesion is annotated in {of_cases}",
-                f"expected an annotated lesion in the {len(cases)} training cases of fold {self.fold} in "
-                f"{Path(self.preprocessed_dataset_folder)} to paste, found none; train with _nopaste",
+                f"as no lesion that could be is annotated in {of_cases}",
+                f"expected an annotated lesion of at most half of the patch in the {len(cases)} training cases of fold "
+                f"{self.fold} in {Path(self.preprocessed_dataset_folder)} to paste, found none; train with _nopaste",
             )
             return None
         share = n_lesion / n_labelled
@@ -174,7 +182,8 @@ class LesionPasting(LesionTrainer):
         paster = Paster.of(lesions, spacing, slicewise=slicewise)
         low, high = paster.diameters_mm
         self.print_to_log_file(
-            f"pasting: {len(lesions)} annotated lesions of {of_cases}, in diameters of {low:.1f} to {high:.1f} mm"
+            f"pasting: {len(lesions)} annotated lesions of {of_cases}, in diameters of {low:.1f} to {high:.1f} mm, "
+            f"in the first {PASTED_SHARE:.0%} of the training"
         )
         return paster
 

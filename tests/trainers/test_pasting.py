@@ -109,12 +109,13 @@ def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, mon
     trainer = build(tiny, NAME)
     trainer.initialize()
     with pytest.raises(
-        InputError, match=r"expected an annotated lesion in the 4 training cases of fold 0 in .* found no"
+        InputError,
+        match=r"expected an annotated lesion of .* patch in the 4 training cases of fold 0 in .* found no",
     ):
         trainer._paster()
     trainer.paste = None
     assert trainer._paster() is None
-    assert "pasting: none, as no lesion is annotated in 4 of 4 training cases" in log_of(trainer)
+    assert "pasting: none, as no lesion that could be is annotated in 4 of 4 training cases" in log_of(trainer)
 
 
 @pytest.mark.parametrize(("share", "pasted"), [(0.05, True), (0.051, False)])
@@ -150,6 +151,27 @@ def test_memory_is_bound(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pasting, "MEMORY", largest)
     kept = trainer._paster().lesions
     assert 0 < len(kept) < len(every)
+
+
+def test_what_spans_more_than_half_of_the_patch_is_no_lesion(
+    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(tiny, NAME)
+    trainer.initialize()
+    height, width = trainer.configuration_manager.patch_size
+
+    def one(*sides: int) -> CutLesion:
+        return CutLesion(
+            label=np.ones((1, *(side + 6 for side in sides)), np.int16),
+            surroundings=np.zeros(1, np.float32),
+            spread=np.ones(1, np.float32),
+            difference=np.ones((1, 1, *(side + 6 for side in sides)), np.float32),
+            diameter_mm=float(sides[0]),
+        )
+
+    fits, high, wide = one(height // 2, width // 2), one(height // 2 + 1, 2), one(2, width // 2 + 1)
+    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: LesionsOfCase([high, fits, wide], 1, 100))
+    assert set(map(id, trainer._paster().lesions)) == {id(fits)}
 
 
 def test_a_cascade_is_refused(tiny: TinyDataset) -> None:
