@@ -120,7 +120,7 @@ class LesionPasting(LesionTrainer):
     def _n_patches_to_paste_into(self) -> int:
         """In each of the processes that make patches, from the epoch on that the training is in."""
         epochs = max(0.0, PASTED_SHARE * self.num_epochs - self.current_epoch)
-        n_processes = max(1, get_allowed_n_proc_DA())
+        n_processes: int = max(1, get_allowed_n_proc_DA())
         n_patches: float = epochs * self.num_iterations_per_epoch * self.batch_size
         return round(n_patches / n_processes)
 
