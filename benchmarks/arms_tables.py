@@ -35,6 +35,22 @@ SHOWN = {
     GAMMA_1: "gamma 1 alone",
 }
 
+# Ways to paste lesions, by the key `how` of arms-repairs-choice.jsonl.
+REPAIRS = {
+    "P": "nnU-Net's loss",
+    "L": "gamma 2 alone",
+    "now": "up to the largest diameter",
+    "own": "each lesion shrunk to between the smallest and its own",
+    "half": "each lesion shrunk to between half of its own and its own",
+    "q75": "up to the upper quartile",
+    "q75_margin2_g2": "the same, margin 2",
+    "q75_margin2_g1": "the same, margin 2, gamma 1",
+    "q75_n1_margin2_g2": "the same, margin 2, at most one lesion in each slice",
+    "q75_like_margin2_g2": "the same, margin 2, only where it looks as around lesions",
+    "q75_wide_margin2_g2": "the same, within a standard deviation of that",
+    "q75_stop6_margin2_g2": "up to the upper quartile, margin 2, in 60% of the training",
+}
+
 Row = dict[str, float | int | str | None]
 
 
@@ -228,6 +244,22 @@ def sets_of_cases() -> tuple[list[str], list[list[str]]]:
     return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
 
 
+def pasting() -> tuple[list[str], list[list[str]]]:
+    """Ways to paste, compared on the training cases of the other folds of set 4."""
+    rows = [r for r in read_rows("arms-repairs-choice") if (r["dataset"], r["seed"]) == (800, 4)]
+    body = []
+    for how in REPAIRS:
+        mine = {str(r["labels"]): r for r in rows if r["how"] == how}
+        cells = [
+            f"{float(mine[labels]['ap_sqrt'] or 0):.3f}, {float(mine[labels]['fp_per_case'] or 0):.0f}"
+            if labels in mine
+            else ""
+            for labels in ("full", "random")
+        ]
+        body.append([REPAIRS[how], *cells])
+    return ["way", LACK["full"], LACK["random"]], body
+
+
 def chosen() -> tuple[list[str], list[list[str]]]:
     """Settings compared on the training cases of the other folds."""
     rows = read_rows("arms-phantom-choice")
@@ -272,5 +304,6 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "pasted": pasted,
     "sets_of_cases": sets_of_cases,
     "chosen": chosen,
+    "pasting": pasting,
     "magnified": magnified,
 }
