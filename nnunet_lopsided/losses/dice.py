@@ -210,6 +210,6 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
         # A warm-up changes those of this loss alone.
-        self.dice.beta, self.dice.gamma = self.beta, self.gamma
+        self.dice.beta, self.dice.gamma, self.dice.margin = self.beta, self.gamma, self.margin
         dice: Tensor = self.dice(logits, target, teacher, belief)
         return loss + self.weight_dice * dice

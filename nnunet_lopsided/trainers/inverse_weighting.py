@@ -134,6 +134,6 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
-    margin: int = 0
+    margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import ClassVar
 
 import torch
@@ -51,6 +52,9 @@ TEACHER = NameOption(
     high=0.999999,  # with 1 the average would never follow
 )
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
+
+
+CROWDED_MARGIN = 2  # voxels; lesions that touch are parted by background that the network takes for lesion
 
 
 class nnUNetTrainerClassWeighted(LesionTrainer):
@@ -177,7 +181,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
-        margin: voxels around annotated lesions in which it counts fully.
+        margin: voxels around annotated lesions in which it counts fully; None: 2 where lesions are crowded, that is
+            more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
             ``_g0`` takes away all that the recipe adds to a loss.
     """
@@ -192,9 +197,20 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0
-    margin: int = 2
+    margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
+
+    def _checked_label_counts(self) -> dict[str, Counter[int]]:
+        counts = super()._checked_label_counts()
+        if self.margin is None and self.gamma > 0:
+            margin = 0 if self._lesions_are_sparse else CROWDED_MARGIN
+            setattr(self.criterion, "margin", margin)  # noqa: B010 - mypy takes a module's attributes for tensors
+            self.print_to_log_file(
+                f"margin: {margin} voxels, as lesions cover {self._lesion_share:.1%} of the labelled "
+                "voxels of the training cases"
+            )
+        return counts
 
     def _pastes(self) -> bool:
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
@@ -216,7 +232,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             batch_dice=self.configuration_manager.batch_dice,
             soft=self.soft,
             gamma=self._weights_at(self.current_epoch)["gamma"],
-            margin=self.margin,
+            margin=self.margin or 0,
             **self._target_format,
         )
 
@@ -228,7 +244,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
-    margin: int = 0
+    margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
@@ -241,6 +257,6 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
-    margin: int = 0
+    margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "full"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.lesions import find_lesions
@@ -26,6 +26,7 @@ from nnunet_lopsided.trainers.lesion_pasting import (
 )
 from nnunet_lopsided.trainers.names import NameFlag
 from nnunet_lopsided.trainers.seeds import derived_seed
+from nnunet_lopsided.trainers.training_labels import lesion_share
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,9 +38,7 @@ PASTE = (
 MOST_PER_PATCH = 2
 # More lesions are not read. Memory is taken in each process that makes patches.
 MOST_LESIONS, MEMORY = 1000, 64 * 2**20
-# Of the training; after that images are as they are, so that the network learns how rare lesions are.
-PASTED_SHARE = 0.6
-SPARSE = 0.05  # share of lesion voxels up to which pasting is left to us
+SPARSE = 0.05  # share of lesion voxels up to which lesions are sparse: they lie apart, and there is room between them
 # Which lesions are kept where not all can be; part of what a seed means, like the purposes of seeds.py.
 _PURPOSE = 10
 
@@ -51,18 +50,13 @@ class PasteLesions(BasicTransform):
 
     Args:
         paster: what pastes.
-        n_patches: into so many, those that come first in each process.
     """
 
-    def __init__(self, paster: Paster, n_patches: int) -> None:
+    def __init__(self, paster: Paster) -> None:
         super().__init__()
         self._paster = paster
-        self._n_left = n_patches
 
     def apply(self, data_dict: Sample, **params: object) -> Sample:
-        if self._n_left <= 0:
-            return data_dict
-        self._n_left -= 1
         rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - what nnU-Net's data loader draws from
         n = int(rng.integers(MOST_PER_PATCH + 1))
         if not n:
@@ -92,6 +86,7 @@ class LesionPasting(LesionTrainer):
 
     before_there_was: ClassVar = {**LesionTrainer.before_there_was, "paste": False}
     paste: bool | None = False
+    _lesion_share: float = 0.0  # of the labelled voxels of the training cases
 
     def get_training_transforms(
         self,
@@ -112,17 +107,24 @@ class LesionPasting(LesionTrainer):
                 "configuration, or the trainer with _nopaste",
             )
             return augmentation
-        paster = self._paster()
-        if paster is None:
+        if self.paste is None and not self._lesions_are_sparse:
+            self.print_to_log_file(
+                f"pasting: none, as lesions cover {self._lesion_share:.1%} of the labelled voxels of the training "
+                f"cases, more than {SPARSE:.0%}; _paste does it all the same"
+            )
             return augmentation
-        return ComposeTransforms([PasteLesions(paster, self._n_patches_to_paste_into()), augmentation])
+        paster = self._paster()
+        return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
 
-    def _n_patches_to_paste_into(self) -> int:
-        """In each of the processes that make patches, from the epoch on that the training is in."""
-        epochs = max(0.0, PASTED_SHARE * self.num_epochs - self.current_epoch)
-        n_processes: int = max(1, get_allowed_n_proc_DA())
-        n_patches: float = epochs * self.num_iterations_per_epoch * self.batch_size
-        return round(n_patches / n_processes)
+    def _checked_label_counts(self) -> dict[str, Counter[int]]:
+        counts = super()._checked_label_counts()
+        training_cases, _ = self.do_split()
+        self._lesion_share = lesion_share((counts[case] for case in training_cases), self.label_manager.ignore_label)
+        return counts
+
+    @property
+    def _lesions_are_sparse(self) -> bool:
+        return self._lesion_share <= SPARSE
 
     def _pastes(self) -> bool:
         return self.paste is not False
@@ -147,13 +149,10 @@ class LesionPasting(LesionTrainer):
         rng = np.random.default_rng(None if self.seed is None else derived_seed(self.seed, _PURPOSE))
         cases = [training_cases[i] for i in rng.permutation(len(training_cases))]
         lesions: list[CutLesion] = []
-        n_cases = n_lesion = n_labelled = memory = 0
+        n_cases = memory = 0
         for case in with_progress(cases, title="lesions to paste", unit="case", show=self.local_rank == 0):
-            of_case = lesions_of(case, dataset, spacing, self.label_manager.ignore_label, slicewise=slicewise)
             n_cases += 1
-            n_lesion += of_case.n_lesion_voxels
-            n_labelled += of_case.n_labelled_voxels
-            for lesion in of_case.lesions:
+            for lesion in lesions_of(case, dataset, spacing, self.label_manager.ignore_label, slicewise=slicewise):
                 # An organ: it would fill the patch.
                 if any(
                     2 * (n - 2 * GROWN) > of_patch for n, of_patch in zip(lesion.label.shape[1:], plane, strict=True)
@@ -172,39 +171,17 @@ class LesionPasting(LesionTrainer):
                 f"{self.fold} in {Path(self.preprocessed_dataset_folder)} to paste, found none; train with _nopaste",
             )
             return None
-        share = n_lesion / n_labelled
-        if self.paste is None and share > SPARSE:
-            self.print_to_log_file(
-                f"pasting: none, as lesions cover {share:.1%} of {of_cases}, more than {SPARSE:.0%}; _paste does it "
-                "all the same"
-            )
-            return None
         paster = Paster.of(lesions, spacing, slicewise=slicewise)
         low, high = paster.diameters_mm
         self.print_to_log_file(
-            f"pasting: {len(lesions)} annotated lesions of {of_cases}, in diameters of {low:.1f} to {high:.1f} mm, "
-            f"in the first {PASTED_SHARE:.0%} of the training"
+            f"pasting: {len(lesions)} annotated lesions of {of_cases}, in diameters of {low:.1f} to {high:.1f} mm"
         )
         return paster
 
 
-class LesionsOfCase(NamedTuple):
-    """What a case has to paste.
-
-    Attributes:
-        lesions: its annotated ones.
-        n_lesion_voxels: of all of them.
-        n_labelled_voxels: of them and of background; neither ignored nor outside of nnU-Net's nonzero mask.
-    """
-
-    lesions: list[CutLesion]
-    n_lesion_voxels: int
-    n_labelled_voxels: int
-
-
 def lesions_of(
     case: str, dataset: Dataset, spacing_mm: list[float], ignore_label: int | None, *, slicewise: bool
-) -> LesionsOfCase:
+) -> list[CutLesion]:
     """The annotated lesions of a preprocessed case: components of all labels but the ignored one.
 
     Args:
@@ -217,10 +194,8 @@ def lesions_of(
     data, stored, _, _ = dataset.load_case(case)
     label = np.asarray(stored[:])[0]
     is_lesion = label > 0
-    labelled = label >= 0
     if ignore_label is not None:
         is_lesion &= label != ignore_label
-        labelled &= label != ignore_label
     lesions = find_lesions(is_lesion, (1.0, 1.0, 1.0))
     instances = lesions.instances()
     found = []
@@ -233,4 +208,4 @@ def lesions_of(
         lesion = cut_lesion(pixels, label[box], inside, diameter_mm(size, spacing_mm))
         if lesion is not None:
             found.append(lesion)
-    return LesionsOfCase(found, int(is_lesion.sum()), int(labelled.sum()))
+    return found

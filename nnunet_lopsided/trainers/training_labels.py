@@ -73,6 +73,25 @@ def count_labels(dataset: Dataset, scheme: LabelScheme, *, progress: bool = Fals
     return {case: checked_counts(case, dataset, scheme) for case in cases}
 
 
+def lesion_share(counts: Iterable[Counter[int]], ignore_label: int | None) -> float:
+    """Share of the labelled voxels that are of any lesion, 0 to 1.
+
+    Args:
+        counts: of :func:`count_labels`, case by case.
+        ignore_label: its voxels are not labelled; None: there is none.
+
+    Example:
+        >>> lesion_share([Counter({0: 6, 1: 1}), Counter({0: 2, 2: 1, 3: 5})], ignore_label=3)
+        0.2
+    """
+    voxels: Counter[int] = Counter()
+    for of_case in counts:
+        voxels.update(of_case)
+    if ignore_label is not None:
+        voxels.pop(ignore_label, None)
+    return 1 - voxels[0] / voxels.total() if voxels.total() else 0.0
+
+
 def checked_counts(case: str, dataset: Dataset, scheme: LabelScheme) -> Counter[int]:
     """Voxels per label value of one case.
 

@@ -12,7 +12,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.trainers import pasting
 from nnunet_lopsided.trainers.lesion_pasting import CutLesion, Paster
-from nnunet_lopsided.trainers.pasting import LesionsOfCase, PasteLesions, lesions_of
+from nnunet_lopsided.trainers.pasting import PasteLesions, lesions_of
 from tests.conftest import TinyDataset
 from tests.trainers.test_trainers import build, log_of, one_process  # noqa: F401 - a fixture that is always used
 
@@ -40,18 +40,6 @@ def test_it_is_the_first_step_and_trains(tiny: TinyDataset, configuration: str) 
     assert trainer.my_init_kwargs["lopsided"]["paste"] is True
 
 
-@pytest.mark.parametrize(("epoch", "n_processes", "expected"), [(0, 0, 24), (0, 1, 24), (1, 2, 8), (3, 1, 0)])
-def test_lesions_are_pasted_in_the_first_part_of_the_training(
-    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, epoch: int, n_processes: int, expected: int
-) -> None:
-    """Of 5 epochs of 4 iterations with 2 patches the first 3; and what is left of them when it goes on with --c."""
-    monkeypatch.setenv("nnUNet_n_proc_DA", str(n_processes))
-    trainer = build(tiny, "nnUNetTrainerLopsided_paste_5epochs_4iters")
-    trainer.initialize()
-    trainer.batch_size, trainer.current_epoch = 2, epoch
-    assert trainer._n_patches_to_paste_into() == expected
-
-
 def test_a_seed_fixes_what_is_pasted(tiny: TinyDataset) -> None:
     assert first_loss(tiny, NAME + "_seed3", "2d") == first_loss(tiny, NAME + "_seed3", "2d")
 
@@ -64,7 +52,7 @@ def test_a_patch_by_hand() -> None:
         difference=np.full((2, 1, 9, 9), 5, np.float32),
         diameter_mm=4.0,
     )
-    step = PasteLesions(Paster.of([lesion, lesion], (2.0, 2.0), slicewise=True), n_patches=20)
+    step = PasteLesions(Paster.of([lesion, lesion], (2.0, 2.0), slicewise=True))
     image, label = torch.zeros(2, 30, 30), torch.zeros(1, 30, 30, dtype=torch.int16)
     np.random.seed(0)  # noqa: NPY002 - what nnU-Net's data loader draws from
     pasted = [step(image=image, segmentation=label) for _ in range(20)]
@@ -77,7 +65,6 @@ def test_a_patch_by_hand() -> None:
         assert one["segmentation"].dtype == torch.int16
         assert set(one["segmentation"].unique().tolist()) <= {0, 2}
         assert (one["image"][:, one["segmentation"][0] == 2] >= 2.4).all()
-    assert not any(step(image=image, segmentation=label)["segmentation"].any() for _ in range(20)), "only into 20"
 
 
 class OneCase:
@@ -92,20 +79,17 @@ class OneCase:
 
 
 def test_lesions_by_hand() -> None:
-    of_case = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], 3, slicewise=False)  # type: ignore[arg-type]
-    (lesion,) = of_case.lesions
-    assert (of_case.n_lesion_voxels, of_case.n_labelled_voxels) == (7, 4 * 144 - 1)
+    (lesion,) = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], 3, slicewise=False)  # type: ignore[arg-type]
     assert np.unique(lesion.label).tolist() == [0, 1, 2]  # one lesion of two classes
     assert lesion.diameter_mm == pytest.approx((6 * 7 * 12 / np.pi) ** (1 / 3))
     assert lesion.difference[0, 1, 2, 2] == 10
-    (of_slice,) = lesions_of("a", OneCase(), [2.0, 2.0], 3, slicewise=True).lesions  # type: ignore[arg-type]
+    (of_slice,) = lesions_of("a", OneCase(), [2.0, 2.0], 3, slicewise=True)  # type: ignore[arg-type]
     assert of_slice.diameter_mm == pytest.approx(2 * np.sqrt(6 * 4 / np.pi))  # its largest slice
-    both = lesions_of("a", OneCase(), [3.0, 2.0, 2.0], None, slicewise=False)  # type: ignore[arg-type]
-    assert (len(both.lesions), both.n_lesion_voxels, both.n_labelled_voxels) == (2, 8, 4 * 144)
+    assert len(lesions_of("a", OneCase(), [3.0, 2.0, 2.0], None, slicewise=False)) == 2  # type: ignore[arg-type]
 
 
 def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: LesionsOfCase([], 0, 10))
+    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: [])
     trainer = build(tiny, NAME)
     trainer.initialize()
     with pytest.raises(
@@ -118,21 +102,29 @@ def test_no_lesion_is_refused_where_pasting_was_asked_for(tiny: TinyDataset, mon
     assert "pasting: none, as no lesion that could be is annotated in 4 of 4 training cases" in log_of(trainer)
 
 
-@pytest.mark.parametrize(("share", "pasted"), [(0.05, True), (0.051, False)])
+@pytest.mark.parametrize(("share", "sparse"), [(0.05, True), (0.051, False)])
 def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
-    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, share: float, pasted: bool
+    tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, share: float, sparse: bool
 ) -> None:
-    def with_share(*args: Any, **options: Any) -> LesionsOfCase:
-        return LesionsOfCase(lesions_of(*args, **options).lesions, round(1000 * share), 1000)
-
-    monkeypatch.setattr(pasting, "lesions_of", with_share)
-    trainer = build(tiny, NAME)
-    trainer.initialize()
-    trainer.paste = None
-    assert (trainer._paster() is not None) == pasted
-    assert ("pasting: none, as lesions cover 5.1% of 4 of 4 training cases, more than 5%" in log_of(trainer)) != pasted
-    trainer.paste = True
-    assert trainer._paster() is not None
+    """And crowded ones have a margin, in which background counts fully, instead."""
+    monkeypatch.setattr(pasting, "lesion_share", lambda counts, ignore_label: share)
+    for name, pasted, margin in (
+        ("nnUNetTrainerLopsided_2epochs_1iters", sparse, 0 if sparse else 2),
+        ("nnUNetTrainerLopsided_paste_margin3_2epochs_1iters", True, 3),
+        ("nnUNetTrainerLopsided_nopaste_margin0_2epochs_1iters", False, 0),
+        ("nnUNetTrainerLopsided_g0_2epochs_1iters", False, 0),
+        ("nnUNetTrainerLopsidedDice_2epochs_1iters", False, 0),
+    ):
+        trainer = build(tiny, name)
+        trainer.on_train_start()
+        steps = trainer.dataloader_train.data_loader.transforms.transforms
+        assert isinstance(steps[0], PasteLesions) == pasted, name
+        trainer.on_train_epoch_start()
+        trainer.train_step(next(trainer.dataloader_train))
+        assert (trainer.criterion.margin, trainer.criterion.dice.margin) == (margin, margin), name
+        if name == "nnUNetTrainerLopsided_2epochs_1iters":
+            assert ("pasting: none, as lesions cover 5.1% of the labelled voxels" in log_of(trainer)) != pasted
+            assert f"margin: {margin} voxels, as lesions cover 5" in log_of(trainer)
 
 
 def test_only_as_many_are_read_as_are_used(tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +162,7 @@ def test_what_spans_more_than_half_of_the_patch_is_no_lesion(
         )
 
     fits, high, wide = one(height // 2, width // 2), one(height // 2 + 1, 2), one(2, width // 2 + 1)
-    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: LesionsOfCase([high, fits, wide], 1, 100))
+    monkeypatch.setattr(pasting, "lesions_of", lambda *args, **kwargs: [high, fits, wide])
     assert set(map(id, trainer._paster().lesions)) == {id(fits)}
 
 

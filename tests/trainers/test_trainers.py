@@ -196,7 +196,7 @@ def test_warm_up(tiny: Any, weight: str, name: str, expected: list[float]) -> No
 
 def test_the_default_recipe(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerLopsided")
-    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.margin, trainer.dice) == (1, 1, 2, 2, "full")
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.margin, trainer.dice) == (1, 1, 2, None, "full")
     assert (trainer._warm_up, trainer.foreground_prior_bias) == (100, True)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
         1000,
@@ -236,7 +236,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "dice": "full",
         "alpha": 10.0,
         "gamma": 2.0,
-        "margin": 2,
+        "margin": None,
         "soft_targets": False,
         "paste": None,
         "beta": 0.5,
