@@ -18,7 +18,7 @@ from tests.console import run, train
 
 pytestmark = pytest.mark.slow
 
-PLAIN = "nnUNetTrainerLopsided_dicefull_w0_seed3_1epochs_2iters"
+PLAIN = "nnUNetTrainerLopsided_nopaste_dicefull_w0_seed3_1epochs_2iters"
 SOFT = PLAIN.replace("_dicefull", "_dicefull_softtargets")
 # Sampling and starting point depend on labels, and turned labels are not what turned beliefs are; here nothing does.
 STILL = """

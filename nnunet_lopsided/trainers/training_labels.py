@@ -81,8 +81,8 @@ def lesion_share(counts: Iterable[Counter[int]], ignore_label: int | None) -> fl
         ignore_label: its voxels are not labelled; None: there is none.
 
     Example:
-        >>> lesion_share([Counter({0: 6, 1: 1}), Counter({0: 2, 2: 1, 3: 5})], ignore_label=3)
-        0.2
+        >>> lesion_share([Counter({0: 5, 1: 3}), Counter({0: 1, 2: 3, 3: 5})], ignore_label=3)
+        0.5
     """
     voxels: Counter[int] = Counter()
     for of_case in counts:

@@ -34,7 +34,7 @@ from tests.conftest import TinyDataset, set_paths
 from tests.trainers.test_trainers import build, one_process  # noqa: F401 - a fixture that is always used
 
 CONFIGURATIONS = ("2d", "3d_fullres", "2.5d")
-SOFT = "nnUNetTrainerLopsided_softtargets_2epochs_1iters"
+SOFT = "nnUNetTrainerLopsided_nopaste_softtargets_2epochs_1iters"  # each step is looked at as it is
 
 
 # ---- loading

@@ -390,7 +390,7 @@ def check_a_step(trainer: Any, n_foreground: int, moved: float = 0.5) -> None:
 
 
 def test_25d_trains_on_the_centre_of_n_slices(tiny: Any) -> None:
-    trainer = build(tiny, configuration="2.5d", edit=mask_images(False))
+    trainer = build(tiny, "nnUNetTrainerLopsided_nopaste", configuration="2.5d", edit=mask_images(False))
     trainer.on_train_start()
     assert trainer.configuration_manager.patch_size == [18, 40, 40]  # the predictor's
     trainer.on_train_epoch_start()
@@ -446,7 +446,7 @@ def test_25d_masked_images_keep_the_target_that_holds_the_mask(tiny: Any) -> Non
 def test_25d_targets_are_the_centre_of_what_nnunet_would_make(tiny: Any) -> None:
     targets = []
     for early in (True, False):
-        trainer = build(tiny, configuration="2.5d", edit=mask_images(False))
+        trainer = build(tiny, "nnUNetTrainerLopsided_nopaste", configuration="2.5d", edit=mask_images(False))
         trainer.on_train_start()
         augmentation = trainer.dataloader_train.data_loader.transforms
         assert type(augmentation.transforms[0]).__name__ == "CentreSliceOfTarget"
