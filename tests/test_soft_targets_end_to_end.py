@@ -28,6 +28,7 @@ from nnunet_lopsided.trainers import nnUNetTrainerLopsided
 
 class nnUNetTrainerStill(nnUNetTrainerLopsided):
     foreground_prior_bias = False
+    paste = False
     seed, warm_up_epochs, epochs, iterations_per_epoch = 3, 0, 1, 6
 
     def initialize(self):
