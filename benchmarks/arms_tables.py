@@ -159,6 +159,12 @@ def _difference(arm: Arm, plain: Arm, loss: str) -> str:
     return "" if three is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*three)
 
 
+def _set_by_set(arm: Arm, sets: Iterable[int]) -> list[str]:
+    """Average precision of each set, its mean, and the mean number of false positives per case."""
+    cells = [f"{float(arm.by_set[s]['ap_sqrt'] or 0):.3f}" if s in arm.by_set else "" for s in sets]
+    return [*cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)]
+
+
 def completed(labels: str) -> tuple[list[str], list[list[str]]]:
     """Average precision set by set, of completed labels and of what they are compared with."""
     plain, done = read_rows("arms-phantom"), read_rows("completion-phantom")
@@ -179,8 +185,7 @@ def completed(labels: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for title, arm in rows.items():
         if arm.by_set:
-            cells = [f"{float(arm.by_set[s]['ap_sqrt'] or 0):.3f}" if s in arm.by_set else "" for s in sets]
-            body.append([title, *cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)])
+            body.append([title, *_set_by_set(arm, sets)])
     return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], body
 
 
@@ -239,8 +244,7 @@ def sets_of_cases() -> tuple[list[str], list[list[str]]]:
     sets = sorted(whole.by_set)
     body = []
     for (loss, lack), arm in arms.items():
-        cells = [f"{float(arm.by_set[s]['ap_sqrt'] or 0):.3f}" if s in arm.by_set else "" for s in sets]
-        body.append([loss, lack, *cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)])
+        body.append([loss, lack, *_set_by_set(arm, sets)])
     return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
 
 

@@ -40,7 +40,7 @@ from nnunet_lopsided.trainers.slice_patches import (
     with_training_patch,
 )
 from nnunet_lopsided.trainers.threads import keep_to_omp_num_threads
-from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels
+from nnunet_lopsided.trainers.training_labels import check_consecutive, check_splits, count_labels, summed_voxels
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -173,13 +173,14 @@ class LesionTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        counts = self._checked_label_counts()
+        voxels = self._checked_label_voxels()
+        self._adapt_to(voxels)
         if self._is_25d and not self._resumed:
             with arch_kwargs_of_the_user():
                 self._network_25d.load_pretrained_encoder()
         super().on_train_start()
         if self.foreground_prior_bias and not self._resumed:
-            self._start_at_foreground_prior(counts)
+            self._start_at_foreground_prior(voxels)
         if self._is_25d:
             self._network_25d.centre_slice_only = True
 
@@ -189,8 +190,8 @@ class LesionTrainer(nnUNetTrainer):
         train, val = super().do_split()
         return train, val
 
-    def _checked_label_counts(self) -> dict[str, Counter[int]]:
-        """Voxels per label value of the cases to train and to validate on; a value that dataset.json does not declare
+    def _checked_label_voxels(self) -> Counter[int]:
+        """Voxels per label value to train on. A value that dataset.json does not declare, in a validation case as well,
         ends the training."""
         source = Path(self.preprocessed_dataset_folder_base) / "dataset.json"
         training_cases, validation_cases = self.do_split()
@@ -199,9 +200,13 @@ class LesionTrainer(nnUNetTrainer):
         try:
             scheme = label_scheme(self.dataset_json, source)
             check_consecutive(scheme, source)
-            return count_labels(dataset, scheme, progress=self.local_rank == 0)
+            counts = count_labels(dataset, scheme, progress=self.local_rank == 0)
         except InputError as error:
             refuse(error)
+        return summed_voxels((counts[case] for case in training_cases), self.label_manager.ignore_label)
+
+    def _adapt_to(self, voxels: Counter[int]) -> None:
+        """Called with the voxels per label value of the training cases, before data are loaded."""
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, object] | str) -> None:
         with named_if_damaged(filename_or_checkpoint):
@@ -222,13 +227,8 @@ class LesionTrainer(nnUNetTrainer):
                 f"{type(self).__name__} meant something else ({'; '.join(changed)}); it goes on with the new values"
             )
 
-    def _start_at_foreground_prior(self, counts: dict[str, Counter[int]]) -> None:
-        """Set the bias of the last layers by the voxels per label value of each training case."""
-        training_cases, _ = self.do_split()
-        voxels: Counter[int] = Counter()
-        for case in training_cases:
-            voxels.update(counts[case])
-        voxels.pop(self.label_manager.ignore_label, None)  # no class of the network
+    def _start_at_foreground_prior(self, voxels: Counter[int]) -> None:
+        """Set the bias of the last layers by the voxels per label value of the training cases."""
         if self.label_manager.has_regions:
             classes = [r if isinstance(r, (tuple, list)) else (r,) for r in self.label_manager.foreground_regions]
         else:
@@ -239,7 +239,7 @@ class LesionTrainer(nnUNetTrainer):
         self.my_init_kwargs["lopsided"]["foreground_prior"] = priors
         self.print_to_log_file(
             f"last-layer bias set to {np.round(bias, 3).tolist()}: foreground prior "
-            f"{', '.join(f'{p:.3g}' for p in priors)} of {len(training_cases)} training labels"
+            f"{', '.join(f'{p:.3g}' for p in priors)} of {len(self.do_split()[0])} training labels"
         )
 
     def _describe_hyperparameters(self) -> dict[str, object]:

@@ -201,8 +201,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     paste: bool | None = None
     dice: DiceTerm = "full"
 
-    def _checked_label_counts(self) -> dict[str, Counter[int]]:
-        counts = super()._checked_label_counts()
+    def _adapt_to(self, voxels: Counter[int]) -> None:
+        super()._adapt_to(voxels)
         if self.margin is None and self.gamma > 0:
             margin = 0 if self._lesions_are_sparse else CROWDED_MARGIN
             setattr(self.criterion, "margin", margin)  # noqa: B010 - mypy takes a module's attributes for tensors
@@ -210,7 +210,6 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
                 f"margin: {margin} voxels, as lesions cover {self._lesion_share:.1%} of the labelled "
                 "voxels of the training cases"
             )
-        return counts
 
     def _pastes(self) -> bool:
         return super()._pastes() and (self.gamma > 0 or self.paste is True)

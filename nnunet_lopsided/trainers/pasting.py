@@ -116,11 +116,9 @@ class LesionPasting(LesionTrainer):
         paster = self._paster()
         return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
 
-    def _checked_label_counts(self) -> dict[str, Counter[int]]:
-        counts = super()._checked_label_counts()
-        training_cases, _ = self.do_split()
-        self._lesion_share = lesion_share((counts[case] for case in training_cases), self.label_manager.ignore_label)
-        return counts
+    def _adapt_to(self, voxels: Counter[int]) -> None:
+        super()._adapt_to(voxels)
+        self._lesion_share = lesion_share(voxels)
 
     @property
     def _lesions_are_sparse(self) -> bool:

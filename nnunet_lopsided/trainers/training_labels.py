@@ -73,23 +73,36 @@ def count_labels(dataset: Dataset, scheme: LabelScheme, *, progress: bool = Fals
     return {case: checked_counts(case, dataset, scheme) for case in cases}
 
 
-def lesion_share(counts: Iterable[Counter[int]], ignore_label: int | None) -> float:
-    """Share of the labelled voxels that are of any lesion, 0 to 1.
+def summed_voxels(counts: Iterable[Counter[int]], ignore_label: int | None) -> Counter[int]:
+    """Voxels per label value of some cases, without the ignored, which are of no class.
 
     Args:
         counts: of :func:`count_labels`, case by case.
-        ignore_label: its voxels are not labelled; None: there is none.
+        ignore_label: None: there is none.
 
     Example:
-        >>> lesion_share([Counter({0: 5, 1: 3}), Counter({0: 1, 2: 3, 3: 5})], ignore_label=3)
-        0.5
+        >>> dict(summed_voxels([Counter({0: 5, 1: 3}), Counter({0: 1, 3: 5})], ignore_label=3))
+        {0: 6, 1: 3}
     """
     voxels: Counter[int] = Counter()
     for of_case in counts:
         voxels.update(of_case)
     if ignore_label is not None:
-        voxels.pop(ignore_label, None)
-    return 1 - voxels[0] / voxels.total() if voxels.total() else 0.0
+        del voxels[ignore_label]
+    return voxels
+
+
+def lesion_share(voxels: Counter[int]) -> float:
+    """Share of labelled voxels that are of any lesion, 0 to 1.
+
+    Args:
+        voxels: per label value, without the ignored.
+
+    Example:
+        >>> lesion_share(Counter({0: 6, 1: 3, 2: 3}))
+        0.5
+    """
+    return 1 - voxels[0] / voxels.total() if voxels else 0.0
 
 
 def checked_counts(case: str, dataset: Dataset, scheme: LabelScheme) -> Counter[int]:

@@ -107,7 +107,7 @@ def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
     tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, share: float, sparse: bool
 ) -> None:
     """And crowded ones have a margin, in which background counts fully, instead."""
-    monkeypatch.setattr(pasting, "lesion_share", lambda counts, ignore_label: share)
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: share)
     for name, pasted, margin in (
         ("nnUNetTrainerLopsided_2epochs_1iters", sparse, 0 if sparse else 2),
         ("nnUNetTrainerLopsided_paste_margin3_2epochs_1iters", True, 3),
