@@ -6,9 +6,10 @@
 
 ``prepare`` divides the training cases into five folds that train on a fifth each (few cases: networks memorise which
 lesions are missing) and makes variants that lack half of the lesions at random, by size and as readers miss them, by
-the public commands. ``run`` trains fold k with seed k, predicts the dataset's test cases (imagesTs, labelsTs) and
-appends a line of JSON for each training; lines that are there are not trained again. So arms meet on the same cases,
-the same missing lesions, the same patches, and intervals are over trainings on different cases.
+the public commands. ``run`` trains fold k with seed k (seeds from 5 on meet the folds again: seed 7, fold 2), predicts
+the dataset's test cases (imagesTs, labelsTs) and appends a line of JSON for each training; lines that are there are not
+trained again. So arms meet on the same cases, the same missing lesions, the same patches, and intervals are over
+trainings on different cases.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def run(
     *,
     labels: str,
     name: str,
-    fold: int,
+    seed: int,
     configuration: str,
     on: str,
     magnify: Sequence[float] = (),
@@ -163,7 +164,7 @@ def run(
 
     begin = time.process_time()
     trainer = get_trainer_from_args(
-        str(variant(dataset, labels)), configuration, fold, f"{name}_seed{fold}", device=torch.device(device)
+        str(variant(dataset, labels)), configuration, seed % N_FOLDS, f"{name}_seed{seed}", device=torch.device(device)
     )
     trainer.disable_checkpointing = True
     trainer.run_training()
@@ -242,7 +243,7 @@ def main() -> None:
     training.add_argument("-c", default="2d_small")
     training.add_argument("--trainers", nargs="+", required=True, help="names without a seed, with their budget")
     training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES])
-    training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="folds, too")
+    training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="seed k: fold k modulo 5")
     training.add_argument(
         "--on", choices=("Ts", "Tr"), default="Ts", help="Tr: training cases of the other folds, to choose on"
     )
@@ -267,7 +268,7 @@ def main() -> None:
                 arguments.dataset,
                 labels=labels,
                 name=name,
-                fold=seed,
+                seed=seed,
                 configuration=arguments.c,
                 on=arguments.on,
                 magnify=arguments.magnify,
