@@ -165,6 +165,8 @@ class Paster:
         # A lesion is shrunk rather than blown up: of the larger ones, if there are any.
         larger = [lesion for lesion in self.lesions if lesion.diameter_mm >= diameter] or self.lesions
         share, values, added = self._drawn(rng, larger[int(rng.integers(len(larger)))], diameter)
+        if share.max() < 0.5:  # too little of it to label, wherever it is
+            return None
         half = np.array(share.shape) // 2
         # The lesion is grown, not the labels of the whole patch: in 3D that took longer than all else.
         clear = np.array([0 if self.slicewise else CLEAR, CLEAR, CLEAR])
@@ -230,7 +232,8 @@ def scaled_and_turned(
         slicewise: scaled and softened in the plane alone.
 
     Returns:
-        How much of each voxel is lesion (0 to 1), label values, and what is to be added to each channel; odd sides.
+        How much of each voxel is lesion (0 to 1), label values, and what is to be added to each channel; odd sides. One
+        voxel of nothing, if that is what is left of it.
     """
     along = np.array([0 if slicewise else 1, 1, 1])
     scale = np.where(along, factor, 1.0)
@@ -244,6 +247,9 @@ def scaled_and_turned(
     cos, sin, side = np.cos(angle), np.sin(angle), -1.0 if mirrored else 1.0
     to_source = np.array([[1.0, 0, 0], [0, cos, -sin], [0, side * sin, side * cos]]) / scale[:, None]
     inside = np.argwhere(soft > FAINTEST)
+    if not len(inside):  # the end of a large lesion, a voxel or two, shrunk to less than anybody sees
+        nothing = np.zeros((1, 1, 1), np.float32)
+        return nothing, nothing.astype(np.int16), np.stack([nothing] * len(difference))
     middle = inside.mean(0)
     # One voxel of the source more: as far does linear interpolation carry its edge.
     reach = np.abs(inside - middle) * scale + scale

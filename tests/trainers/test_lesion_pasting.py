@@ -134,6 +134,42 @@ def test_diameters() -> None:
     assert Paster.of([large, small], (4.0, 4.0), slicewise=True).diameters_mm == (5.0, 12.0)
 
 
+def test_the_end_of_a_large_lesion_shrunk_to_nothing() -> None:
+    """A cone's tip is a voxel; a tenth of it is below all that is seen, and no reason to end a training."""
+    cone = np.zeros((1, 31, 31), np.int16)
+    cone[0, 15, 15] = 1
+    share, values, added = drawn(cone, factor=0.05)
+    assert share.tolist() == [[[0.0]]]
+    assert values.tolist() == [[[0]]]
+    assert added.shape == (1, 1, 1, 1)
+    lesion = CutLesion(
+        label=cone,
+        surroundings=np.zeros(1, np.float32),
+        spread=np.zeros(1, np.float32),
+        difference=np.ones((1, *cone.shape), np.float32),
+        diameter_mm=40.0,
+    )
+    background = np.array([[-99.0], [99.0]], np.float32)
+    paster = Paster(lesions=[lesion], diameters_mm=(2.0, 2.0), background=background, slicewise=True)
+    image, label = np.zeros((1, 1, 9, 9), np.float32), np.zeros((1, 9, 9), np.int16)
+    assert paster.paste(np.random.default_rng(0), image, label, Room.of(label)) is None
+    assert not image.any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 1), st.booleans())
+def test_any_lesion_in_any_size(seed: int, factor: float, slicewise: bool) -> None:
+    rng = np.random.default_rng(seed)
+    label = (rng.random((1 if slicewise else 3, 9, 9)) < rng.choice([0.02, 0.3])).astype(np.int16)
+    label[0, 4, 4] = 1
+    share, values, added = drawn(label, factor=factor, angle=rng.uniform(0, 7), slicewise=slicewise)
+    assert share.shape == values.shape == added.shape[1:]
+    assert all(side % 2 for side in share.shape)
+    assert np.isfinite(share).all()
+    assert set(np.unique(values)) <= {0, 1}
+    assert (added >= 0).all()
+
+
 def test_a_place_must_look_like_what_surrounds_lesions() -> None:
     """Lesions lie in 10 and 12 of the first channel; the patch is 11 on the left, 30 on the right."""
     lesions = [
