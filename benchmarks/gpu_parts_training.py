@@ -16,14 +16,14 @@ DATASET = 900
 ITERATIONS_PER_EPOCH = 250  # nnU-Net's
 STOCK = "nnUNetTrainer"
 STOCK_25D = "nnUNetTrainer25D"  # nnU-Net's own refuses 2.5d: this is its loss
-RECIPE = "nnUNetTrainerLopsided_w0"  # without a warm-up: its loss is what it is most of the time
+RECIPE = "nnUNetTrainerLopsided_from0"  # its loss is that of the last part: the dearer one
 COMPILED = " with a compiled loss"
 ROOM_FOR_ALL = 64 * 2**30  # bytes of a GPU that holds all trainers, planned for 8 GiB each
 # What is compared, and at most how many times the stock trainer's time it may take.
 OURS = {
     RECIPE: 1.02,
     RECIPE + COMPILED: 1.02,
-    "nnUNetTrainerLopsided_w0_ema0p99": 1.05,
+    "nnUNetTrainerLopsided_from0_ema0p99": 1.05,
     "nnUNetTrainerInverseWeightingDice": 1.05,
     "nnUNetTrainerRegionSpecific": 1.05,
 }

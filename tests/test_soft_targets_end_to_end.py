@@ -18,7 +18,7 @@ from tests.console import run, train
 
 pytestmark = pytest.mark.slow
 
-PLAIN = "nnUNetTrainerLopsided_nopaste_dicefull_w0_seed3_1epochs_2iters"
+PLAIN = "nnUNetTrainerLopsided_nopaste_dicefull_from0_seed3_1epochs_2iters"
 SOFT = PLAIN.replace("_dicefull", "_dicefull_softtargets")
 # Sampling and starting point depend on labels, and turned labels are not what turned beliefs are; here nothing does.
 STILL = """
@@ -29,7 +29,7 @@ from nnunet_lopsided.trainers import nnUNetTrainerLopsided
 class nnUNetTrainerStill(nnUNetTrainerLopsided):
     foreground_prior_bias = False
     paste = False
-    seed, warm_up_epochs, epochs, iterations_per_epoch = 3, 0, 1, 6
+    seed, gamma_from, epochs, iterations_per_epoch = 3, 0, 1, 6
 
     def initialize(self):
         super().initialize()

@@ -30,6 +30,13 @@ DICE = (
 GAMMA = NameOption(
     attribute="gamma", form="gN", meaning="how fast trust in a background label fades where lesion is seen", low=0
 )
+FROM = NameOption(
+    attribute="gamma_from",
+    form="fromN",
+    meaning="percent of the training in which background labels are trusted fully, before gamma",
+    low=0,
+    high=100,
+)
 MARGIN = NameOption(
     attribute="margin",
     form="marginN",
@@ -40,7 +47,7 @@ MARGIN = NameOption(
 WARM_UP = NameOption(
     attribute="warm_up_epochs",
     form="wN",
-    meaning="epochs over which beta falls from 1 and gamma grows from 0",
+    meaning="epochs over which beta falls from 1",
     low=0,
     integer=True,
 )
@@ -126,11 +133,7 @@ class BootstrapTrainer(LesionTrainer):
         return math.ceil(self.num_epochs / 10) if self.warm_up_epochs is None else self.warm_up_epochs
 
     def _beta_at(self, epoch: int) -> float:
-        return 1.0 - (1.0 - self.beta) * self._warmed_up(epoch)
-
-    def _warmed_up(self, epoch: int) -> float:
-        """Share of the warm-up that is over, 0 to 1."""
-        return 1.0 if epoch >= self._warm_up else epoch / self._warm_up
+        return self.beta if epoch >= self._warm_up else 1.0 - (1.0 - self.beta) * epoch / self._warm_up
 
     # ---- the teacher
 
@@ -168,8 +171,8 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
 
 
 class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
-    """The default recipe: nnU-Net's Dice and cross-entropy, in which a label "background" counts the less the surer the
-    network is of a lesion there, stable from a fresh start.
+    """The default recipe: nnU-Net's Dice and cross-entropy, in the last part of the training with a label "background"
+    that counts the less the surer the network is of a lesion there; stable from a fresh start.
 
     The best of what we measured (docs/explanation/when-it-helps.md): gamma 2 without bootstrap. With ``_g0`` and
     beta below 1 the same class is eq. 3 of Yi et al. 2020 beside Dice (``_dicemixed``: in the Dice term, too); with
@@ -180,23 +183,37 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         dice: ``full``: Dice over all voxels; ``mixed``: against eq. 3's own target, so that beta holds in Dice, too;
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
-        gamma: a voxel labelled background counts (1 - p)^gamma in both terms; grows from 0 over the warm-up.
+        gamma: a voxel labelled background counts (1 - p)^gamma in both terms, in the last part of the training.
+        gamma_from: how much of the training comes before that part, in percent. Until then gamma is 0: what looks like
+            a lesion and is none must be learned before the network may doubt a label.
         margin: voxels around annotated lesions in which it counts fully; None: 2 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
             ``_g0`` takes away all that the recipe adds to a loss.
     """
 
-    name_options: ClassVar = (ALPHA, BETA, GAMMA, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS)
+    name_options: ClassVar = (
+        ALPHA,
+        BETA,
+        GAMMA,
+        FROM,
+        MARGIN,
+        *DICE,
+        *PASTE,
+        *BootstrapTrainer.name_options,
+        SOFT_TARGETS,
+    )
     hyperparameters: ClassVar = (
-        "dice", "gamma", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
+        "dice", "gamma", "gamma_from", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
     )  # fmt: skip
     before_there_was: ClassVar = {
-        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "margin": 0
+        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "gamma_from": 0.0,
+        "margin": 0,
     }  # fmt: skip
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0
+    gamma_from: float = 70.0
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
@@ -215,7 +232,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
-        return {**super()._weights_at(epoch), "gamma": self.gamma * self._warmed_up(epoch)}
+        fades = 100 * epoch >= self.gamma_from * self.num_epochs
+        return {**super()._weights_at(epoch), "gamma": self.gamma if fades else 0.0}
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         if self.dice == "mixed" and self.beta == 1:

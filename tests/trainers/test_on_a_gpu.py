@@ -60,7 +60,7 @@ def test_an_epoch(empty_results: Any, name: str, configuration: str, device: tor
 def test_the_average_network_follows_and_is_continued(
     empty_results: Any, configuration: str, device: torch.device
 ) -> None:
-    name = "nnUNetTrainerLopsided_ema0p5_w0_4epochs_1iters"
+    name = "nnUNetTrainerLopsided_ema0p5_from0_4epochs_1iters"
     first = build(empty_results, name, configuration, device)
     first.on_train_start()
     start = {key: value.clone() for key, value in first._teacher.network.state_dict().items()}

@@ -164,7 +164,7 @@ def test_last_layers_of_an_unknown_network() -> None:
         last_layers(WithoutBias())
 
 
-# ---- the warm-up of beta and gamma
+# ---- the warm-up of beta, the start of gamma
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,11 @@ def test_last_layers_of_an_unknown_network() -> None:
         ("beta", "nnUNetTrainerLopsided_b0p2_w0", [0.2, 0.2]),
         ("beta", "nnUNetTrainerLopsided_b1_w2", [1, 1, 1]),
         ("beta", "nnUNetTrainerLopsided_b0_w1", [1, 0, 0]),
-        ("gamma", "nnUNetTrainerLopsided_w4_20epochs", [0, 0.5, 1, 1.5, 2, 2]),
-        ("gamma", "nnUNetTrainerLopsided_g3_w0", [3, 3]),
-        ("gamma", "nnUNetTrainerLopsidedDice_w0", [0, 0]),
+        ("gamma", "nnUNetTrainerLopsided_10epochs", [0, 0, 0, 0, 0, 0, 0, 2, 2, 2]),  # the last three of ten
+        ("gamma", "nnUNetTrainerLopsided_g3_from50_5epochs", [0, 0, 0, 3, 3]),  # rounded up
+        ("gamma", "nnUNetTrainerLopsided_g3_from0", [3, 3]),
+        ("gamma", "nnUNetTrainerLopsided_from100_2epochs", [0, 0]),
+        ("gamma", "nnUNetTrainerLopsidedDice_from0", [0, 0]),
         ("gamma", "nnUNetTrainerLopsidedPaper_a3", [0, 0]),
     ],
 )
@@ -236,6 +238,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "dice": "full",
         "alpha": 10.0,
         "gamma": 2.0,
+        "gamma_from": 70.0,
         "margin": None,
         "soft_targets": False,
         "paste": None,
@@ -265,7 +268,7 @@ def test_the_stored_warm_up_is_the_one_used(tiny: Any) -> None:
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2.5d"])
 def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configuration: str) -> None:
     without_progress_pictures(monkeypatch)
-    name = "nnUNetTrainerLopsided_w4_6epochs_1iters"
+    name = "nnUNetTrainerLopsided_b0p5_w4_g3_from30_6epochs_1iters"
     first = build(empty_results, name, configuration)
     first.on_train_start()
     at_start = [layer.bias.detach().clone() for layer in last_layers(first.network)]
@@ -285,7 +288,8 @@ def test_continuing(empty_results: Any, monkeypatch: pytest.MonkeyPatch, configu
         if trained is last_layers(first.network)[-1]:
             assert not torch.equal(before, continued.bias)
     second.on_train_epoch_start()
-    assert second.criterion.gamma == pytest.approx(2 * 2 / 4)
+    assert second.criterion.beta == pytest.approx(1 - 0.5 * 2 / 4)
+    assert second.criterion.gamma == 3  # from 30% of six epochs on
     assert second.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
     run_epoch(second)
     assert second.current_epoch == 3
@@ -624,7 +628,7 @@ def test_loss_of_a_step_is_that_of_the_weighted_resolutions(tiny: Any) -> None:
 
 
 def test_the_teacher_is_continued(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "nnUNetTrainerLopsided_ema0p5_w0_4epochs_1iters"
+    name = "nnUNetTrainerLopsided_ema0p5_from0_4epochs_1iters"
     first = build(empty_results, name)
     first.on_train_start()
     start = deepcopy(first._teacher.network.state_dict())
@@ -645,7 +649,7 @@ def test_the_teacher_is_continued(empty_results: Any, monkeypatch: pytest.Monkey
 
 
 def test_a_training_begun_with_other_defaults_says_so(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "nnUNetTrainerLopsided_w0_4epochs_1iters"
+    name = "nnUNetTrainerLopsided_4epochs_1iters"
     first = build(empty_results, name)
     first.on_train_start()
     path = str(Path(first.output_folder) / "checkpoint_latest.pth")
@@ -691,7 +695,7 @@ def test_without_gamma_and_bootstrap_it_is_nnunets_loss(tiny: Any) -> None:
 
 
 def test_a_continued_25d_teacher_predicts_the_centre_slice(empty_results: Any) -> None:
-    name = "nnUNetTrainerLopsided_ema0p5_w0_4epochs_1iters"
+    name = "nnUNetTrainerLopsided_ema0p5_from0_4epochs_1iters"
     first = build(empty_results, name, "2.5d")
     first.on_train_start()
     path = str(Path(first.output_folder) / "checkpoint_latest.pth")
@@ -722,7 +726,7 @@ def test_the_loss_takes_the_teachers_verdict(tiny: Any) -> None:
 
 
 def test_curves_of_an_epoch(empty_results: Any) -> None:
-    trainer = build(empty_results, "nnUNetTrainerLopsided_w0_2epochs_1iters")
+    trainer = build(empty_results, "nnUNetTrainerLopsided_from0_2epochs_1iters")
     trainer.on_train_start()
     run_epoch(trainer)
     folder = Path(trainer.output_folder)
