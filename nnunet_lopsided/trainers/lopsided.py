@@ -62,6 +62,7 @@ SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the 
 
 
 CROWDED_MARGIN = 2  # voxels; lesions that touch are parted by background that the network takes for lesion
+PASTED_FROM, UNPASTED_FROM = 70.0, 10.0  # percent of the training
 
 
 class nnUNetTrainerClassWeighted(LesionTrainer):
@@ -185,7 +186,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms, in the last part of the training.
         gamma_from: how much of the training comes before that part, in percent. Until then gamma is 0: what looks like
-            a lesion and is none must be learned before the network may doubt a label.
+            a lesion and is none must be learned before the network may doubt a label. None: 70 where lesions are
+            pasted, and 10 where none are, as omissions are then learned by heart sooner.
         margin: voxels around annotated lesions in which it counts fully; None: 2 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
@@ -213,7 +215,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0
-    gamma_from: float = 70.0
+    gamma_from: float | None = None
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
@@ -232,7 +234,10 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
-        fades = 100 * epoch >= self.gamma_from * self.num_epochs
+        start = self.gamma_from
+        if start is None:
+            start = PASTED_FROM if self._lesions_are_pasted else UNPASTED_FROM
+        fades = 100 * epoch >= start * self.num_epochs
         return {**super()._weights_at(epoch), "gamma": self.gamma if fades else 0.0}
 
     def _build_criterion(self) -> LopsidedDiceLoss:

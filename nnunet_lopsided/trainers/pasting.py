@@ -87,6 +87,7 @@ class LesionPasting(LesionTrainer):
     before_there_was: ClassVar = {**LesionTrainer.before_there_was, "paste": False}
     paste: bool | None = False
     _lesion_share: float = 0.0  # of the labelled voxels of the training cases
+    _lesions_are_pasted: bool = False  # once the augmentation of the training is there
 
     def get_training_transforms(
         self,
@@ -114,6 +115,7 @@ class LesionPasting(LesionTrainer):
             )
             return augmentation
         paster = self._paster()
+        self._lesions_are_pasted = paster is not None
         return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
 
     def _adapt_to(self, voxels: Counter[int]) -> None:

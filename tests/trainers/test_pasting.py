@@ -109,7 +109,7 @@ def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
     """And crowded ones have a margin, in which background counts fully, instead."""
     monkeypatch.setattr(pasting, "lesion_share", lambda voxels: share)
     for name, pasted, margin in (
-        ("nnUNetTrainerLopsided_2epochs_1iters", sparse, 0 if sparse else 2),
+        ("nnUNetTrainerLopsided_10epochs_1iters", sparse, 0 if sparse else 2),
         ("nnUNetTrainerLopsided_paste_margin3_2epochs_1iters", True, 3),
         ("nnUNetTrainerLopsided_nopaste_margin0_2epochs_1iters", False, 0),
         ("nnUNetTrainerLopsided_g0_2epochs_1iters", False, 0),
@@ -122,7 +122,9 @@ def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
         trainer.on_train_epoch_start()
         trainer.train_step(next(trainer.dataloader_train))
         assert (trainer.criterion.margin, trainer.criterion.dice.margin) == (margin, margin), name
-        if name == "nnUNetTrainerLopsided_2epochs_1iters":
+        if "10epochs" in name:
+            gamma = [trainer._weights_at(epoch)["gamma"] for epoch in range(10)]
+            assert gamma == ([0] * 7 + [2] * 3 if pasted else [0] + [2] * 9)
             assert ("pasting: none, as lesions cover 5.1% of the labelled voxels" in log_of(trainer)) != pasted
             assert f"margin: {margin} voxels, as lesions cover 5" in log_of(trainer)
 

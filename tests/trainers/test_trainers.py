@@ -176,7 +176,7 @@ def test_last_layers_of_an_unknown_network() -> None:
         ("beta", "nnUNetTrainerLopsided_b0p2_w0", [0.2, 0.2]),
         ("beta", "nnUNetTrainerLopsided_b1_w2", [1, 1, 1]),
         ("beta", "nnUNetTrainerLopsided_b0_w1", [1, 0, 0]),
-        ("gamma", "nnUNetTrainerLopsided_10epochs", [0, 0, 0, 0, 0, 0, 0, 2, 2, 2]),  # the last three of ten
+        ("gamma", "nnUNetTrainerLopsided_nopaste_20epochs", [0, 0, 2, 2]),  # after a tenth
         ("gamma", "nnUNetTrainerLopsided_g3_from50_5epochs", [0, 0, 0, 3, 3]),  # rounded up
         ("gamma", "nnUNetTrainerLopsided_g3_from0", [3, 3]),
         ("gamma", "nnUNetTrainerLopsided_from100_2epochs", [0, 0]),
@@ -238,7 +238,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "dice": "full",
         "alpha": 10.0,
         "gamma": 2.0,
-        "gamma_from": 70.0,
+        "gamma_from": None,
         "margin": None,
         "soft_targets": False,
         "paste": None,
