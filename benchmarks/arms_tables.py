@@ -17,22 +17,24 @@ from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
-PLAIN, GAMMA, RECIPE, COMPLETED = "plain", "gamma", "recipe", "completed"
+PLAIN, GAMMA, EARLY, RECIPE = "plain", "gamma", "early", "recipe"
 # By the start of the trainer's name; the rule says what the soft targets were.
 LOSSES = {
     PLAIN: "nnUNetTrainer25D_prior_",
     GAMMA: "nnUNetTrainerLopsided_margin0_nopaste_10epochs_",
+    EARLY: "nnUNetTrainerLopsided_from10_10epochs_",
     RECIPE: "nnUNetTrainerLopsided_10epochs_",
 }
 LARGEST = "nnUNetTrainerLopsided_margin0_pastelargest_"
 SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
-GAMMA_1 = "gamma 1"
+GAMMA_1, MARGIN_2 = "gamma 1", "margin 2"
 SHOWN = {
     PLAIN: "nnU-Net's loss",
     GAMMA: "gamma 2 alone",
+    EARLY: "pasted, gamma from 10%",
     RECIPE: "recipe",
-    COMPLETED: "completed",
     GAMMA_1: "gamma 1 alone",
+    MARGIN_2: "gamma 2, margin 2",
 }
 
 # Ways to paste lesions, by the key `how` of arms-repairs-choice.jsonl.
@@ -49,6 +51,22 @@ REPAIRS = {
     "q75_like_margin2_g2": "the same, margin 2, only where it looks as around lesions",
     "q75_wide_margin2_g2": "the same, within a standard deviation of that",
     "q75_stop6_margin2_g2": "up to the upper quartile, margin 2, in 60% of the training",
+}
+
+# When gamma begins, by the start of the trainer's name.
+LATE = {
+    "nnUNetTrainer25D_prior_": "nnU-Net's loss",
+    "nnUNetTrainerLopsided_margin0_nopaste_10epochs_": "nothing pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_margin0_nopaste_g1_": "nothing pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_g0_paste_": "pasted, no gamma",
+    "nnUNetTrainerLopsided_from10_": "pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_from50_": "from 50%",
+    "nnUNetTrainerLopsided_from70_": "**from 70%, the recipe**",
+    "nnUNetTrainerLopsided_from85_": "from 85%",
+    "nnUNetTrainerLopsided_g1_from10_": "pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_g1_from70_": "gamma 1 from 70%",
+    "nnUNetTrainerLopsided_dicenone_g0_": "cross-entropy alone, nothing pasted, no gamma",
+    "nnUNetTrainerLopsided_margin0_nopaste_dicenone_g1_": "the same, gamma 1 from 10%",
 }
 
 Row = dict[str, float | int | str | None]
@@ -82,12 +100,10 @@ def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = No
     return Arm({int(r["seed"] or 0): r for r in sorted(mine, key=lambda r: int(r["seed"] or 0))})
 
 
-def arms_of_the_phantom(labels: str) -> dict[str, Arm]:
-    """nnU-Net's loss, gamma alone, the recipe, and gamma on completed labels."""
-    rows = read_rows("arms-phantom")
-    arms = {name: select(rows, labels, trainer) for name, trainer in LOSSES.items()}
-    completed = select(read_rows("completion-phantom"), labels, SOFT, rule="p")
-    return {**arms, COMPLETED: completed}
+def reported(labels: str) -> dict[str, Arm]:
+    """nnU-Net's loss and the recipe on the phantom that had no part in choosing."""
+    rows = read_rows("arms-fresh")
+    return {name: select(rows, labels, LOSSES[name]) for name in (PLAIN, RECIPE)}
 
 
 def difference(arm: Arm, other: Arm, column: str = "ap_sqrt") -> tuple[float, float, float] | None:
@@ -113,12 +129,12 @@ def share_of_whole(arm: Arm, whole: Arm, column: str = "ap_sqrt") -> float:
 
 def answer() -> tuple[list[str], list[list[str]]]:
     """Lesions found at 4 false alarms per scan, and shares of average precision; as many sets as each has."""
-    whole = arms_of_the_phantom("full")[PLAIN]
-    head = ["your labels lack", *(SHOWN[name] for name in (*LOSSES, COMPLETED))]
+    whole = reported("full")[PLAIN]
+    head = ["your labels lack", *(SHOWN[name] for name in reported("full"))]
     body = []
     for labels, lack in LACK.items():
         cells = []
-        for arm in arms_of_the_phantom(labels).values():
+        for arm in reported(labels).values():
             if not arm.by_set:
                 cells.append("not measured")
                 continue
@@ -146,6 +162,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items()}
+        both[MARGIN_2] = select(rows, labels, "nnUNetTrainerLopsided_margin2_")
         both[GAMMA_1] = select(rows, labels, "nnUNetTrainerLopsided_margin0_nopaste_g1_")
         for loss, arm in both.items():
             if arm.by_set:
@@ -179,7 +196,7 @@ def completed(labels: str) -> tuple[list[str], list[list[str]]]:
         "**completed**: p of the networks, voxel by voxel": select(done, labels, SOFT, rule="p"),
         "completed: q of the component times its p": select(done, labels, SOFT, rule="qp"),
         "completed: p in images that are magnified, too": select(done, labels, SOFT, rule="p magnified"),
-        "not completed: the recipe": select(plain, labels, LOSSES[RECIPE]),
+        "not completed: lesions pasted, gamma from 10%": select(plain, labels, LOSSES[EARLY]),
     }
     sets = sorted({s for arm in rows.values() for s in arm.by_set})
     body = []
@@ -234,17 +251,16 @@ def pasted() -> tuple[list[str], list[list[str]]]:
     return [*head, "small pasted", "large pasted", "AP by sqrt: minus gamma2"], body
 
 
-def sets_of_cases() -> tuple[list[str], list[list[str]]]:
-    """The recipe set by set, beside nnU-Net's loss with whole labels, and as it was pasted first."""
-    rows = read_rows("arms-phantom")
-    whole = select(rows, "full", LOSSES[PLAIN])
-    arms = {("nnU-Net's loss", LACK["full"]): whole}
-    for loss, trainer in (("recipe", LOSSES[RECIPE]), ("pasted up to the largest", LARGEST)):
-        arms |= {(loss, lack): select(rows, labels, trainer) for labels, lack in LACK.items()}
-    sets = sorted(whole.by_set)
+def sets_of_cases(name: str) -> tuple[list[str], list[list[str]]]:
+    """Every set: nnU-Net's loss, the recipe, and how lesions were pasted before."""
+    rows = read_rows(name)
+    sets = sorted(select(rows, "full", LOSSES[PLAIN]).by_set)
     body = []
-    for (loss, lack), arm in arms.items():
-        body.append([loss, lack, *_set_by_set(arm, sets)])
+    for loss in (PLAIN, RECIPE, EARLY, LARGEST):
+        for labels, lack in LACK.items():
+            arm = select(rows, labels, LOSSES.get(loss, loss))
+            if arm.by_set:
+                body.append([SHOWN.get(loss, "pasted up to the largest"), lack, *_set_by_set(arm, sets)])
     return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
 
 
@@ -262,6 +278,26 @@ def pasting() -> tuple[list[str], list[list[str]]]:
         ]
         body.append([REPAIRS[how], *cells])
     return ["way", LACK["full"], LACK["random"]], body
+
+
+def late() -> tuple[list[str], list[list[str]]]:
+    """When gamma begins: set 0 of the phantom on which it was chosen and of the one of the first table."""
+    rows = [*read_rows("arms-late"), *read_rows("arms-phantom")]
+    body = []
+    for trainer, what in LATE.items():
+        cells = []
+        for dataset in (900, 800):
+            for labels in ("full", "random"):
+                mine = [
+                    f"{float(r['ap_sqrt'] or 0):.3f}, {float(r['fp_per_case'] or 0):.0f}"
+                    for r in rows
+                    if (r["dataset"], r["labels"], r["seed"], r.get("how")) == (dataset, labels, 0, None)
+                    and str(r["trainer"]).startswith(trainer)
+                ]
+                cells.append(mine[0] if mine else "")
+        body.append([what, *cells])
+    where = [f"{phantom}: {LACK[labels]}" for phantom in ("clear", "first") for labels in ("full", "random")]
+    return ["loss", *where], body
 
 
 def chosen() -> tuple[list[str], list[list[str]]]:
@@ -309,5 +345,6 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "sets_of_cases": sets_of_cases,
     "chosen": chosen,
     "pasting": pasting,
+    "late": late,
     "magnified": magnified,
 }

@@ -61,7 +61,7 @@ TEACHER = NameOption(
 SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the argmax")
 
 
-CROWDED_MARGIN = 2  # voxels; lesions that touch are parted by background that the network takes for lesion
+CROWDED_MARGIN = 4  # voxels; lesions that touch are parted by background that the network takes for lesion
 PASTED_FROM, UNPASTED_FROM = 70.0, 10.0  # percent of the training
 
 
@@ -188,7 +188,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         gamma_from: how much of the training comes before that part, in percent. Until then gamma is 0: what looks like
             a lesion and is none must be learned before the network may doubt a label. None: 70 where lesions are
             pasted, and 10 where none are, as omissions are then learned by heart sooner.
-        margin: voxels around annotated lesions in which it counts fully; None: 2 where lesions are crowded, that is
+        margin: voxels around annotated lesions in which it counts fully; None: 4 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
             ``_g0`` takes away all that the recipe adds to a loss.

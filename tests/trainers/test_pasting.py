@@ -109,7 +109,7 @@ def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
     """And crowded ones have a margin, in which background counts fully, instead."""
     monkeypatch.setattr(pasting, "lesion_share", lambda voxels: share)
     for name, pasted, margin in (
-        ("nnUNetTrainerLopsided_10epochs_1iters", sparse, 0 if sparse else 2),
+        ("nnUNetTrainerLopsided_10epochs_1iters", sparse, 0 if sparse else 4),
         ("nnUNetTrainerLopsided_paste_margin3_2epochs_1iters", True, 3),
         ("nnUNetTrainerLopsided_nopaste_margin0_2epochs_1iters", False, 0),
         ("nnUNetTrainerLopsided_g0_2epochs_1iters", False, 0),
