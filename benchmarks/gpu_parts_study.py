@@ -73,7 +73,7 @@ def _train(labels: str, name: str, device: str) -> dict[str, Number]:
 
     torch.set_num_threads(1)
     start = time.monotonic()
-    (row,) = run(DATASET, labels=labels, name=name, fold=0, configuration="2d", on="Ts", device=device)
+    (row,) = run(DATASET, labels=labels, name=name, seed=0, configuration="2d", on="Ts", device=device)
     numbers: dict[str, Number] = {key: _plain(row.get(key)) for key in KEPT}
     return {**numbers, "seconds": rounded(time.monotonic() - start)}
 
