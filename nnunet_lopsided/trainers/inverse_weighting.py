@@ -134,6 +134,7 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    gamma_from: float | None = 10.0
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"

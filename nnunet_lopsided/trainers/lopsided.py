@@ -209,7 +209,7 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         "dice", "gamma", "gamma_from", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
     )  # fmt: skip
     before_there_was: ClassVar = {
-        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "gamma_from": 0.0,
+        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "gamma_from": 10.0,
         "margin": 0,
     }  # fmt: skip
     alpha: float = 1.0
@@ -266,6 +266,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    gamma_from: float | None = UNPASTED_FROM
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"
@@ -279,6 +280,7 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
+    gamma_from: float | None = UNPASTED_FROM
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "full"
