@@ -14,6 +14,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,25 +86,28 @@ class Shell:
         prelude = _PRELUDE.format(ask=asked, answer=answered, output=f"'{output}'")
         prelude += "".join(f'{name}() {{ _call {name} "$@"; }}\n' for name in (*COMMANDS, "python"))
         environment = os.environ | {"HOME": str(self.folder)}
-        process = subprocess.Popen(
-            ["bash", "-c", prelude + script],
-            cwd=self.folder,
-            env=environment,
-            pass_fds=(asked, answered),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        os.close(asked)
-        os.close(answered)
-        with os.fdopen(ask, "rb") as questions, os.fdopen(answer, "w") as answers:
-            for where, words in _asked(questions):
-                call = self.call(words, where)
-                output.write_text(call.stdout, encoding="utf-8")
-                answers.write(f"{call.code}\n")
-                answers.flush()
-        printed, _ = process.communicate()
+        # A file: a pipe holds 64 KiB, and nobody reads it while bash waits for a command that waits for bash.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said_by_bash:
+            process = subprocess.Popen(
+                ["bash", "-c", prelude + script],
+                cwd=self.folder,
+                env=environment,
+                pass_fds=(asked, answered),
+                stdin=subprocess.DEVNULL,
+                stdout=said_by_bash,
+                stderr=subprocess.STDOUT,
+            )
+            os.close(asked)
+            os.close(answered)
+            with os.fdopen(ask, "rb") as questions, os.fdopen(answer, "w") as answers:
+                for where, words in _asked(questions):
+                    call = self.call(words, where)
+                    output.write_text(call.stdout, encoding="utf-8")
+                    answers.write(f"{call.code}\n")
+                    answers.flush()
+            process.wait()
+            said_by_bash.seek(0)
+            printed = said_by_bash.read()
         failed = [call for call in self.calls if call.code]
         said = "\n".join(
             f"{' '.join(c.words)}: exit code {c.code}\n{c.stdout[-2000:]}\n{c.stderr[-3000:]}" for c in failed
