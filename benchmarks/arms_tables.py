@@ -17,17 +17,19 @@ from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
-PLAIN, GAMMA, EARLY, RECIPE = "plain", "gamma", "early", "recipe"
+PLAIN, GAMMA, EARLY, RECIPE, LARGEST = "plain", "gamma", "early", "recipe", "largest"
+GAMMA_1, MARGIN_2 = "gamma 1", "margin 2"
 # By the start of the trainer's name; the rule says what the soft targets were.
 LOSSES = {
     PLAIN: "nnUNetTrainer25D_prior_",
     GAMMA: "nnUNetTrainerLopsided_margin0_nopaste_10epochs_",
     EARLY: "nnUNetTrainerLopsided_from10_10epochs_",
     RECIPE: "nnUNetTrainerLopsided_10epochs_",
+    MARGIN_2: "nnUNetTrainerLopsided_margin2_",
+    GAMMA_1: "nnUNetTrainerLopsided_margin0_nopaste_g1_",
+    LARGEST: "nnUNetTrainerLopsided_margin0_pastelargest_",
 }
-LARGEST = "nnUNetTrainerLopsided_margin0_pastelargest_"
 SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
-GAMMA_1, MARGIN_2 = "gamma 1", "margin 2"
 SHOWN = {
     PLAIN: "nnU-Net's loss",
     GAMMA: "gamma 2 alone",
@@ -35,6 +37,7 @@ SHOWN = {
     RECIPE: "recipe",
     GAMMA_1: "gamma 1 alone",
     MARGIN_2: "gamma 2, margin 2",
+    LARGEST: "pasted up to the largest",
 }
 
 # Ways to paste lesions, by the key `how` of arms-repairs-choice.jsonl.
@@ -161,9 +164,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     head = ["labels lack", "loss", "n", *(title for title, _ in columns.values()), "AP by sqrt: minus nnU-Net's loss"]
     body = []
     for labels, lack in LACK.items():
-        both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items()}
-        both[MARGIN_2] = select(rows, labels, "nnUNetTrainerLopsided_margin2_")
-        both[GAMMA_1] = select(rows, labels, "nnUNetTrainerLopsided_margin0_nopaste_g1_")
+        both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items() if loss != LARGEST}
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
@@ -258,10 +259,15 @@ def sets_of_cases(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for loss in (PLAIN, RECIPE, EARLY, LARGEST):
         for labels, lack in LACK.items():
-            arm = select(rows, labels, LOSSES.get(loss, loss))
+            arm = select(rows, labels, LOSSES[loss])
             if arm.by_set:
-                body.append([SHOWN.get(loss, "pasted up to the largest"), lack, *_set_by_set(arm, sets)])
+                body.append([SHOWN[loss], lack, *_set_by_set(arm, sets)])
     return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
+
+
+def _one_training(row: Row | None) -> str:
+    """Its average precision and false positives per case."""
+    return "" if row is None else f"{float(row['ap_sqrt'] or 0):.3f}, {float(row['fp_per_case'] or 0):.0f}"
 
 
 def pasting() -> tuple[list[str], list[list[str]]]:
@@ -270,31 +276,19 @@ def pasting() -> tuple[list[str], list[list[str]]]:
     body = []
     for how in REPAIRS:
         mine = {str(r["labels"]): r for r in rows if r["how"] == how}
-        cells = [
-            f"{float(mine[labels]['ap_sqrt'] or 0):.3f}, {float(mine[labels]['fp_per_case'] or 0):.0f}"
-            if labels in mine
-            else ""
-            for labels in ("full", "random")
-        ]
-        body.append([REPAIRS[how], *cells])
+        body.append([REPAIRS[how], *(_one_training(mine.get(labels)) for labels in ("full", "random"))])
     return ["way", LACK["full"], LACK["random"]], body
 
 
 def late() -> tuple[list[str], list[list[str]]]:
     """When gamma begins: set 0 of the phantom on which it was chosen and of the one of the first table."""
-    rows = [*read_rows("arms-late"), *read_rows("arms-phantom")]
+    rows = [r for r in (*read_rows("arms-late"), *read_rows("arms-phantom")) if "how" not in r]
     body = []
     for trainer, what in LATE.items():
         cells = []
         for dataset in (900, 800):
-            for labels in ("full", "random"):
-                mine = [
-                    f"{float(r['ap_sqrt'] or 0):.3f}, {float(r['fp_per_case'] or 0):.0f}"
-                    for r in rows
-                    if (r["dataset"], r["labels"], r["seed"], r.get("how")) == (dataset, labels, 0, None)
-                    and str(r["trainer"]).startswith(trainer)
-                ]
-                cells.append(mine[0] if mine else "")
+            of_one = [r for r in rows if r["dataset"] == dataset]
+            cells += [_one_training(select(of_one, labels, trainer).by_set.get(0)) for labels in ("full", "random")]
         body.append([what, *cells])
     where = [f"{phantom}: {LACK[labels]}" for phantom in ("clear", "first") for labels in ("full", "random")]
     return ["loss", *where], body

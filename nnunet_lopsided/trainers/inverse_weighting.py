@@ -13,7 +13,7 @@ from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import AugmentationOptions, Dataset, PerLevel
 from nnunet_lopsided.trainers.instances import DatasetAround, SpatialWithInstances, WeightedTarget, WithInstances
-from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, BootstrapTrainer, nnUNetTrainerLopsided
+from nnunet_lopsided.trainers.lopsided import ALPHA, BETA, UNPASTED_FROM, BootstrapTrainer, nnUNetTrainerLopsided
 from nnunet_lopsided.trainers.names import NameFlag
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class nnUNetTrainerLopsidedInverseWeighting(InverseWeightingData, nnUNetTrainerL
     alpha: float = 3.0
     beta: float = 0.1
     gamma: float = 0.0
-    gamma_from: float | None = 10.0
+    gamma_from: float | None = UNPASTED_FROM
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"

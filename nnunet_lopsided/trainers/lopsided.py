@@ -126,7 +126,7 @@ class BootstrapTrainer(LesionTrainer):
             self.print_to_log_file(f"Current {name}: {value:.4g}")
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
-        """What the warm-up changes in the criterion, by attribute."""
+        """What changes in the criterion from epoch to epoch, by attribute."""
         return {"beta": self._beta_at(epoch)}
 
     @property
@@ -195,16 +195,8 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     """
 
     name_options: ClassVar = (
-        ALPHA,
-        BETA,
-        GAMMA,
-        FROM,
-        MARGIN,
-        *DICE,
-        *PASTE,
-        *BootstrapTrainer.name_options,
-        SOFT_TARGETS,
-    )
+        ALPHA, BETA, GAMMA, FROM, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS
+    )  # fmt: skip
     hyperparameters: ClassVar = (
         "dice", "gamma", "gamma_from", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
     )  # fmt: skip

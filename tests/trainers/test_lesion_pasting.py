@@ -32,6 +32,21 @@ def drawn(
     return scaled_and_turned(label, np.ones((1, *label.shape)), **how)  # type: ignore[arg-type]
 
 
+def anywhere(
+    label: NDArray[np.int16], diameter_mm: float, pasted_mm: tuple[float, float], *, slicewise: bool
+) -> Paster:
+    """Pastes one lesion, by 1 brighter than what surrounds it, on any background."""
+    lesion = CutLesion(
+        label=label,
+        surroundings=np.zeros(1, np.float32),
+        spread=np.zeros(1, np.float32),
+        difference=np.ones((1, *label.shape), np.float32),
+        diameter_mm=diameter_mm,
+    )
+    background = np.array([[-99.0], [99.0]], np.float32)
+    return Paster(lesions=[lesion], diameters_mm=pasted_mm, background=background, slicewise=slicewise)
+
+
 def trimmed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -142,15 +157,7 @@ def test_the_end_of_a_large_lesion_shrunk_to_nothing() -> None:
     assert share.tolist() == [[[0.0]]]
     assert values.tolist() == [[[0]]]
     assert added.shape == (1, 1, 1, 1)
-    lesion = CutLesion(
-        label=cone,
-        surroundings=np.zeros(1, np.float32),
-        spread=np.zeros(1, np.float32),
-        difference=np.ones((1, *cone.shape), np.float32),
-        diameter_mm=40.0,
-    )
-    background = np.array([[-99.0], [99.0]], np.float32)
-    paster = Paster(lesions=[lesion], diameters_mm=(2.0, 2.0), background=background, slicewise=True)
+    paster = anywhere(cone, 40.0, (2.0, 2.0), slicewise=True)
     image, label = np.zeros((1, 1, 9, 9), np.float32), np.zeros((1, 9, 9), np.int16)
     assert paster.paste(np.random.default_rng(0), image, label, Room.of(label)) is None
     assert not image.any()
@@ -208,15 +215,7 @@ def test_what_is_there_stays(seed: int, slicewise: bool) -> None:
     label[:, :3] = -1
     mask = np.zeros((5, 11, 11), np.int16)
     mask[1:4, 3:8, 4:7] = 1
-    cut = CutLesion(
-        label=mask,
-        surroundings=np.zeros(1, np.float32),
-        spread=np.zeros(1, np.float32),
-        difference=np.ones((1, *mask.shape), np.float32),
-        diameter_mm=6.0,
-    )
-    background = np.array([[-99.0], [99.0]], np.float32)
-    paster = Paster(lesions=[cut], diameters_mm=(2.0, 8.0), background=background, slicewise=slicewise)
+    paster = anywhere(mask, 6.0, (2.0, 8.0), slicewise=slicewise)
     image, target = np.zeros((1, *shape), np.float32), label.copy()
     box = np.ones([1 if slicewise else 5, 5, 5], bool)
     before = ndimage.binary_dilation(label > 0, box) | (label < 0)

@@ -341,7 +341,8 @@ def test_a_malformed_name_in_nnunetv2_train(nnunet_paths: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("nnunet-lopsided: error: trainer name nnUNetTrainerLopsided_a-1: cannot read '_a-1'.")
-    assert "Expected nnUNetTrainerLopsided[_aN][_bN][_gN][_fromN][_marginN][_dicefull]" in done.stderr
+    options = "[_aN][_bN][_gN][_fromN][_marginN][_dicefull][_dicemixed][_dicemasked]"
+    assert f"Expected nnUNetTrainerLopsided{options}" in done.stderr
     assert not any((nnunet_paths / "nnUNet_results").iterdir())
 
 
