@@ -17,13 +17,14 @@ from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
-PLAIN, GAMMA, EARLY, RECIPE, LARGEST = "plain", "gamma", "early", "recipe", "largest"
-GAMMA_1, MARGIN_2 = "gamma 1", "margin 2"
+PLAIN, GAMMA, EARLY, LATER, RECIPE, LARGEST = "plain", "gamma", "early", "later", "recipe", "largest"
+GAMMA_1, MARGIN_2, TOLD = "gamma 1", "margin 2", "told"
 # By the start of the trainer's name; the rule says what the soft targets were.
 LOSSES = {
     PLAIN: "nnUNetTrainer25D_prior_",
     GAMMA: "nnUNetTrainerLopsided_margin0_nopaste_10epochs_",
-    EARLY: "nnUNetTrainerLopsided_from10_10epochs_",
+    EARLY: "nnUNetTrainerLopsided_nolookback_from10_10epochs_",
+    LATER: "nnUNetTrainerLopsided_nolookback_10epochs_",
     RECIPE: "nnUNetTrainerLopsided_10epochs_",
     MARGIN_2: "nnUNetTrainerLopsided_margin2_",
     GAMMA_1: "nnUNetTrainerLopsided_margin0_nopaste_g1_",
@@ -34,7 +35,9 @@ SHOWN = {
     PLAIN: "nnU-Net's loss",
     GAMMA: "gamma 2 alone",
     EARLY: "pasted, gamma from 10%",
+    LATER: "pasted, gamma from 70%",
     RECIPE: "recipe",
+    TOLD: "told which are missing (ignore label), pasted",
     GAMMA_1: "gamma 1 alone",
     MARGIN_2: "gamma 2, margin 2",
     LARGEST: "pasted up to the largest",
@@ -54,22 +57,6 @@ REPAIRS = {
     "q75_like_margin2_g2": "the same, margin 2, only where it looks as around lesions",
     "q75_wide_margin2_g2": "the same, within a standard deviation of that",
     "q75_stop6_margin2_g2": "up to the upper quartile, margin 2, in 60% of the training",
-}
-
-# When gamma begins, by the start of the trainer's name.
-LATE = {
-    "nnUNetTrainer25D_prior_": "nnU-Net's loss",
-    "nnUNetTrainerLopsided_margin0_nopaste_10epochs_": "nothing pasted, gamma 2 from 10%",
-    "nnUNetTrainerLopsided_margin0_nopaste_g1_": "nothing pasted, gamma 1 from 10%",
-    "nnUNetTrainerLopsided_g0_paste_": "pasted, no gamma",
-    "nnUNetTrainerLopsided_from10_": "pasted, gamma 2 from 10%",
-    "nnUNetTrainerLopsided_from50_": "from 50%",
-    "nnUNetTrainerLopsided_from70_": "**from 70%, the recipe**",
-    "nnUNetTrainerLopsided_from85_": "from 85%",
-    "nnUNetTrainerLopsided_g1_from10_": "pasted, gamma 1 from 10%",
-    "nnUNetTrainerLopsided_g1_from70_": "gamma 1 from 70%",
-    "nnUNetTrainerLopsided_dicenone_g0_": "cross-entropy alone, nothing pasted, no gamma",
-    "nnUNetTrainerLopsided_margin0_nopaste_dicenone_g1_": "the same, gamma 1 from 10%",
 }
 
 Row = dict[str, float | int | str | None]
@@ -165,6 +152,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items() if loss != LARGEST}
+        both[TOLD] = select(rows, f"{labels}_ignored", "nnUNetTrainerLopsided_g0_paste_")
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
@@ -257,7 +245,7 @@ def sets_of_cases(name: str) -> tuple[list[str], list[list[str]]]:
     rows = read_rows(name)
     sets = sorted(select(rows, "full", LOSSES[PLAIN]).by_set)
     body = []
-    for loss in (PLAIN, RECIPE, EARLY, LARGEST):
+    for loss in (PLAIN, RECIPE, LATER, EARLY, LARGEST):
         for labels, lack in LACK.items():
             arm = select(rows, labels, LOSSES[loss])
             if arm.by_set:
@@ -265,7 +253,7 @@ def sets_of_cases(name: str) -> tuple[list[str], list[list[str]]]:
     return ["loss", "labels lack", *(f"set {s}" for s in sets), "mean", "FP"], body
 
 
-def _one_training(row: Row | None) -> str:
+def one_training(row: Row | None) -> str:
     """Its average precision and false positives per case."""
     return "" if row is None else f"{float(row['ap_sqrt'] or 0):.3f}, {float(row['fp_per_case'] or 0):.0f}"
 
@@ -276,22 +264,8 @@ def pasting() -> tuple[list[str], list[list[str]]]:
     body = []
     for how in REPAIRS:
         mine = {str(r["labels"]): r for r in rows if r["how"] == how}
-        body.append([REPAIRS[how], *(_one_training(mine.get(labels)) for labels in ("full", "random"))])
+        body.append([REPAIRS[how], *(one_training(mine.get(labels)) for labels in ("full", "random"))])
     return ["way", LACK["full"], LACK["random"]], body
-
-
-def late() -> tuple[list[str], list[list[str]]]:
-    """When gamma begins: set 0 of the phantom on which it was chosen and of the one of the first table."""
-    rows = [r for r in (*read_rows("arms-late"), *read_rows("arms-phantom")) if "how" not in r]
-    body = []
-    for trainer, what in LATE.items():
-        cells = []
-        for dataset in (900, 800):
-            of_one = [r for r in rows if r["dataset"] == dataset]
-            cells += [_one_training(select(of_one, labels, trainer).by_set.get(0)) for labels in ("full", "random")]
-        body.append([what, *cells])
-    where = [f"{phantom}: {LACK[labels]}" for phantom in ("clear", "first") for labels in ("full", "random")]
-    return ["loss", *where], body
 
 
 def chosen() -> tuple[list[str], list[list[str]]]:
@@ -339,6 +313,5 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "sets_of_cases": sets_of_cases,
     "chosen": chosen,
     "pasting": pasting,
-    "late": late,
     "magnified": magnified,
 }

@@ -34,7 +34,7 @@ ASIDE = ("Brier score", "Brier score before", "interval of the precision holds t
 def list_candidates(dataset: int, labels: list[str], oof: Path, out: Path) -> None:
     from arms import cases_of, label_array, label_of, variant
 
-    from nnunet_lopsided.completion.soft_target import soft_target
+    from nnunet_lopsided.soft_target import soft_target
 
     rows = []
     for kind in labels:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from arms import Prediction, cases_of, label_array, label_of, variant
 
-from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
+from nnunet_lopsided.belief import belief, missed_per_annotated
 from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder

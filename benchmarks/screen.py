@@ -31,8 +31,8 @@ from screen_arms import ARMS, Arm, unexplained
 from screen_paste import paster, room_in
 from torch import Tensor
 
+from nnunet_lopsided.belief import belief, missed_per_annotated
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
-from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
 from nnunet_lopsided.trainers.lesion_pasting import Paster, Room

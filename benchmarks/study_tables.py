@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import fmean
 
 import arms_tables
+import doubt_tables
 
 from nnunet_lopsided.files.tables import read_table
 
@@ -236,7 +237,7 @@ def table(words: Sequence[str]) -> str:
     for kind, of_all in OF_ALL.items():
         kinds.add_parser(kind, help=of_all.__doc__)
     kinds.add_parser("csv", help=csv_table.__doc__).add_argument("name")
-    for kind, make in arms_tables.TABLES.items():
+    for kind, make in TABLES.items():
         one = kinds.add_parser(kind, help=make.__doc__)
         for parameter in inspect.signature(make).parameters:
             one.add_argument(parameter)
@@ -248,9 +249,10 @@ def table(words: Sequence[str]) -> str:
         return csv_table(arguments["name"])
     if kind in OF_ALL:
         return OF_ALL[kind]()
-    return markdown(*arms_tables.TABLES[kind](**arguments))
+    return markdown(*TABLES[kind](**arguments))
 
 
+TABLES = {**arms_tables.TABLES, **doubt_tables.TABLES}
 OF_ALL: Mapping[str, Callable[[], str]] = {
     "regimes": regimes_table,
     "audits": audits_table,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import REMARKS, Decisions, Verdict
 from nnunet_lopsided.audit.stored import TABLE, StoredAudit, StoredCandidate, check_unchanged
+from nnunet_lopsided.dilation import grown_voxels
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.dilation import grown_voxels
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table

@@ -103,8 +103,8 @@ def main(argv: list[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.completion.completing import complete
-    from nnunet_lopsided.completion.soft_target import THRESHOLD
     from nnunet_lopsided.completion.zoning import SampleToRead
+    from nnunet_lopsided.soft_target import THRESHOLD
 
     zoning = _zoning(arguments)
     made = complete(

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
+from nnunet_lopsided.belief import belief, missed_per_annotated
 from nnunet_lopsided.completion.completion_page import CompletedLesion, DiameterRow, completion_html, shown_pictures
-from nnunet_lopsided.completion.soft_target import SoftTarget, soft_target
-from nnunet_lopsided.evaluation.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.loading import LesionClass, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
@@ -26,6 +25,7 @@ from nnunet_lopsided.nnunet.beliefs import belief_name, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
+from nnunet_lopsided.soft_target import SoftTarget, soft_target
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 
 COMPLETION_FILE, LESIONS_FILE, PAGE = "completion.json", "completed_lesions.csv", "completion.html"

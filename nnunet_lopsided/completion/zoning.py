@@ -1,7 +1,7 @@
 """Zones of candidates: what is added to labels, what is ignored, what stays background.
 
 Candidates and their voxels are those of an audit of the cross-validation. Without a reader the probability that one is
-a missed lesion is q of :mod:`nnunet_lopsided.evaluation.belief`; with one who has read a random sample it is the
+a missed lesion is q of :mod:`nnunet_lopsided.belief`; with one who has read a random sample it is the
 audit's score, mended by what was read.
 """
 
@@ -28,9 +28,9 @@ from nnunet_lopsided.audit.score_writing import decisions_of_truth, score_audits
 from nnunet_lopsided.audit.stored import RECORD, StoredAudit, StoredCandidate, read_audit
 from nnunet_lopsided.audit.writing import write_audit
 from nnunet_lopsided.audit.zone_decisions import zone_decisions
+from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, missed_per_annotated
 from nnunet_lopsided.completion.target import digest_of_predictions, digest_of_settings
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.belief import LEAST_ANNOTATED, belief, missed_per_annotated
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.json import file_digest
 

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_lopsided.dilation import joined_when_grown
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.arrays import ImageLike, as_array, check_same_place, spacing_of
 from nnunet_lopsided.evaluation.case_result import CaseResult, Components, VoxelCounts
@@ -19,7 +20,6 @@ from nnunet_lopsided.evaluation.confidence import (
     LearnedConfidence,
     mean_by_component,
 )
-from nnunet_lopsided.evaluation.dilation import joined_when_grown
 from nnunet_lopsided.evaluation.dynamic_candidates import dynamic_candidates
 from nnunet_lopsided.evaluation.matching import match
 from nnunet_lopsided.evaluation.rules import EvaluationRules

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
+from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, missed_per_annotated
 from nnunet_lopsided.errors import InputError
-from nnunet_lopsided.evaluation.belief import LEAST_ANNOTATED, belief, missed_per_annotated
 from nnunet_lopsided.evaluation.case_result import CaseResult
 from nnunet_lopsided.evaluation.folder import FolderResult, evaluate_folder
 from nnunet_lopsided.evaluation.learned_confidence import (

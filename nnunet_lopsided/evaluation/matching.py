@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.evaluation.dilation import grown_voxels
+from nnunet_lopsided.dilation import grown_voxels
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.lesions import Lesions
 

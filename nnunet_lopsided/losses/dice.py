@@ -96,12 +96,18 @@ class SoftDiceLoss(LesionLoss):
         self.margin = margin
 
     def forward(
-        self, logits: Tensor, target: Tensor, teacher: Tensor | None = None, belief: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        teacher: Tensor | None = None,
+        belief: Tensor | None = None,
+        doubt: Tensor | None = None,
     ) -> Tensor:
         """Scalar loss of ``logits`` (B, C, ...).
 
         ``teacher`` are logits whose verdict is taken instead of the network's own; ``belief`` (B, K, ...) in [0, 1] is
-        the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t.
+        the target t of voxels labelled background, beside which a verdict counts for the rest, 1 - t; ``doubt``
+        (B, 1, ...) in [0, 1] stands for p in (1 - p)^gamma.
         """
         target, valid = self.split_target(target)
         # In float16 sums over a patch would overflow: it ends at 65504.
@@ -112,7 +118,7 @@ class SoftDiceLoss(LesionLoss):
             counted = p
             if self.mask != "full" or self.gamma:
                 judge = without_ignored(logits if teacher is None else teacher, valid)
-                t, counted = self._lopsided(p, t, judge, target, valid)
+                t, counted = self._lopsided(p, t, judge, target, valid, doubt)
             if valid is not None:
                 t, counted = t * valid, counted * valid
             axes = list(range(2, p.ndim))
@@ -130,7 +136,7 @@ class SoftDiceLoss(LesionLoss):
             return -dice.mean()
 
     def _lopsided(
-        self, p: Tensor, t: Tensor, judge: Tensor, target: Tensor, valid: Tensor | None
+        self, p: Tensor, t: Tensor, judge: Tensor, target: Tensor, valid: Tensor | None, doubt: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Targets, and of the probabilities what counts, where not all negatives are believed alike.
 
@@ -142,7 +148,7 @@ class SoftDiceLoss(LesionLoss):
             negative = negative * ~found_on_background(judge, target, sigmoid=self.sigmoid)
         if self.gamma:
             negative = negative * trust_in_negatives(
-                judge, target, self.gamma, sigmoid=self.sigmoid, margin=self.margin, valid=valid
+                judge, target, self.gamma, sigmoid=self.sigmoid, margin=self.margin, valid=valid, doubt=doubt
             )
         if self.mask == "mixed" and self.beta < 1:
             t = t + (1 - self.beta) * negative * verdict(judge, sigmoid=self.sigmoid, soft=self.soft)
@@ -204,12 +210,13 @@ class LopsidedDiceLoss(LopsidedBootstrapLoss):
         weight: Tensor | None = None,
         teacher: Tensor | None = None,
         belief: Tensor | None = None,
+        doubt: Tensor | None = None,
     ) -> Tensor:
         """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar; inputs as in both terms."""
-        loss = super().forward(logits, target, weight, teacher, belief)
+        loss = super().forward(logits, target, weight, teacher, belief, doubt)
         if self.dice.mask == "none" or self.weight_dice == 0:
             return loss
         # A warm-up changes those of this loss alone.
         self.dice.beta, self.dice.gamma, self.dice.margin = self.beta, self.gamma, self.margin
-        dice: Tensor = self.dice(logits, target, teacher, belief)
+        dice: Tensor = self.dice(logits, target, teacher, belief, doubt)
         return loss + self.weight_dice * dice

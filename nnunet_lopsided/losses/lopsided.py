@@ -48,6 +48,7 @@ def lopsided_bootstrap_loss(
     belief: Tensor | None = None,
     gamma: float = 0.0,
     margin: int = 0,
+    doubt: Tensor | None = None,
     ddp: bool = False,
 ) -> Tensor:
     """Lopsided bootstrap loss: positives weighted by alpha, negatives bootstrapped towards the network's own argmax.
@@ -84,6 +85,8 @@ def lopsided_bootstrap_loss(
             negatives count alike, as in the paper.
         margin: voxels around a labelled lesion (along every axis) in which a negative counts fully, whatever gamma
             says: who drew that lesion has looked there. Lesions that touch stay apart.
+        doubt: (B, ...) or (B, 1, ...) in [0, 1]: somebody else's probability that a voxel labelled background is of a
+            missed lesion. With it a negative counts (1 - doubt)^gamma, whatever the network says.
         ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
 
     Returns:
@@ -115,6 +118,7 @@ def lopsided_bootstrap_loss(
         belief=belief,
         gamma=gamma,
         margin=margin,
+        doubt=doubt,
         reduction=reduction,
         ddp=ddp,
     )
@@ -249,11 +253,13 @@ class LopsidedBootstrapLoss(LesionLoss):
         weight: Tensor | None = None,
         teacher: Tensor | None = None,
         belief: Tensor | None = None,
+        doubt: Tensor | None = None,
     ) -> Tensor:
         """Loss of ``logits`` (B, C, ...) against nnU-Net's ``target``, a scalar.
 
         ``weight`` (B, 1, ...) multiplies alpha on positives; ``teacher`` are the logits yhat is taken from; ``belief``
-        (B, K, ...) is how sure somebody else is that voxels labelled background are lesion.
+        (B, K, ...) is how sure somebody else is that voxels labelled background are lesion; ``doubt`` (B, 1, ...) is
+        that, too, and takes weight from the label in place of giving a target.
         """
         target, valid = self.split_target(target)
         return lopsided_bootstrap_loss(
@@ -270,6 +276,7 @@ class LopsidedBootstrapLoss(LesionLoss):
             belief=belief,
             gamma=self.gamma,
             margin=self.margin,
+            doubt=doubt,
             ddp=self.ddp,
         )
 
@@ -287,6 +294,7 @@ def _reduced(
     belief: Tensor | None = None,
     gamma: float = 0.0,
     margin: int = 0,
+    doubt: Tensor | None = None,
 ) -> Tensor:
     """The checked loss of every voxel, brought down to one number as ``reduction`` says."""
     sigmoid = mixture.sigmoid
@@ -305,7 +313,7 @@ def _reduced(
         trust = None
         if gamma:
             judge = logits if teacher is None else teacher
-            trust = trust_in_negatives(judge, target, gamma, sigmoid=sigmoid, margin=margin, valid=valid)
+            trust = trust_in_negatives(judge, target, gamma, sigmoid=sigmoid, margin=margin, valid=valid, doubt=doubt)
         voxels = bootstrapped_cross_entropy(
             logits, target, mixture, valid=valid, weight=weight, teacher=teacher, belief=belief, trust=trust
         )

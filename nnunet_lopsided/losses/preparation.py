@@ -10,6 +10,7 @@ from torch.nn import functional
 
 ScalarReduction = Literal["mean", "weighted_mean", "sum"]
 Reduction = Literal["mean", "weighted_mean", "sum", "none"]
+_ROUNDING = 1e-4  # interpolation of a probability leaves [0, 1] by less
 
 
 class Foreground(NamedTuple):
@@ -132,12 +133,11 @@ def check_belief(logits: Tensor, belief: Tensor, sigmoid: bool) -> Tensor:
     if belief.shape != shape:
         raise ValueError(f"belief must be (B, lesion classes or regions, ...), {shape}, got {tuple(belief.shape)}")
     belief = belief.to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    rounding = 1e-4  # interpolation of a belief leaves [0, 1] by less
     within = "belief must be within [0, 1]"
-    _check_values(belief, None, low=-rounding, high=1 + rounding, expected=within)
+    _check_values(belief, None, low=-_ROUNDING, high=1 + _ROUNDING, expected=within)
     if not sigmoid and n_problems > 1:
         in_sum = f"{within} in the sum over exclusive classes"
-        _check_values(belief.sum(1), None, low=-rounding, high=1 + rounding, expected=in_sum)
+        _check_values(belief.sum(1), None, low=-_ROUNDING, high=1 + _ROUNDING, expected=in_sum)
     return belief
 
 
@@ -155,12 +155,31 @@ def verdict(logits: Tensor, *, sigmoid: bool, soft: bool) -> Tensor:
         return one_hot(logits.max(1, keepdim=True).indices, logits.shape[1], logits.dtype)
 
 
+def check_doubt(logits: Tensor, doubt: Tensor) -> Tensor:
+    """``doubt`` as (B, 1, ...), in the precision of the loss.
+
+    Raises:
+        ValueError: its shape is neither (B, ...) nor (B, 1, ...), or it is no probability. Values are checked as those
+            of a target are.
+    """
+    doubt = with_channel(doubt, logits, "doubt").to(torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    _check_values(doubt, None, low=-_ROUNDING, high=1 + _ROUNDING, expected="doubt must be within [0, 1]")
+    return doubt.clamp(0, 1)
+
+
 def trust_in_negatives(
-    logits: Tensor, target: Tensor, gamma: float, *, sigmoid: bool, margin: int = 0, valid: Tensor | None = None
+    logits: Tensor,
+    target: Tensor,
+    gamma: float,
+    *,
+    sigmoid: bool,
+    margin: int = 0,
+    valid: Tensor | None = None,
+    doubt: Tensor | None = None,
 ) -> Tensor:
     """How much a voxel labelled background counts as that: (1 - p)^gamma, (B, 1, ...), or (B, R, ...) for regions.
 
-    p is the probability of any lesion (of the region); no gradient passes.
+    p is the probability of any lesion (of the region), or what somebody else says in its place; no gradient passes.
 
     Args:
         logits: of the network, or of who judges in its place.
@@ -170,10 +189,15 @@ def trust_in_negatives(
         margin: voxels around a labelled lesion (of the region) in which a negative counts fully: its annotator has
             looked there. Along every axis.
         valid: False where the voxel is ignored; what is labelled there is no lesion.
+        doubt: (B, 1, ...) or (B, ...) in [0, 1], p by somebody else, for all regions: a lesion is missed as a whole.
     """
     with torch.no_grad():
         logits = full_precision(logits)
-        background = torch.sigmoid(-logits) if sigmoid else torch.softmax(logits, 1)[:, :1]
+        if doubt is None:
+            background = torch.sigmoid(-logits) if sigmoid else torch.softmax(logits, 1)[:, :1]
+        else:
+            background = 1 - check_doubt(logits, doubt)
+            background = background.expand_as(logits) if sigmoid else background
         trust = background**gamma
         if not margin:
             return trust

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,13 +71,30 @@ class LabelWithIds:
     def __getitem__(self, crop: tuple[slice, ...]) -> NDArray[np.int16]:
         """The crop given by one slice per dimension; those of the volume have start and stop."""
         patch = np.array(self._label[crop], self.dtype)
-        coordinates, added = self._lesions.coordinates, self._lesions.added
-        inside = np.ones(len(added), bool)
-        for axis, part in zip(coordinates, crop[1:], strict=True):
-            inside &= (axis >= part.start) & (axis < part.stop)
-        at = tuple(axis[inside] - part.start for axis, part in zip(coordinates, crop[1:], strict=True))
-        patch[(0, *at)] += added[inside]
+        inside, at = within(crop[1:], self._lesions.coordinates)
+        patch[(0, *at)] += self._lesions.added[inside]
         return patch
+
+
+def within(crop: tuple[slice, ...], coordinates: NDArray[np.integer]) -> tuple[NDArray[np.bool_], tuple[Any, ...]]:
+    """Which voxels lie in a crop, and where in it.
+
+    Args:
+        crop: one slice with start and stop per axis.
+        coordinates: of voxels, (axes, n).
+
+    Returns:
+        Whether each does, (n,); and an index per axis of those that do.
+
+    Example:
+        >>> inside, at = within((slice(1, 3), slice(0, 2)), np.array([[0, 1, 2], [0, 0, 1]]))
+        >>> inside.tolist(), [axis.tolist() for axis in at]
+        ([False, True, True], [[0, 1], [0, 1]])
+    """
+    inside = np.ones(coordinates.shape[1], bool)
+    for axis, part in zip(coordinates, crop, strict=True):
+        inside &= (axis >= part.start) & (axis < part.stop)
+    return inside, tuple(axis[inside] - part.start for axis, part in zip(coordinates, crop, strict=True))
 
 
 class DatasetAround:

@@ -13,9 +13,10 @@ from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, Lopside
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import PerLevel
+from nnunet_lopsided.trainers.looking_back import LOOK_BACK, LOOKING_BACK_FROM, LookingBack, first_epoch
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
-from nnunet_lopsided.trainers.pasting import PASTE, LesionPasting
-from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS, SoftTargetData
+from nnunet_lopsided.trainers.pasting import PASTE
+from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS
 from nnunet_lopsided.trainers.teacher import EmaTeacher
 
 ALPHA = NameOption(attribute="alpha", form="aN", meaning="weight of lesion voxels", low=0, excludes_low=True)
@@ -171,23 +172,26 @@ class nnUNetTrainerBootstrap(BootstrapTrainer):
         return BootstrapLoss(self._beta_at(self.current_epoch), soft=self.soft, **self._target_format)
 
 
-class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
-    """The default recipe: nnU-Net's Dice and cross-entropy, in the last part of the training with a label "background"
-    that counts the less the surer the network is of a lesion there; stable from a fresh start.
+class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
+    """The default recipe: nnU-Net's Dice and cross-entropy with a label "background" that counts the less, the more
+    probable a missed lesion is there; stable from a fresh start.
 
-    The best of what we measured (docs/explanation/when-it-helps.md): gamma 2 without bootstrap. With ``_g0`` and
-    beta below 1 the same class is eq. 3 of Yi et al. 2020 beside Dice (``_dicemixed``: in the Dice term, too); with
-    ``_g0`` alone it is nnU-Net's loss with the foreground prior.
+    The best of what we measured (docs/explanation/when-it-helps.md). With ``_g0`` and beta below 1 the same class is
+    eq. 3 of Yi et al. 2020 beside Dice (``_dicemixed``: in the Dice term, too); with ``_g0`` alone it is nnU-Net's loss
+    with the foreground prior.
 
     Attributes:
         alpha: weight of lesion voxels.
         dice: ``full``: Dice over all voxels; ``mixed``: against eq. 3's own target, so that beta holds in Dice, too;
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
-        gamma: a voxel labelled background counts (1 - p)^gamma in both terms, in the last part of the training.
-        gamma_from: how much of the training comes before that part, in percent. Until then gamma is 0: what looks like
-            a lesion and is none must be learned before the network may doubt a label. None: 70 where lesions are
-            pasted, and 10 where none are, as omissions are then learned by heart sooner.
+        gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion.
+        gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
+            and is none must be learned before the network may doubt a label. None: 30 where it looks back. Otherwise
+            70 where lesions are pasted, and 10 where none are, as omissions are then learned by heart sooner.
+        look_back: whose p that is. True: of candidates that the network finds in its training cases at that time
+            (:class:`~nnunet_lopsided.trainers.looking_back.LookingBack`), 0 elsewhere; False: the network's own, at any
+            moment; None: True where lesions are pasted.
         margin: voxels around annotated lesions in which it counts fully; None: 4 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
@@ -195,19 +199,20 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
     """
 
     name_options: ClassVar = (
-        ALPHA, BETA, GAMMA, FROM, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS
+        ALPHA, BETA, GAMMA, FROM, *LOOK_BACK, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS
     )  # fmt: skip
     hyperparameters: ClassVar = (
-        "dice", "gamma", "gamma_from", "margin", "soft_targets", "paste", "alpha", *BootstrapTrainer.hyperparameters
+        "dice", "gamma", "gamma_from", "look_back", "margin", "soft_targets", "paste", "alpha",
+        *BootstrapTrainer.hyperparameters,
     )  # fmt: skip
     before_there_was: ClassVar = {
-        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "gamma": 0.0, "gamma_from": 10.0,
-        "margin": 0,
+        **LookingBack.before_there_was, "gamma": 0.0, "gamma_from": 10.0, "margin": 0
     }  # fmt: skip
     alpha: float = 1.0
     beta: float = 1.0
     gamma: float = 2.0
     gamma_from: float | None = None
+    look_back: bool | None = None
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
@@ -226,11 +231,23 @@ class nnUNetTrainerLopsided(SoftTargetData, LesionPasting, BootstrapTrainer):
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
+        return {**super()._weights_at(epoch), "gamma": self.gamma if epoch >= self._doubts_at() else 0.0}
+
+    def _doubts_at(self) -> int:
         start = self.gamma_from
+        if start is None and self._looks_back:
+            start = LOOKING_BACK_FROM
         if start is None:
             start = PASTED_FROM if self._lesions_are_pasted else UNPASTED_FROM
-        fades = 100 * epoch >= start * self.num_epochs
-        return {**super()._weights_at(epoch), "gamma": self.gamma if fades else 0.0}
+        return first_epoch(start, self.num_epochs)
+
+    @property
+    def _why_not_look_back(self) -> str | None:
+        if self.gamma == 0:
+            return "with gamma 0, which doubts nothing"
+        if self.teacher_decay is not None:
+            return "together with _emaN, whose network is the judge"
+        return super()._why_not_look_back
 
     def _build_criterion(self) -> LopsidedDiceLoss:
         if self.dice == "mixed" and self.beta == 1:
@@ -259,6 +276,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     beta: float = 0.1
     gamma: float = 0.0
     gamma_from: float | None = UNPASTED_FROM
+    look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "none"
@@ -273,6 +291,7 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     beta: float = 0.1
     gamma: float = 0.0
     gamma_from: float | None = UNPASTED_FROM
+    look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
     dice: DiceTerm = "full"

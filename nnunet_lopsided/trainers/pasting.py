@@ -88,6 +88,8 @@ class LesionPasting(LesionTrainer):
     paste: bool | None = False
     _lesion_share: float = 0.0  # of the labelled voxels of the training cases
     _lesions_are_pasted: bool = False  # once the augmentation of the training is there
+    _lesions_are_cut: bool = False
+    _cut: Paster | None = None
 
     def get_training_transforms(
         self,
@@ -114,9 +116,10 @@ class LesionPasting(LesionTrainer):
                 f"cases, more than {SPARSE:.0%}; _paste does it all the same"
             )
             return augmentation
-        paster = self._paster()
-        self._lesions_are_pasted = paster is not None
-        return augmentation if paster is None else ComposeTransforms([PasteLesions(paster), augmentation])
+        if not self._lesions_are_cut:  # loaders may be made more than once
+            self._cut, self._lesions_are_cut = self._paster(), True
+        self._lesions_are_pasted = self._cut is not None
+        return augmentation if self._cut is None else ComposeTransforms([PasteLesions(self._cut), augmentation])
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)

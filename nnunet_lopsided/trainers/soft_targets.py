@@ -9,7 +9,7 @@ they are appended to the target.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 SOFT_TARGETS = NameFlag("soft_targets", "softtargets", "targets of background voxels come from lopsided-soften")
 
 
+class Cropped(Protocol):
+    """An array of whole 255ths, or what gives crops of it."""
+
+    def __getitem__(self, crop: tuple[slice, ...], /) -> NDArray[np.number]: ...
+
+
 class ImageWithBelief:
     """An image (C, ...) with a belief as K further channels: any crop of both, without decoding the volumes.
 
@@ -47,7 +53,7 @@ class ImageWithBelief:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, image: StoredArray, belief: StoredArray | None, n: int) -> None:
+    def __init__(self, image: StoredArray, belief: Cropped | None, n: int) -> None:
         self.shape = (image.shape[0] + n, *image.shape[1:])
         self._image = image
         self._belief = belief
@@ -150,10 +156,18 @@ class SoftTargetData(LesionTrainer):
         """Names of the classes or regions that the criterion's belief has a channel for, in this order."""
         return lesion_classes(label_scheme(self.dataset_json, Path("dataset.json")))
 
+    @property
+    def _travels(self) -> tuple[str, int]:
+        """The input of the criterion that travels with a patch, and its channels; 0: nothing does."""
+        return "belief", len(self._belief_classes) if self.soft_targets else 0
+
     def get_tr_and_val_datasets(self) -> tuple[Dataset | DatasetAround, Dataset]:
         training, validation = super().get_tr_and_val_datasets()
+        return self._with_what_travels(training), validation
+
+    def _with_what_travels(self, training: Dataset) -> Dataset | DatasetAround:
         if not self.soft_targets:
-            return training, validation
+            return training
         folder = BeliefFolder(Path(self.preprocessed_dataset_folder))
         try:
             softened = WithBeliefs(training, folder, self._belief_classes)
@@ -163,7 +177,7 @@ class SoftTargetData(LesionTrainer):
             f"soft targets: beliefs of {len(softened.with_belief)} of {len(training.identifiers)} training cases, from "
             f"{folder.content.get('source')}"
         )
-        return softened, validation
+        return softened
 
     def get_training_transforms(
         self,
@@ -173,18 +187,19 @@ class SoftTargetData(LesionTrainer):
         *args: object,
         **options: Unpack[AugmentationOptions],
     ) -> ComposeTransforms:
-        """nnU-Net's augmentation between two steps: the belief is split off first, and appended to the target last."""
-        if not self.soft_targets:
+        """nnU-Net's augmentation between two steps: what travels is split off first, and appended to the target."""
+        _, n = self._travels
+        if not n:
             return super().get_training_transforms(patch_size, rotation, deep_supervision_scales, *args, **options)
         augmentation = super().get_training_transforms(patch_size, rotation, None, *args, **options)
-        apart = BeliefApart(len(self._belief_classes), self._is_25d)
+        apart = BeliefApart(n, self._is_25d)
         return ComposeTransforms([apart, augmentation, BeliefInTarget(deep_supervision_scales, self._is_25d)])
 
     def _split_target(self, target: PerLevel) -> tuple[PerLevel, dict[str, PerLevel]]:
         target, inputs = super()._split_target(target)
-        if not self.soft_targets:
+        name, n = self._travels
+        if not n:
             return target, inputs
-        n = len(self._belief_classes)
         if isinstance(target, list):
-            return [level[:, :-n] for level in target], {**inputs, "belief": [level[:, -n:] for level in target]}
-        return target[:, :-n], {**inputs, "belief": target[:, -n:]}
+            return [level[:, :-n] for level in target], {**inputs, name: [level[:, -n:] for level in target]}
+        return target[:, :-n], {**inputs, name: target[:, -n:]}

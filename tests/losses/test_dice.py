@@ -394,6 +394,49 @@ def test_gamma_weights_negatives_alone(sigmoid: bool, with_teacher: bool) -> Non
     torch.testing.assert_close(loss(logits, target, teacher=teacher), (ce * trust).mean() - dice.mean())
 
 
+def test_doubt_by_hand() -> None:
+    """In place of the network's own p = 3/4, 1/4 and 1/2: the label, a doubt of 3/5, and none."""
+    z = torch.logit(torch.tensor([[[0.75, 0.25, 0.5]]], dtype=torch.float64)).requires_grad_()
+    label, doubt = torch.tensor([[[1, 0, 0]]]), torch.tensor([[[0.9, 0.6, 0.0]]])
+    options: Any = {"sigmoid": True, "gamma": 2.0}
+    dice = SoftDiceLoss(smooth=0.0, **options)(z, label, doubt=doubt)
+    assert float(dice.detach()) == pytest.approx(-2 * 0.75 / (0.75 + 0.4**2 * 0.25 + 0.5 + 1), rel=1e-6)
+    ce = LopsidedBootstrapLoss(1, 1.0, **options)(z, label, doubt=doubt)
+    assert float(ce.detach()) == pytest.approx(
+        -(math.log(0.75) + 0.4**2 * math.log(0.75) + math.log(0.5)) / 3, rel=1e-6
+    )
+    (gradient,) = torch.autograd.grad(3 * ce, z)
+    assert gradient.flatten().tolist() == pytest.approx([-0.25, 0.25 * 0.4**2, 0.5], rel=1e-6)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_doubt_is_what_stands_for_p(sigmoid: bool) -> None:
+    """A doubt equal to a judge's p gives the loss of that judge; it counts for all regions, and without gamma not."""
+    torch.manual_seed(2)
+    logits, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 1, 4, 5)
+    target = torch.randint(0, 2, logits.shape) if sigmoid else torch.randint(0, 3, (2, 1, 4, 5))
+    if sigmoid:
+        judge = teacher.expand_as(logits)
+    else:
+        judge = torch.cat([torch.zeros_like(teacher), teacher, torch.full_like(teacher, -99.0)], 1)
+    loss = LopsidedDiceLoss(1, 1.0, gamma=1.5, sigmoid=sigmoid)
+    torch.testing.assert_close(
+        loss(logits, target, doubt=torch.sigmoid(teacher)[:, 0]), loss(logits, target, teacher=judge)
+    )
+    loss.gamma = 0.0
+    torch.testing.assert_close(loss(logits, target, doubt=torch.sigmoid(teacher)), loss(logits, target))
+
+
+def test_a_doubt_that_is_none_is_refused() -> None:
+    loss, logits, target = LopsidedDiceLoss(gamma=2.0), torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"doubt must be within \[0, 1\], got 0 to 1.5"):
+        loss(logits, target, doubt=torch.eye(4)[None] * 1.5)
+    with pytest.raises(ValueError, match=r"doubt must be \(B, ...\) or \(B, 1, ...\) for logits"):
+        loss(logits, target, doubt=torch.zeros(1, 2, 4, 4))
+    # Interpolation leaves the range by a rounding, and a negative base would make NaN.
+    assert torch.isfinite(LopsidedDiceLoss(gamma=0.5)(logits, target, doubt=torch.full((1, 4, 4), 1.00005)))
+
+
 def test_gamma_lets_go_of_a_lesion_that_the_labels_lack() -> None:
     """The push on missing lesions in the sum of both terms: with gamma it fades as the network grows sure of them."""
 

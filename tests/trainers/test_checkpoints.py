@@ -48,7 +48,15 @@ def test_a_gpu_that_fails_is_no_damaged_file() -> None:
 def test_every_class_says_what_was_before_its_own_hyperparameters() -> None:
     assert LesionTrainer.before_there_was == {"seed": None}
     assert trainers.nnUNetTrainerClassWeighted.before_there_was == {"seed": None}
-    expected = {"seed": None, "soft_targets": False, "paste": False, "gamma": 0.0, "gamma_from": 10.0, "margin": 0}
+    expected = {
+        "seed": None,
+        "soft_targets": False,
+        "paste": False,
+        "gamma": 0.0,
+        "gamma_from": 10.0,
+        "look_back": False,
+        "margin": 0,
+    }
     for name in ("nnUNetTrainerLopsided", "nnUNetTrainerLopsidedPaper", "nnUNetTrainerLopsidedInverseWeighting"):
         assert getattr(trainers, name).before_there_was == expected
     for name in trainers.base_trainers():

@@ -183,9 +183,9 @@ def test_a_malformed_name_ends_nnunets_commands(
     assert error.count("\n") == 1
     assert error.startswith(
         "nnunet-lopsided: error: trainer name nnUNetTrainerLopsided_a3_b7: beta must be 0 to 1, got 7. "
-        "Expected nnUNetTrainerLopsided[_aN][_bN][_gN][_fromN][_marginN][_dicefull][_dicemixed][_dicemasked]"
-        "[_dicenone][_paste][_nopaste][_wN][_emaN][_soft][_prior][_Nepochs][_Niters][_seedN][_softtargets] "
-        "with _aN (weight "
+        "Expected nnUNetTrainerLopsided[_aN][_bN][_gN][_fromN][_lookback][_nolookback][_marginN][_dicefull]"
+        "[_dicemixed][_dicemasked][_dicenone][_paste][_nopaste][_wN][_emaN][_soft][_prior][_Nepochs][_Niters]"
+        "[_seedN][_softtargets] with _aN (weight "
     )
 
 
@@ -341,7 +341,7 @@ def test_a_malformed_name_in_nnunetv2_train(nnunet_paths: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("nnunet-lopsided: error: trainer name nnUNetTrainerLopsided_a-1: cannot read '_a-1'.")
-    options = "[_aN][_bN][_gN][_fromN][_marginN][_dicefull][_dicemixed][_dicemasked]"
+    options = "[_aN][_bN][_gN][_fromN][_lookback][_nolookback][_marginN][_dicefull][_dicemixed][_dicemasked]"
     assert f"Expected nnUNetTrainerLopsided{options}" in done.stderr
     assert not any((nnunet_paths / "nnUNet_results").iterdir())
 

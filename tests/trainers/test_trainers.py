@@ -239,6 +239,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "alpha": 10.0,
         "gamma": 2.0,
         "gamma_from": None,
+        "look_back": None,
         "margin": None,
         "soft_targets": False,
         "paste": None,

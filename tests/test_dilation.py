@@ -1,4 +1,4 @@
-"""nnunet_lopsided.evaluation.dilation."""
+"""nnunet_lopsided.dilation."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunet_lopsided.evaluation.dilation import ball_offsets, grown_voxels, joined_when_grown
+from nnunet_lopsided.dilation import ball_offsets, grown_voxels, joined_when_grown
 from nnunet_lopsided.evaluation.matching import shared_voxels
 from nnunet_lopsided.lesions import find_lesions
 

@@ -1,11 +1,11 @@
-"""nnunet_lopsided.evaluation.belief."""
+"""nnunet_lopsided.belief."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_lopsided.evaluation.belief import base_score, belief, missed_per_annotated
+from nnunet_lopsided.belief import base_score, belief, missed_per_annotated
 
 LOW = np.linspace(0, 0.4, 300)  # false ones
 

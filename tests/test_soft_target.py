@@ -1,4 +1,4 @@
-"""nnunet_lopsided.completion.soft_target: literal cases, then what must hold for any."""
+"""nnunet_lopsided.soft_target: literal cases, then what must hold for any."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from nnunet_lopsided.completion.soft_target import soft_target
 from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.soft_target import soft_target
 
 
 def test_only_components_that_touch_no_annotation_are_believed() -> None:

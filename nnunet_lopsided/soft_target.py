@@ -8,6 +8,7 @@ docs/explanation/when-it-helps.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,34 +63,63 @@ def soft_target(
         >>> target.belief.round(2).tolist(), len(target.components), target.mean.round(2).tolist()
         ([[0.0, 0.0, 0.0, 0.0, 0.0, 0.6000000238418579, 0.20000000298023224]], 1, [0.4])
     """
+    called = called_components(probability, annotated, spacing_mm, threshold)
+    flat = probability.reshape(-1)
+    belief = np.zeros(probability.size, np.float32)
+    unexplained = [voxels for voxels, explained in zip(called.voxels, called.explained, strict=True) if not explained]
+    for voxels in unexplained:
+        belief[voxels] = flat[voxels]
+    return SoftTarget(
+        belief=belief.reshape(probability.shape),
+        components=called.unexplained,
+        mean=np.array([flat[voxels].mean(dtype=np.float64) for voxels in unexplained]),
+        highest=np.array([flat[voxels].max() for voxels in unexplained], np.float64),
+        explained_score=called.score[called.explained],
+        explained_mm=called.components.diameter_mm[called.explained],
+        unexplained_score=called.score[~called.explained],
+    )
+
+
+class Called(NamedTuple):
+    """What a network calls in one case.
+
+    Attributes:
+        components: of p of at least the threshold, (N).
+        voxels: flat indices of each, N arrays.
+        score: mean p times the root of its voxels, the confidence "sqrt" of the evaluation, (N,).
+        explained: whether it touches an annotation, (N,).
+    """
+
+    components: Lesions
+    voxels: list[NDArray[np.int64]]
+    score: NDArray[np.float64]
+    explained: NDArray[np.bool_]
+
+    @property
+    def unexplained(self) -> Lesions:
+        """Those that no annotation explains, in the same order."""
+        mask = np.zeros(self.components.shape, bool)
+        mask.reshape(-1)[self.components.select(np.flatnonzero(~self.explained) + 1)] = True
+        return find_lesions(mask, self.components.spacing_mm)
+
+
+def called_components(
+    probability: NDArray[np.floating],
+    annotated: NDArray[np.bool_],
+    spacing_mm: tuple[float, ...],
+    threshold: float = THRESHOLD,
+) -> Called:
+    """The components that a network calls, and which of them an annotation explains; arguments: :func:`soft_target`.
+
+    Example:
+        >>> called = called_components(np.array([[0.9, 0.0, 0.2]]), np.array([[True, False, False]]), (1.0, 1.0))
+        >>> called.score.tolist(), called.explained.tolist()
+        ([0.9, 0.2], [True, False])
+    """
     # The threshold in the type of the probability: a voxel of 0.1 must reach it, but as float16 it is 0.09998.
     components = find_lesions(probability >= np.asarray(threshold, probability.dtype), spacing_mm)
     flat, known = probability.reshape(-1), annotated.reshape(-1)
-    belief = np.zeros(probability.size, np.float32)
-    unexplained, mean, highest, explained_mm = [], [], [], []
-    scores: dict[bool, list[float]] = {True: [], False: []}
-    for number in range(1, len(components) + 1):
-        voxels = components.select([number])
-        values = flat[voxels].astype(np.float64)
-        explained = bool(known[voxels].any())
-        # The confidence "sqrt" of the evaluation: large and sure candidates come first.
-        scores[explained].append(float(values.mean() * np.sqrt(len(values))))
-        if explained:
-            explained_mm.append(components.diameter_mm[number - 1])
-        else:
-            belief[voxels] = values
-            unexplained.append(voxels)
-            mean.append(values.mean())
-            highest.append(values.max())
-    # Found again from the unexplained voxels alone: still apart from each other, and in the same order as `mean`.
-    mask = np.zeros(probability.shape, bool)
-    mask.reshape(-1)[np.concatenate(unexplained) if unexplained else np.zeros(0, np.int64)] = True
-    return SoftTarget(
-        belief=belief.reshape(probability.shape),
-        components=find_lesions(mask, spacing_mm),
-        mean=np.array(mean),
-        highest=np.array(highest),
-        explained_score=np.array(scores[True]),
-        explained_mm=np.array(explained_mm),
-        unexplained_score=np.array(scores[False]),
-    )
+    voxels = components.voxels_by_id()
+    # Large and sure candidates come first.
+    score = [flat[inside].mean(dtype=np.float64) * np.sqrt(len(inside)) for inside in voxels]
+    return Called(components, voxels, np.array(score), np.array([known[inside].any() for inside in voxels], bool))

@@ -1,0 +1,77 @@
+"""When does a training learn by heart which lesions are labelled? p after every epoch, on trained and on unseen cases.
+
+    python benchmarks/by_heart.py 900 --labels random --seed 1 --out by-heart.jsonl \
+        --trainer nnUNetTrainerLopsided_g0_paste_20epochs_40iters
+
+The phantom and its variants are those of `arms.py`. A line of JSON for every epoch: mean p on the lesions that the
+labels of the training cases lack, on those that they hold, and on the lesions of test cases; and of what the network
+calls at 0.9 in the training cases, the voxels that no label explains for each that one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from arms import N_FOLDS, Prediction, cases_of, label_array, variant
+
+N_TEST = 16
+
+
+def measured(trainer: Any, dataset: int, labels: str) -> dict[str, float]:
+    predict = Prediction(trainer)
+    trained_on, _ = trainer.do_split()
+    left_of = cases_of(variant(dataset, labels), "Tr")
+    p: dict[str, list[Any]] = {"hidden": [], "labelled": [], "test": [], "other": []}
+    for name, case in cases_of(dataset, "Tr").items():
+        if name in trained_on:
+            here, whole = np.squeeze(predict(case)), label_array(case) > 0
+            left = label_array(left_of[name]) == 1
+            p["hidden"].append(here[whole & ~left])
+            p["labelled"].append(here[left])
+            p["other"].append(here[~whole])
+    for case in list(cases_of(dataset, "Ts").values())[:N_TEST]:
+        p["test"].append(np.squeeze(predict(case))[label_array(case) > 0])
+    of = {what: np.concatenate(values) for what, values in p.items()}
+    called = {what: int((values >= 0.9).sum()) for what, values in of.items()}
+    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+    trainer.network.train()
+    means = {what: float(of[what].mean()) for what in ("hidden", "labelled", "test") if len(of[what])}
+    return {**means, "unexplained": (called["hidden"] + called["other"]) / max(1, called["labelled"])}
+
+
+def main() -> None:
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=int)
+    parser.add_argument("-c", default="2d_small")
+    parser.add_argument("--labels", default="random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainer", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    name = f"{a.trainer}_seed{a.seed}"
+    trainer = get_trainer_from_args(
+        str(variant(a.dataset, a.labels)), a.c, a.seed % N_FOLDS, name, device=torch.device("cpu")
+    )
+    trainer.disable_checkpointing = True
+    end_of_epoch = trainer.on_epoch_end
+
+    def on_epoch_end() -> None:
+        end_of_epoch()
+        row = {"dataset": a.dataset, "labels": a.labels, "seed": a.seed, "epochs": trainer.current_epoch}
+        with a.out.open("a") as file:
+            file.write(json.dumps({**row, **measured(trainer, a.dataset, a.labels)}) + "\n")
+
+    trainer.on_epoch_end = on_epoch_end
+    trainer.run_training()
+
+
+if __name__ == "__main__":
+    main()

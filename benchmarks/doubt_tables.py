@@ -1,0 +1,105 @@
+"""Tables of whose doubt in background labels helps, and when; `study_tables.py` calls them by name.
+
+python benchmarks/study_tables.py looked_back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from arms_tables import LACK, Row, one_training, read_rows, select
+
+# When gamma begins, by the start of the trainer's name.
+LATE = {
+    "nnUNetTrainer25D_prior_": "nnU-Net's loss",
+    "nnUNetTrainerLopsided_margin0_nopaste_10epochs_": "nothing pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_margin0_nopaste_g1_": "nothing pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_g0_paste_": "pasted, no gamma",
+    "nnUNetTrainerLopsided_nolookback_from10_": "pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_nolookback_from50_": "from 50%",
+    "nnUNetTrainerLopsided_nolookback_from70_": "from 70%",
+    "nnUNetTrainerLopsided_nolookback_from85_": "from 85%",
+    "nnUNetTrainerLopsided_nolookback_g1_from10_": "pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_nolookback_g1_from70_": "gamma 1 from 70%",
+    "nnUNetTrainerLopsided_dicenone_g0_": "cross-entropy alone, nothing pasted, no gamma",
+    "nnUNetTrainerLopsided_margin0_nopaste_dicenone_g1_": "the same, gamma 1 from 10%",
+}
+
+# Who judges which background labels are doubted, by the key `how` of arms-looking-back.jsonl.
+JUDGES = {
+    "nnU-Net": "nnU-Net's loss",
+    "pasted": "pasted, no doubt",
+    "from 30": "its own p, from 30% of the training",
+    "from 50": "from 50%",
+    "from 70": "from 70%",
+    "floor 0.2": "from 10%, trust at least 0.2",
+    "floor 0.5": "from 10%, trust at least 0.5",
+    "stands still": "p of the average network at 30%",
+    "soft targets": "candidates at 30%, as soft targets",
+    "trust": "candidates at 30%, as trust",
+    "trust grown": "**the same, grown by a voxel: the recipe**",
+    "trust grown gamma 1": "the same, gamma 1",
+    "trust grown capped": "the same, at most one missed for each annotated",
+    "told": "told which are missing (ignore label)",
+}
+
+
+def late() -> tuple[list[str], list[list[str]]]:
+    """When gamma begins: set 0 of the phantom on which it was chosen and of the one of the first table."""
+    rows = [r for r in (*read_rows("arms-late"), *read_rows("arms-phantom")) if "how" not in r]
+    body = []
+    for trainer, what in LATE.items():
+        cells = []
+        for dataset in (900, 800):
+            of_one = [r for r in rows if r["dataset"] == dataset]
+            cells += [one_training(select(of_one, labels, trainer).by_set.get(0)) for labels in ("full", "random")]
+        body.append([what, *cells])
+    where = [f"{phantom}: {LACK[labels]}" for phantom in ("clear", "first") for labels in ("full", "random")]
+    return ["loss", *where], body
+
+
+def looked_back() -> tuple[list[str], list[list[str]]]:
+    """Who judges: sets 0 and 1 of the clear phantom, and p on missing lesions."""
+    rows = [*read_rows("arms-looking-back"), *_of_set_0()]
+    body = []
+    for how, what in JUDGES.items():
+        cells = []
+        for labels in ("full", "random"):
+            mine = [r for r in rows if r["how"] == how and str(r["labels"]).removesuffix("_ignored") == labels]
+            of_sets = [next((r for r in mine if r["seed"] == seed), None) for seed in (0, 1)]
+            cells += [one_training(row) for row in of_sets]
+        hidden = {r["seed"]: f"{float(r['p_hidden'] or 0):.2f}" for r in mine}
+        body.append([what, *cells, *(hidden.get(seed, "") for seed in (0, 1))])
+    of_labels = [f"{lack}, set {k}" for lack in (LACK["full"], LACK["random"]) for k in (0, 1)]
+    return ["judge", *of_labels, "p on missing, set 0", "set 1"], body
+
+
+def _of_set_0() -> list[Row]:
+    """What was trained before, under the same names."""
+    known = {"nnUNetTrainer25D_prior": "nnU-Net", "nnUNetTrainerLopsided_g0_paste": "pasted"}
+    known |= {f"nnUNetTrainerLopsided_nolookback_from{n}": f"from {n}" for n in (50, 70)}
+    rows = [r for r in read_rows("arms-late") if r["dataset"] == 900 and "how" not in r]
+    named = ((str(r["trainer"]).partition("_10epochs")[0], r) for r in rows)
+    return [{**r, "how": known[name]} for name, r in named if name in known]
+
+
+def by_heart() -> tuple[list[str], list[list[str]]]:
+    """Mean p on missing lesions trained on and on those of test cases, by the share of the training."""
+    body = []
+    rows = {(r["dataset"], r["epochs"]): r for r in read_rows("by-heart")}
+    for epochs in (1, 2, 4, 6, 7, 8, 9, 10, 12, 14, 20):
+        cells = []
+        for dataset in (900, 840):
+            row = rows.get((dataset, epochs))
+            for what in ("hidden", "test", "labelled"):
+                cells.append("" if row is None else f"{float(row[what] or 0):.2f}")
+        body.append([f"{5 * epochs}%", *cells])
+    of_phantoms = [f"{phantom}: {what}" for phantom in ("clear", "third") for what in ("missing", "unseen", "labelled")]
+    return ["of the training", *of_phantoms], body
+
+
+TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
+    "late": late,
+    "looked_back": looked_back,
+    "by_heart": by_heart,
+}

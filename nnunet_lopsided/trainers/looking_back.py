@@ -1,0 +1,312 @@
+"""Looking back: early in a training the network says on which background voxels its labels may lack a lesion.
+
+Networks learn what lesions look like before they learn by heart which of them are labelled. So for some time a network
+judges its own training cases as it would judge unseen ones. At one point in that time it predicts them, once, as they
+are. A component that it calls and no annotation explains is a candidate, and rule q of
+:mod:`nnunet_lopsided.belief` says how probable it is a missed lesion: near 0 where labels are whole. From then on
+background labels on a candidate count less, those of all other voxels fully. What the network calls later changes
+nothing any more, so that it cannot confirm itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from numpy.typing import NDArray
+from torch import distributed
+
+from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, missed_per_annotated
+from nnunet_lopsided.dilation import grown_voxels
+from nnunet_lopsided.errors import InputError, refuse
+from nnunet_lopsided.lesions import Lesions
+from nnunet_lopsided.nnunet.beliefs import to_levels
+from nnunet_lopsided.nnunet.preprocessed_case import Properties, StoredArray
+from nnunet_lopsided.progress import with_progress
+from nnunet_lopsided.soft_target import called_components
+from nnunet_lopsided.trainers.host_types import Dataset
+from nnunet_lopsided.trainers.instances import DatasetAround, within
+from nnunet_lopsided.trainers.names import NameFlag
+from nnunet_lopsided.trainers.pasting import LesionPasting
+from nnunet_lopsided.trainers.soft_targets import ImageWithBelief, SoftTargetData
+
+LOOK_BACK = (
+    NameFlag("look_back", "lookback", "background is doubted where the network looked back sees a lesion"),
+    NameFlag("look_back", "nolookback", "where it sees one at the moment", False),
+)
+LOOKING_BACK_FROM = 30.0  # percent of the training
+# A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
+_GROWN = 1
+_RECORD = "candidates"  # key in a checkpoint's record
+
+
+@dataclass(frozen=True)
+class SparseMap:
+    """A map of one channel that is 0 nearly everywhere; gives crops as an array does.
+
+    Attributes:
+        coordinates: of what is not 0, (axes, n).
+        levels: its values in whole 255ths, (n,).
+
+    Example:
+        >>> sparse = SparseMap(np.array([[0, 1], [1, 2]]), np.array([7, 9], np.uint8))
+        >>> sparse[slice(0, 1), slice(1, 2), slice(0, 3)].tolist()
+        [[[0, 0, 9]]]
+    """
+
+    coordinates: NDArray[np.int32]
+    levels: NDArray[np.uint8]
+
+    def __getitem__(self, crop: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """The crop given by one slice per dimension, the first of which is for channels."""
+        patch = np.zeros((1, *(part.stop - part.start for part in crop[1:])), np.uint8)
+        inside, at = within(crop[1:], self.coordinates)
+        patch[(0, *at)] = self.levels[inside]
+        return patch
+
+
+class WithDoubt(DatasetAround):
+    """An nnU-Net dataset whose images bring the doubt in background labels as their last channel.
+
+    Args:
+        dataset: nnU-Net's.
+        doubt: by case; one that is not there has none.
+    """
+
+    def __init__(self, dataset: Dataset, doubt: dict[str, SparseMap]) -> None:
+        super().__init__(dataset)
+        self._doubt = doubt
+
+    def load_case(self, identifier: str) -> tuple[ImageWithBelief, StoredArray, StoredArray | None, Properties]:
+        """Image with doubt, labels, labels of a cascade's previous stage, properties."""
+        image, label, previous, properties = self._dataset.load_case(identifier)
+        return ImageWithBelief(image, self._doubt.get(identifier), 1), label, previous, properties
+
+
+@dataclass(frozen=True)
+class CalledInCase:
+    """What the network called in a training case.
+
+    Attributes:
+        explained: score of every component that touches an annotation, (M,).
+        unexplained: of every other one, (N,).
+        candidates: those, in this order.
+    """
+
+    explained: NDArray[np.float64]
+    unexplained: NDArray[np.float64]
+    candidates: Lesions
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What came of looking back.
+
+    Attributes:
+        n_annotated: annotated lesions that the network called.
+        n_candidates: components that it called and no annotation explains.
+        missed_per_annotated: an upper bound; None where fewer than LEAST_ANNOTATED were called.
+        expected: sum of the candidates' probabilities of being missed lesions.
+        maps: by case, where a background label is doubted, and how much.
+    """
+
+    n_annotated: int
+    n_candidates: int
+    missed_per_annotated: float | None
+    expected: float
+    maps: dict[str, SparseMap]
+
+    def as_record(self) -> dict[str, object]:
+        """For a checkpoint: of no classes of ours."""
+        maps = {case: (sparse.coordinates, sparse.levels) for case, sparse in self.maps.items()}
+        return {**vars(self), "maps": maps}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Doubt:
+        """What :meth:`as_record` gave."""
+        return cls(**{**record, "maps": {case: SparseMap(*parts) for case, parts in record["maps"].items()}})
+
+
+def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
+    """Rule q over all cases together; a candidate's q holds for its voxels and the next around.
+
+    Args:
+        called: by case.
+    """
+    explained = np.concatenate([case.explained for case in called.values()])
+    unexplained = np.concatenate([case.unexplained for case in called.values()])
+    rho = missed_per_annotated(explained, unexplained)
+    q = belief(explained, unexplained, rho or 0.0)
+    of_cases = np.split(q, np.cumsum([len(case.unexplained) for case in called.values()])[:-1])
+    maps = {name: _map(case.candidates, values) for (name, case), values in zip(called.items(), of_cases, strict=True)}
+    return Doubt(
+        n_annotated=len(explained),
+        n_candidates=len(unexplained),
+        missed_per_annotated=rho,
+        expected=float(q.sum()),
+        maps={name: sparse for name, sparse in maps.items() if len(sparse.levels)},
+    )
+
+
+def _map(candidates: Lesions, q: NDArray[np.float64]) -> SparseMap:
+    voxels, ids = grown_voxels(candidates, _GROWN)
+    levels = to_levels(q[None], exclusive=False)[0][ids - 1]
+    # Where two meet the higher one counts: sorted by value, the last of a voxel's values is its highest.
+    order = np.lexsort((levels, voxels))
+    voxels, levels = voxels[order], levels[order]
+    counts = (np.append(voxels[1:] != voxels[:-1], True) if len(voxels) else np.zeros(0, bool)) & (levels > 0)
+    coordinates = np.stack(np.unravel_index(voxels[counts], candidates.shape)).astype(np.int32)
+    return SparseMap(coordinates, levels[counts])
+
+
+class LookingBack(SoftTargetData, LesionPasting):
+    """Brings doubt in background labels to the criterion as ``doubt``; mixed in in front of a trainer's base.
+
+    Attributes:
+        look_back: whether it looks back; None: where lesions are pasted, as otherwise omissions are learned by heart
+            sooner. Never with soft targets, which say where lesions are missing.
+    """
+
+    before_there_was: ClassVar = {
+        **SoftTargetData.before_there_was, **LesionPasting.before_there_was, "look_back": False
+    }  # fmt: skip
+    look_back: bool | None = False
+    dataloader_train: object
+    dataloader_val: object
+    _doubt: Doubt | None = None
+
+    @property
+    def _looks_back(self) -> bool:
+        """Whether this training does; known once its loaders are there."""
+        if self.look_back is None:
+            return self._lesions_are_pasted and self._why_not_look_back is None
+        return self.look_back
+
+    @property
+    def _why_not_look_back(self) -> str | None:
+        """What of this trainer does not go with it."""
+        if self.soft_targets:
+            return "together with _softtargets"
+        return "in a cascade" if self.is_cascaded else None
+
+    def _doubts_at(self) -> int:
+        """The first epoch in which background labels are doubted."""
+        raise NotImplementedError
+
+    @property
+    def _travels(self) -> tuple[str, int]:
+        return super()._travels if self._doubt is None else ("doubt", 1)
+
+    def _with_what_travels(self, training: Dataset) -> Dataset | DatasetAround:
+        return super()._with_what_travels(training) if self._doubt is None else WithDoubt(training, self._doubt.maps)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, object] | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        record = self.my_init_kwargs.get("lopsided", {}).get(_RECORD)
+        self._doubt = None if record is None else Doubt.of_record(record)
+
+    def on_train_start(self) -> None:
+        if self.look_back and self._why_not_look_back:
+            refuse(InputError(f"{type(self).__name__}: _lookback cannot be used {self._why_not_look_back}"))
+        super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        if self._looks_back and self._doubt is None and self.current_epoch >= self._doubts_at():
+            self._doubt = self._doubt_of_training_cases()
+            self._say(self._doubt)
+            # Checkpoints hold it, so that a training that goes on doubts the same voxels.
+            self.my_init_kwargs["lopsided"][_RECORD] = self._doubt.as_record()
+            self._make_loaders_again()
+        super().on_train_epoch_start()
+
+    def _doubt_of_training_cases(self) -> Doubt:
+        training_cases, _ = self.do_split()
+        dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
+        rank, n_ranks = (distributed.get_rank(), distributed.get_world_size()) if self.is_ddp else (0, 1)
+        mine = with_progress(
+            training_cases[rank::n_ranks], title="looking back", unit="case", show=self.local_rank == 0
+        )
+        with self._predicting() as predictor:
+            called = {case: self._called_in(case, dataset, predictor) for case in mine}
+        if self.is_ddp:
+            of_ranks: list[dict[str, CalledInCase]] = [{} for _ in range(n_ranks)]
+            distributed.all_gather_object(of_ranks, called)
+            called = {case: found for of_rank in of_ranks for case, found in of_rank.items()}
+        return doubt_of({case: called[case] for case in training_cases})
+
+    @contextlib.contextmanager
+    def _predicting(self) -> Iterator[nnUNetPredictor]:
+        """The network as it is in nnU-Net's predictor; without mirroring, which a candidate is not worth."""
+        network = self._bare_network
+        predictor = nnUNetPredictor(
+            use_mirroring=False,
+            perform_everything_on_device=self.device.type == "cuda",
+            device=self.device,
+            allow_tqdm=False,
+        )
+        self.set_deep_supervision_enabled(False)
+        network.eval()
+        if self._is_25d:
+            self._network_25d.centre_slice_only = False
+        predictor.manual_initialization(
+            network, self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__,
+            self.inference_allowed_mirroring_axes,
+        )  # fmt: skip
+        try:
+            yield predictor
+        finally:
+            self.set_deep_supervision_enabled(self.enable_deep_supervision)
+            network.train()
+            if self._is_25d:
+                self._network_25d.centre_slice_only = True
+
+    def _called_in(self, case: str, dataset: Dataset, predictor: nnUNetPredictor) -> CalledInCase:
+        data, stored, _, _ = dataset.load_case(case)
+        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:])))
+        of_classes = np.asarray(self.label_manager.apply_inference_nonlin(logits.float().cpu()))
+        regions = self.label_manager.has_regions
+        probability = of_classes.max(0) if regions else 1 - of_classes[0]
+        # Ignored voxels, too, are what annotators decided on.
+        annotated = np.asarray(stored[:])[0] > 0
+        called = called_components(probability, annotated, (1.0,) * annotated.ndim)
+        return CalledInCase(called.score[called.explained], called.score[~called.explained], called.unexplained)
+
+    def _say(self, doubt: Doubt) -> None:
+        found = (
+            f"looked back at {len(self.do_split()[0])} training cases: {doubt.n_annotated} annotated lesions and "
+            f"{doubt.n_candidates} candidates that no label explains"
+        )
+        if doubt.missed_per_annotated is None:
+            self.print_to_log_file(
+                f"WARNING: {found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing, so background labels "
+                "count fully; train with _nolookback to doubt them by what the network sees at the moment"
+            )
+            return
+        self.print_to_log_file(
+            f"{found}, of which about {doubt.expected:.0f} are missed lesions (at most "
+            f"{doubt.missed_per_annotated:.2f} missed for each annotated one); from now on the label background counts "
+            "less there"
+        )
+
+    def _make_loaders_again(self) -> None:
+        """What travels with a patch is different now."""
+        for loader in (self.dataloader_train, self.dataloader_val):
+            if hasattr(loader, "_finish"):  # of worker processes
+                loader._finish()
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
+
+def first_epoch(percent: float, n_epochs: int) -> int:
+    """The first epoch that begins after so many percent of the training.
+
+    Example:
+        >>> first_epoch(30, 10), first_epoch(10, 25), first_epoch(100, 10)
+        (3, 3, 10)
+    """
+    return math.ceil(percent * n_epochs / 100)

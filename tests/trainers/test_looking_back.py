@@ -1,0 +1,254 @@
+"""Looking back: what is doubted by hand, its way to the criterion, and when a training does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nnunet_lopsided.belief import LEAST_ANNOTATED
+from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.lesions import find_lesions
+from nnunet_lopsided.losses import LopsidedDiceLoss
+from nnunet_lopsided.trainers import pasting
+from nnunet_lopsided.trainers.looking_back import CalledInCase, Doubt, SparseMap, doubt_of
+from nnunet_lopsided.trainers.soft_targets import ImageWithBelief
+from tests.conftest import TinyDataset, without_progress_pictures
+from tests.trainers.test_trainers import build, log_of, one_process, run_epoch  # noqa: F401 - a fixture always used
+
+NAME = "nnUNetTrainerLopsided_from50_2epochs_1iters"
+
+
+# ---- what is doubted
+
+
+def case(explained: list[float], unexplained: list[float], mask: Any) -> CalledInCase:
+    candidates = find_lesions(np.asarray(mask, bool), (1.0, 1.0, 1.0))
+    assert len(candidates) == len(unexplained)
+    return CalledInCase(np.array(explained, float), np.array(unexplained, float), candidates)
+
+
+def apart(n: int) -> NDArray[np.bool_]:
+    """A slice with n voxels in its second row, in columns 3, 7, 11, ..."""
+    mask = np.zeros((1, 5, 4 * n + 3), bool)
+    mask[0, 1, 3 : 4 * n : 4] = True
+    return mask
+
+
+def test_doubt_by_hand() -> None:
+    """Twenty annotated lesions of score 3, ten candidates of it and two of score 1: 10 / 20 missed for each."""
+    found = doubt_of({"a": case([3.0] * 20, [3.0] * 10, apart(10)), "b": case([], [1.0, 1.0], apart(2))})
+    assert (found.n_annotated, found.n_candidates, found.missed_per_annotated) == (20, 12, 0.5)
+    assert found.expected == pytest.approx(10)  # each of score 3 for certain, none of score 1
+    assert list(found.maps) == ["a"]
+    doubted = found.maps["a"][slice(0, 1), slice(0, 1), slice(0, 5), slice(0, 43)]
+    expected = np.zeros((5, 43), np.uint8)
+    expected[0:3, 2:41] = 255  # grown by a voxel; between two of them, one voxel stays
+    expected[:, 5:41:4] = 0
+    assert doubted[0, 0].tolist() == expected.tolist()
+
+
+def test_where_two_candidates_meet_the_likelier_counts() -> None:
+    mask = np.zeros((1, 3, 7), bool)
+    mask[0, 1, [1, 3]] = True  # their surroundings share column 2
+    known = [1.0] * 20 + [2.0] * 20
+    found = doubt_of({"a": case(known, [1.0, 2.0], mask), "b": case([], [1.0] * 19, apart(19))})
+    row = found.maps["a"][slice(0, 1), slice(0, 1), slice(1, 2), slice(0, 7)][0, 0, 0]
+    # 1 missed for 20 annotated: the one of score 2 for certain, of score 1 one in twenty.
+    assert row.tolist() == [13, 13, 255, 255, 255, 0, 0]
+
+
+def test_whole_labels_leave_nothing_to_doubt() -> None:
+    mask = np.zeros((1, 3, 9), bool)
+    mask[0, 1, 1::2] = True
+    found = doubt_of({"a": case(list(np.linspace(2, 9, 40)), [0.2, 0.3, 0.3, 0.5], mask)})
+    assert (found.missed_per_annotated, found.expected, found.maps) == (0, 0, {})
+
+
+def test_too_few_say_nothing() -> None:
+    found = doubt_of({"a": case([3.0] * (LEAST_ANNOTATED - 1), [3.0], np.ones((1, 1, 1)))})
+    assert (found.missed_per_annotated, found.expected, found.maps) == (None, 0, {})
+    nothing = doubt_of({"a": case([], [], np.zeros((1, 1, 1)))})
+    assert (nothing.missed_per_annotated, nothing.maps) == (None, {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(-3, 6)] * 3), st.tuples(*[st.integers(1, 8)] * 3))
+def test_a_crop_is_that_of_the_dense_map(seed: int, start: tuple[int, ...], size: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(0, 256, (1, 7, 6, 8), np.uint8) * (rng.random((1, 7, 6, 8)) < 0.2)
+    coordinates = np.stack(np.nonzero(dense[0])).astype(np.int32)
+    sparse = SparseMap(coordinates, dense[0][tuple(coordinates)])
+    box = [[a, a + n] for a, n in zip(start, size, strict=True)]
+    if any(a >= n or b <= 0 for (a, b), n in zip(box, dense.shape[1:], strict=True)):
+        return  # nnU-Net's loader never asks for a patch beside the volume
+    image = rng.normal(size=(2, 7, 6, 8)).astype(np.float32)
+    np.testing.assert_array_equal(
+        crop_and_pad_nd(ImageWithBelief(image, sparse, 1), box, 0),
+        crop_and_pad_nd(ImageWithBelief(image, dense, 1), box, 0),
+    )
+
+
+def test_a_record_is_of_plain_arrays() -> None:
+    doubt = Doubt(3, 2, 0.5, 1.25, {"a": SparseMap(np.array([[0], [1]], np.int32), np.array([7], np.uint8))})
+    record = doubt.as_record()
+    assert record["maps"] == {"a": (doubt.maps["a"].coordinates, doubt.maps["a"].levels)}
+    again = Doubt.of_record(record)
+    assert again.maps["a"][slice(0, 1), slice(0, 1), slice(0, 2)].tolist() == [[[0, 7]]]
+    assert (again.n_annotated, again.missed_per_annotated) == (3, 0.5)
+
+
+# ---- in a training
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the predictor is made to say of every voxel outside of the labels: a lesion in the lower left corner."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    made: dict[str, Any] = {"cases": 0}
+
+    def predict(self: Any, data: torch.Tensor) -> torch.Tensor:
+        made["cases"] += 1
+        logits = torch.zeros(2, *data.shape[1:])
+        logits[1] = -9
+        logits[1, :, -6:-3, 3:6] = 9
+        return logits
+
+    monkeypatch.setattr(nnUNetPredictor, "predict_sliding_window_return_logits", predict)
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: 0.01)
+    return made
+
+
+def halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every candidate is a missed lesion by one half."""
+    from nnunet_lopsided.trainers import looking_back
+
+    monkeypatch.setattr(looking_back, "missed_per_annotated", lambda explained, unexplained: 1.0)
+    monkeypatch.setattr(looking_back, "belief", lambda explained, unexplained, rho: np.full(len(unexplained), 0.5))
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres", "2.5d"])
+def test_doubt_reaches_the_criterion(
+    empty_results: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any], configuration: str
+) -> None:
+    without_progress_pictures(monkeypatch)
+    halved(monkeypatch)
+    trainer = build(empty_results, NAME, configuration)
+    trainer.on_train_start()
+    assert trainer._looks_back
+    run_epoch(trainer)
+    assert (seen["cases"], trainer.criterion.gamma) == (0, 0)
+    assert trainer._split_target(next(trainer.dataloader_train)["target"])[1] == {}
+    trainer.on_train_epoch_start()
+    assert (seen["cases"], trainer.criterion.gamma) == (4, 2)  # every training case once
+    assert trainer.network.training
+    if configuration == "2.5d":
+        assert trainer._network_25d.centre_slice_only
+    doubts = []
+    for _ in range(30):
+        batch = next(trainer.dataloader_train)
+        target, inputs = trainer._split_target(trainer._supervised(batch)["target"])
+        finest, doubt = (x[0] if isinstance(x, list) else x for x in (target, inputs["doubt"]))
+        assert doubt.shape == finest.shape
+        doubts.append(doubt.amax())
+    assert float(max(doubts)) == pytest.approx(128 / 255, abs=1e-4)
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+    assert "about" in log_of(trainer)
+    assert "missed lesions" in log_of(trainer)
+    assert log_of(trainer).count("pasting: ") == 1  # though the loaders were made twice
+
+
+def test_the_loss_of_a_step_takes_the_doubt(tiny: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:
+    halved(monkeypatch)
+    trainer = build(tiny, "nnUNetTrainerLopsided_from0_2epochs_1iters")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    trainer.loss.weights = (1.0, 0.0)
+    batch = next(b for b in iter(lambda: next(trainer.dataloader_train), None) if b["target"][0][:, 1:].any())
+    with torch.no_grad():
+        logits, target, doubt = trainer.network(batch["data"])[0], batch["target"][0][:, :1], batch["target"][0][:, 1:]
+        loss = LopsidedDiceLoss(1, 1, gamma=2, batch_dice=trainer.configuration_manager.batch_dice)
+        doubting, trusting = loss(logits, target, doubt=doubt), loss(logits, target, doubt=torch.zeros_like(doubt))
+    assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(doubting), rel=1e-5)
+    assert float(doubting) < float(trusting)
+
+
+def test_a_training_that_goes_on_doubts_the_same(
+    empty_results: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
+) -> None:
+    without_progress_pictures(monkeypatch)
+    halved(monkeypatch)
+    name = "nnUNetTrainerLopsided_from0_3epochs_1iters"
+    first = build(empty_results, name)
+    first.on_train_start()
+    run_epoch(first)
+    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(empty_results, name, resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    second.on_train_epoch_start()
+    assert seen["cases"] == 4  # the first looked, the second did not
+    for one, other in zip(first._doubt.maps.values(), second._doubt.maps.values(), strict=True):
+        np.testing.assert_array_equal(one.coordinates, other.coordinates)
+    assert second._split_target(next(second.dataloader_train)["target"])[1].keys() == {"doubt"}
+    second.save_checkpoint(path)
+    stored = torch.load(path, weights_only=False)["init_args"]["lopsided"]["candidates"]
+    assert (stored["n_candidates"], stored["missed_per_annotated"]) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "looks", "gamma"),
+    [
+        ("nnUNetTrainerLopsided_10epochs_1iters", True, [0, 0, 0, 2]),
+        ("nnUNetTrainerLopsided_lookback_nopaste_10epochs_1iters", True, [0, 0, 0, 2]),
+        ("nnUNetTrainerLopsided_nolookback_10epochs_1iters", False, [0] * 7 + [2]),
+        ("nnUNetTrainerLopsided_nopaste_10epochs_1iters", False, [0, 2]),
+        ("nnUNetTrainerLopsided_ema0p9_10epochs_1iters", False, [0] * 7 + [2]),
+        ("nnUNetTrainerLopsided_g0_paste_10epochs_1iters", False, [0] * 10),
+        ("nnUNetTrainerLopsidedDice_g2_paste_10epochs_1iters", False, [0, 2]),
+    ],
+)
+def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: list[int]) -> None:
+    trainer = build(tiny, name)
+    trainer.on_train_start()
+    assert trainer._looks_back == looks
+    assert [trainer._weights_at(epoch)["gamma"] for epoch in range(len(gamma))] == gamma
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nnUNetTrainerLopsided_lookback_g0", "with gamma 0, which doubts nothing"),
+        ("nnUNetTrainerLopsided_lookback_softtargets", "together with _softtargets"),
+        ("nnUNetTrainerLopsided_lookback_ema0p9", "together with _emaN, whose network is the judge"),
+    ],
+)
+def test_what_cannot_look_back_is_refused(tiny: Any, name: str, why: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: _lookback cannot be used {why}"):
+        build(tiny, name).on_train_start()
+
+
+@pytest.mark.parametrize("kind", ["multi-class", "regions with ignore"])
+def test_a_real_prediction(tiny_datasets: Any, tiny: TinyDataset, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Nothing in place of the predictor: a network that calls everything, whose one component a label explains."""
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: 0.01)
+    trainer = build(tiny_datasets(kind), "nnUNetTrainerLopsided_from0_1epochs_1iters")
+    trainer.on_train_start()
+    for head in trainer.network.decoder.seg_layers:
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data[:] = 5.0
+        head.bias.data[0] = 5.0 if "regions" in kind else -5.0
+    trainer.on_train_epoch_start()
+    assert (trainer._doubt.n_annotated, trainer._doubt.n_candidates) == (4, 0)
+    assert "fewer than 20 annotated ones say nothing" in log_of(trainer)
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
