@@ -16,7 +16,7 @@ DATASET = 900
 ITERATIONS_PER_EPOCH = 250  # nnU-Net's
 STOCK = "nnUNetTrainer"
 STOCK_25D = "nnUNetTrainer25D"  # nnU-Net's own refuses 2.5d: this is its loss
-RECIPE = "nnUNetTrainerLopsided_from0"  # its loss is that of the last part: the dearer one
+RECIPE = "nnUNetTrainerLopsided_nolookback_from0"  # a loss that computes its doubt is dearer than one that reads it
 COMPILED = " with a compiled loss"
 ROOM_FOR_ALL = 64 * 2**30  # bytes of a GPU that holds all trainers, planned for 8 GiB each
 # What is compared, and at most how many times the stock trainer's time it may take.

@@ -1,11 +1,12 @@
 """Looking back: early in a training the network says on which background voxels its labels may lack a lesion.
 
 Networks learn what lesions look like before they learn by heart which of them are labelled. So for some time a network
-judges its own training cases as it would judge unseen ones. At one point in that time it predicts them, once, as they
-are. A component that it calls and no annotation explains is a candidate, and rule q of
-:mod:`nnunet_lopsided.belief` says how probable it is a missed lesion: near 0 where labels are whole. From then on
-background labels on a candidate count less, those of all other voxels fully. What the network calls later changes
-nothing any more, so that it cannot confirm itself.
+judges its own training cases as it would judge unseen ones. At one point in that time it predicts them as they are. A
+component that it calls and no annotation explains is a candidate, and rule q of :mod:`nnunet_lopsided.belief` says how
+probable it is a missed lesion: near 0 where labels are whole. From then on background labels on a candidate count less,
+those of all other voxels fully. So what is doubted is not learned by heart
+either, and the network looks again, now and then, when it knows more of what is no lesion. Between two looks nothing
+changes, and each counts anew, so that it cannot confirm itself.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ LOOK_BACK = (
     NameFlag("look_back", "lookback", "background is doubted where the network looked back sees a lesion"),
     NameFlag("look_back", "nolookback", "where it sees one at the moment", False),
 )
-LOOKING_BACK_FROM = 30.0  # percent of the training
+LOOKING_BACK_FROM, LOOKING_AGAIN = 30.0, 20.0  # percent of the training; what is doubted is not learned by heart
 # A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
 _GROWN = 1
 _RECORD = "candidates"  # key in a checkpoint's record
@@ -217,13 +218,19 @@ class LookingBack(SoftTargetData, LesionPasting):
         super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
-        if self._looks_back and self._doubt is None and self.current_epoch >= self._doubts_at():
+        if self._looks_back and self._looks_now():
             self._doubt = self._doubt_of_training_cases()
             self._say(self._doubt)
             # Checkpoints hold it, so that a training that goes on doubts the same voxels.
             self.my_init_kwargs["lopsided"][_RECORD] = self._doubt.as_record()
             self._make_loaders_again()
         super().on_train_epoch_start()
+
+    def _looks_now(self) -> bool:
+        since, step = self.current_epoch - self._doubts_at(), first_epoch(LOOKING_AGAIN, self.num_epochs)
+        if since >= 0 and self._doubt is None:
+            return True
+        return bool(since > 0 and since % step == 0 and self.current_epoch + step <= self.num_epochs)
 
     def _doubt_of_training_cases(self) -> Doubt:
         training_cases, _ = self.do_split()

@@ -189,9 +189,9 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
             and is none must be learned before the network may doubt a label. None: 30 where it looks back. Otherwise
             70 where lesions are pasted, and 10 where none are, as omissions are then learned by heart sooner.
-        look_back: whose p that is. True: of candidates that the network finds in its training cases at that time
-            (:class:`~nnunet_lopsided.trainers.looking_back.LookingBack`), 0 elsewhere; False: the network's own, at any
-            moment; None: True where lesions are pasted.
+        look_back: whose p that is. True: of candidates that the network finds in its training cases then, and again
+            later (:class:`~nnunet_lopsided.trainers.looking_back.LookingBack`), 0 elsewhere; False: the network's own,
+            at any moment; None: True where lesions are pasted.
         margin: voxels around annotated lesions in which it counts fully; None: 4 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that

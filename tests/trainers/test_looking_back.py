@@ -186,7 +186,7 @@ def test_a_training_that_goes_on_doubts_the_same(
 ) -> None:
     without_progress_pictures(monkeypatch)
     halved(monkeypatch)
-    name = "nnUNetTrainerLopsided_from0_3epochs_1iters"
+    name = "nnUNetTrainerLopsided_from0_10epochs_1iters"
     first = build(empty_results, name)
     first.on_train_start()
     run_epoch(first)
@@ -223,6 +223,44 @@ def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: li
     trainer.on_train_start()
     assert trainer._looks_back == looks
     assert [trainer._weights_at(epoch)["gamma"] for epoch in range(len(gamma))] == gamma
+
+
+@pytest.mark.parametrize(
+    ("name", "looks"),
+    [
+        ("nnUNetTrainerLopsided_10epochs", [3, 5, 7]),
+        ("nnUNetTrainerLopsided_4epochs", [2, 3]),
+        ("nnUNetTrainerLopsided_1000epochs", [300, 500, 700]),
+        ("nnUNetTrainerLopsided_from50_1epochs", []),
+        ("nnUNetTrainerLopsided_from0_10epochs", [0, 2, 4, 6, 8]),
+    ],
+)
+def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
+    trainer = build(tiny, name)
+    trainer._lesions_are_pasted = True
+    monkeypatch.setattr(trainer, "_make_loaders_again", lambda: None)
+    found: list[int] = []
+
+    def look() -> Doubt:
+        found.append(trainer.current_epoch)
+        return Doubt(20, 0, 0.0, 0.0, {})
+
+    monkeypatch.setattr(trainer, "_doubt_of_training_cases", look)
+    trainer.initialize()
+    for epoch in range(trainer.num_epochs):
+        trainer.current_epoch = epoch
+        if trainer._looks_now():
+            trainer.on_train_epoch_start()
+    assert found == looks
+
+
+def test_a_look_that_was_missed_is_made_up_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of a version that did not look back goes on with one that does."""
+    trainer = build(tiny, "nnUNetTrainerLopsided_10epochs")
+    trainer._lesions_are_pasted, trainer.current_epoch = True, 4
+    assert trainer._looks_now()
+    trainer._doubt = Doubt(20, 0, 0.0, 0.0, {})
+    assert not trainer._looks_now()
 
 
 @pytest.mark.parametrize(
