@@ -272,3 +272,5 @@ def _check_trainer(trainer: str) -> None:
             f"trainer {trainer} takes no soft targets; expected nnUNetTrainerLopsided, LopsidedDice or LopsidedPaper, "
             "with options"
         )
+    if "lookback" in trainer.split("_"):
+        raise InputError(f"trainer {trainer}: soft targets take the place of looking back; leave out _lookback")

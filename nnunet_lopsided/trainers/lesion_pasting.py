@@ -7,7 +7,7 @@ and paste as augmentation: Ghiasi et al. 2021; scaled to sizes that annotations 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,7 @@ class Paster:
         slicewise: patches are slices: what is pasted is one slice through a lesion, scaled in the plane alone.
     """
 
-    lesions: Sequence[CutLesion]
+    lesions: Sequence[CutLesion] = field(repr=False)  # nnU-Net writes what a trainer holds to debug.json
     diameters_mm: tuple[float, float]
     background: NDArray[np.float32]
     slicewise: bool

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,8 +61,8 @@ class SparseMap:
         [[[0, 0, 9]]]
     """
 
-    coordinates: NDArray[np.int32]
-    levels: NDArray[np.uint8]
+    coordinates: NDArray[np.int32] = field(repr=False)  # nnU-Net writes what a trainer holds to debug.json
+    levels: NDArray[np.uint8] = field(repr=False)
 
     def __getitem__(self, crop: tuple[slice, ...]) -> NDArray[np.uint8]:
         """The crop given by one slice per dimension, the first of which is for channels."""
@@ -124,14 +124,18 @@ class Doubt:
     maps: dict[str, SparseMap]
 
     def as_record(self) -> dict[str, object]:
-        """For a checkpoint: of no classes of ours."""
-        maps = {case: (sparse.coordinates, sparse.levels) for case, sparse in self.maps.items()}
+        """For a checkpoint: tensors and numbers, which can be read without running a program."""
+        maps = {
+            case: (torch.from_numpy(sparse.coordinates), torch.from_numpy(sparse.levels))
+            for case, sparse in self.maps.items()
+        }
         return {**vars(self), "maps": maps}
 
     @classmethod
     def of_record(cls, record: dict[str, Any]) -> Doubt:
         """What :meth:`as_record` gave."""
-        return cls(**{**record, "maps": {case: SparseMap(*parts) for case, parts in record["maps"].items()}})
+        maps = {case: SparseMap(*(part.numpy() for part in parts)) for case, parts in record["maps"].items()}
+        return cls(**{**record, "maps": maps})
 
 
 def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
@@ -222,9 +226,20 @@ class LookingBack(SoftTargetData, LesionPasting):
             self._doubt = self._doubt_of_training_cases()
             self._say(self._doubt)
             # Checkpoints hold it, so that a training that goes on doubts the same voxels.
-            self.my_init_kwargs["lopsided"][_RECORD] = self._doubt.as_record()
+            self.my_init_kwargs.setdefault("lopsided", {})[_RECORD] = self._doubt.as_record()
             self._make_loaders_again()
         super().on_train_epoch_start()
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self._doubt is not None:
+            # Unseen cases have no candidates: their loss is against the labels, as before the first look.
+            setattr(self.criterion, "gamma", 0.0)  # noqa: B010 - mypy takes a module's attributes for tensors
+
+    def on_train_end(self) -> None:
+        # A model that is handed on need not name the cases that it learned from.
+        self.my_init_kwargs.get("lopsided", {}).pop(_RECORD, None)
+        super().on_train_end()
 
     def _looks_now(self) -> bool:
         since, step = self.current_epoch - self._doubts_at(), first_epoch(LOOKING_AGAIN, self.num_epochs)
@@ -239,8 +254,13 @@ class LookingBack(SoftTargetData, LesionPasting):
         mine = with_progress(
             training_cases[rank::n_ranks], title="looking back", unit="case", show=self.local_rank == 0
         )
+        called: dict[str, CalledInCase] = {}
         with self._predicting() as predictor:
-            called = {case: self._called_in(case, dataset, predictor) for case in mine}
+            for case in mine:
+                called[case] = self._called_in(case, dataset, predictor)
+                # As nnU-Net's validation: a GPU that waits too long for another gives up.
+                if self.is_ddp and len(called) % 20 == 0 and len(called) <= len(training_cases) // n_ranks:
+                    distributed.barrier()
         if self.is_ddp:
             of_ranks: list[dict[str, CalledInCase]] = [{} for _ in range(n_ranks)]
             distributed.all_gather_object(of_ranks, called)
@@ -250,7 +270,6 @@ class LookingBack(SoftTargetData, LesionPasting):
     @contextlib.contextmanager
     def _predicting(self) -> Iterator[nnUNetPredictor]:
         """The network as it is in nnU-Net's predictor; without mirroring, which a candidate is not worth."""
-        network = self._bare_network
         predictor = nnUNetPredictor(
             use_mirroring=False,
             perform_everything_on_device=self.device.type == "cuda",
@@ -258,31 +277,33 @@ class LookingBack(SoftTargetData, LesionPasting):
             allow_tqdm=False,
         )
         self.set_deep_supervision_enabled(False)
-        network.eval()
+        self.network.eval()
         if self._is_25d:
             self._network_25d.centre_slice_only = False
         predictor.manual_initialization(
-            network, self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__,
+            self.network, self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__,
             self.inference_allowed_mirroring_axes,
         )  # fmt: skip
         try:
             yield predictor
         finally:
             self.set_deep_supervision_enabled(self.enable_deep_supervision)
-            network.train()
+            self.network.train()
             if self._is_25d:
                 self._network_25d.centre_slice_only = True
 
     def _called_in(self, case: str, dataset: Dataset, predictor: nnUNetPredictor) -> CalledInCase:
         data, stored, _, _ = dataset.load_case(case)
         logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data[:])))
-        of_classes = np.asarray(self.label_manager.apply_inference_nonlin(logits.float().cpu()))
+        of_classes = np.asarray(self.label_manager.apply_inference_nonlin(logits.cpu()))
         regions = self.label_manager.has_regions
         probability = of_classes.max(0) if regions else 1 - of_classes[0]
-        # Ignored voxels, too, are what annotators decided on.
-        annotated = np.asarray(stored[:])[0] > 0
-        called = called_components(probability, annotated, (1.0,) * annotated.ndim)
-        return CalledInCase(called.score[called.explained], called.score[~called.explained], called.unexplained)
+        label = np.asarray(stored[:])[0]
+        called = called_components(probability, label > 0, (1.0,) * label.ndim)
+        # Of what lies on ignored voxels nobody knows whether it is a lesion: neither annotated nor a candidate.
+        is_lesion = ((label > 0) & (label != self.label_manager.ignore_label)).reshape(-1)
+        annotated = np.array([is_lesion[inside].any() for inside in called.voxels], bool)
+        return CalledInCase(called.score[annotated], called.score[~called.explained], called.unexplained)
 
     def _say(self, doubt: Doubt) -> None:
         found = (

@@ -107,6 +107,7 @@ def test_again_is_nothing_to_do(completed: Path) -> None:
         ("--threshold 0.5", "--overwrite makes it anew"),
         ("--threshold 1.5", "must be within 0 and 1"),
         ("-tr nnUNetTrainerInverseWeighting", "takes no soft targets"),
+        ("-tr nnUNetTrainerLopsided_lookback", "leave out _lookback"),
         ("-o 701", "is the id of the source"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,13 @@ def test_a_crop_is_that_of_the_dense_map(seed: int, start: tuple[int, ...], size
     )
 
 
-def test_a_record_is_of_plain_arrays() -> None:
+def test_a_record_can_be_read_without_running_a_program(tmp_path: Path) -> None:
     doubt = Doubt(3, 2, 0.5, 1.25, {"a": SparseMap(np.array([[0], [1]], np.int32), np.array([7], np.uint8))})
-    record = doubt.as_record()
-    assert record["maps"] == {"a": (doubt.maps["a"].coordinates, doubt.maps["a"].levels)}
-    again = Doubt.of_record(record)
+    torch.save(doubt.as_record(), tmp_path / "record.pth")
+    again = Doubt.of_record(torch.load(tmp_path / "record.pth", weights_only=True))
     assert again.maps["a"][slice(0, 1), slice(0, 1), slice(0, 2)].tolist() == [[[0, 7]]]
     assert (again.n_annotated, again.missed_per_annotated) == (3, 0.5)
+    assert "7" not in repr(again.maps)  # which nnU-Net writes to debug.json
 
 
 # ---- in a training
@@ -179,6 +180,51 @@ def test_the_loss_of_a_step_takes_the_doubt(tiny: Any, monkeypatch: pytest.Monke
         doubting, trusting = loss(logits, target, doubt=doubt), loss(logits, target, doubt=torch.zeros_like(doubt))
     assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(doubting), rel=1e-5)
     assert float(doubting) < float(trusting)
+
+
+def test_validation_is_against_the_labels(tiny: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]) -> None:
+    halved(monkeypatch)
+    trainer = build(tiny, "nnUNetTrainerLopsided_from0_2epochs_1iters")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert trainer.criterion.gamma == 2
+    trainer.on_validation_epoch_start()
+    logits, target = torch.randn(2, 2, 4, 4), torch.zeros(2, 1, 4, 4)
+    plain = LopsidedDiceLoss(1, 1, gamma=0, batch_dice=trainer.configuration_manager.batch_dice)
+    torch.testing.assert_close(trainer.criterion(logits, target), plain(logits, target))
+    trainer.on_train_epoch_start()
+    assert trainer.criterion.gamma == 2
+
+
+@pytest.mark.parametrize(("ignored", "expected"), [(None, (2, 1)), (2, (1, 1))])
+def test_what_lies_on_ignored_voxels_is_neither(tiny: Any, ignored: int | None, expected: tuple[int, int]) -> None:
+    """A component on a lesion of label 1, one on label 2, one on nothing."""
+    label = np.zeros((1, 1, 4, 9), np.int16)
+    label[0, 0, 1, 1], label[0, 0, 1, 4] = 1, 2
+    data = SimpleNamespace(load_case=lambda case: (np.zeros((1, 1, 4, 9), np.float32), label, None, {}))
+    logits = torch.full((3, 1, 4, 9), -9.0)
+    logits[0], logits[1, 0, 1, 1::3] = 0, 9
+    trainer = build(tiny)
+    monkeypatch = pytest.MonkeyPatch()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer.label_manager), "ignore_label", ignored)
+        found = trainer._called_in("a", data, SimpleNamespace(predict_sliding_window_return_logits=lambda _: logits))
+    assert (len(found.explained), len(found.unexplained)) == expected
+    assert found.candidates.voxels.tolist() == [9 + 7]
+
+
+def test_a_model_that_is_handed_on_names_no_case(
+    empty_results: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
+) -> None:
+    halved(monkeypatch)
+    trainer = build(empty_results, "nnUNetTrainerLopsided_from0_1epochs_1iters")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert trainer.my_init_kwargs["lopsided"]["candidates"]["maps"].keys() == set(trainer.do_split()[0])
+    trainer.current_epoch = 1
+    trainer.on_train_end()
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    assert "candidates" not in torch.load(final, weights_only=False)["init_args"]["lopsided"]
 
 
 def test_a_training_that_goes_on_doubts_the_same(
