@@ -27,7 +27,7 @@ def answer() -> Figure:
     """Average precision: a mark for every set of cases, a line for their mean."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    lacks = [labels for labels in arms_tables.LACK if arms_tables.reported(labels)[arms_tables.PLAIN].by_set]
+    lacks = [k for k in arms_tables.LACK if any(arm.by_set for arm in arms_tables.reported(k).values())]
     for place, labels in enumerate(lacks):
         for aside, (name, arm) in zip((-0.12, 0.12), arms_tables.reported(labels).items(), strict=True):
             values, (colour, mark) = arm.values("ap_sqrt"), STYLES[name]
