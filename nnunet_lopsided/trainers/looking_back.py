@@ -316,6 +316,12 @@ class LookingBack(SoftTargetData, LesionPasting):
                 "count fully; train with _nolookback to doubt them by what the network sees at the moment"
             )
             return
+        if doubt.expected < 0.5:
+            self.print_to_log_file(
+                f"{found}; nothing seems to be missing (at most {doubt.missed_per_annotated:.2f} for each annotated "
+                "one), so background labels count fully"
+            )
+            return
         self.print_to_log_file(
             f"{found}, of which about {doubt.expected:.0f} are missed lesions (at most "
             f"{doubt.missed_per_annotated:.2f} missed for each annotated one); from now on the label background counts "

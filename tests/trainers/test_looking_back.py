@@ -227,6 +227,27 @@ def test_a_model_that_is_handed_on_names_no_case(
     assert "candidates" not in torch.load(final, weights_only=False)["init_args"]["lopsided"]
 
 
+@pytest.mark.parametrize(
+    ("rho", "expected", "said"),
+    [
+        (None, 0.0, "fewer than 20 annotated ones say nothing, so background labels count fully"),
+        (
+            0.05,
+            0.4,
+            "nothing seems to be missing (at most 0.05 for each annotated one), so background labels count fully",
+        ),
+        (0.8, 12.3, "of which about 12 are missed lesions (at most 0.80 missed for each annotated one); from now on"),
+    ],
+)
+def test_what_the_log_says(tiny: Any, rho: float | None, expected: float, said: str) -> None:
+    trainer = build(tiny)
+    trainer._say(Doubt(30, 9, rho, expected, {}))
+    assert "looked back at 4 training cases: 30 annotated lesions and 9 candidates that no label explains" in log_of(
+        trainer
+    )
+    assert said in log_of(trainer)
+
+
 def test_a_training_that_goes_on_doubts_the_same(
     empty_results: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
 ) -> None:
