@@ -181,19 +181,27 @@ def run(
         if magnify:
             rows[-1] |= {"magnify": list(factors), "prediction_seconds": round(time.process_time() - start, 1)}
     numbers = rows[0]
-    seen: dict[bool, list[NDArray[Any]]] = {True: [], False: []}
-    variant_cases = cases_of(variant(dataset, labels), "Tr")
-    for case_name, case in cases_of(dataset, "Tr").items():
-        if case_name in trained_on:
-            p, whole = np.squeeze(predict(case)), label_array(case) > 0
-            left = label_array(variant_cases[case_name]) == 1
-            seen[True].append(p[whole & ~left])
-            seen[False].append(p[left])
-    hidden, labelled = np.concatenate(seen[True]), np.concatenate(seen[False])
-    numbers["p_hidden"] = float(hidden.mean()) if len(hidden) else None
-    numbers["p_labelled"] = float(labelled.mean())
+    seen = on_training_cases(predict, trained_on, dataset, labels)
+    numbers["p_hidden"] = float(seen["hidden"].mean()) if len(seen["hidden"]) else None
+    numbers["p_labelled"] = float(seen["labelled"].mean())
     numbers["cpu_seconds"] = round(time.process_time() - begin, 1)
     return rows
+
+
+def on_training_cases(
+    predict: Prediction, trained_on: Sequence[str], dataset: int, labels: str
+) -> dict[str, NDArray[Any]]:
+    """p of the voxels of lesions that the labels lack, of those that they hold, and of all others."""
+    p: dict[str, list[NDArray[Any]]] = {"hidden": [], "labelled": [], "other": []}
+    variant_cases = cases_of(variant(dataset, labels), "Tr")
+    for name, case in cases_of(dataset, "Tr").items():
+        if name in trained_on:
+            here, whole = np.squeeze(predict(case)), label_array(case) > 0
+            left = label_array(variant_cases[name]) == 1
+            p["hidden"].append(here[whole & ~left])
+            p["labelled"].append(here[left])
+            p["other"].append(here[~whole])
+    return {what: np.concatenate(values) for what, values in p.items()}
 
 
 def table(path: Path) -> None:

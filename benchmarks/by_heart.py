@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import N_FOLDS, Prediction, cases_of, label_array, variant
+from arms import N_FOLDS, Prediction, cases_of, label_array, on_training_cases, variant
 
 N_TEST = 16
 
@@ -25,18 +25,9 @@ N_TEST = 16
 def measured(trainer: Any, dataset: int, labels: str) -> dict[str, float]:
     predict = Prediction(trainer)
     trained_on, _ = trainer.do_split()
-    left_of = cases_of(variant(dataset, labels), "Tr")
-    p: dict[str, list[Any]] = {"hidden": [], "labelled": [], "test": [], "other": []}
-    for name, case in cases_of(dataset, "Tr").items():
-        if name in trained_on:
-            here, whole = np.squeeze(predict(case)), label_array(case) > 0
-            left = label_array(left_of[name]) == 1
-            p["hidden"].append(here[whole & ~left])
-            p["labelled"].append(here[left])
-            p["other"].append(here[~whole])
-    for case in list(cases_of(dataset, "Ts").values())[:N_TEST]:
-        p["test"].append(np.squeeze(predict(case))[label_array(case) > 0])
-    of = {what: np.concatenate(values) for what, values in p.items()}
+    of = on_training_cases(predict, trained_on, dataset, labels)
+    unseen = list(cases_of(dataset, "Ts").values())[:N_TEST]
+    of["test"] = np.concatenate([np.squeeze(predict(case))[label_array(case) > 0] for case in unseen])
     called = {what: int((values >= 0.9).sum()) for what, values in of.items()}
     trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
     trainer.network.train()

@@ -95,6 +95,10 @@ class Called(NamedTuple):
     score: NDArray[np.float64]
     explained: NDArray[np.bool_]
 
+    def touching(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of them have a voxel in ``mask``, (N,)."""
+        return _touching(self.voxels, mask)
+
     @property
     def unexplained(self) -> Lesions:
         """Those that no annotation explains, in the same order."""
@@ -118,8 +122,13 @@ def called_components(
     """
     # The threshold in the type of the probability: a voxel of 0.1 must reach it, but as float16 it is 0.09998.
     components = find_lesions(probability >= np.asarray(threshold, probability.dtype), spacing_mm)
-    flat, known = probability.reshape(-1), annotated.reshape(-1)
+    flat = probability.reshape(-1)
     voxels = components.voxels_by_id()
     # Large and sure candidates come first.
     score = [flat[inside].mean(dtype=np.float64) * np.sqrt(len(inside)) for inside in voxels]
-    return Called(components, voxels, np.array(score), np.array([known[inside].any() for inside in voxels], bool))
+    return Called(components, voxels, np.array(score), _touching(voxels, annotated))
+
+
+def _touching(voxels: list[NDArray[np.int64]], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    flat = mask.reshape(-1)
+    return np.array([flat[inside].any() for inside in voxels], bool)

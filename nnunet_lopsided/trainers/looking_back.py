@@ -162,12 +162,10 @@ def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
 def _map(candidates: Lesions, q: NDArray[np.float64]) -> SparseMap:
     voxels, ids = grown_voxels(candidates, _GROWN)
     levels = to_levels(q[None], exclusive=False)[0][ids - 1]
-    # Where two meet the higher one counts: sorted by value, the last of a voxel's values is its highest.
-    order = np.lexsort((levels, voxels))
-    voxels, levels = voxels[order], levels[order]
-    counts = (np.append(voxels[1:] != voxels[:-1], True) if len(voxels) else np.zeros(0, bool)) & (levels > 0)
-    coordinates = np.stack(np.unravel_index(voxels[counts], candidates.shape)).astype(np.int32)
-    return SparseMap(coordinates, levels[counts])
+    dense = np.zeros(candidates.shape, np.uint8)
+    np.maximum.at(dense.reshape(-1), voxels, levels)  # where two candidates meet the likelier one counts
+    doubted = np.nonzero(dense)
+    return SparseMap(np.stack(doubted).astype(np.int32), dense[doubted])
 
 
 class LookingBack(SoftTargetData, LesionPasting):
@@ -301,8 +299,7 @@ class LookingBack(SoftTargetData, LesionPasting):
         label = np.asarray(stored[:])[0]
         called = called_components(probability, label > 0, (1.0,) * label.ndim)
         # Of what lies on ignored voxels nobody knows whether it is a lesion: neither annotated nor a candidate.
-        is_lesion = ((label > 0) & (label != self.label_manager.ignore_label)).reshape(-1)
-        annotated = np.array([is_lesion[inside].any() for inside in called.voxels], bool)
+        annotated = called.touching((label > 0) & (label != self.label_manager.ignore_label))
         return CalledInCase(called.score[annotated], called.score[~called.explained], called.unexplained)
 
     def _say(self, doubt: Doubt) -> None:

@@ -87,9 +87,7 @@ class LesionPasting(LesionTrainer):
     before_there_was: ClassVar = {**LesionTrainer.before_there_was, "paste": False}
     paste: bool | None = False
     _lesion_share: float = 0.0  # of the labelled voxels of the training cases
-    _lesions_are_pasted: bool = False  # once the augmentation of the training is there
-    _lesions_are_cut: bool = False
-    _cut: Paster | None = None
+    _cut: Paster | None = None  # kept, as loaders may be made more than once
 
     def get_training_transforms(
         self,
@@ -116,14 +114,18 @@ class LesionPasting(LesionTrainer):
                 f"cases, more than {SPARSE:.0%}; _paste does it all the same"
             )
             return augmentation
-        if not self._lesions_are_cut:  # loaders may be made more than once
-            self._cut, self._lesions_are_cut = self._paster(), True
-        self._lesions_are_pasted = self._cut is not None
+        if self._cut is None:
+            self._cut = self._paster()
         return augmentation if self._cut is None else ComposeTransforms([PasteLesions(self._cut), augmentation])
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)
         self._lesion_share = lesion_share(voxels)
+
+    @property
+    def _lesions_are_pasted(self) -> bool:
+        """Known once the augmentation of the training is there."""
+        return self._cut is not None
 
     @property
     def _lesions_are_sparse(self) -> bool:

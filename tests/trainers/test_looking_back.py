@@ -197,7 +197,9 @@ def test_validation_is_against_the_labels(tiny: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("ignored", "expected"), [(None, (2, 1)), (2, (1, 1))])
-def test_what_lies_on_ignored_voxels_is_neither(tiny: Any, ignored: int | None, expected: tuple[int, int]) -> None:
+def test_what_lies_on_ignored_voxels_is_neither(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, ignored: int | None, expected: tuple[int, int]
+) -> None:
     """A component on a lesion of label 1, one on label 2, one on nothing."""
     label = np.zeros((1, 1, 4, 9), np.int16)
     label[0, 0, 1, 1], label[0, 0, 1, 4] = 1, 2
@@ -205,10 +207,8 @@ def test_what_lies_on_ignored_voxels_is_neither(tiny: Any, ignored: int | None, 
     logits = torch.full((3, 1, 4, 9), -9.0)
     logits[0], logits[1, 0, 1, 1::3] = 0, 9
     trainer = build(tiny)
-    monkeypatch = pytest.MonkeyPatch()
-    with monkeypatch.context() as patch:
-        patch.setattr(type(trainer.label_manager), "ignore_label", ignored)
-        found = trainer._called_in("a", data, SimpleNamespace(predict_sliding_window_return_logits=lambda _: logits))
+    monkeypatch.setattr(type(trainer.label_manager), "ignore_label", ignored)
+    found = trainer._called_in("a", data, SimpleNamespace(predict_sliding_window_return_logits=lambda _: logits))
     assert (len(found.explained), len(found.unexplained)) == expected
     assert found.candidates.voxels.tolist() == [9 + 7]
 
@@ -304,7 +304,7 @@ def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: li
 )
 def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
     trainer = build(tiny, name)
-    trainer._lesions_are_pasted = True
+    monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
     monkeypatch.setattr(trainer, "_make_loaders_again", lambda: None)
     found: list[int] = []
 
@@ -324,7 +324,8 @@ def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks:
 def test_a_look_that_was_missed_is_made_up_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of a version that did not look back goes on with one that does."""
     trainer = build(tiny, "nnUNetTrainerLopsided_10epochs")
-    trainer._lesions_are_pasted, trainer.current_epoch = True, 4
+    monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
+    trainer.current_epoch = 4
     assert trainer._looks_now()
     trainer._doubt = Doubt(20, 0, 0.0, 0.0, {})
     assert not trainer._looks_now()
