@@ -43,20 +43,22 @@ def main() -> None:
     parser.add_argument("-c", default="2d_small")
     parser.add_argument("--labels", default="random")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--all", action="store_true", help="train on all five folds, not on that of the seed")
     parser.add_argument("--trainer", required=True)
     parser.add_argument("--out", type=Path, required=True)
     a = parser.parse_args()
     torch.set_num_threads(1)
     name = f"{a.trainer}_seed{a.seed}"
     trainer = get_trainer_from_args(
-        str(variant(a.dataset, a.labels)), a.c, a.seed % N_FOLDS, name, device=torch.device("cpu")
+        str(variant(a.dataset, a.labels)), a.c, "all" if a.all else a.seed % N_FOLDS, name, device=torch.device("cpu")
     )
     trainer.disable_checkpointing = True
     end_of_epoch = trainer.on_epoch_end
 
     def on_epoch_end() -> None:
         end_of_epoch()
-        row = {"dataset": a.dataset, "labels": a.labels, "seed": a.seed, "epochs": trainer.current_epoch}
+        n_cases = len(trainer.do_split()[0])
+        row = {"dataset": a.dataset, "labels": a.labels, "seed": a.seed, "cases": n_cases, "epochs": trainer.current_epoch}
         with a.out.open("a") as file:
             file.write(json.dumps({**row, **measured(trainer, a.dataset, a.labels)}) + "\n")
 
