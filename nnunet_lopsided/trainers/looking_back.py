@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,13 +36,16 @@ from nnunet_lopsided.trainers.host_types import Dataset
 from nnunet_lopsided.trainers.instances import DatasetAround, within
 from nnunet_lopsided.trainers.names import NameFlag
 from nnunet_lopsided.trainers.pasting import LesionPasting
+from nnunet_lopsided.trainers.slice_patches import training_patch
 from nnunet_lopsided.trainers.soft_targets import ImageWithBelief, SoftTargetData
 
 LOOK_BACK = (
     NameFlag("look_back", "lookback", "background is doubted where the network looked back sees a lesion"),
     NameFlag("look_back", "nolookback", "where it sees one at the moment", False),
 )
-LOOKING_BACK_FROM, LOOKING_AGAIN = 30.0, 20.0  # percent of the training; what is doubted is not learned by heart
+# Omissions are learned by heart after so many looks at each, however long the training (docs/results/recipe.md).
+FIRST_LOOK_PASSES = 20
+LOOKS_AT = (30.0, 50.0, 70.0)  # percent of the training: the first look at the latest, and further ones
 # A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
 _GROWN = 1
 _RECORD = "candidates"  # key in a checkpoint's record
@@ -240,10 +244,23 @@ class LookingBack(SoftTargetData, LesionPasting):
         super().on_train_end()
 
     def _looks_now(self) -> bool:
-        since, step = self.current_epoch - self._doubts_at(), first_epoch(LOOKING_AGAIN, self.num_epochs)
-        if since >= 0 and self._doubt is None:
-            return True
-        return bool(since > 0 and since % step == 0 and self.current_epoch + step <= self.num_epochs)
+        since = self.current_epoch - self._doubts_at()
+        if since <= 0 or self._doubt is None:
+            return bool(since >= 0)
+        return self.current_epoch in {first_epoch(percent, self.num_epochs) for percent in LOOKS_AT}
+
+    def _first_look(self) -> int:
+        """The first epoch after so many passes over the training data, or at 30% of the training."""
+        latest = first_epoch(LOOKS_AT[0], self.num_epochs)
+        return max(1, min(latest, math.ceil(FIRST_LOOK_PASSES / self._passes_per_epoch)))
+
+    @cached_property
+    def _passes_per_epoch(self) -> float:
+        training_cases, _ = self.do_split()
+        dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
+        patch = training_patch(self.configuration_manager) if self._is_25d else self.configuration_manager.patch_size
+        shapes = [dataset.load_case(case)[0].shape[1:] for case in training_cases]
+        return passes(self.num_iterations_per_epoch * self.configuration_manager.batch_size, patch, shapes)
 
     def _doubt_of_training_cases(self) -> Doubt:
         training_cases, _ = self.do_split()
@@ -331,6 +348,25 @@ class LookingBack(SoftTargetData, LesionPasting):
             if hasattr(loader, "_finish"):  # of worker processes
                 loader._finish()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
+
+def passes(n_patches: int, patch: Sequence[int], shapes: Sequence[Sequence[int]]) -> float:
+    """How often so many patches show a voxel of a case, on average; every case is drawn as often as another.
+
+    Args:
+        n_patches: of all cases.
+        patch: its shape; in 2D of one slice.
+        shapes: of every case, (z, y, x).
+
+    Example:
+        >>> passes(200, (10, 20), [(4, 10, 20), (4, 10, 40)])  # 100 of 4 slices each, of the second case their halves
+        18.75
+    """
+    shown = [
+        math.prod(min(n, side) for n, side in zip(patch, shape[-len(patch) :], strict=True)) / math.prod(shape)
+        for shape in shapes
+    ]
+    return n_patches / len(shapes) * sum(shown) / len(shapes)
 
 
 def first_epoch(percent: float, n_epochs: int) -> int:

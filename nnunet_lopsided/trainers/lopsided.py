@@ -13,7 +13,7 @@ from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, Lopside
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import PerLevel
-from nnunet_lopsided.trainers.looking_back import LOOK_BACK, LOOKING_BACK_FROM, LookingBack, first_epoch
+from nnunet_lopsided.trainers.looking_back import LOOK_BACK, LookingBack, first_epoch
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
 from nnunet_lopsided.trainers.pasting import PASTE
 from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS
@@ -236,7 +236,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     def _doubts_at(self) -> int:
         start = self.gamma_from
         if start is None and self._looks_back:
-            start = LOOKING_BACK_FROM
+            return self._first_look()
         if start is None:
             start = PASTED_FROM if self._lesions_are_pasted else UNPASTED_FROM
         return first_epoch(start, self.num_epochs)
