@@ -2,6 +2,8 @@
 
     python benchmarks/by_heart.py 900 --labels random --seed 1 --out by-heart.jsonl \
         --trainer nnUNetTrainerLopsided_g0_paste_20epochs_40iters
+    ... --all --trainer nnUNetTrainerLopsided_g0_paste_40epochs_80iters     # 40 cases in place of 8
+    ... -c 3d_fullres_small                                                  # in 3D
 
 The phantom and its variants are those of `arms.py`. A line of JSON for every epoch: mean p on the lesions that the
 labels of the training cases lack, on those that they hold, and on the lesions of test cases; and of what the network
@@ -57,8 +59,11 @@ def main() -> None:
 
     def on_epoch_end() -> None:
         end_of_epoch()
-        n_cases = len(trainer.do_split()[0])
-        row = {"dataset": a.dataset, "labels": a.labels, "seed": a.seed, "cases": n_cases, "epochs": trainer.current_epoch}
+        done = trainer.current_epoch
+        row = {"dataset": a.dataset, "configuration": a.c, "labels": a.labels, "seed": a.seed, "epochs": done,
+               "cases": len(trainer.do_split()[0]), "of_epochs": trainer.num_epochs,
+               "steps": done * trainer.num_iterations_per_epoch,
+               "passes": round(done * trainer._passes_per_epoch, 1)}  # fmt: skip
         with a.out.open("a") as file:
             file.write(json.dumps({**row, **measured(trainer, a.dataset, a.labels)}) + "\n")
 

@@ -43,9 +43,10 @@ LOOK_BACK = (
     NameFlag("look_back", "lookback", "background is doubted where the network looked back sees a lesion"),
     NameFlag("look_back", "nolookback", "where it sees one at the moment", False),
 )
-# Omissions are learned by heart after so many looks at each, however long the training (docs/results/recipe.md).
-FIRST_LOOK_PASSES = 20
-LOOKS_AT = (30.0, 50.0, 70.0)  # percent of the training: the first look at the latest, and further ones
+# Omissions are learned by heart after so many passes over the data, however long the training (docs/results/recipe.md).
+# Where few cases fill a batch, so many passes are too few steps to learn what a lesion is.
+KNOWN_AFTER_PASSES, KNOWN_AFTER_STEPS = 20, 200
+LATEST_LOOK, LOOKS_AGAIN = 30.0, (50.0, 70.0)  # percent of the training
 # A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
 _GROWN = 1
 _RECORD = "candidates"  # key in a checkpoint's record
@@ -247,12 +248,16 @@ class LookingBack(SoftTargetData, LesionPasting):
         since = self.current_epoch - self._doubts_at()
         if since <= 0 or self._doubt is None:
             return bool(since >= 0)
-        return self.current_epoch in {first_epoch(percent, self.num_epochs) for percent in LOOKS_AT}
+        return self.current_epoch in looks(self._doubts_at(), self.num_epochs)
 
-    def _first_look(self) -> int:
-        """The first epoch after so many passes over the training data, or at 30% of the training."""
-        latest = first_epoch(LOOKS_AT[0], self.num_epochs)
-        return max(1, min(latest, math.ceil(FIRST_LOOK_PASSES / self._passes_per_epoch)))
+    def _knows_lesions_at(self, latest: float) -> int:
+        """The first epoch in which the network knows lesions, and not yet by heart which of them are labelled.
+
+        Args:
+            latest: percent of the training.
+        """
+        epochs = max(KNOWN_AFTER_PASSES / self._passes_per_epoch, KNOWN_AFTER_STEPS / self.num_iterations_per_epoch)
+        return max(1, min(first_epoch(latest, self.num_epochs), math.ceil(epochs)))
 
     @cached_property
     def _passes_per_epoch(self) -> float:
@@ -348,6 +353,20 @@ class LookingBack(SoftTargetData, LesionPasting):
             if hasattr(loader, "_finish"):  # of worker processes
                 loader._finish()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+
+
+def looks(first: int, n_epochs: int) -> list[int]:
+    """Epochs before which a training looks: the first, as late again, and so on to the middle; at 50 and at 70%.
+
+    Example:
+        >>> looks(3, 10), looks(17, 1000), looks(8, 10)
+        ([3, 5, 7], [17, 34, 68, 136, 272, 500, 700], [8])
+    """
+    later = [first_epoch(percent, n_epochs) for percent in LOOKS_AGAIN]
+    found = [first, *(epoch for epoch in later if epoch > first)]
+    while first > 0 and (first := 2 * first) < later[0]:
+        found.append(first)
+    return sorted(found)
 
 
 def passes(n_patches: int, patch: Sequence[int], shapes: Sequence[Sequence[int]]) -> float:

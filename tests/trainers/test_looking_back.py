@@ -12,6 +12,7 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from numpy.typing import NDArray
 
 from nnunet_lopsided.belief import LEAST_ANNOTATED
@@ -19,7 +20,7 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
 from nnunet_lopsided.trainers import pasting
-from nnunet_lopsided.trainers.looking_back import CalledInCase, Doubt, SparseMap, doubt_of
+from nnunet_lopsided.trainers.looking_back import CalledInCase, Doubt, SparseMap, doubt_of, first_epoch, passes
 from nnunet_lopsided.trainers.soft_targets import ImageWithBelief
 from tests.conftest import TinyDataset, without_progress_pictures
 from tests.trainers.test_trainers import build, log_of, one_process, run_epoch  # noqa: F401 - a fixture always used
@@ -297,13 +298,17 @@ def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: li
     [
         ("nnUNetTrainerLopsided_10epochs", [3, 5, 7]),
         ("nnUNetTrainerLopsided_4epochs", [2, 3]),
-        ("nnUNetTrainerLopsided_1000epochs", [300, 500, 700]),
+        ("nnUNetTrainerLopsided_1000epochs", [20, 40, 80, 160, 320, 500, 700]),
         ("nnUNetTrainerLopsided_from50_1epochs", []),
-        ("nnUNetTrainerLopsided_from0_10epochs", [0, 2, 4, 6, 8]),
+        ("nnUNetTrainerLopsided_from10_10epochs", [1, 2, 4, 5, 7]),
+        ("nnUNetTrainerLopsided_from60_10epochs", [6, 7]),
+        ("nnUNetTrainerLopsided_from80_10epochs", [8]),
+        ("nnUNetTrainerLopsided_from0_10epochs", [0, 5, 7]),
     ],
 )
 def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
     trainer = build(tiny, name)
+    monkeypatch.setattr(type(trainer), "_passes_per_epoch", 1.0)
     monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
     monkeypatch.setattr(trainer, "_make_loaders_again", lambda: None)
     found: list[int] = []
@@ -321,10 +326,61 @@ def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks:
     assert found == looks
 
 
+@pytest.mark.parametrize(
+    ("passes_per_epoch", "budget", "first"),
+    [
+        (1.0, "1000epochs_250iters", 20),
+        (1.0, "40epochs_250iters", 12),  # 30%
+        (0.01, "1000epochs_250iters", 300),
+        (6.875, "10epochs_80iters", 3),
+        (6.875, "40epochs_80iters", 3),
+        (20.0, "40epochs_80iters", 3),  # 200 steps
+        (50.0, "1000epochs_250iters", 1),
+        (50.0, "1epochs_250iters", 1),
+    ],
+)
+def test_the_first_look_is_after_so_many_passes_and_steps(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, passes_per_epoch: float, budget: str, first: int
+) -> None:
+    trainer = build(tiny, f"nnUNetTrainerLopsided_{budget}")
+    monkeypatch.setattr(type(trainer), "_passes_per_epoch", passes_per_epoch)
+    assert trainer._doubts_at() == min(first, first_epoch(10, trainer.num_epochs))  # nothing pasted
+    monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
+    assert trainer._doubts_at() == first
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ((4, 8, 8), 6 / 2 * (1 + 1 / 4) / 2),  # 2 cases: one of this shape, one four times as large
+        ((9, 9, 9), 6 / 2 * (1 + 9 / 32) / 2),
+        ((8, 8), 6 / 2 * (1 / 4 + 1 / 16) / 2),  # a slice of four
+    ],
+)
+def test_passes_by_hand(patch: tuple[int, ...], expected: float) -> None:
+    assert passes(6, patch, [(4, 8, 8), (4, 8, 32)]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres", "2.5d"])
+def test_passes_of_a_training(tiny: Any, configuration: str) -> None:
+    """As many as the loader's patches have voxels for each of the training cases, but for patches that overlap."""
+    trainer = build(tiny, "nnUNetTrainerLopsided_1epochs_5iters", configuration)
+    trainer.initialize()
+    trainer.dataset_class = trainer.dataset_class or infer_dataset_class(trainer.preprocessed_dataset_folder)
+    cases = trainer.do_split()[0]
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, cases)
+    sizes = [np.array(dataset.load_case(case)[0].shape[1:]) for case in cases]
+    batch = next(iter(trainer.get_dataloaders()[0]))["data"]
+    in_plane = [np.minimum(size[1:], batch.shape[-2:]).prod() / size.prod() for size in sizes]
+    slices = min(sizes[0][0], batch.shape[-3]) if configuration == "3d_fullres" else 1
+    assert trainer._passes_per_epoch == pytest.approx(5 * len(batch) * slices * np.mean(in_plane) / len(cases))
+
+
 def test_a_look_that_was_missed_is_made_up_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of a version that did not look back goes on with one that does."""
     trainer = build(tiny, "nnUNetTrainerLopsided_10epochs")
     monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
+    monkeypatch.setattr(type(trainer), "_passes_per_epoch", 1.0)
     trainer.current_epoch = 4
     assert trainer._looks_now()
     trainer._doubt = Doubt(20, 0, 0.0, 0.0, {})
