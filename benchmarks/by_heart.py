@@ -63,7 +63,7 @@ def main() -> None:
         row = {"dataset": a.dataset, "configuration": a.c, "labels": a.labels, "seed": a.seed, "epochs": done,
                "cases": len(trainer.do_split()[0]), "of_epochs": trainer.num_epochs,
                "steps": done * trainer.num_iterations_per_epoch,
-               "passes": round(done * trainer._passes_per_epoch, 1)}  # fmt: skip
+               "passes": round(done * trainer._passes_per_epoch(), 1)}  # fmt: skip
         with a.out.open("a") as file:
             file.write(json.dumps({**row, **measured(trainer, a.dataset, a.labels)}) + "\n")
 

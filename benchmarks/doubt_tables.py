@@ -101,7 +101,8 @@ def by_heart() -> tuple[list[str], list[list[str]]]:
         cells = []
         for training in TRAININGS:
             mine = [r for r in rows if (r["dataset"], r["configuration"], r["cases"], r["of_epochs"]) == training]
-            near = next((r for r in mine if abs(float(r["passes"] or 0) - passes) <= 1), None)
+            away = {abs(float(r["passes"] or 0) - passes): r for r in mine}
+            near = away[min(away)] if min(away) <= 1 else None
             two = [] if near is None else [near["hidden"], near["test"]]
             cells.append(", ".join(f"{float(p or 0):.2f}" for p in two) + (f" ({near['steps']})" if near else ""))
         body.append([str(passes), *cells])

@@ -12,10 +12,9 @@ changes, and each counts anew, so that it cannot confirm itself.
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,6 +33,7 @@ from nnunet_lopsided.progress import with_progress
 from nnunet_lopsided.soft_target import called_components
 from nnunet_lopsided.trainers.host_types import Dataset
 from nnunet_lopsided.trainers.instances import DatasetAround, within
+from nnunet_lopsided.trainers.looking_times import extent_of_lesions, knows_lesions_at, looks, share_shown
 from nnunet_lopsided.trainers.names import NameFlag
 from nnunet_lopsided.trainers.pasting import LesionPasting
 from nnunet_lopsided.trainers.slice_patches import training_patch
@@ -43,10 +43,6 @@ LOOK_BACK = (
     NameFlag("look_back", "lookback", "background is doubted where the network looked back sees a lesion"),
     NameFlag("look_back", "nolookback", "where it sees one at the moment", False),
 )
-# Omissions are learned by heart after so many passes over the data, however long the training (docs/results/recipe.md).
-# Where few cases fill a batch, so many passes are too few steps to learn what a lesion is.
-KNOWN_AFTER_PASSES, KNOWN_AFTER_STEPS = 20, 200
-LATEST_LOOK, LOOKS_AGAIN = 30.0, (50.0, 70.0)  # percent of the training
 # A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
 _GROWN = 1
 _RECORD = "candidates"  # key in a checkpoint's record
@@ -188,6 +184,7 @@ class LookingBack(SoftTargetData, LesionPasting):
     dataloader_train: object
     dataloader_val: object
     _doubt: Doubt | None = None
+    _passes: float | None = None  # over the training data, in an epoch
 
     @property
     def _looks_back(self) -> bool:
@@ -223,6 +220,11 @@ class LookingBack(SoftTargetData, LesionPasting):
         if self.look_back and self._why_not_look_back:
             refuse(InputError(f"{type(self).__name__}: _lookback cannot be used {self._why_not_look_back}"))
         super().on_train_start()
+        if self._looks_back:
+            first = self._doubts_at()
+            passes = "" if self._passes is None else f", after {first * self._passes:.1f} passes over the training data"
+            again = ", ".join(str(epoch) for epoch in looks(first, self.num_epochs)[1:]) or "none"
+            self.print_to_log_file(f"looking back: first before epoch {first}{passes}; again before: {again}")
 
     def on_train_epoch_start(self) -> None:
         if self._looks_back and self._looks_now():
@@ -250,22 +252,31 @@ class LookingBack(SoftTargetData, LesionPasting):
             return bool(since >= 0)
         return self.current_epoch in looks(self._doubts_at(), self.num_epochs)
 
-    def _knows_lesions_at(self, latest: float) -> int:
-        """The first epoch in which the network knows lesions, and not yet by heart which of them are labelled.
+    def _knows_lesions_at(self) -> int:
+        """The first epoch in which the network knows lesions, and not yet by heart which of them are labelled."""
+        if self._passes is None:
+            self._passes = self._passes_per_epoch()
+        return knows_lesions_at(self._passes, self.num_iterations_per_epoch, self.num_epochs)
 
-        Args:
-            latest: percent of the training.
-        """
-        epochs = max(KNOWN_AFTER_PASSES / self._passes_per_epoch, KNOWN_AFTER_STEPS / self.num_iterations_per_epoch)
-        return max(1, min(first_epoch(latest, self.num_epochs), math.ceil(epochs)))
-
-    @cached_property
     def _passes_per_epoch(self) -> float:
         training_cases, _ = self.do_split()
         dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
         patch = training_patch(self.configuration_manager) if self._is_25d else self.configuration_manager.patch_size
-        shapes = [dataset.load_case(case)[0].shape[1:] for case in training_cases]
-        return passes(self.num_iterations_per_epoch * self.configuration_manager.batch_size, patch, shapes)
+        shapes, extents = [], []
+        for case in with_progress(training_cases, title="sizes of cases", unit="case", show=self.local_rank == 0):
+            data, _, _, properties = dataset.load_case(case)
+            shapes.append(data.shape[1:])
+            extents.append(extent_of_lesions(properties["class_locations"]))
+        # In a case with few lesions others may be missing where those of other cases are.
+        known = [extent for extent in extents if extent is not None]
+        largest = np.max(known, axis=0).tolist() if known else None
+        shown = [
+            share_shown(patch, shape, None if extent is None else largest)
+            for shape, extent in zip(shapes, extents, strict=True)
+        ]
+        # Of all ranks, and as every rank sees it: they must look in the same epoch.
+        n_patches = self.num_iterations_per_epoch * self.configuration_manager.batch_size
+        return float(n_patches * fmean(shown) / len(shown))
 
     def _doubt_of_training_cases(self) -> Doubt:
         training_cases, _ = self.do_split()
@@ -330,6 +341,13 @@ class LookingBack(SoftTargetData, LesionPasting):
             f"{doubt.n_candidates} candidates that no label explains"
         )
         if doubt.missed_per_annotated is None:
+            again = [epoch for epoch in looks(self._doubts_at(), self.num_epochs) if epoch > self.current_epoch]
+            if again:
+                self.print_to_log_file(
+                    f"{found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing; it looks again before epoch "
+                    f"{again[0]}"
+                )
+                return
             self.print_to_log_file(
                 f"WARNING: {found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing, so background labels "
                 "count fully; train with _nolookback to doubt them by what the network sees at the moment"
@@ -353,46 +371,3 @@ class LookingBack(SoftTargetData, LesionPasting):
             if hasattr(loader, "_finish"):  # of worker processes
                 loader._finish()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
-
-
-def looks(first: int, n_epochs: int) -> list[int]:
-    """Epochs before which a training looks: the first, as late again, and so on to the middle; at 50 and at 70%.
-
-    Example:
-        >>> looks(3, 10), looks(17, 1000), looks(8, 10)
-        ([3, 5, 7], [17, 34, 68, 136, 272, 500, 700], [8])
-    """
-    later = [first_epoch(percent, n_epochs) for percent in LOOKS_AGAIN]
-    found = [first, *(epoch for epoch in later if epoch > first)]
-    while first > 0 and (first := 2 * first) < later[0]:
-        found.append(first)
-    return sorted(found)
-
-
-def passes(n_patches: int, patch: Sequence[int], shapes: Sequence[Sequence[int]]) -> float:
-    """How often so many patches show a voxel of a case, on average; every case is drawn as often as another.
-
-    Args:
-        n_patches: of all cases.
-        patch: its shape; in 2D of one slice.
-        shapes: of every case, (z, y, x).
-
-    Example:
-        >>> passes(200, (10, 20), [(4, 10, 20), (4, 10, 40)])  # 100 of 4 slices each, of the second case their halves
-        18.75
-    """
-    shown = [
-        math.prod(min(n, side) for n, side in zip(patch, shape[-len(patch) :], strict=True)) / math.prod(shape)
-        for shape in shapes
-    ]
-    return n_patches / len(shapes) * sum(shown) / len(shapes)
-
-
-def first_epoch(percent: float, n_epochs: int) -> int:
-    """The first epoch that begins after so many percent of the training.
-
-    Example:
-        >>> first_epoch(30, 10), first_epoch(10, 25), first_epoch(100, 10)
-        (3, 3, 10)
-    """
-    return math.ceil(percent * n_epochs / 100)

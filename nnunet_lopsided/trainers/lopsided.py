@@ -13,7 +13,8 @@ from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, Lopside
 from nnunet_lopsided.losses.dice import DiceTerm
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import PerLevel
-from nnunet_lopsided.trainers.looking_back import LATEST_LOOK, LOOK_BACK, LookingBack, first_epoch
+from nnunet_lopsided.trainers.looking_back import LOOK_BACK, LookingBack
+from nnunet_lopsided.trainers.looking_times import first_epoch
 from nnunet_lopsided.trainers.names import NameFlag, NameOption
 from nnunet_lopsided.trainers.pasting import PASTE
 from nnunet_lopsided.trainers.soft_targets import SOFT_TARGETS
@@ -187,9 +188,9 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
             Dice term.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion.
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
-            and is none must be learned before the network may doubt a label. None: after 20 passes over the training
-            data and 200 steps, before omissions are learned by heart; at the latest 30 where it looks back, and 10
-            where no lesions are pasted. With pasted ones and its own p 70.
+            and is none must be learned before the network may doubt a label. None: where it looks back after 20
+            passes over the training data and 200 steps, before omissions are learned by heart, at the latest 30.
+            Otherwise 70 where lesions are pasted, and 10 where none are.
         look_back: whose p that is. True: of candidates that the network finds in its training cases then, and again
             later (:class:`~nnunet_lopsided.trainers.looking_back.LookingBack`), 0 elsewhere; False: the network's own,
             at any moment; None: True where lesions are pasted.
@@ -236,11 +237,12 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         return {**super()._weights_at(epoch), "gamma": self.gamma if doubts else 0.0}
 
     def _doubts_at(self) -> int:
-        if self.gamma_from is not None:
-            return first_epoch(self.gamma_from, self.num_epochs)
-        if self._lesions_are_pasted and not self._looks_back:
-            return first_epoch(PASTED_FROM, self.num_epochs)
-        return self._knows_lesions_at(LATEST_LOOK if self._looks_back else UNPASTED_FROM)
+        start = self.gamma_from
+        if start is None and self._looks_back:
+            return self._knows_lesions_at()
+        if start is None:
+            start = PASTED_FROM if self._lesions_are_pasted else UNPASTED_FROM
+        return first_epoch(start, self.num_epochs)
 
     @property
     def _why_not_look_back(self) -> str | None:

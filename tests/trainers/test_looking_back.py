@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from numpy.typing import NDArray
 
 from nnunet_lopsided.belief import LEAST_ANNOTATED
@@ -20,7 +21,8 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.losses import LopsidedDiceLoss
 from nnunet_lopsided.trainers import pasting
-from nnunet_lopsided.trainers.looking_back import CalledInCase, Doubt, SparseMap, doubt_of, first_epoch, passes
+from nnunet_lopsided.trainers.looking_back import CalledInCase, Doubt, SparseMap, doubt_of
+from nnunet_lopsided.trainers.looking_times import extent_of_lesions, knows_lesions_at, looks, share_shown
 from nnunet_lopsided.trainers.soft_targets import ImageWithBelief
 from tests.conftest import TinyDataset, without_progress_pictures
 from tests.trainers.test_trainers import build, log_of, one_process, run_epoch  # noqa: F401 - a fixture always used
@@ -241,12 +243,32 @@ def test_a_model_that_is_handed_on_names_no_case(
     ],
 )
 def test_what_the_log_says(tiny: Any, rho: float | None, expected: float, said: str) -> None:
-    trainer = build(tiny)
+    trainer = build(tiny, "nnUNetTrainerLopsided_from80_10epochs")
+    trainer.current_epoch = 8
     trainer._say(Doubt(30, 9, rho, expected, {}))
     assert "looked back at 4 training cases: 30 annotated lesions and 9 candidates that no label explains" in log_of(
         trainer
     )
     assert said in log_of(trainer)
+
+
+def test_a_look_that_says_nothing_is_no_warning_as_long_as_others_come(tiny: Any) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided_from10_10epochs")
+    trainer.current_epoch = 2
+    trainer._say(Doubt(3, 9, None, 0.0, {}))
+    assert "fewer than 20 annotated ones say nothing; it looks again before epoch 5" in log_of(trainer)
+    assert "WARNING" not in log_of(trainer)
+
+
+def test_the_log_says_when_it_will_look(tiny: Any, seen: dict[str, Any]) -> None:
+    trainer = build(tiny, "nnUNetTrainerLopsided_100epochs_100iters")
+    trainer.on_train_start()
+    first = math.ceil(20 / trainer._passes)
+    assert 2 < first < 10  # 200 steps are two epochs
+    found = (
+        f"looking back: first before epoch {first}, after {first * trainer._passes:.1f} passes over the training data"
+    )
+    assert f"{found}; again before: {2 * first}, " in log_of(trainer)
 
 
 def test_a_training_that_goes_on_doubts_the_same(
@@ -300,15 +322,15 @@ def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: li
         ("nnUNetTrainerLopsided_4epochs", [2, 3]),
         ("nnUNetTrainerLopsided_1000epochs", [20, 40, 80, 160, 320, 500, 700]),
         ("nnUNetTrainerLopsided_from50_1epochs", []),
-        ("nnUNetTrainerLopsided_from10_10epochs", [1, 2, 4, 5, 7]),
+        ("nnUNetTrainerLopsided_from10_10epochs", [1, 2, 5, 7]),
         ("nnUNetTrainerLopsided_from60_10epochs", [6, 7]),
         ("nnUNetTrainerLopsided_from80_10epochs", [8]),
-        ("nnUNetTrainerLopsided_from0_10epochs", [0, 5, 7]),
+        ("nnUNetTrainerLopsided_from0_10epochs", [0, 2, 5, 7]),
     ],
 )
 def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks: list[int]) -> None:
     trainer = build(tiny, name)
-    monkeypatch.setattr(type(trainer), "_passes_per_epoch", 1.0)
+    trainer._passes = 1.0
     monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
     monkeypatch.setattr(trainer, "_make_loaders_again", lambda: None)
     found: list[int] = []
@@ -327,60 +349,120 @@ def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks:
 
 
 @pytest.mark.parametrize(
-    ("passes_per_epoch", "budget", "first"),
+    ("passes", "steps", "n_epochs", "first"),
     [
-        (1.0, "1000epochs_250iters", 20),
-        (1.0, "40epochs_250iters", 12),  # 30%
-        (0.01, "1000epochs_250iters", 300),
-        (6.875, "10epochs_80iters", 3),
-        (6.875, "40epochs_80iters", 3),
-        (20.0, "40epochs_80iters", 3),  # 200 steps
-        (50.0, "1000epochs_250iters", 1),
-        (50.0, "1epochs_250iters", 1),
+        (1.0, 250, 1000, 20),
+        (1.0, 250, 40, 12),  # 30%
+        (0.01, 250, 1000, 300),
+        (6.875, 80, 10, 3),
+        (6.875, 80, 40, 3),
+        (20.0, 80, 40, 3),  # 200 steps
+        (50.0, 250, 1000, 1),
+        (50.0, 250, 1, 1),
+        (20 / 20.000000000000004, 80, 1000, 20),  # and not one later for what rounding adds
     ],
 )
-def test_the_first_look_is_after_so_many_passes_and_steps(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch, passes_per_epoch: float, budget: str, first: int
-) -> None:
-    trainer = build(tiny, f"nnUNetTrainerLopsided_{budget}")
-    monkeypatch.setattr(type(trainer), "_passes_per_epoch", passes_per_epoch)
-    assert trainer._doubts_at() == min(first, first_epoch(10, trainer.num_epochs))  # nothing pasted
-    monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
-    assert trainer._doubts_at() == first
+def test_first_after_so_many_passes_and_steps(passes: float, steps: int, n_epochs: int, first: int) -> None:
+    assert knows_lesions_at(passes, steps, n_epochs) == first
 
 
 @pytest.mark.parametrize(
-    ("patch", "expected"),
+    ("first", "n_epochs", "expected"),
     [
-        ((4, 8, 8), 6 / 2 * (1 + 1 / 4) / 2),  # 2 cases: one of this shape, one four times as large
-        ((9, 9, 9), 6 / 2 * (1 + 9 / 32) / 2),
-        ((8, 8), 6 / 2 * (1 / 4 + 1 / 16) / 2),  # a slice of four
+        (3, 10, [3, 5, 7]),
+        (3, 40, [3, 6, 12, 20, 28]),
+        (1, 1000, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 700]),
+        (31, 1000, [31, 62, 124, 248, 500, 700]),  # and not 496, too
+        (3, 13, [3, 7, 10]),
+        (8, 10, [8]),
+        (0, 100, [0, 2, 4, 8, 16, 32, 50, 70]),
+        (1, 1, [1]),
     ],
 )
-def test_passes_by_hand(patch: tuple[int, ...], expected: float) -> None:
-    assert passes(6, patch, [(4, 8, 8), (4, 8, 32)]) == pytest.approx(expected)
+def test_looks_by_hand(first: int, n_epochs: int, expected: list[int]) -> None:
+    assert looks(first, n_epochs) == expected
 
 
-@pytest.mark.parametrize("configuration", ["2d", "3d_fullres", "2.5d"])
-def test_passes_of_a_training(tiny: Any, configuration: str) -> None:
-    """As many as the loader's patches have voxels for each of the training cases, but for patches that overlap."""
+@pytest.mark.parametrize(
+    ("patch", "shape", "extent", "expected"),
+    [
+        ((4, 8, 8), (4, 8, 8), None, 1),
+        ((4, 8, 8), (4, 8, 32), None, 1 / 4),
+        ((9, 9, 9), (4, 8, 32), None, 9 / 32),
+        ((8, 8), (4, 8, 32), None, 1 / 16),  # a slice of four
+        # Lesions in a corner of a large case. Of nine pairs of three places seven are at most one apart; of four pairs
+        # of two places three are equal or the second is the one before.
+        ((3, 3, 3), (100, 100, 100), (2, 3, 1), 0.33 * 7 / 9 + 0.67 * 27e-6),
+        ((2, 2, 2), (100, 100, 100), (2, 2, 2), 0.33 * 27 / 64 + 0.67 * 8e-6),
+        # A slice of the three that hold lesions, which it shows whole.
+        ((16, 16), (12, 16, 16), (3, 6, 1), 0.33 / 3 + 0.67 / 12),
+        ((16, 16), (2, 16, 16), (3, 6, 1), 0.33 / 2 + 0.67 / 2),  # no larger than the case
+    ],
+)
+def test_what_a_patch_shows_by_hand(
+    patch: tuple[int, ...], shape: tuple[int, ...], extent: tuple[int, ...] | None, expected: float
+) -> None:
+    assert share_shown(patch, shape, extent) == pytest.approx(expected)
+
+
+def test_the_extent_of_lesions_is_that_of_all_labels_but_the_ignored() -> None:
+    """With an ignore label nnU-Net keeps places of all that is annotated, background included."""
+    locations: dict[int | tuple[int, ...], Any] = {(1, 2): [[0, 5, 1, 7]], (2,): np.array([[0, 3, 9, 7]]), (-1, 0, 1, 2): [[0, 0, 0, 0]], 3: []}
+    extent = extent_of_lesions(locations)
+    assert extent is not None
+    assert extent.tolist() == [3, 9, 1]
+    assert extent_of_lesions({1: []}) is None
+
+
+@pytest.mark.parametrize(
+    ("patch", "shape", "low", "high"),
+    [
+        ((32, 32, 32), (120, 100, 100), (10, 50, 40), (40, 80, 70)),  # an organ in a large image
+        ((32, 32, 32), (60, 60, 60), (0, 0, 0), (60, 60, 60)),  # all of the image
+        ((64, 64, 64), (40, 50, 60), (5, 5, 5), (35, 45, 55)),  # patches that hold the whole case
+        ((48, 48), (16, 64, 64), (2, 8, 8), (14, 56, 56)),  # slices
+    ],
+)
+def test_a_patch_shows_what_nnunet_cuts(
+    patch: tuple[int, ...], shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]
+) -> None:
+    """How often nnU-Net's own loader shows a place between twenty annotated voxels, each of these another lesion."""
+    rng = np.random.default_rng(0)
+    locations: dict[int | tuple[int, ...], Any] = {1: np.column_stack([np.zeros(20, int), rng.integers(low, high, (20, 3))])}
+    manager = SimpleNamespace(all_labels=[0, 1], has_ignore_label=False)
+    loader = nnUNetDataLoader(SimpleNamespace(identifiers=["a"]), 2, patch, patch, manager)
+    np.random.seed(0)  # noqa: NPY002 - what the loader draws from
+    shown = 0
+    for k in range(3000):
+        first, end = loader.get_bbox(np.array(shape), k % 100 < 33, locations)
+        shown += all(a <= v < b for a, v, b in zip(first, rng.integers(low, high), end, strict=True))
+    # Passes are counted in dozens, so that a factor of 1.5 does little.
+    extent = extent_of_lesions(locations)
+    assert extent is not None
+    assert 2 / 3 < share_shown(patch, shape, extent.tolist()) / (shown / 3000) < 3 / 2
+
+
+@pytest.mark.parametrize(("configuration", "slices"), [("2d", 1), ("3d_fullres", None), ("2.5d", 1)])
+def test_passes_of_a_training(tiny: Any, configuration: str, slices: int | None) -> None:
+    """Of every patch as the loader cuts it, and a box of lesions as large as that of any case."""
     trainer = build(tiny, "nnUNetTrainerLopsided_1epochs_5iters", configuration)
-    trainer.initialize()
-    trainer.dataset_class = trainer.dataset_class or infer_dataset_class(trainer.preprocessed_dataset_folder)
+    trainer.on_train_start()
+    batch = next(trainer.dataloader_train)["data"]
     cases = trainer.do_split()[0]
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, cases)
-    sizes = [np.array(dataset.load_case(case)[0].shape[1:]) for case in cases]
-    batch = next(iter(trainer.get_dataloaders()[0]))["data"]
-    in_plane = [np.minimum(size[1:], batch.shape[-2:]).prod() / size.prod() for size in sizes]
-    slices = min(sizes[0][0], batch.shape[-3]) if configuration == "3d_fullres" else 1
-    assert trainer._passes_per_epoch == pytest.approx(5 * len(batch) * slices * np.mean(in_plane) / len(cases))
+    stored = [dataset.load_case(case) for case in cases]
+    places = [np.asarray(properties["class_locations"][1])[:, 1:] for *_, properties in stored]
+    box = np.max([np.ptp(voxels, axis=0) + 1 for voxels in places], axis=0)
+    patch = [*([] if slices else [batch.shape[-3]]), *batch.shape[-2:]]
+    shown = sum(share_shown(patch, data.shape[1:], box) for data, *_ in stored)
+    assert trainer._passes_per_epoch() == pytest.approx(5 * len(batch) * shown / len(cases) ** 2)
 
 
 def test_a_look_that_was_missed_is_made_up_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint of a version that did not look back goes on with one that does."""
     trainer = build(tiny, "nnUNetTrainerLopsided_10epochs")
     monkeypatch.setattr(type(trainer), "_lesions_are_pasted", True)
-    monkeypatch.setattr(type(trainer), "_passes_per_epoch", 1.0)
+    trainer._passes = 1.0
     trainer.current_epoch = 4
     assert trainer._looks_now()
     trainer._doubt = Doubt(20, 0, 0.0, 0.0, {})
