@@ -54,6 +54,15 @@ TRAININGS = {
     (840, "3d_fullres_small", 8, 20): "third, 8 cases in 3D, 800 steps",
 }
 
+# What looks when in trainings four times as long, by the key `how` of arms-long.jsonl.
+LONG = {
+    "nnU-Net": "nnU-Net's loss",
+    "30": "looks at 30, 50, 70% (epochs 12, 20, 28)",
+    "once early": "epochs 3, 12, 20, 28",
+    "recipe": "**epochs 3, 6, 12, 20, 28: the recipe**",
+    "told": "told which are missing (ignore label), pasted",
+}
+
 
 def late() -> tuple[list[str], list[list[str]]]:
     """When gamma begins: set 0 of the phantom on which it was chosen and of the one of the first table."""
@@ -109,6 +118,25 @@ def by_heart() -> tuple[list[str], list[list[str]]]:
     return ["passes", *TRAININGS.values()], body
 
 
+def long() -> tuple[list[str], list[list[str]]]:
+    """Trainings four times as long: the clear phantom, and the third one, on which nothing of it was chosen."""
+    rows, body = read_rows("arms-long"), []
+    sets = list(dict.fromkeys((r["dataset"], r["seed"]) for r in rows))
+    for how, what in LONG.items():
+        cells = []
+        for of in sets:
+            mine = [r for r in rows if (r["dataset"], r["seed"]) == of and r["how"] == how]
+            for labels in ("full", "random"):
+                cells.append(one_training(next((r for r in mine if str(r["labels"]).split("_")[0] == labels), None)))
+            missing = next((r for r in mine if r["labels"] != "full"), None)
+            cells.append("" if missing is None else f"{float(missing['p_hidden'] or 0):.2f}")
+        if any(cells):
+            body.append([what, *cells])
+    of_sets = [f"{'clear' if phantom == 900 else 'third'}, set {k}" for phantom, k in sets]
+    columns = (LACK["full"], LACK["random"], "p on missing")
+    return ["loss", *(f"{of}: {column}" for of in of_sets for column in columns)], body
+
+
 def counted() -> tuple[list[str], list[list[str]]]:
     """Missed lesions for each annotated one, as looking back says and as it is, in the trainings of the first table."""
     rows = {(str(r["labels"]), int(r["seed"] or 0), r["percent"]): r for r in read_rows("looked-back")}
@@ -127,5 +155,6 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "late": late,
     "looked_back": looked_back,
     "by_heart": by_heart,
+    "long": long,
     "counted": counted,
 }
