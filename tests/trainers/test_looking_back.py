@@ -407,7 +407,12 @@ def test_what_a_patch_shows_by_hand(
 
 def test_the_extent_of_lesions_is_that_of_all_labels_but_the_ignored() -> None:
     """With an ignore label nnU-Net keeps places of all that is annotated, background included."""
-    locations: dict[int | tuple[int, ...], Any] = {(1, 2): [[0, 5, 1, 7]], (2,): np.array([[0, 3, 9, 7]]), (-1, 0, 1, 2): [[0, 0, 0, 0]], 3: []}
+    locations: dict[int | tuple[int, ...], Any] = {
+        (1, 2): [[0, 5, 1, 7]],
+        (2,): np.array([[0, 3, 9, 7]]),
+        (-1, 0, 1, 2): [[0, 0, 0, 0]],
+        3: [],
+    }
     extent = extent_of_lesions(locations)
     assert extent is not None
     assert extent.tolist() == [3, 9, 1]
@@ -428,7 +433,8 @@ def test_a_patch_shows_what_nnunet_cuts(
 ) -> None:
     """How often nnU-Net's own loader shows a place between twenty annotated voxels, each of these another lesion."""
     rng = np.random.default_rng(0)
-    locations: dict[int | tuple[int, ...], Any] = {1: np.column_stack([np.zeros(20, int), rng.integers(low, high, (20, 3))])}
+    voxels = np.column_stack([np.zeros(20, int), rng.integers(low, high, (20, 3))])
+    locations: dict[int | tuple[int, ...], Any] = {1: voxels}
     manager = SimpleNamespace(all_labels=[0, 1], has_ignore_label=False)
     loader = nnUNetDataLoader(SimpleNamespace(identifiers=["a"]), 2, patch, patch, manager)
     np.random.seed(0)  # noqa: NPY002 - what the loader draws from
