@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main() -> None:
         str(variant(a.dataset, a.labels)), a.c, "all" if a.all else a.seed % N_FOLDS, name, device=torch.device("cpu")
     )
     trainer.disable_checkpointing = True
-    end_of_epoch = trainer.on_epoch_end
+    end_of_epoch, passes_per_epoch = trainer.on_epoch_end, cache(trainer._passes_per_epoch)
 
     def on_epoch_end() -> None:
         end_of_epoch()
@@ -63,7 +64,7 @@ def main() -> None:
         row = {"dataset": a.dataset, "configuration": a.c, "labels": a.labels, "seed": a.seed, "epochs": done,
                "cases": len(trainer.do_split()[0]), "of_epochs": trainer.num_epochs,
                "steps": done * trainer.num_iterations_per_epoch,
-               "passes": round(done * trainer._passes_per_epoch(), 1)}  # fmt: skip
+               "passes": round(done * passes_per_epoch(), 1)}  # fmt: skip
         with a.out.open("a") as file:
             file.write(json.dumps({**row, **measured(trainer, a.dataset, a.labels)}) + "\n")
 

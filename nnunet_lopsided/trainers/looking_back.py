@@ -221,10 +221,10 @@ class LookingBack(SoftTargetData, LesionPasting):
             refuse(InputError(f"{type(self).__name__}: _lookback cannot be used {self._why_not_look_back}"))
         super().on_train_start()
         if self._looks_back:
-            first = self._doubts_at()
+            first, *again = self._looks
             passes = "" if self._passes is None else f", after {first * self._passes:.1f} passes over the training data"
-            again = ", ".join(str(epoch) for epoch in looks(first, self.num_epochs)[1:]) or "none"
-            self.print_to_log_file(f"looking back: first before epoch {first}{passes}; again before: {again}")
+            later = ", ".join(map(str, again)) or "none"
+            self.print_to_log_file(f"looking back: first before epoch {first}{passes}; again before: {later}")
 
     def on_train_epoch_start(self) -> None:
         if self._looks_back and self._looks_now():
@@ -246,11 +246,15 @@ class LookingBack(SoftTargetData, LesionPasting):
         self.my_init_kwargs.get("lopsided", {}).pop(_RECORD, None)
         super().on_train_end()
 
+    @property
+    def _looks(self) -> list[int]:
+        """The epochs before which it looks."""
+        return looks(self._doubts_at(), self.num_epochs)
+
     def _looks_now(self) -> bool:
-        since = self.current_epoch - self._doubts_at()
-        if since <= 0 or self._doubt is None:
-            return bool(since >= 0)
-        return self.current_epoch in looks(self._doubts_at(), self.num_epochs)
+        if self._doubt is None:
+            return bool(self.current_epoch >= self._looks[0])
+        return self.current_epoch in self._looks
 
     def _knows_lesions_at(self) -> int:
         """The first epoch in which the network knows lesions, and not yet by heart which of them are labelled."""
@@ -341,11 +345,11 @@ class LookingBack(SoftTargetData, LesionPasting):
             f"{doubt.n_candidates} candidates that no label explains"
         )
         if doubt.missed_per_annotated is None:
-            again = [epoch for epoch in looks(self._doubts_at(), self.num_epochs) if epoch > self.current_epoch]
-            if again:
+            again = next((epoch for epoch in self._looks if epoch > self.current_epoch), None)
+            if again is not None:
                 self.print_to_log_file(
                     f"{found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing; it looks again before epoch "
-                    f"{again[0]}"
+                    f"{again}"
                 )
                 return
             self.print_to_log_file(

@@ -233,8 +233,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
-        doubts = self.gamma > 0 and epoch >= self._doubts_at()
-        return {**super()._weights_at(epoch), "gamma": self.gamma if doubts else 0.0}
+        return {**super()._weights_at(epoch), "gamma": self.gamma if epoch >= self._doubts_at() else 0.0}
 
     def _doubts_at(self) -> int:
         start = self.gamma_from
