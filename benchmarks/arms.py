@@ -93,6 +93,8 @@ class Prediction:
         self.trainer, self.magnify = trainer, magnify
         trainer.set_deep_supervision_enabled(False)
         trainer.network.eval()
+        if trainer._is_25d:
+            trainer._network_25d.centre_slice_only = False
         self.predictor = nnUNetPredictor(
             use_mirroring=False, perform_everything_on_device=False, device=trainer.device, allow_tqdm=False
         )
@@ -158,13 +160,15 @@ def run(
     on: str,
     magnify: Sequence[float] = (),
     device: str = "cpu",
+    on_all_cases: bool = False,
 ) -> list[dict[str, Any]]:
     """Of one training: predictions as they are, and magnified where that is asked for."""
     from nnunetv2.run.run_training import get_trainer_from_args
 
     begin = time.process_time()
+    fold = "all" if on_all_cases else seed % N_FOLDS
     trainer = get_trainer_from_args(
-        str(variant(dataset, labels)), configuration, seed % N_FOLDS, f"{name}_seed{seed}", device=torch.device(device)
+        str(variant(dataset, labels)), configuration, fold, f"{name}_seed{seed}", device=torch.device(device)
     )
     trainer.disable_checkpointing = True
     trainer.run_training()
@@ -252,6 +256,7 @@ def main() -> None:
     training.add_argument("--trainers", nargs="+", required=True, help="names without a seed, with their budget")
     training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES])
     training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="seed k: fold k modulo 5")
+    training.add_argument("--all", action="store_true", help="train on all cases, not on the fold of the seed")
     training.add_argument(
         "--on", choices=("Ts", "Tr"), default="Ts", help="Tr: training cases of the other folds, to choose on"
     )
@@ -280,6 +285,7 @@ def main() -> None:
                 configuration=arguments.c,
                 on=arguments.on,
                 magnify=arguments.magnify,
+                on_all_cases=arguments.all,
             )
         lines = "".join(json.dumps({**key, **row}) + "\n" for row in rows)
         with arguments.out.open("a") as file:

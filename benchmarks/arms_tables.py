@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +20,16 @@ RESULTS = Path(__file__).parent / "results"
 LACK = {"full": "nothing", "random": "half, at random", "size": "the smaller half", "read": "half, as readers miss"}
 PLAIN, GAMMA, EARLY, LATER, RECIPE, LARGEST = "plain", "gamma", "early", "later", "recipe", "largest"
 GAMMA_1, MARGIN_2, TOLD = "gamma 1", "margin 2", "told"
-# By the start of the trainer's name; the rule says what the soft targets were.
+# By the trainer's name without its budget; the rule says what the soft targets were.
 LOSSES = {
-    PLAIN: "nnUNetTrainer25D_prior_",
-    GAMMA: "nnUNetTrainerLopsided_margin0_nopaste_10epochs_",
-    EARLY: "nnUNetTrainerLopsided_nolookback_from10_10epochs_",
-    LATER: "nnUNetTrainerLopsided_nolookback_10epochs_",
-    RECIPE: "nnUNetTrainerLopsided_10epochs_",
-    MARGIN_2: "nnUNetTrainerLopsided_margin2_",
-    GAMMA_1: "nnUNetTrainerLopsided_margin0_nopaste_g1_",
-    LARGEST: "nnUNetTrainerLopsided_margin0_pastelargest_",
+    PLAIN: "nnUNetTrainer25D_prior",
+    GAMMA: "nnUNetTrainerLopsided_margin0_nopaste",
+    EARLY: "nnUNetTrainerLopsided_nolookback_from10",
+    LATER: "nnUNetTrainerLopsided_nolookback",
+    RECIPE: "nnUNetTrainerLopsided",
+    MARGIN_2: "nnUNetTrainerLopsided_margin2",
+    GAMMA_1: "nnUNetTrainerLopsided_margin0_nopaste_g1",
+    LARGEST: "nnUNetTrainerLopsided_margin0_pastelargest",
 }
 SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
 SHOWN = {
@@ -82,10 +83,15 @@ class Arm:
         return f"{fmean(values):.{digits}f}" if values else ""
 
 
+def without_budget(trainer: str) -> str:
+    """Its name without the epochs and their iterations."""
+    return re.sub(r"_\d+epochs_\d+iters$", "", trainer)
+
+
 def select(rows: Iterable[Row], labels: str, trainer: str, rule: str | None = None) -> Arm:
-    """Trainings whose trainer's name starts so; the last line of a set counts."""
+    """Trainings of a trainer, whatever its budget; the last line of a set counts."""
     mine = (
-        r for r in rows if r["labels"] == labels and str(r["trainer"]).startswith(trainer) and r.get("rule") == rule
+        r for r in rows if (r["labels"], without_budget(str(r["trainer"])), r.get("rule")) == (labels, trainer, rule)
     )
     return Arm({int(r["seed"] or 0): r for r in sorted(mine, key=lambda r: int(r["seed"] or 0))})
 
@@ -152,7 +158,7 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items() if loss != LARGEST}
-        both[TOLD] = select(rows, f"{labels}_ignored", "nnUNetTrainerLopsided_g0_paste_")
+        both[TOLD] = select(rows, f"{labels}_ignored", "nnUNetTrainerLopsided_g0_paste")
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
@@ -271,7 +277,7 @@ def pasting() -> tuple[list[str], list[list[str]]]:
 def chosen() -> tuple[list[str], list[list[str]]]:
     """Settings compared on the training cases of the other folds."""
     rows = read_rows("arms-phantom-choice")
-    names = dict.fromkeys(str(row["trainer"]) for row in rows)
+    names = dict.fromkeys(without_budget(str(row["trainer"])) for row in rows)
     body = []
     for name in names:
         arm = select(rows, "random", name)
@@ -283,7 +289,7 @@ def chosen() -> tuple[list[str], list[list[str]]]:
             else ""
             for s in (0, 1)
         ]
-        body.append([f"`{name.removesuffix('_10epochs_80iters')}`", *cells])
+        body.append([f"`{name}`", *cells])
     return ["trainer", "cases 0 to 7", "cases 8 to 15"], body
 
 

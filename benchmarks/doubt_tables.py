@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from arms_tables import LACK, Row, one_training, read_rows, select
+from arms_tables import LACK, Row, one_training, read_rows, select, without_budget
 
-# When gamma begins, by the start of the trainer's name.
+# When gamma begins, by the trainer's name without its budget.
 LATE = {
-    "nnUNetTrainer25D_prior_": "nnU-Net's loss",
-    "nnUNetTrainerLopsided_margin0_nopaste_10epochs_": "nothing pasted, gamma 2 from 10%",
-    "nnUNetTrainerLopsided_margin0_nopaste_g1_": "nothing pasted, gamma 1 from 10%",
-    "nnUNetTrainerLopsided_g0_paste_": "pasted, no gamma",
-    "nnUNetTrainerLopsided_nolookback_from10_": "pasted, gamma 2 from 10%",
-    "nnUNetTrainerLopsided_nolookback_from50_": "from 50%",
-    "nnUNetTrainerLopsided_nolookback_from70_": "from 70%",
-    "nnUNetTrainerLopsided_nolookback_from85_": "from 85%",
-    "nnUNetTrainerLopsided_nolookback_g1_from10_": "pasted, gamma 1 from 10%",
-    "nnUNetTrainerLopsided_nolookback_g1_from70_": "gamma 1 from 70%",
-    "nnUNetTrainerLopsided_dicenone_g0_": "cross-entropy alone, nothing pasted, no gamma",
-    "nnUNetTrainerLopsided_margin0_nopaste_dicenone_g1_": "the same, gamma 1 from 10%",
+    "nnUNetTrainer25D_prior": "nnU-Net's loss",
+    "nnUNetTrainerLopsided_margin0_nopaste": "nothing pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_margin0_nopaste_g1_from10": "nothing pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_g0_paste": "pasted, no gamma",
+    "nnUNetTrainerLopsided_nolookback_from10": "pasted, gamma 2 from 10%",
+    "nnUNetTrainerLopsided_nolookback_from50": "from 50%",
+    "nnUNetTrainerLopsided_nolookback_from70": "from 70%",
+    "nnUNetTrainerLopsided_nolookback_from85": "from 85%",
+    "nnUNetTrainerLopsided_nolookback_g1_from10": "pasted, gamma 1 from 10%",
+    "nnUNetTrainerLopsided_nolookback_g1_from70": "gamma 1 from 70%",
+    "nnUNetTrainerLopsided_dicenone_g0": "cross-entropy alone, nothing pasted, no gamma",
+    "nnUNetTrainerLopsided_margin0_nopaste_dicenone_g1": "the same, gamma 1 from 10%",
 }
 
 # Who judges which background labels are doubted, by the key `how` of arms-looking-back.jsonl.
@@ -99,7 +99,7 @@ def _of_set_0() -> list[Row]:
     known = {"nnUNetTrainer25D_prior": "nnU-Net", "nnUNetTrainerLopsided_g0_paste": "pasted"}
     known |= {f"nnUNetTrainerLopsided_nolookback_from{n}": f"from {n}" for n in (50, 70)}
     rows = [r for r in read_rows("arms-late") if r["dataset"] == 900 and "how" not in r]
-    named = ((str(r["trainer"]).partition("_10epochs")[0], r) for r in rows)
+    named = ((without_budget(str(r["trainer"])), r) for r in rows)
     return [{**r, "how": known[name]} for name, r in named if name in known]
 
 

@@ -196,7 +196,10 @@ class Training:
                 judge = told
             else:
                 belief = unexplained(torch.softmax(told, 1)[:, 1:], target)
-        self.loss(logits, target, teacher=judge, belief=belief).backward()
+        # Both terms times the same number is a matter of the learning rate alone: what counts is their balance.
+        share = float((target == 1).sum() / (target != IGNORE).sum()) if arm.per_lesion else 1.0
+        self.loss.weight_dice = max(share, 1e-3)
+        (self.loss(logits, target, teacher=judge, belief=belief) / self.loss.weight_dice).backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 12)
         self.optimizer.step()
         if self.average is not None:

@@ -26,6 +26,7 @@ class Arm:
         judge: (logits, network's average or None) -> logits whose verdict counts; None: the network's own.
         ema: decay of the average network.
         soft: the verdict is the probability.
+        per_lesion: cross-entropy is divided by the lesion voxels of the batch, so that Dice does not drown it.
         gamma: how fast trust in a negative fades where lesion is seen; it grows over the first tenth.
         ignored: hidden lesions are ignored: the oracle.
         finder: trained twice: candidates of leave-one-out networks, trained as this arm is, become soft targets.
@@ -41,6 +42,7 @@ class Arm:
     judge: Callable[[Tensor, Tensor | None], Tensor] | None = None
     ema: float | None = None
     soft: bool = False
+    per_lesion: bool = False
     gamma: float = 0.0
     ignored: bool = False
     finder: str | None = None
@@ -112,6 +114,8 @@ ARMS: dict[str, Arm] = {
     "mixed_smooth3": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(3)),
     "mixed_smooth5": Arm(dice="mixed", beta=falls(0.1), judge=smoothed(5)),
     "mixed_smooth3_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3, smoothed(3))),
+    "per_lesion": Arm(per_lesion=True, beta=falls(0.1)),
+    "per_lesion_mixed": Arm(per_lesion=True, dice="mixed", beta=falls(0.1)),
     "gamma1": Arm(gamma=1.0),
     "gamma2": Arm(gamma=2.0),
     "gamma4": Arm(gamma=4.0),
