@@ -31,6 +31,7 @@ LOSSES = {
     GAMMA_1: "nnUNetTrainerLopsided_margin0_nopaste_g1",
     LARGEST: "nnUNetTrainerLopsided_margin0_pastelargest",
 }
+TOLD_AND_PASTED = "nnUNetTrainerLopsided_g0_paste"
 SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
 SHOWN = {
     PLAIN: "nnU-Net's loss",
@@ -42,6 +43,16 @@ SHOWN = {
     GAMMA_1: "gamma 1 alone",
     MARGIN_2: "gamma 2, margin 2",
     LARGEST: "pasted up to the largest",
+}
+
+# What was trained on, in the order of the page.
+DATA = {
+    "arms-fresh": "third phantom",
+    "arms-phantom": "first phantom, faint",
+    "arms-nuclei": "nuclei",
+    "arms-25d": "third phantom, 2.5D",
+    "arms-3d-40": "third phantom, 3D, 40 cases",
+    "arms-3d": "third phantom, 3D, 8 cases",
 }
 
 # Ways to paste lesions, by the key `how` of arms-repairs-choice.jsonl.
@@ -158,12 +169,35 @@ def arms(name: str) -> tuple[list[str], list[list[str]]]:
     body = []
     for labels, lack in LACK.items():
         both = {loss: select(rows, labels, trainer) for loss, trainer in LOSSES.items() if loss != LARGEST}
-        both[TOLD] = select(rows, f"{labels}_ignored", "nnUNetTrainerLopsided_g0_paste")
+        both[TOLD] = select(rows, f"{labels}_ignored", TOLD_AND_PASTED)
         for loss, arm in both.items():
             if arm.by_set:
                 cells = [arm.mean(column, digits) for column, (_, digits) in columns.items()]
                 body.append([lack, SHOWN[loss], str(len(arm.by_set)), *cells, _difference(arm, both[PLAIN], loss)])
     return head, body
+
+
+def everywhere() -> tuple[list[str], list[list[str]]]:
+    """Each kind of data and labels: the share of nnU-Net's loss with whole labels, and what is found at 4 or 4.5 FP."""
+    body = []
+    for name, what in DATA.items():
+        rows = read_rows(name)
+        whole = select(rows, "full", LOSSES[PLAIN])
+        for labels, lack in LACK.items():
+            plain, recipe = (select(rows, labels, LOSSES[loss]) for loss in (PLAIN, RECIPE))
+            told = select(rows, f"{labels}_ignored", LOSSES[PLAIN] if name == "arms-nuclei" else TOLD_AND_PASTED)
+            if not recipe.by_set:
+                continue
+            shares = [
+                f"{share_of_whole(arm, whole):.0%} ({len(arm.by_set)})" if arm.by_set else ""
+                for arm in (plain, told, recipe)
+            ]
+            found = [plain.mean("sens_sqrt_at_4"), recipe.mean("sens_sqrt_at_4.5")]
+            body.append([what, lack, *shares, _difference(recipe, plain, RECIPE), *found])
+            what = ""
+    losses = ["nnU-Net's loss", "told which are missing", "**recipe**"]
+    found_by = ["found at 4 FP: nnU-Net's loss", "at 4.5 FP: recipe"]
+    return ["data", "labels lack", *losses, "recipe minus nnU-Net's loss", *found_by], body
 
 
 def _difference(arm: Arm, plain: Arm, loss: str) -> str:
@@ -199,6 +233,26 @@ def completed(labels: str) -> tuple[list[str], list[list[str]]]:
         if arm.by_set:
             body.append([title, *_set_by_set(arm, sets)])
     return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], body
+
+
+def completed_with_recipe() -> tuple[list[str], list[list[str]]]:
+    """The same with the recipe as finder, half missing at random, on the phantom that had no part in choosing."""
+    plain, done = read_rows("arms-fresh"), read_rows("completion-recipe")
+    without_gamma = f"{TOLD_AND_PASTED}_softtargets"
+    rows = {
+        "nnU-Net's loss, whole labels": select(plain, "full", LOSSES[PLAIN]),
+        "nnU-Net's loss": select(plain, "random", LOSSES[PLAIN]),
+        "**not completed: the recipe**": select(plain, "random", LOSSES[RECIPE]),
+        SHOWN[TOLD]: select(plain, "random_ignored", TOLD_AND_PASTED),
+        "completed by p, its own gamma from 70%": select(done, "random", f"{LOSSES[RECIPE]}_softtargets", rule="p"),
+        "completed by p, no gamma": select(done, "random", without_gamma, rule="p"),
+        "completed by q, no gamma": select(done, "random", without_gamma, rule="q"),
+    }
+    sets = (0, 1, 2)
+    shown = {title: Arm({s: arm.by_set[s] for s in sets}) for title, arm in rows.items()}
+    return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], [
+        [title, *_set_by_set(arm, sets)] for title, arm in shown.items()
+    ]
 
 
 def screened() -> tuple[list[str], list[list[str]]]:
@@ -313,7 +367,9 @@ def magnified() -> tuple[list[str], list[list[str]]]:
 TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
     "answer": answer,
     "arms": arms,
+    "everywhere": everywhere,
     "completed": completed,
+    "completed_with_recipe": completed_with_recipe,
     "screened": screened,
     "pasted": pasted,
     "sets_of_cases": sets_of_cases,

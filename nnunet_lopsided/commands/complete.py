@@ -141,6 +141,7 @@ def _work(arguments: argparse.Namespace) -> int:
         print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
     # Quoted, to be copied into a shell.
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
+    print(f"predict with it: {shlex.join(made.prediction)}")
     return 0
 
 

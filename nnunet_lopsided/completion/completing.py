@@ -54,6 +54,7 @@ class Completion:
         estimate: how many of the candidates are missed lesions; None where too few annotated lesions tell.
         n_first: candidates of the first of two rounds; None: there was one round.
         final_command: nnUNetv2_train on the variant.
+        prediction: nnUNetv2_predict with what was trained so.
         trained: whether it was run.
     """
 
@@ -65,6 +66,7 @@ class Completion:
     estimate: float | None
     n_first: int | None
     final_command: tuple[str, ...]
+    prediction: tuple[str, ...]
     trained: bool
 
 
@@ -159,6 +161,7 @@ def complete(
         estimate=record["estimated_missed_lesions"],
         n_first=record["rounds"][0]["n_candidates"] if first is not None else None,
         final_command=last.command("all"),
+        prediction=last.prediction("all"),
         trained=train,
     )
 

@@ -48,6 +48,11 @@ class Training:
         named = (self.dataset, self.configuration, fold, "-tr", self.trainer, "-p", self.plans)
         return ("nnUNetv2_train", *named, *self.options)
 
+    def prediction(self, fold: str) -> tuple[str, ...]:
+        """The call of nnUNetv2_predict with that fold; folders are named by what they hold."""
+        named = ("-d", self.dataset, "-c", self.configuration, "-tr", self.trainer, "-p", self.plans, "-f", fold)
+        return ("nnUNetv2_predict", *named, "-i", "IMAGES", "-o", "PREDICTED", "--save_probabilities", *self.options)
+
     @property
     def results(self) -> str:
         """Where nnU-Net keeps its folds, below nnUNet_results."""

@@ -359,12 +359,12 @@ class LookingBack(SoftTargetData, LesionPasting):
             return
         if doubt.expected < 0.5:
             self.print_to_log_file(
-                f"{found}; nothing seems to be missing (at most {doubt.missed_per_annotated:.2f} for each annotated "
-                "one), so background labels count fully"
+                f"{found}; hardly one scores as annotated ones do ({doubt.missed_per_annotated:.2f} missed for each), so "
+                "background labels count fully; missed lesions that are smaller or fainter would not show"
             )
             return
         self.print_to_log_file(
-            f"{found}, of which about {doubt.expected:.0f} are missed lesions (at most "
+            f"{found}, of which about {doubt.expected:.0f} are missed lesions ("
             f"{doubt.missed_per_annotated:.2f} missed for each annotated one); from now on the label background counts "
             "less there"
         )

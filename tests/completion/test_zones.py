@@ -234,5 +234,7 @@ def test_what_the_command_says(world: World, tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out.splitlines()
     record = world.record(FINAL)
     words = f"({record['n_accepted']} are labels now, {record['n_doubtful']} to be ignored), about "
-    assert words in said[-3]
-    assert said[-1] == f"train on them: nnUNetv2_train {FINAL} 2.5d all -tr {TRAINER} -p nnUNetPlans"
+    assert words in said[-4]
+    of_it = f"-d {FINAL} -c 2.5d -tr {TRAINER} -p nnUNetPlans -f all"
+    assert said[-1] == f"predict with it: nnUNetv2_predict {of_it} -i IMAGES -o PREDICTED --save_probabilities"
+    assert said[-2] == f"train on them: nnUNetv2_train {FINAL} 2.5d all -tr {TRAINER} -p nnUNetPlans"
