@@ -52,6 +52,9 @@ TRAININGS = {
     (900, "2d_small", 8, 40): "clear, 8 cases, 3200 steps",
     (900, "2d_small", 40, 40): "clear, 40 cases, 3200 steps",
     (840, "3d_fullres_small", 8, 20): "third, 8 cases in 3D, 800 steps",
+    (840, "2.5d", 8, 12): "third, 8 cases in 2.5D",
+    (840, "2d_wide", 8, 12): "third, 8 cases, nnU-Net's own network",
+    (840, "2d_wide", 40, 6): "third, 40 cases, nnU-Net's own network",
 }
 
 # What looks when in trainings four times as long, by the key `how` of arms-long.jsonl.
@@ -106,12 +109,12 @@ def _of_set_0() -> list[Row]:
 def by_heart() -> tuple[list[str], list[list[str]]]:
     """Mean p on missing lesions trained on, and on those of test cases, by the passes over the training data."""
     rows, body = read_rows("by-heart"), []
-    for passes in (7, 14, 20, 24, 28, 34, 41, 50, 55, 60, 80, 100, 120, 160):
+    for passes in (2, 3, 7, 9, 14, 20, 24, 28, 34, 41, 50, 55, 60, 80, 100, 120, 160):
         cells = []
         for training in TRAININGS:
             mine = [r for r in rows if (r["dataset"], r["configuration"], r["cases"], r["of_epochs"]) == training]
             away = {abs(float(r["passes"] or 0) - passes): r for r in mine}
-            near = away[min(away)] if min(away) <= 1 else None
+            near = away[min(away)] if away and min(away) <= 1 else None
             two = [] if near is None else [near["hidden"], near["test"]]
             cells.append(", ".join(f"{float(p or 0):.2f}" for p in two) + (f" ({near['steps']})" if near else ""))
         body.append([str(passes), *cells])

@@ -359,8 +359,8 @@ class LookingBack(SoftTargetData, LesionPasting):
             return
         if doubt.expected < 0.5:
             self.print_to_log_file(
-                f"{found}; hardly one scores as annotated ones do ({doubt.missed_per_annotated:.2f} missed for each), so "
-                "background labels count fully; missed lesions that are smaller or fainter would not show"
+                f"{found}; hardly one scores as annotated ones do ({doubt.missed_per_annotated:.2f} missed for each), "
+                "so background labels count fully; missed lesions that are smaller or fainter would not show"
             )
             return
         self.print_to_log_file(
