@@ -10,21 +10,22 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.nnunet.preprocessed_case import ClassLocations
 
-# Omissions are learned by heart after so many passes over the data, however long the training (docs/results/recipe.md).
-# Where few cases fill a batch, so many passes are too few steps to learn what a lesion is.
-KNOWN_AFTER_PASSES, KNOWN_AFTER_STEPS = 20, 200
+# Omissions are learned by heart after so many passes over the data, however long the training: nnU-Net's own networks do
+# from here on, smaller ones later (docs/results/recipe.md). Where few cases fill a batch, so many passes are too few steps
+# to learn what a lesion is.
+KNOWN_AFTER_PASSES, KNOWN_AFTER_STEPS = 5, 200
 LATEST_LOOK, LOOKS_AGAIN = 30.0, (50.0, 70.0)  # percent of the training
 CENTRED_ON_LESIONS = 0.33  # nnU-Net's share of patches
 
 
 def knows_lesions_at(passes_per_epoch: float, steps_per_epoch: int, n_epochs: int) -> int:
-    """The first epoch after 20 passes over the training data and 200 steps, whichever is later; at the latest at 30%.
+    """The first epoch after 5 passes over the training data and 200 steps, whichever is later; at the latest at 30%.
 
     Example:
         >>> knows_lesions_at(6.875, 80, 10), knows_lesions_at(6.875, 80, 40), knows_lesions_at(20, 80, 40)
         (3, 3, 3)
         >>> knows_lesions_at(1.2, 250, 1000), knows_lesions_at(0.01, 250, 1000)
-        (17, 300)
+        (5, 300)
     """
     epochs = max(KNOWN_AFTER_PASSES / passes_per_epoch, KNOWN_AFTER_STEPS / steps_per_epoch)
     # What rounding adds to a whole number is no epoch.
@@ -37,8 +38,8 @@ def looks(first: int, n_epochs: int) -> list[int]:
     What would come shortly before 50% is left out.
 
     Example:
-        >>> looks(3, 10), looks(17, 1000), looks(8, 10)
-        ([3, 5, 7], [17, 34, 68, 136, 272, 500, 700], [8])
+        >>> looks(3, 10), looks(5, 1000), looks(8, 10)
+        ([3, 5, 7], [5, 10, 20, 40, 80, 160, 320, 500, 700], [8])
     """
     later = [first_epoch(percent, n_epochs) for percent in LOOKS_AGAIN]
     found, epoch = [first], 2 * max(1, first)
