@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided.nnunet.preprocessed_case import ClassLocations
 
-# Omissions are learned by heart after so many passes over the data, however long the training: nnU-Net's own networks do
-# from here on, smaller ones later (docs/results/recipe.md). Where few cases fill a batch, so many passes are too few steps
-# to learn what a lesion is.
+# Omissions are learned by heart after so many passes over the data, however long the training: for nnU-Net's
+# networks from here on, for smaller ones later (docs/results/recipe.md). Where few cases fill a batch, so many passes
+# are too few steps to learn what a lesion is.
 KNOWN_AFTER_PASSES, KNOWN_AFTER_STEPS = 5, 200
 LATEST_LOOK, LOOKS_AGAIN = 30.0, (50.0, 70.0)  # percent of the training
 CENTRED_ON_LESIONS = 0.33  # nnU-Net's share of patches
