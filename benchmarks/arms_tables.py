@@ -50,6 +50,7 @@ DATA = {
     "arms-fresh": "third phantom",
     "arms-phantom": "first phantom, faint",
     "arms-nuclei": "nuclei",
+    "arms-wide": "third phantom, nnU-Net's own network",
     "arms-25d": "third phantom, 2.5D",
     "arms-3d-40": "third phantom, 3D, 40 cases",
     "arms-3d": "third phantom, 3D, 8 cases",
