@@ -48,15 +48,12 @@ SENTENCES = (
     "python -m nnunet_lopsided.commands.phantom -d 900 --train 12 --test 6",
     "lopsided-complete -d 501 -c 3d_fullres -o 521 --train",
     "lopsided-audit -d 501 -c 3d_fullres",
-    "lopsided-censor -d 501 -o 502 --mode size --rate 0.5",
     "lopsided-plan -d 501 --gpu-memory 24 --overwrite",
     "lopsided-plan -d 501 --encoder resnet18 --output-stride 16 --batch-size 4 --overwrite",
     "lopsided-study schema > study.schema.json",
 )
 # Those that are not run -> why.
 SENTENCES_NOT_RUN = {
-    "python -m nnunet_lopsided.commands.phantom -d 501 --train 24 --test 12": "as -d 900",
-    "lopsided-complete -d 502 -c 3d_fullres -o 521 --train": "as -d 501",
     "lopsided-plan -d 501 --pretrained imagenet --overwrite": INTERNET,
     "nnUNetv2_train 501 2.5d 0 -tr nnUNetTrainerLopsided_5epochs_50iters -device cpu": "trains for minutes",
 }
