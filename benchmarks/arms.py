@@ -270,11 +270,15 @@ def main() -> None:
         return prepare(arguments.dataset)
     if arguments.part == "table":
         return table(arguments.file)
+    if arguments.all and arguments.on == "Tr":
+        parser.error("--all leaves no training case to test; expected --on Ts with it, found --on Tr")
     torch.set_num_threads(1)
+    # Lines that say nothing of these are of before they were written.
+    how = {"configuration": arguments.c, "on": arguments.on, "all": arguments.all}
     for seed, labels, name in product(arguments.seeds, arguments.labels, arguments.trainers):
         key = {"dataset": arguments.dataset, "labels": labels, "trainer": name, "seed": seed}
-        done = arguments.out.read_text().splitlines() if arguments.out.exists() else []
-        if any(key.items() <= json.loads(line).items() for line in done):
+        lines_there = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+        if any({**key, **how}.items() <= {**how, **json.loads(line)}.items() for line in lines_there):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
             rows = run(
@@ -287,7 +291,7 @@ def main() -> None:
                 magnify=arguments.magnify,
                 on_all_cases=arguments.all,
             )
-        lines = "".join(json.dumps({**key, **row}) + "\n" for row in rows)
+        lines = "".join(json.dumps({**key, **how, **row}) + "\n" for row in rows)
         with arguments.out.open("a") as file:
             file.write(lines)
         print(lines, end="", flush=True)
