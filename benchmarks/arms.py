@@ -36,6 +36,8 @@ from nnunet_lopsided.images import Image, read_image
 from nnunet_lopsided.mean_probability import mean_of
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import Case, raw_dataset
+from nnunet_lopsided.trainers.base import LesionTrainer
+from nnunet_lopsided.trainers.predicting import predicting
 
 N_FOLDS = 5
 # The last two are the oracle: what is missing is told to the network as ignore label.
@@ -87,21 +89,8 @@ class Prediction:
         magnify: the mean of the image as it is and magnified so many times.
     """
 
-    def __init__(self, trainer: Any, magnify: Sequence[float] = ()) -> None:
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
+    def __init__(self, trainer: LesionTrainer, magnify: Sequence[float] = ()) -> None:
         self.trainer, self.magnify = trainer, magnify
-        trainer.set_deep_supervision_enabled(False)
-        trainer.network.eval()
-        if trainer._is_25d:
-            trainer._network_25d.centre_slice_only = False
-        self.predictor = nnUNetPredictor(
-            use_mirroring=False, perform_everything_on_device=False, device=trainer.device, allow_tqdm=False
-        )
-        self.predictor.manual_initialization(
-            trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
-            type(trainer).__name__, trainer.inference_allowed_mirroring_axes,
-        )  # fmt: skip
 
     def __call__(self, case: Case) -> NDArray[Any]:
         return mean_of(self._magnified(case, factor) for factor in (1.0, *self.magnify))
@@ -111,7 +100,8 @@ class Prediction:
 
         trainer = self.trainer
         data, properties = preprocessed(tuple(map(str, case.images)), factor, trainer)
-        logits = self.predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float().cpu()
+        with predicting(trainer) as predictor:
+            logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(data)).float().cpu()
         _, probability = convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager, properties, True
         )

@@ -32,10 +32,6 @@ def measured(trainer: Any, dataset: int, labels: str) -> dict[str, float]:
     unseen = list(cases_of(dataset, "Ts").values())[:N_TEST]
     of["test"] = np.concatenate([np.squeeze(predict(case))[label_array(case) > 0] for case in unseen])
     called = {what: int((values >= 0.9).sum()) for what, values in of.items()}
-    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
-    trainer.network.train()
-    if trainer._is_25d:
-        trainer._network_25d.centre_slice_only = True
     means = {what: float(of[what].mean()) for what in ("hidden", "labelled", "test") if len(of[what])}
     return {**means, "unexplained": (called["hidden"] + called["other"]) / max(1, called["labelled"])}
 

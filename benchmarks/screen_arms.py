@@ -116,6 +116,8 @@ ARMS: dict[str, Arm] = {
     "mixed_smooth3_p3": Arm(dice="mixed", beta=falls(0.1), judge=above(0.3, smoothed(3))),
     "per_lesion": Arm(per_lesion=True, beta=falls(0.1)),
     "per_lesion_mixed": Arm(per_lesion=True, dice="mixed", beta=falls(0.1)),
+    "per_lesion_paste": Arm(per_lesion=True, gamma=2.0, paste=True),
+    "per_lesion_mixed_paste": Arm(per_lesion=True, dice="mixed", beta=falls(0.1), paste=True),
     "gamma1": Arm(gamma=1.0),
     "gamma2": Arm(gamma=2.0),
     "gamma4": Arm(gamma=4.0),

@@ -11,8 +11,6 @@ changes, and each counts anew, so that it cannot confirm itself.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar
@@ -36,6 +34,7 @@ from nnunet_lopsided.trainers.instances import DatasetAround, within
 from nnunet_lopsided.trainers.looking_times import extent_of_lesions, knows_lesions_at, looks, share_shown
 from nnunet_lopsided.trainers.names import NameFlag
 from nnunet_lopsided.trainers.pasting import LesionPasting
+from nnunet_lopsided.trainers.predicting import predicting
 from nnunet_lopsided.trainers.slice_patches import training_patch
 from nnunet_lopsided.trainers.soft_targets import ImageWithBelief, SoftTargetData
 
@@ -290,7 +289,7 @@ class LookingBack(SoftTargetData, LesionPasting):
             training_cases[rank::n_ranks], title="looking back", unit="case", show=self.local_rank == 0
         )
         called: dict[str, CalledInCase] = {}
-        with self._predicting() as predictor:
+        with predicting(self) as predictor:
             for case in mine:
                 called[case] = self._called_in(case, dataset, predictor)
                 # As nnU-Net's validation: a GPU that waits too long for another gives up.
@@ -301,31 +300,6 @@ class LookingBack(SoftTargetData, LesionPasting):
             distributed.all_gather_object(of_ranks, called)
             called = {case: found for of_rank in of_ranks for case, found in of_rank.items()}
         return doubt_of({case: called[case] for case in training_cases})
-
-    @contextlib.contextmanager
-    def _predicting(self) -> Iterator[nnUNetPredictor]:
-        """The network as it is in nnU-Net's predictor; without mirroring, which a candidate is not worth."""
-        predictor = nnUNetPredictor(
-            use_mirroring=False,
-            perform_everything_on_device=self.device.type == "cuda",
-            device=self.device,
-            allow_tqdm=False,
-        )
-        self.set_deep_supervision_enabled(False)
-        self.network.eval()
-        if self._is_25d:
-            self._network_25d.centre_slice_only = False
-        predictor.manual_initialization(
-            self.network, self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__,
-            self.inference_allowed_mirroring_axes,
-        )  # fmt: skip
-        try:
-            yield predictor
-        finally:
-            self.set_deep_supervision_enabled(self.enable_deep_supervision)
-            self.network.train()
-            if self._is_25d:
-                self._network_25d.centre_slice_only = True
 
     def _called_in(self, case: str, dataset: Dataset, predictor: nnUNetPredictor) -> CalledInCase:
         data, stored, _, _ = dataset.load_case(case)
