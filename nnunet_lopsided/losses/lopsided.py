@@ -11,7 +11,7 @@ The numerics are in :mod:`nnunet_lopsided.losses.bootstrap`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from nnunet_lopsided.losses.preparation import (
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+# What "lesion_mean" divides by is at least this share of all voxels, so that a batch without lesions stays bounded.
+LEAST_LESION_SHARE = 1e-3
 
 
 def lopsided_bootstrap_loss(
@@ -65,8 +68,9 @@ def lopsided_bootstrap_loss(
         sigmoid: treat every channel as a binary problem of its own (nnU-Net's region-based training).
         valid: boolean (B, ...) or (B, 1, ...); False voxels have neither loss nor gradient.
         reduction: ``mean`` over valid voxels (and channels with ``sigmoid``), as in the paper; ``weighted_mean``
-            divides by the sum of the weights A + B instead; ``sum``; or ``none`` for the loss of every voxel, (B, ...)
-            or (B, C, ...) with ``sigmoid``.
+            divides by the sum of the weights A + B instead; ``lesion_mean`` by the number of positives, at least by a
+            thousandth of all voxels, so that cross-entropy is as strong as a Dice term; ``sum``; or ``none`` for the
+            loss of every voxel, (B, ...) or (B, C, ...) with ``sigmoid``.
         soft: Reed's soft bootstrap on the negatives: yhat is the probability p, so that the (1 - beta) term is the
             entropy -sum p log p. Its gradient flows through both factors, as in Reed et al. (minimum-entropy
             regularisation; with a constant p it would have no gradient at all). With a ``teacher`` it is the
@@ -87,7 +91,7 @@ def lopsided_bootstrap_loss(
             says: who drew that lesion has looked there. Lesions that touch stay apart.
         doubt: (B, ...) or (B, 1, ...) in [0, 1]: somebody else's probability that a voxel labelled background is of a
             missed lesion. With it a negative counts (1 - doubt)^gamma, whatever the network says.
-        ddp: sums run over all ranks of torch.distributed, for ``mean``, ``weighted_mean`` and ``sum``.
+        ddp: sums run over all ranks of torch.distributed, for every ``reduction`` but ``none``.
 
     Returns:
         A scalar, 0 with a graph attached if no voxel is valid; or the voxel-wise loss.
@@ -328,7 +332,13 @@ def _reduced(
         n_valid: Tensor | float = float(voxels.loss.numel())
         if valid is not None:
             n_valid = torch.count_nonzero(valid) * voxels.loss.shape[1]
-        return ratio_of_sums(total, n_valid, ddp)
+        if reduction == "mean":
+            return ratio_of_sums(total, n_valid, ddp)
+        positive = (target > 0) if valid is None else (target > 0) & valid
+        sums = torch.stack([total, *(torch.as_tensor(n).to(total) for n in (torch.count_nonzero(positive), n_valid))])
+        total, n_positive, n_of_all = (sum_over_ranks(sums) if ddp else sums).unbind()
+        divisor = torch.maximum(n_positive, LEAST_LESION_SHARE * n_of_all)
+        return total / torch.where(divisor > 0, divisor, 1.0)
 
 
 def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0, margin: int = 0) -> None:
@@ -340,5 +350,5 @@ def _check_weights(alpha: float, beta: float, reduction: str, gamma: float = 0.0
         raise ValueError(f"alpha must be above 0, got {alpha}")
     if not 0 <= beta <= 1:
         raise ValueError(f"beta must be within [0, 1], got {beta}")
-    if reduction not in ("mean", "weighted_mean", "sum", "none"):
-        raise ValueError(f"reduction must be mean, weighted_mean, sum or none, got {reduction}")
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be mean, weighted_mean, lesion_mean, sum or none, got {reduction}")

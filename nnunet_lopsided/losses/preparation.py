@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ScalarReduction = Literal["mean", "weighted_mean", "sum"]
-Reduction = Literal["mean", "weighted_mean", "sum", "none"]
+ScalarReduction = Literal["mean", "weighted_mean", "lesion_mean", "sum"]
+Reduction = Literal["mean", "weighted_mean", "lesion_mean", "sum", "none"]
 _ROUNDING = 1e-4  # interpolation of a probability leaves [0, 1] by less
 
 

@@ -4,13 +4,14 @@ Networks learn what lesions look like before they learn by heart which of them a
 judges its own training cases as it would judge unseen ones. At one point in that time it predicts them as they are. A
 component that it calls and no annotation explains is a candidate, and rule q of :mod:`nnunet_lopsided.belief` says how
 probable it is a missed lesion: near 0 where labels are whole. From then on background labels on a candidate count less,
-those of all other voxels fully. So what is doubted is not learned by heart
-either, and the network looks again, now and then, when it knows more of what is no lesion. Between two looks nothing
-changes, and each counts anew, so that it cannot confirm itself.
+those of all other voxels fully. So what is doubted is not learned by heart either, and the network looks again, now and
+then, when it knows more of what is no lesion. Between two looks nothing changes, and each counts anew, so that it
+cannot confirm itself.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar
@@ -44,6 +45,8 @@ LOOK_BACK = (
 )
 # A part of a missed lesion that is learned as background takes the rest with it, and its edge is called late.
 _GROWN = 1
+# Where fewer than LEAST_ANNOTATED are called a tail of the scores must hold half of them, and so many.
+_FEWEST_ANNOTATED = 8
 _RECORD = "candidates"  # key in a checkpoint's record
 
 
@@ -112,7 +115,7 @@ class Doubt:
     Attributes:
         n_annotated: annotated lesions that the network called.
         n_candidates: components that it called and no annotation explains.
-        missed_per_annotated: an upper bound; None where fewer than LEAST_ANNOTATED were called.
+        missed_per_annotated: an upper bound; None where fewer than 8 were called.
         expected: sum of the candidates' probabilities of being missed lesions.
         maps: by case, where a background label is doubted, and how much.
     """
@@ -146,7 +149,9 @@ def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
     """
     explained = np.concatenate([case.explained for case in called.values()])
     unexplained = np.concatenate([case.unexplained for case in called.values()])
-    rho = missed_per_annotated(explained, unexplained)
+    few = len(explained) < LEAST_ANNOTATED
+    least = max(_FEWEST_ANNOTATED, math.ceil(len(explained) / 2)) if few else LEAST_ANNOTATED
+    rho = missed_per_annotated(explained, unexplained, least)
     q = belief(explained, unexplained, rho or 0.0)
     of_cases = np.split(q, np.cumsum([len(case.unexplained) for case in called.values()])[:-1])
     maps = {name: _map(case.candidates, values) for (name, case), values in zip(called.items(), of_cases, strict=True)}
@@ -322,12 +327,12 @@ class LookingBack(SoftTargetData, LesionPasting):
             again = next((epoch for epoch in self._looks if epoch > self.current_epoch), None)
             if again is not None:
                 self.print_to_log_file(
-                    f"{found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing; it looks again before epoch "
+                    f"{found}; fewer than {_FEWEST_ANNOTATED} annotated ones say nothing; it looks again before epoch "
                     f"{again}"
                 )
                 return
             self.print_to_log_file(
-                f"WARNING: {found}; fewer than {LEAST_ANNOTATED} annotated ones say nothing, so background labels "
+                f"WARNING: {found}; fewer than {_FEWEST_ANNOTATED} annotated ones say nothing, so background labels "
                 "count fully; train with _nolookback to doubt them by what the network sees at the moment"
             )
             return

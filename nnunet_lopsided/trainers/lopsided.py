@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,9 @@ DICE = (
     NameFlag("dice", "dicemixed", "Dice against eq. 3's own target", "mixed"),
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
+)
+CROSS_ENTROPY = NameFlag(
+    "cross_entropy", "celesion", "cross-entropy divided by the lesion voxels of the batch", "lesion_mean"
 )
 GAMMA = NameOption(
     attribute="gamma", form="gN", meaning="how fast trust in a background label fades where lesion is seen", low=0
@@ -186,6 +189,8 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         dice: ``full``: Dice over all voxels; ``mixed``: against eq. 3's own target, so that beta holds in Dice, too;
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
+        cross_entropy: ``mean``: divided by all voxels, as nnU-Net's; ``lesion_mean``: by the lesion voxels of the
+            batch, so that it is as strong as Dice.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion.
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
             and is none must be learned before the network may doubt a label. None: where it looks back after 20
@@ -201,14 +206,15 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     """
 
     name_options: ClassVar = (
-        ALPHA, BETA, GAMMA, FROM, *LOOK_BACK, MARGIN, *DICE, *PASTE, *BootstrapTrainer.name_options, SOFT_TARGETS
+        ALPHA, BETA, GAMMA, FROM, *LOOK_BACK, MARGIN, *DICE, CROSS_ENTROPY, *PASTE, *BootstrapTrainer.name_options,
+        SOFT_TARGETS,
     )  # fmt: skip
     hyperparameters: ClassVar = (
-        "dice", "gamma", "gamma_from", "look_back", "margin", "soft_targets", "paste", "alpha",
+        "dice", "cross_entropy", "gamma", "gamma_from", "look_back", "margin", "soft_targets", "paste", "alpha",
         *BootstrapTrainer.hyperparameters,
     )  # fmt: skip
     before_there_was: ClassVar = {
-        **LookingBack.before_there_was, "gamma": 0.0, "gamma_from": 10.0, "margin": 0
+        **LookingBack.before_there_was, "gamma": 0.0, "gamma_from": 10.0, "margin": 0, "cross_entropy": "mean"
     }  # fmt: skip
     alpha: float = 1.0
     beta: float = 1.0
@@ -218,6 +224,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
+    cross_entropy: Literal["mean", "lesion_mean"] = "mean"
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)
@@ -263,6 +270,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
             self._beta_at(self.current_epoch),
             dice=self.dice,
             batch_dice=self.configuration_manager.batch_dice,
+            reduction=self.cross_entropy,
             soft=self.soft,
             gamma=0.0,  # until an epoch begins
             margin=self.margin or 0,

@@ -77,10 +77,25 @@ def test_whole_labels_leave_nothing_to_doubt() -> None:
 
 
 def test_too_few_say_nothing() -> None:
-    found = doubt_of({"a": case([3.0] * (LEAST_ANNOTATED - 1), [3.0], np.ones((1, 1, 1)))})
+    found = doubt_of({"a": case([3.0] * 7, [3.0], np.ones((1, 1, 1)))})
     assert (found.missed_per_annotated, found.expected, found.maps) == (None, 0, {})
     nothing = doubt_of({"a": case([], [], np.zeros((1, 1, 1)))})
     assert (nothing.missed_per_annotated, nothing.maps) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("annotated", "expected"),
+    [
+        ([9.0] * 6 + [1.0] * 2, 8 / 8),  # all eight must be in a tail
+        ([9.0] * 10 + [1.0] * 9, 2 / 10),  # of nineteen, ten
+        ([9.0] * 9 + [1.0] * 10, 8 / 19),  # nine are fewer than half of them
+        ([9.0] * 10 + [1.0] * (LEAST_ANNOTATED - 10), 8 / 20),  # twenty, as everywhere
+    ],
+)
+def test_where_few_are_called_half_of_them_say_how_many_are_missing(annotated: list[float], expected: float) -> None:
+    unexplained = [9.0] * 2 + [1.0] * 6 + [0.5] * 5
+    found = doubt_of({"a": case(annotated, unexplained, apart(13))})
+    assert found.missed_per_annotated == pytest.approx(expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,7 +150,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate is a missed lesion by one half."""
     from nnunet_lopsided.trainers import looking_back
 
-    monkeypatch.setattr(looking_back, "missed_per_annotated", lambda explained, unexplained: 1.0)
+    monkeypatch.setattr(looking_back, "missed_per_annotated", lambda explained, unexplained, least: 1.0)
     monkeypatch.setattr(looking_back, "belief", lambda explained, unexplained, rho: np.full(len(unexplained), 0.5))
 
 
@@ -233,7 +248,7 @@ def test_a_model_that_is_handed_on_names_no_case(
 @pytest.mark.parametrize(
     ("rho", "expected", "said"),
     [
-        (None, 0.0, "fewer than 20 annotated ones say nothing, so background labels count fully"),
+        (None, 0.0, "fewer than 8 annotated ones say nothing, so background labels count fully"),
         (
             0.05,
             0.4,
@@ -256,7 +271,7 @@ def test_a_look_that_says_nothing_is_no_warning_as_long_as_others_come(tiny: Any
     trainer = build(tiny, "nnUNetTrainerLopsided_from10_10epochs")
     trainer.current_epoch = 2
     trainer._say(Doubt(3, 9, None, 0.0, {}))
-    assert "fewer than 20 annotated ones say nothing; it looks again before epoch 5" in log_of(trainer)
+    assert "fewer than 8 annotated ones say nothing; it looks again before epoch 5" in log_of(trainer)
     assert "WARNING" not in log_of(trainer)
 
 
@@ -501,5 +516,5 @@ def test_a_real_prediction(tiny_datasets: Any, tiny: TinyDataset, monkeypatch: p
         head.bias.data[0] = 5.0 if "regions" in kind else -5.0
     trainer.on_train_epoch_start()
     assert (trainer._doubt.n_annotated, trainer._doubt.n_candidates) == (4, 0)
-    assert "fewer than 20 annotated ones say nothing" in log_of(trainer)
+    assert "fewer than 8 annotated ones say nothing" in log_of(trainer)
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
