@@ -23,6 +23,7 @@ def losses(ddp: bool) -> dict[str, Any]:
     return {
         "lopsided": LopsidedBootstrapLoss(3, 0.1, **common),
         "lopsided, weighted mean": LopsidedBootstrapLoss(3, 0.1, reduction="weighted_mean", **common),
+        "lopsided, lesion mean": LopsidedBootstrapLoss(3, 0.1, reduction="lesion_mean", **common),
         "lopsided, sum": LopsidedBootstrapLoss(3, 0.1, reduction="sum", **common),
         "bootstrap, soft": BootstrapLoss(0.5, soft=True, **common),
         "dice over the batch": LopsidedDiceLoss(3, 0.1, batch_dice=True, dice="masked", **common),

@@ -349,6 +349,26 @@ def test_neither_term_drowns_the_other_in_the_sum(p_hidden: float, up: bool) -> 
         assert cross_entropy < 0
 
 
+@pytest.mark.parametrize("p_hidden", [0.4, 0.7])
+def test_cross_entropy_by_lesion_voxels_is_as_strong_as_dice(p_hidden: float) -> None:
+    """What a mean over all voxels is not; here lesions are one voxel in a hundred."""
+    logits, label, hidden = hidden_lesion_batch(p_hidden)
+
+    def push(loss: Any) -> float:
+        z = logits.clone().requires_grad_()
+        loss(z, label).backward()
+        return float(z.grad[:, 1:][hidden].mean())
+
+    dice = push(SoftDiceLoss(mask="full", batch_dice=True))
+    by_voxels = push(LopsidedBootstrapLoss(1, 1.0))
+    by_lesions = push(LopsidedBootstrapLoss(1, 1.0, reduction="lesion_mean"))
+    assert by_lesions == pytest.approx(by_voxels * label.numel() / int((label > 0).sum()), rel=1e-9)
+    assert dice > 10 * by_voxels
+    assert 0.3 * dice < by_lesions < 30 * dice
+    both = push(LopsidedDiceLoss(1, 1.0, batch_dice=True, reduction="lesion_mean"))
+    assert both == pytest.approx(by_lesions + dice, rel=1e-9)
+
+
 # ---- trust in negatives that fades where the network sees a lesion
 
 

@@ -147,6 +147,7 @@ def test_reductions_equal_the_definition(
         "sum": each.sum(),
         "mean": each.sum() / max(len(each), 1),
         "weighted_mean": each.sum() / (weight.sum() if valid.any() else 1),
+        "lesion_mean": each.sum() / (max((label[valid] > 0).sum(), 0.001 * valid.sum()) if valid.any() else 1),
     }
     for reduction, value in expected.items():
         loss = lopsided_bootstrap_loss(
@@ -251,10 +252,35 @@ def test_extreme_logits_stay_finite() -> None:
     assert logits.grad.isfinite().all()
 
 
+def test_the_mean_over_lesion_voxels_by_hand() -> None:
+    # Cross-entropy log 2 in every voxel; of eight voxels two are lesion, one of which is ignored.
+    label = torch.tensor([[1, 1, 0, 0, 0, 0, 0, 0]])
+    valid = torch.tensor([[True, False, True, True, True, True, True, True]])
+    loss = lopsided_bootstrap_loss(torch.zeros(1, 2, 8), label, 1, 1.0, valid=valid, reduction="lesion_mean")
+    assert float(loss) == pytest.approx(7 * np.log(2) / 1)
+
+
+def test_the_mean_over_lesion_voxels_with_regions_by_hand() -> None:
+    # Two regions, of which three entries are positive; seven of eight voxels count, each in both regions.
+    regions = torch.tensor([[[1, 1, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 1]]])
+    valid = torch.tensor([[True] * 7 + [False]])
+    loss = lopsided_bootstrap_loss(
+        torch.zeros(1, 2, 8), regions, 1, 1.0, valid=valid, sigmoid=True, reduction="lesion_mean"
+    )
+    assert float(loss) == pytest.approx(14 * np.log(2) / 3)
+
+
+def test_a_batch_without_lesions_is_divided_by_a_thousandth_of_its_voxels() -> None:
+    loss = lopsided_bootstrap_loss(
+        torch.zeros(1, 2, 4000), torch.zeros(1, 4000).long(), 1, 1.0, reduction="lesion_mean"
+    )
+    assert float(loss) == pytest.approx(1000 * np.log(2), rel=1e-6)
+
+
 # ---- gradients
 
 
-@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "lesion_mean", "sum"])
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("with_ignored", [False, True])
 def test_gradcheck(n_classes: int, reduction: str, with_ignored: bool) -> None:
@@ -308,7 +334,7 @@ def test_ignored_voxels_count_for_nothing(sigmoid: bool, channel: bool) -> None:
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum"])
+@pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "lesion_mean", "sum"])
 def test_an_ignored_patch_is_zero_with_a_graph(sigmoid: bool, reduction: str) -> None:
     logits, label = multi_class()
     target = functional.one_hot(label, 4).movedim(-1, 1) if sigmoid else label
@@ -500,7 +526,7 @@ def test_module_beta_can_change_between_calls() -> None:
         ({"alpha": float("nan")}, "alpha must be above 0, got nan"),
         ({"beta": -0.1}, r"beta must be within \[0, 1\], got -0.1"),
         ({"beta": 1.1}, r"beta must be within \[0, 1\], got 1.1"),
-        ({"reduction": "median"}, "reduction must be mean, weighted_mean, sum or none, got median"),
+        ({"reduction": "median"}, "reduction must be mean, weighted_mean, lesion_mean, sum or none, got median"),
     ],
 )
 def test_wrong_parameters(options: dict[str, Any], message: str) -> None:

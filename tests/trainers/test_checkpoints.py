@@ -56,6 +56,7 @@ def test_every_class_says_what_was_before_its_own_hyperparameters() -> None:
         "gamma_from": 10.0,
         "look_back": False,
         "margin": 0,
+        "cross_entropy": "mean",
     }
     for name in ("nnUNetTrainerLopsided", "nnUNetTrainerLopsidedPaper", "nnUNetTrainerLopsidedInverseWeighting"):
         assert getattr(trainers, name).before_there_was == expected
