@@ -29,8 +29,9 @@ DICE = (
     NameFlag("dice", "dicemasked", "Dice without background voxels called lesion", "masked"),
     NameFlag("dice", "dicenone", "no Dice term", "none"),
 )
-CROSS_ENTROPY = NameFlag(
-    "cross_entropy", "celesion", "cross-entropy divided by the lesion voxels of the batch", "lesion_mean"
+CROSS_ENTROPY = (
+    NameFlag("cross_entropy", "celesion", "cross-entropy divided by the lesion voxels of the batch", "lesion_mean"),
+    NameFlag("cross_entropy", "cemean", "by all voxels", "mean"),
 )
 GAMMA = NameOption(
     attribute="gamma", form="gN", meaning="how fast trust in a background label fades where lesion is seen", low=0
@@ -190,10 +191,11 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
             ``masked``: voxels labelled background that the network calls lesion are left out of its sums; ``none``: no
             Dice term.
         cross_entropy: ``mean``: divided by all voxels, as nnU-Net's; ``lesion_mean``: by the lesion voxels of the
-            batch, so that it is as strong as Dice.
+            batch, so that Dice does not drown it; None: that where lesions are pasted and it looks back, as this is
+            where it was measured, otherwise ``mean``.
         gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion.
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
-            and is none must be learned before the network may doubt a label. None: where it looks back after 20
+            and is none must be learned before the network may doubt a label. None: where it looks back after 5
             passes over the training data and 200 steps, before omissions are learned by heart, at the latest 30.
             Otherwise 70 where lesions are pasted, and 10 where none are.
         look_back: whose p that is. True: of candidates that the network finds in its training cases then, and again
@@ -206,7 +208,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     """
 
     name_options: ClassVar = (
-        ALPHA, BETA, GAMMA, FROM, *LOOK_BACK, MARGIN, *DICE, CROSS_ENTROPY, *PASTE, *BootstrapTrainer.name_options,
+        ALPHA, BETA, GAMMA, FROM, *LOOK_BACK, MARGIN, *DICE, *CROSS_ENTROPY, *PASTE, *BootstrapTrainer.name_options,
         SOFT_TARGETS,
     )  # fmt: skip
     hyperparameters: ClassVar = (
@@ -224,7 +226,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
-    cross_entropy: Literal["mean", "lesion_mean"] = "mean"
+    cross_entropy: Literal["mean", "lesion_mean"] | None = None
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)
@@ -235,6 +237,12 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
                 f"margin: {margin} voxels, as lesions cover {self._lesion_share:.1%} of the labelled "
                 "voxels of the training cases"
             )
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.cross_entropy is None and self._looks_back and self._lesions_are_pasted:
+            setattr(self.criterion, "reduction", "lesion_mean")  # noqa: B010 - as above
+            self.print_to_log_file("cross-entropy: divided by the lesion voxels of the batch; by all with _cemean")
 
     def _pastes(self) -> bool:
         return super()._pastes() and (self.gamma > 0 or self.paste is True)
@@ -270,7 +278,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
             self._beta_at(self.current_epoch),
             dice=self.dice,
             batch_dice=self.configuration_manager.batch_dice,
-            reduction=self.cross_entropy,
+            reduction=self.cross_entropy or "mean",
             soft=self.soft,
             gamma=0.0,  # until an epoch begins
             margin=self.margin or 0,
@@ -289,6 +297,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
+    cross_entropy: Literal["mean", "lesion_mean"] | None = "mean"
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -304,4 +313,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
+    cross_entropy: Literal["mean", "lesion_mean"] | None = "mean"
     dice: DiceTerm = "full"

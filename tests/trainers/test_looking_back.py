@@ -518,3 +518,27 @@ def test_a_real_prediction(tiny_datasets: Any, tiny: TinyDataset, monkeypatch: p
     assert (trainer._doubt.n_annotated, trainer._doubt.n_candidates) == (4, 0)
     assert "fewer than 8 annotated ones say nothing" in log_of(trainer)
     assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+
+
+@pytest.mark.parametrize(
+    ("options", "share", "reduction"),
+    [
+        ("", 0.01, "lesion_mean"),
+        ("_cemean", 0.01, "mean"),
+        ("_nolookback", 0.01, "mean"),
+        ("_nopaste_lookback", 0.01, "mean"),
+        ("_g0", 0.01, "mean"),
+        ("", 0.2, "mean"),  # crowded
+        ("_celesion", 0.2, "lesion_mean"),
+        ("_g0_celesion", 0.01, "lesion_mean"),
+    ],
+)
+def test_cross_entropy_by_lesion_voxels_goes_with_pasting_and_looking_back(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, options: str, share: float, reduction: str
+) -> None:
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: share)
+    trainer = build(tiny, f"nnUNetTrainerLopsided{options}_2epochs_1iters")
+    trainer.on_train_start()
+    assert trainer.criterion.reduction == reduction
+    run_epoch(trainer)
+    assert ("divided by the lesion voxels" in log_of(trainer)) == (options == "" and share == 0.01)

@@ -184,8 +184,8 @@ def test_a_malformed_name_ends_nnunets_commands(
     assert error.startswith(
         "nnunet-lopsided: error: trainer name nnUNetTrainerLopsided_a3_b7: beta must be 0 to 1, got 7. "
         "Expected nnUNetTrainerLopsided[_aN][_bN][_gN][_fromN][_lookback][_nolookback][_marginN][_dicefull]"
-        "[_dicemixed][_dicemasked][_dicenone][_celesion][_paste][_nopaste][_wN][_emaN][_soft][_prior][_Nepochs]"
-        "[_Niters][_seedN][_softtargets] with _aN (weight "
+        "[_dicemixed][_dicemasked][_dicenone][_celesion][_cemean][_paste][_nopaste][_wN][_emaN][_soft][_prior]"
+        "[_Nepochs][_Niters][_seedN][_softtargets] with _aN (weight "
     )
 
 
