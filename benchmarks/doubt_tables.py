@@ -40,8 +40,9 @@ JUDGES = {
     "trust grown": "the same, grown by a voxel",
     "trust grown gamma 1": "the same, gamma 1",
     "trust grown capped": "the same, at most one missed for each annotated",
-    "again": "**grown, and again at 50 and 70%: the recipe**",
+    "again": "grown, and again at 50 and 70%",
     "again gamma 1": "the same, gamma 1",
+    "lesion voxels": "**again, and cross-entropy by lesion voxels: the recipe**",
     "told": "told which are missing (ignore label)",
 }
 
@@ -62,7 +63,7 @@ LONG = {
     "nnU-Net": "nnU-Net's loss",
     "30": "looks at 30, 50, 70% (epochs 12, 20, 28)",
     "once early": "epochs 3, 12, 20, 28",
-    "recipe": "**epochs 3, 6, 12, 20, 28: the recipe**",
+    "recipe": "**epochs 3, 6, 12, 20, 28, as the recipe**",
     "told": "told which are missing (ignore label), pasted",
 }
 

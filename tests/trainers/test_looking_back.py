@@ -146,6 +146,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return made
 
 
+def recipe_loss(trainer: Any, gamma: float) -> LopsidedDiceLoss:
+    """Where lesions are sparse, as all are here."""
+    batch_dice = trainer.configuration_manager.batch_dice
+    return LopsidedDiceLoss(1, 1, gamma=gamma, batch_dice=batch_dice, reduction="lesion_mean")
+
+
 def halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate is a missed lesion by one half."""
     from nnunet_lopsided.trainers import looking_back
@@ -194,7 +200,7 @@ def test_the_loss_of_a_step_takes_the_doubt(tiny: Any, monkeypatch: pytest.Monke
     batch = next(b for b in iter(lambda: next(trainer.dataloader_train), None) if b["target"][0][:, 1:].any())
     with torch.no_grad():
         logits, target, doubt = trainer.network(batch["data"])[0], batch["target"][0][:, :1], batch["target"][0][:, 1:]
-        loss = LopsidedDiceLoss(1, 1, gamma=2, batch_dice=trainer.configuration_manager.batch_dice)
+        loss = recipe_loss(trainer, gamma=2)
         doubting, trusting = loss(logits, target, doubt=doubt), loss(logits, target, doubt=torch.zeros_like(doubt))
     assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(doubting), rel=1e-5)
     assert float(doubting) < float(trusting)
@@ -208,7 +214,7 @@ def test_validation_is_against_the_labels(tiny: Any, monkeypatch: pytest.MonkeyP
     assert trainer.criterion.gamma == 2
     trainer.on_validation_epoch_start()
     logits, target = torch.randn(2, 2, 4, 4), torch.zeros(2, 1, 4, 4)
-    plain = LopsidedDiceLoss(1, 1, gamma=0, batch_dice=trainer.configuration_manager.batch_dice)
+    plain = recipe_loss(trainer, gamma=0)
     torch.testing.assert_close(trainer.criterion(logits, target), plain(logits, target))
     trainer.on_train_epoch_start()
     assert trainer.criterion.gamma == 2
