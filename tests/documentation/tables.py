@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 # In the text of a block, from the first to the last: what stands there -> what is run.
+# After one step of the recipe no voxel reaches the audit's 0.03: its cross-entropy begins by pressing all of them down.
 SUBSTITUTIONS = {
-    r"\bnnUNetTrainerLopsided\b(?!_)": "nnUNetTrainerLopsided_1epochs_1iters",
+    r"\bnnUNetTrainerLopsided\b(?!_)": "nnUNetTrainerLopsided_cemean_1epochs_1iters",
     r"(?<![\w$/])/(data|shared)/": r"$root/\1/",
     r"/path/to/nnUNet_raw/": "$nnUNet_raw/",
     r"for n in 10 20 50;": "for n in 1 2 3;",
 }
-_TRAINER = "-tr nnUNetTrainerLopsided_1epochs_1iters"
+_TRAINER = "-tr nnUNetTrainerLopsided_cemean_1epochs_1iters"
 # How a call begins -> options that it gets, unless it has them: the machine has no GPU, and no process is to import
 # PyTorch a second time.
 ADDED = {

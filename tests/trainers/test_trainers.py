@@ -765,7 +765,7 @@ def test_threads_are_those_of_the_environment(tiny: Any, monkeypatch: pytest.Mon
 def test_without_bootstrap_the_default_is_the_loss_of_nnunet(
     tiny: Any, tiny_datasets: Callable[[str], Any], kind: str
 ) -> None:
-    ours = build(tiny_datasets(kind), "nnUNetTrainerLopsided_b1")
+    ours = build(tiny_datasets(kind), "nnUNetTrainerLopsided_b1_cemean")
     stock = build(tiny_datasets(kind), "nnUNetTrainer25D")
     for trainer in (ours, stock):
         trainer.initialize()
