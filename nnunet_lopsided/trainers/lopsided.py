@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.losses import BootstrapLoss, LopsidedBootstrapLoss, LopsidedDiceLoss
 from nnunet_lopsided.losses.dice import DiceTerm
+from nnunet_lopsided.losses.preparation import ScalarReduction
 from nnunet_lopsided.trainers.base import LesionTrainer
 from nnunet_lopsided.trainers.host_types import PerLevel
 from nnunet_lopsided.trainers.looking_back import LOOK_BACK, LookingBack
@@ -226,7 +227,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     margin: int | None = None
     paste: bool | None = None
     dice: DiceTerm = "full"
-    cross_entropy: Literal["mean", "lesion_mean"] | None = None
+    cross_entropy: ScalarReduction | None = None
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)
@@ -297,7 +298,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
-    cross_entropy: Literal["mean", "lesion_mean"] | None = "mean"
+    cross_entropy: ScalarReduction | None = "mean"
     dice: DiceTerm = "none"
     warm_up_epochs: int | None = 0
     foreground_prior_bias: bool = False
@@ -313,5 +314,5 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
     look_back: bool | None = False
     margin: int | None = 0
     paste: bool | None = False
-    cross_entropy: Literal["mean", "lesion_mean"] | None = "mean"
+    cross_entropy: ScalarReduction | None = "mean"
     dice: DiceTerm = "full"

@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from nnunet_lopsided.losses import LopsidedBootstrapLoss, LopsidedDiceLoss, SoftDiceLoss
+from nnunet_lopsided.losses.preparation import ScalarReduction
 
 
 def make(sigmoid: bool = False, shape: tuple[int, ...] = (4, 5)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,9 +142,10 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_compiles_without_a_break() -> None:
+@pytest.mark.parametrize("reduction", ["mean", "lesion_mean"])
+def test_compiles_without_a_break(reduction: ScalarReduction) -> None:
     logits, target = make()
-    loss = LopsidedDiceLoss(ignore_label=2)
+    loss = LopsidedDiceLoss(ignore_label=2, reduction=reduction)
     torch._dynamo.reset()
     compiled = torch.compile(loss, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(logits, target), loss(logits, target))
