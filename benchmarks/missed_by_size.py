@@ -196,14 +196,14 @@ def rows(measured: MeasuredCase, by_view: Sequence[Images], case: int, fraction:
     return found
 
 
-def make(name: str, out: Path) -> None:
+def make(name: str, out: Path, arm: str) -> None:
     """Train, predict, inject, predict again, and keep the components."""
     data, labels = name.split("_")
     cases = drawn(data)
     left = censored([whole for _, whole in cases], labels)
     images = torch.from_numpy(np.stack([image for image, _ in cases[:N_TRAIN]]))
     targets = torch.from_numpy(np.stack(left[:N_TRAIN]).astype(np.int16))
-    net = train(ARMS["gamma2"], images, targets, 0, iterations=1500)
+    net = train(ARMS[arm], images, targets, 0, iterations=1500)
     unseen, annotated = [image for image, _ in cases[N_TRAIN:]], left[N_TRAIN:]
     given, rng = donors(unseen, annotated), np.random.default_rng(1)
     real: list[list[float]] = []
@@ -324,13 +324,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("make", "table"))
     parser.add_argument("names", nargs="*", help="DATA_LABELS")
+    parser.add_argument("--arm", default="per_lesion_paste", choices=sorted(ARMS), help="of screen.py")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.part == "table":
         return table(arguments.out)
     for name in arguments.names:
-        make(name, arguments.out)
+        make(name, arguments.out, arguments.arm)
 
 
 if __name__ == "__main__":
