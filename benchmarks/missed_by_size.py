@@ -42,6 +42,7 @@ RULES = EvaluationRules(threshold=0.03)
 MODES = {"random": "stochastic", "size": "size", "read": "reader"}
 PHANTOMS = {
     "faint": (100, PhantomSettings(n_lesions_mean=12.0)),
+    "faint2": (103, PhantomSettings(n_lesions_mean=12.0)),
     "clear": (102, PhantomSettings(n_lesions_mean=12.0, diameter_median_mm=9.0, contrast=1.5)),
 }
 LEAST = 10  # annotated or injected lesions that a tail must hold
@@ -285,12 +286,33 @@ def by_classifier(injected: Floats, n_injected: int, unknown: Floats) -> float |
     return tail(score[known], n_injected, score[~known])
 
 
+def likeness(known: Floats, unknown: Floats, injected: Floats) -> tuple[Floats, Floats]:
+    """How much unknown and injected components are like annotated ones, size left out; other cases say it of each."""
+    from sklearn.linear_model import LogisticRegression
+
+    everything = np.concatenate([known, unknown, injected])
+    both = features(everything)[:, :-1]
+    both = (both - both.mean(axis=0)) / (both.std(axis=0) + 1e-9)
+    part, score = everything[:, 0].astype(int) % 5, np.zeros(len(everything))
+    at = np.arange(len(everything))
+    annotated, fitted = at < len(known), at < len(known) + len(unknown)
+    for k in range(5):
+        here = fitted & (part != k)
+        model = LogisticRegression(C=0.3, class_weight="balanced").fit(both[here], annotated[here])
+        if (part == k).any():
+            score[part == k] = model.decision_function(both[part == k])
+    return score[len(known) : len(known) + len(unknown)], score[len(known) + len(unknown) :]
+
+
 def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
     """By method, missed lesions in each range of diameters."""
     real, injected, truth = data["real"], data["pasted"], data["truth"]
     sure, annotated_mm = real[:, 6] >= RULES.threshold, truth[truth[:, 1] > 0, 0]
     known, unknown = real[sure & (real[:, 2] == 1)], real[sure & (real[:, 2] == 0)]
-    found: dict[str, list[float | None]] = {"tail by diameter": [], "injected": [], "injected, classifier": []}
+    given = injected[injected[:, 6] >= RULES.threshold]
+    of_unknown, of_given = likeness(known, unknown, given)
+    names = ("tail by diameter", "injected", "injected, likeness", "injected, the lesser", "injected, classifier")
+    found: dict[str, list[float | None]] = {name: [] for name in names}
     for low, high in pairwise(EDGES):
 
         def inside(column: Floats, low: float = low, high: float = high) -> Mask:
@@ -298,9 +320,14 @@ def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
 
         own, u = known[inside(known[:, 1])], unknown[inside(unknown[:, 3])]
         found["tail by diameter"].append(tail(own[:, 5], int(inside(annotated_mm).sum()), u[:, 5]))
-        own = injected[inside(injected[:, 1]) & (injected[:, 6] >= RULES.threshold)]
-        n = int(inside(data["injected"][:, 0]).sum())
-        found["injected"].append(tail(own[:, 5], n, u[:, 5]))
+        own, n = given[inside(given[:, 1])], int(inside(data["injected"][:, 0]).sum())
+        bounds = (
+            tail(own[:, 5], n, u[:, 5]),
+            tail(of_given[inside(given[:, 1])], n, of_unknown[inside(unknown[:, 3])]),
+        )
+        for name, bound in zip(("injected", "injected, likeness"), bounds, strict=True):
+            found[name].append(bound)
+        found["injected, the lesser"].append(min((b for b in bounds if b is not None), default=None))
         found["injected, classifier"].append(by_classifier(own, n, u))
     share = mixture_share(known[:, 5], unknown[:, 5])
     found["as lopsided-audit"] = [share * len(unknown) / len(known) * len(annotated_mm)]
