@@ -70,6 +70,8 @@ SOFT = NameFlag("soft", "soft", "bootstrap towards probabilities instead of the 
 
 CROWDED_MARGIN = 4  # voxels; lesions that touch are parted by background that the network takes for lesion
 PASTED_FROM, UNPASTED_FROM = 70.0, 10.0  # percent of the training
+# Cross-entropy by lesion voxels pushes a missing lesion down ten times as hard: what is doubted must count less.
+USUAL_GAMMA, GAMMA_BY_LESION_VOXELS = 2.0, 4.0
 
 
 class nnUNetTrainerClassWeighted(LesionTrainer):
@@ -194,7 +196,8 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         cross_entropy: ``mean``: divided by all voxels, as nnU-Net's; ``lesion_mean``: by the lesion voxels of the
             batch, so that Dice does not drown it; None: that where lesions are pasted and it looks back, as this is
             where it was measured, otherwise ``mean``.
-        gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion.
+        gamma: a voxel labelled background counts (1 - p)^gamma in both terms, p a probability of lesion. None: 4 where
+            it looks back and cross-entropy is divided by lesion voxels, otherwise 2.
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
             and is none must be learned before the network may doubt a label. None: where it looks back after 5
             passes over the training data and 200 steps, before omissions are learned by heart, at the latest 30.
@@ -221,7 +224,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
     }  # fmt: skip
     alpha: float = 1.0
     beta: float = 1.0
-    gamma: float = 2.0
+    gamma: float | None = None
     gamma_from: float | None = None
     look_back: bool | None = None
     margin: int | None = None
@@ -231,7 +234,7 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
 
     def _adapt_to(self, voxels: Counter[int]) -> None:
         super()._adapt_to(voxels)
-        if self.margin is None and self.gamma > 0:
+        if self.margin is None and self.gamma != 0:
             margin = 0 if self._lesions_are_sparse else CROWDED_MARGIN
             setattr(self.criterion, "margin", margin)  # noqa: B010 - mypy takes a module's attributes for tensors
             self.print_to_log_file(
@@ -241,15 +244,25 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.cross_entropy is None and self._looks_back and self._lesions_are_pasted:
+        if self.cross_entropy is None and self._by_lesion_voxels:
             setattr(self.criterion, "reduction", "lesion_mean")  # noqa: B010 - as above
             self.print_to_log_file("cross-entropy: divided by the lesion voxels of the batch; by all with _cemean")
 
+    @property
+    def _by_lesion_voxels(self) -> bool:
+        """Whether cross-entropy is divided by them; known once the loaders are there."""
+        if self.cross_entropy is None:
+            return self._looks_back and self._lesions_are_pasted
+        return self.cross_entropy == "lesion_mean"
+
     def _pastes(self) -> bool:
-        return super()._pastes() and (self.gamma > 0 or self.paste is True)
+        return super()._pastes() and (self.gamma != 0 or self.paste is True)
 
     def _weights_at(self, epoch: int) -> dict[str, float]:
-        return {**super()._weights_at(epoch), "gamma": self.gamma if epoch >= self._doubts_at() else 0.0}
+        gamma = self.gamma
+        if gamma is None:
+            gamma = GAMMA_BY_LESION_VOXELS if self._looks_back and self._by_lesion_voxels else USUAL_GAMMA
+        return {**super()._weights_at(epoch), "gamma": gamma if epoch >= self._doubts_at() else 0.0}
 
     def _doubts_at(self) -> int:
         start = self.gamma_from
@@ -293,7 +306,7 @@ class nnUNetTrainerLopsidedPaper(nnUNetTrainerLopsided):
     name_options: ClassVar = (ALPHA, BETA, *LesionTrainer.name_options, SOFT_TARGETS)
     alpha: float = 3.0
     beta: float = 0.1
-    gamma: float = 0.0
+    gamma: float | None = 0.0
     gamma_from: float | None = UNPASTED_FROM
     look_back: bool | None = False
     margin: int | None = 0
@@ -309,7 +322,7 @@ class nnUNetTrainerLopsidedDice(nnUNetTrainerLopsided):
 
     alpha: float = 3.0
     beta: float = 0.1
-    gamma: float = 0.0
+    gamma: float | None = 0.0
     gamma_from: float | None = UNPASTED_FROM
     look_back: bool | None = False
     margin: int | None = 0

@@ -173,7 +173,7 @@ def test_doubt_reaches_the_criterion(
     assert (seen["cases"], trainer.criterion.gamma) == (0, 0)
     assert trainer._split_target(next(trainer.dataloader_train)["target"])[1] == {}
     trainer.on_train_epoch_start()
-    assert (seen["cases"], trainer.criterion.gamma) == (4, 2)  # every training case once
+    assert (seen["cases"], trainer.criterion.gamma) == (4, 4)  # every training case once
     assert trainer.network.training
     if configuration == "2.5d":
         assert trainer._network_25d.centre_slice_only
@@ -200,7 +200,7 @@ def test_the_loss_of_a_step_takes_the_doubt(tiny: Any, monkeypatch: pytest.Monke
     batch = next(b for b in iter(lambda: next(trainer.dataloader_train), None) if b["target"][0][:, 1:].any())
     with torch.no_grad():
         logits, target, doubt = trainer.network(batch["data"])[0], batch["target"][0][:, :1], batch["target"][0][:, 1:]
-        loss = recipe_loss(trainer, gamma=2)
+        loss = recipe_loss(trainer, gamma=4)
         doubting, trusting = loss(logits, target, doubt=doubt), loss(logits, target, doubt=torch.zeros_like(doubt))
     assert float(trainer.train_step(batch)["loss"]) == pytest.approx(float(doubting), rel=1e-5)
     assert float(doubting) < float(trusting)
@@ -211,13 +211,13 @@ def test_validation_is_against_the_labels(tiny: Any, monkeypatch: pytest.MonkeyP
     trainer = build(tiny, "nnUNetTrainerLopsided_from0_2epochs_1iters")
     trainer.on_train_start()
     trainer.on_train_epoch_start()
-    assert trainer.criterion.gamma == 2
+    assert trainer.criterion.gamma == 4
     trainer.on_validation_epoch_start()
     logits, target = torch.randn(2, 2, 4, 4), torch.zeros(2, 1, 4, 4)
     plain = recipe_loss(trainer, gamma=0)
     torch.testing.assert_close(trainer.criterion(logits, target), plain(logits, target))
     trainer.on_train_epoch_start()
-    assert trainer.criterion.gamma == 2
+    assert trainer.criterion.gamma == 4
 
 
 @pytest.mark.parametrize(("ignored", "expected"), [(None, (2, 1)), (2, (1, 1))])
@@ -321,7 +321,11 @@ def test_a_training_that_goes_on_doubts_the_same(
 @pytest.mark.parametrize(
     ("name", "looks", "gamma"),
     [
-        ("nnUNetTrainerLopsided_10epochs_1iters", True, [0, 0, 0, 2]),
+        ("nnUNetTrainerLopsided_10epochs_1iters", True, [0, 0, 0, 4]),
+        ("nnUNetTrainerLopsided_g3_10epochs_1iters", True, [0, 0, 0, 3]),
+        ("nnUNetTrainerLopsided_cemean_10epochs_1iters", True, [0, 0, 0, 2]),
+        ("nnUNetTrainerLopsided_lookback_nopaste_celesion_10epochs_1iters", True, [0, 0, 0, 4]),
+        ("nnUNetTrainerLopsided_nolookback_celesion_10epochs_1iters", False, [0] * 7 + [2]),
         ("nnUNetTrainerLopsided_lookback_nopaste_10epochs_1iters", True, [0, 0, 0, 2]),
         ("nnUNetTrainerLopsided_nolookback_10epochs_1iters", False, [0] * 7 + [2]),
         ("nnUNetTrainerLopsided_nopaste_10epochs_1iters", False, [0, 2]),

@@ -124,7 +124,7 @@ def test_left_to_us_lesions_are_pasted_where_they_are_sparse(
         assert (trainer.criterion.margin, trainer.criterion.dice.margin) == (margin, margin), name
         if "10epochs" in name:
             gamma = [trainer._weights_at(epoch)["gamma"] for epoch in range(10)]
-            assert gamma == ([0] * 3 + [2] * 7 if pasted else [0] + [2] * 9)
+            assert gamma == ([0] * 3 + [4] * 7 if pasted else [0] + [2] * 9)
             assert ("pasting: none, as lesions cover 5.1% of the labelled voxels" in log_of(trainer)) != pasted
             assert f"margin: {margin} voxels, as lesions cover 5" in log_of(trainer)
 

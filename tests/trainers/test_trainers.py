@@ -198,7 +198,7 @@ def test_warm_up(tiny: Any, weight: str, name: str, expected: list[float]) -> No
 
 def test_the_default_recipe(tiny: Any) -> None:
     trainer = build(tiny, "nnUNetTrainerLopsided")
-    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.margin, trainer.dice) == (1, 1, 2, None, "full")
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.margin, trainer.dice) == (1, 1, None, None, "full")
     assert (trainer._warm_up, trainer.foreground_prior_bias) == (100, True)
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch) == (
         1000,
@@ -238,7 +238,7 @@ def test_hyperparameters_are_in_the_log_and_in_the_checkpoint(tiny: Any, tmp_pat
         "dice": "full",
         "cross_entropy": None,
         "alpha": 10.0,
-        "gamma": 2.0,
+        "gamma": None,
         "gamma_from": None,
         "look_back": None,
         "margin": None,
@@ -663,7 +663,7 @@ def test_a_training_begun_with_other_defaults_says_so(empty_results: Any, monkey
     monkeypatch.setattr(type(first), "gamma", 5.0)
     third = build(empty_results, name, resume=True)
     third.load_checkpoint(path)
-    assert "meant something else (gamma was 2.0, is 5.0); it goes on with the new values" in log_of(third)
+    assert "meant something else (gamma was None, is 5.0); it goes on with the new values" in log_of(third)
     assert third.my_init_kwargs["lopsided"]["gamma"] == 5.0
     assert third.my_init_kwargs["lopsided"]["foreground_prior"] == first.my_init_kwargs["lopsided"]["foreground_prior"]
 
@@ -678,7 +678,7 @@ def test_a_checkpoint_from_before_gamma_was_trained_without(empty_results: Any) 
     first.save_checkpoint(path)
     second = build(empty_results, name, resume=True)
     second.load_checkpoint(path)
-    assert "meant something else (gamma was 0.0, is 2.0)" in log_of(second)
+    assert "meant something else (gamma was 0.0, is None)" in log_of(second)
 
 
 def test_mixed_dice_without_a_bootstrap_is_refused(tiny: Any) -> None:
@@ -735,7 +735,7 @@ def test_curves_of_an_epoch(empty_results: Any) -> None:
     with (folder / "lopsided_curves.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["epoch"] == "0"
-    assert (float(row["beta"]), float(row["gamma"])) == (1, 2)
+    assert (float(row["beta"]), float(row["gamma"])) == (1, 4)
     assert 0 <= float(row["flipped_background"]) <= 1
     assert float(row["gradient_norm"]) > 0
     assert (folder / "lopsided_curves.png").is_file()
