@@ -42,7 +42,9 @@ JUDGES = {
     "trust grown capped": "the same, at most one missed for each annotated",
     "again": "grown, and again at 50 and 70%",
     "again gamma 1": "the same, gamma 1",
-    "lesion voxels": "**again, and cross-entropy by lesion voxels: the recipe**",
+    "lesion voxels": "again, and cross-entropy by lesion voxels",
+    "gamma 4": "**the same, gamma 4: the recipe**",
+    "gamma 8": "the same, gamma 8",
     "told": "told which are missing (ignore label)",
 }
 

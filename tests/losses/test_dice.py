@@ -371,6 +371,27 @@ def test_cross_entropy_by_lesion_voxels_is_as_strong_as_dice(p_hidden: float) ->
     assert both == pytest.approx(by_lesions + dice, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("p_hidden", "plain", "of_gamma_2", "of_gamma_4"),
+    [(0.1, 10.9, 9.9, 2.5), (0.5, 25.8, 42.8, 10.8), (0.7, 20.6, 55.7, 14.0), (0.9, 9.5, 66.4, 16.7)],
+)
+def test_a_candidate_that_is_a_missed_lesion_by_half(
+    p_hidden: float, plain: float, of_gamma_2: float, of_gamma_4: float
+) -> None:
+    """The figures of docs/explanation/lopsided-loss.md: why gamma is 4 where cross-entropy is by lesion voxels."""
+    logits, label, hidden = hidden_lesion_batch(p_hidden)
+    doubt = 0.5 * hidden.double()
+
+    def push(gamma: float, reduction: Any) -> float:
+        z = logits.clone().requires_grad_()
+        LopsidedDiceLoss(1, 1.0, batch_dice=True, gamma=gamma, reduction=reduction)(z, label, doubt=doubt).backward()
+        return 1e5 * float(z.grad[:, 1:][hidden].mean())
+
+    assert push(0.0, "mean") == pytest.approx(plain, abs=0.05)
+    assert push(2.0, "lesion_mean") == pytest.approx(of_gamma_2, abs=0.05)
+    assert push(4.0, "lesion_mean") == pytest.approx(of_gamma_4, abs=0.05)
+
+
 # ---- trust in negatives that fades where the network sees a lesion
 
 
