@@ -65,7 +65,9 @@ LONG = {
     "nnU-Net": "nnU-Net's loss",
     "30": "looks at 30, 50, 70% (epochs 12, 20, 28)",
     "once early": "epochs 3, 12, 20, 28",
-    "recipe": "**epochs 3, 6, 12, 20, 28, as the recipe**",
+    "recipe": "epochs 3, 6, 12, 20, 28, as the recipe; cross-entropy by all voxels",
+    "by lesion voxels": "the same, cross-entropy by lesion voxels, gamma 2",
+    "gamma 4": "the same, gamma 4",
     "told": "told which are missing (ignore label), pasted",
 }
 
