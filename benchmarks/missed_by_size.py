@@ -334,9 +334,9 @@ def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
     return found
 
 
-def table(out: Path) -> None:
-    """As CSV: data, labels, method, estimated and true miss rate, estimated and true number of missed lesions."""
-    print("data,labels,method,estimated_miss_rate,true_miss_rate,estimated_missed,missed")
+def table(out: Path, arm: str) -> None:
+    """As CSV: network, data, labels, method, estimated and true miss rate, estimated and true number of missed lesions."""
+    print("network,data,labels,method,estimated_miss_rate,true_miss_rate,estimated_missed,missed")
     for file in sorted(out.glob("*.npz")):
         with np.load(file) as archive:
             data = {key: archive[key] for key in archive.files}
@@ -344,7 +344,7 @@ def table(out: Path) -> None:
         for method, missed in estimates(data).items():
             n = sum(of_range or 0.0 for of_range in missed)
             rates = f"{n / (n + annotated):.2f},{1 - annotated / total:.2f}"
-            print(f"{file.stem.replace('_', ',')},{method.replace(',', ' and')},{rates},{n:.0f},{total - annotated}")
+            print(f"{arm},{file.stem.replace('_', ',')},{method.replace(',', ' and')},{rates},{n:.0f},{total - annotated}")
 
 
 def main() -> None:
@@ -356,7 +356,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.part == "table":
-        return table(arguments.out)
+        return table(arguments.out, arguments.arm)
     for name in arguments.names:
         make(name, arguments.out, arguments.arm)
 
