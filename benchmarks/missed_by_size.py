@@ -335,7 +335,7 @@ def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
 
 
 def table(out: Path, arm: str) -> None:
-    """As CSV: network, data, labels, method, estimated and true miss rate, estimated and true number of missed lesions."""
+    """As CSV: network, data, labels, method, miss rate and number of missed lesions, both estimated and true."""
     print("network,data,labels,method,estimated_miss_rate,true_miss_rate,estimated_missed,missed")
     for file in sorted(out.glob("*.npz")):
         with np.load(file) as archive:
@@ -343,8 +343,9 @@ def table(out: Path, arm: str) -> None:
         annotated, total = int((data["truth"][:, 1] > 0).sum()), len(data["truth"])
         for method, missed in estimates(data).items():
             n = sum(of_range or 0.0 for of_range in missed)
+            what = f"{arm},{file.stem.replace('_', ',')},{method.replace(',', ' and')}"
             rates = f"{n / (n + annotated):.2f},{1 - annotated / total:.2f}"
-            print(f"{arm},{file.stem.replace('_', ',')},{method.replace(',', ' and')},{rates},{n:.0f},{total - annotated}")
+            print(f"{what},{rates},{n:.0f},{total - annotated}")
 
 
 def main() -> None:
