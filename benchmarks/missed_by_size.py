@@ -42,7 +42,6 @@ RULES = EvaluationRules(threshold=0.03)
 MODES = {"random": "stochastic", "size": "size", "read": "reader"}
 PHANTOMS = {
     "faint": (100, PhantomSettings(n_lesions_mean=12.0)),
-    "faint2": (103, PhantomSettings(n_lesions_mean=12.0)),
     "clear": (102, PhantomSettings(n_lesions_mean=12.0, diameter_median_mm=9.0, contrast=1.5)),
 }
 LEAST = 10  # annotated or injected lesions that a tail must hold
@@ -269,39 +268,42 @@ def features(table: Floats) -> Floats:
     return np.column_stack([np.log(inside / (1 - inside)), table[:, 8], table[:, 12:], np.log(table[:, 3])])
 
 
-def by_classifier(injected: Floats, n_injected: int, unknown: Floats) -> float | None:
-    """The tail of a classifier that tells injected lesions from unexplained components, cross-fitted by patient."""
+def cross_fitted(components: Floats, seen: Floats, known: Mask, fitted: Mask) -> Floats:
+    """How much every component is like the known ones, as a classifier of other cases says it.
+
+    Args:
+        components: the first column is the case.
+        seen: what the classifier sees of each.
+        known: which are.
+        fitted: which it is fitted to.
+    """
     from sklearn.linear_model import LogisticRegression
 
+    seen = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + 1e-9)
+    part, score = components[:, 0].astype(int) % 5, np.zeros(len(components))
+    for k in np.unique(part):
+        own, here = part == k, fitted & (part != k)
+        model = LogisticRegression(C=0.3, class_weight="balanced").fit(seen[here], known[here])
+        score[own] = model.decision_function(seen[own])
+    return score
+
+
+def by_classifier(injected: Floats, n_injected: int, unknown: Floats) -> float | None:
+    """The tail of a classifier that tells injected lesions from unexplained components."""
     if min(len(injected), len(unknown)) < 2 * LEAST:
         return tail(injected[:, 5], n_injected, unknown[:, 5])
-    both = np.concatenate([features(injected), features(unknown)])
-    both = (both - both.mean(axis=0)) / (both.std(axis=0) + 1e-9)
-    known = np.arange(len(both)) < len(injected)
-    part = np.concatenate([injected[:, 0], unknown[:, 0]]).astype(int) % 5
-    score = np.zeros(len(both))
-    for k in range(5):
-        model = LogisticRegression(C=0.3, class_weight="balanced").fit(both[part != k], known[part != k])
-        score[part == k] = model.decision_function(both[part == k])
-    return tail(score[known], n_injected, score[~known])
+    both = np.concatenate([injected, unknown])
+    given = np.arange(len(both)) < len(injected)
+    score = cross_fitted(both, features(both), given, np.ones(len(both), bool))
+    return tail(score[given], n_injected, score[~given])
 
 
 def likeness(known: Floats, unknown: Floats, injected: Floats) -> tuple[Floats, Floats]:
-    """How much unknown and injected components are like annotated ones, size left out; other cases say it of each."""
-    from sklearn.linear_model import LogisticRegression
-
+    """How much unknown and injected components are like annotated ones, size left out."""
     everything = np.concatenate([known, unknown, injected])
-    both = features(everything)[:, :-1]
-    both = (both - both.mean(axis=0)) / (both.std(axis=0) + 1e-9)
-    part, score = everything[:, 0].astype(int) % 5, np.zeros(len(everything))
-    at = np.arange(len(everything))
-    annotated, fitted = at < len(known), at < len(known) + len(unknown)
-    for k in range(5):
-        here = fitted & (part != k)
-        model = LogisticRegression(C=0.3, class_weight="balanced").fit(both[here], annotated[here])
-        if (part == k).any():
-            score[part == k] = model.decision_function(both[part == k])
-    return score[len(known) : len(known) + len(unknown)], score[len(known) + len(unknown) :]
+    at, n = np.arange(len(everything)), len(known) + len(unknown)
+    score = cross_fitted(everything, features(everything)[:, :-1], at < len(known), at < n)
+    return score[len(known) : n], score[n:]
 
 
 def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
