@@ -48,6 +48,8 @@ MODES = {
     "random_ignored": ("stochastic", "--ignored"),
     "size_ignored": ("size", "--ignored"),
 }
+# Labels to which readings of candidates were added, by `readings.py`.
+READ = tuple(f"{labels}_{way}" for way in ("sample", "highest") for labels in ("random", "size", "read"))
 COLUMNS = {
     "ap_sqrt": "AP by sqrt",
     "ap_sum": "AP by sum",
@@ -63,7 +65,9 @@ COLUMNS = {
 
 
 def variant(dataset: int, labels: str) -> int:
-    """Ids of the variants follow that of the whole dataset by 11, 12, ..."""
+    """Ids of the variants follow that of the whole dataset by 11, 12, ...; of those with readings by 21, 22, ..."""
+    if labels in READ:
+        return dataset + 21 + READ.index(labels)
     return dataset if labels == "full" else dataset + 11 + list(MODES).index(labels)
 
 
@@ -244,7 +248,7 @@ def main() -> None:
     training.add_argument("dataset", type=int)
     training.add_argument("-c", default="2d_small")
     training.add_argument("--trainers", nargs="+", required=True, help="names without a seed, with their budget")
-    training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES])
+    training.add_argument("--labels", nargs="+", default=["full", *MODES], choices=["full", *MODES, *READ])
     training.add_argument("--seeds", nargs="+", type=int, default=list(range(N_FOLDS)), help="seed k: fold k modulo 5")
     training.add_argument("--all", action="store_true", help="train on all cases, not on the fold of the seed")
     training.add_argument(

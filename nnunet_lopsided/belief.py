@@ -73,6 +73,30 @@ def missed_per_annotated(
     return float((n_unexplained[enough] / n_annotated[enough]).min())
 
 
+def candidates_per_annotated(
+    annotated: NDArray[np.integer | np.floating], unexplained: NDArray[np.integer | np.floating]
+) -> float:
+    """Unexplained components for each annotated one, among those of a score of lesions, smaller ones included.
+
+    That is a third of the median annotated one. Of lesions that were missed because they are small many score so, and
+    few false ones: unlike :func:`missed_per_annotated` it does not say how many were missed, but whether some were,
+    where networks call few false ones.
+
+    Args:
+        annotated: score of every component that detects an annotated lesion, above 0, (A,), at least one.
+        unexplained: score of every component that touches no annotation, (U,).
+
+    Returns:
+        At least 0.
+
+    Example:
+        >>> candidates_per_annotated(np.array([9.0, 6.0, 6.0, 1.0]), np.array([7.0, 2.0, 1.9, 0.3]))  # of 2 and more
+        0.6666666666666666
+    """
+    least = np.median(np.asarray(annotated, np.float64)) / 3
+    return float((unexplained >= least).sum() / (annotated >= least).sum())
+
+
 def belief(
     annotated: NDArray[np.integer | np.floating],
     unexplained: NDArray[np.integer | np.floating],

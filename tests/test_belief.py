@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_lopsided.belief import base_score, belief, missed_per_annotated
+from nnunet_lopsided.belief import base_score, belief, candidates_per_annotated, missed_per_annotated
 
 LOW = np.linspace(0, 0.4, 300)  # false ones
 
@@ -32,6 +32,20 @@ def test_a_tail_of_too_few_tells_nothing():
     assert missed_per_annotated(np.zeros(0), LOW, least_annotated=0) is None
     # The surest 19 have nothing unexplained beside them, the 20th has 40.
     assert missed_per_annotated(np.linspace(0.5, 1, 20), np.full(40, 0.5)) == 2.0
+
+
+def test_candidates_for_each_annotated_lesion_by_hand():
+    annotated = np.array([9, 6, 6, 2, 1.9])  # the median is 6: four reach a third of it
+    assert candidates_per_annotated(annotated, np.array([30, 2, 1.9, 1.9])) == 2 / 4
+    assert candidates_per_annotated(annotated, np.zeros(0)) == 0
+    assert candidates_per_annotated(np.array([3]), np.full(7, 1)) == 7
+
+
+def test_small_ones_that_were_missed_count_although_larger_score_higher():
+    """Where no bound from the highest scores sees them."""
+    large, small = np.linspace(6, 9, 40), np.linspace(3, 5, 40)
+    assert missed_per_annotated(large, np.concatenate([small, LOW])) == 0
+    assert candidates_per_annotated(large, np.concatenate([small, LOW])) == 1
 
 
 def test_belief_finds_the_missed_among_the_false():

@@ -12,6 +12,7 @@ cannot confirm itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from numpy.typing import NDArray
 from torch import distributed
 
-from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, missed_per_annotated
+from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, candidates_per_annotated, missed_per_annotated
 from nnunet_lopsided.dilation import grown_voxels
 from nnunet_lopsided.errors import InputError, refuse
 from nnunet_lopsided.lesions import Lesions
@@ -47,7 +48,10 @@ LOOK_BACK = (
 _GROWN = 1
 # Where fewer than LEAST_ANNOTATED are called a tail of the scores must hold half of them, and so many.
 _FEWEST_ANNOTATED = 8
-_RECORD = "candidates"  # key in a checkpoint's record
+_RECORD, _ANSWER = "candidates", "nothing_missing"  # keys in a checkpoint's record
+# Candidates for each annotated lesion, below which nothing seems missing: on nuclei .03 to .22 where labels were whole,
+# .7 and more where half was missing (docs/results/recipe.md).
+NOTHING_MISSING = 0.4
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,12 @@ def _map(candidates: Lesions, q: NDArray[np.float64]) -> SparseMap:
 class LookingBack(SoftTargetData, LesionPasting):
     """Brings doubt in background labels to the criterion as ``doubt``; mixed in in front of a trainer's base.
 
+    Where lesions are crowded it does not look back by default, but asks once, before it begins to doubt, whether
+    anything seems missing at all (:func:`~nnunet_lopsided.belief.candidates_per_annotated`). If not, it never doubts.
+
     Attributes:
         look_back: whether it looks back; None: where lesions are pasted, as otherwise omissions are learned by heart
-            sooner. Never with soft targets, which say where lesions are missing.
+            sooner. Never with soft targets, which say where lesions are missing. False: it does not ask either.
     """
 
     before_there_was: ClassVar = {
@@ -188,6 +195,7 @@ class LookingBack(SoftTargetData, LesionPasting):
     dataloader_train: object
     dataloader_val: object
     _doubt: Doubt | None = None
+    _nothing_missing: bool = False
     _passes: float | None = None  # over the training data, in an epoch
 
     @property
@@ -196,6 +204,16 @@ class LookingBack(SoftTargetData, LesionPasting):
         if self.look_back is None:
             return self._lesions_are_pasted and self._why_not_look_back is None
         return self.look_back
+
+    @property
+    def _asks(self) -> bool:
+        """Whether it asks once if anything is missing; known once its loaders are there."""
+        return (
+            self.look_back is None
+            and not self._looks_back
+            and not self._lesions_are_sparse
+            and self._why_not_look_back is None
+        )
 
     @property
     def _why_not_look_back(self) -> str | None:
@@ -217,8 +235,10 @@ class LookingBack(SoftTargetData, LesionPasting):
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, object] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
-        record = self.my_init_kwargs.get("lopsided", {}).get(_RECORD)
+        stored = self.my_init_kwargs.get("lopsided", {})
+        record = stored.get(_RECORD)
         self._doubt = None if record is None else Doubt.of_record(record)
+        self._nothing_missing = bool(stored.get(_ANSWER, False))
 
     def on_train_start(self) -> None:
         if self.look_back and self._why_not_look_back:
@@ -232,11 +252,14 @@ class LookingBack(SoftTargetData, LesionPasting):
 
     def on_train_epoch_start(self) -> None:
         if self._looks_back and self._looks_now():
-            self._doubt = self._doubt_of_training_cases()
+            self._doubt = doubt_of(self._called_in_training_cases())
             self._say(self._doubt)
             # Checkpoints hold it, so that a training that goes on doubts the same voxels.
             self.my_init_kwargs.setdefault("lopsided", {})[_RECORD] = self._doubt.as_record()
             self._make_loaders_again()
+        if self._asks and self.current_epoch == self._doubts_at():
+            self._nothing_missing = self._ask(self._called_in_training_cases().values())
+            self.my_init_kwargs.setdefault("lopsided", {})[_ANSWER] = self._nothing_missing
         super().on_train_epoch_start()
 
     def on_validation_epoch_start(self) -> None:
@@ -286,7 +309,7 @@ class LookingBack(SoftTargetData, LesionPasting):
         n_patches = self.num_iterations_per_epoch * self.configuration_manager.batch_size
         return float(n_patches * fmean(shown) / len(shown))
 
-    def _doubt_of_training_cases(self) -> Doubt:
+    def _called_in_training_cases(self) -> dict[str, CalledInCase]:
         training_cases, _ = self.do_split()
         dataset: Dataset = self.dataset_class(self.preprocessed_dataset_folder, training_cases)
         rank, n_ranks = (distributed.get_rank(), distributed.get_world_size()) if self.is_ddp else (0, 1)
@@ -304,7 +327,7 @@ class LookingBack(SoftTargetData, LesionPasting):
             of_ranks: list[dict[str, CalledInCase]] = [{} for _ in range(n_ranks)]
             distributed.all_gather_object(of_ranks, called)
             called = {case: found for of_rank in of_ranks for case, found in of_rank.items()}
-        return doubt_of({case: called[case] for case in training_cases})
+        return {case: called[case] for case in training_cases}
 
     def _called_in(self, case: str, dataset: Dataset, predictor: nnUNetPredictor) -> CalledInCase:
         data, stored, _, _ = dataset.load_case(case)
@@ -317,6 +340,24 @@ class LookingBack(SoftTargetData, LesionPasting):
         # Of what lies on ignored voxels nobody knows whether it is a lesion: neither annotated nor a candidate.
         annotated = called.touching((label > 0) & (label != self.label_manager.ignore_label))
         return CalledInCase(called.score[annotated], called.score[~called.explained], called.unexplained)
+
+    def _ask(self, called: Iterable[CalledInCase]) -> bool:
+        """Whether nothing seems missing, and say so."""
+        explained, unexplained = (
+            np.concatenate(scores) for scores in zip(*((c.explained, c.unexplained) for c in called), strict=True)
+        )
+        found = f"asked whether anything is missing: {len(explained)} annotated lesions are called"
+        if len(explained) < _FEWEST_ANNOTATED:
+            self.print_to_log_file(f"{found}, too few to tell, so background labels are doubted")
+            return False
+        for_each = candidates_per_annotated(explained, unexplained)
+        nothing = for_each < NOTHING_MISSING
+        self.print_to_log_file(
+            f"{found}, and {for_each:.2f} candidates for each that score like one and no label explains; "
+            + ("nothing seems missing, so background labels count fully; with _nolookback they do not" if nothing
+               else "so background labels are doubted")
+        )  # fmt: skip
+        return nothing
 
     def _say(self, doubt: Doubt) -> None:
         found = (

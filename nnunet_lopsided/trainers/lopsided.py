@@ -201,10 +201,12 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         gamma_from: how much of the training comes before, in percent. Until then gamma is 0: what looks like a lesion
             and is none must be learned before the network may doubt a label. None: where it looks back after 5
             passes over the training data and 200 steps, before omissions are learned by heart, at the latest 30.
-            Otherwise 70 where lesions are pasted, and 10 where none are.
+            Otherwise 70 where lesions are pasted, and 10 where none are; where they are crowded not later than the
+            first look would be.
         look_back: whose p that is. True: of candidates that the network finds in its training cases then, and again
             later (:class:`~nnunet_lopsided.trainers.looking_back.LookingBack`), 0 elsewhere; False: the network's own,
-            at any moment; None: True where lesions are pasted.
+            at any moment; None: True where lesions are pasted, otherwise as False, but where lesions are crowded and
+            nothing seems missing then, nothing is ever doubted.
         margin: voxels around annotated lesions in which it counts fully; None: 4 where lesions are crowded, that is
             more than 5% of the labelled voxels, and 0 where they are sparse.
         paste: see :class:`~nnunet_lopsided.trainers.pasting.LesionPasting`; None is False without gamma, so that
@@ -262,7 +264,8 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
         gamma = self.gamma
         if gamma is None:
             gamma = GAMMA_BY_LESION_VOXELS if self._looks_back and self._by_lesion_voxels else USUAL_GAMMA
-        return {**super()._weights_at(epoch), "gamma": gamma if epoch >= self._doubts_at() else 0.0}
+        doubts = epoch >= self._doubts_at() and not self._nothing_missing
+        return {**super()._weights_at(epoch), "gamma": gamma if doubts else 0.0}
 
     def _doubts_at(self) -> int:
         start = self.gamma_from
@@ -270,6 +273,8 @@ class nnUNetTrainerLopsided(LookingBack, BootstrapTrainer):
             return self._knows_lesions_at()
         if start is None:
             start = PASTED_FROM if self._lesions_are_pasted else UNPASTED_FROM
+            if self._asks:  # who knows omissions by heart would say that nothing is missing
+                return min(first_epoch(start, self.num_epochs), self._knows_lesions_at())
         return first_epoch(start, self.num_epochs)
 
     @property

@@ -341,6 +341,115 @@ def test_when(tiny: Any, seen: dict[str, Any], name: str, looks: bool, gamma: li
     assert [trainer._weights_at(epoch)["gamma"] for epoch in range(len(gamma))] == gamma
 
 
+# ---- where lesions are crowded it asks first
+
+
+def asking(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, n_candidates: int) -> tuple[Any, list[int]]:
+    """A trainer of crowded lesions that calls 20 annotated ones, and in which epochs it asked."""
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: 0.2)
+    trainer = build(tiny, name)
+    asked: list[int] = []
+
+    def called(self: Any) -> dict[str, CalledInCase]:
+        asked.append(self.current_epoch)
+        some = case([6.0] * 12 + [5.0] * 3, [9.0] * (n_candidates // 2), apart(n_candidates // 2))
+        rest = n_candidates - n_candidates // 2
+        more = case([0.5] * 5, [2.0] * rest + [1.9] * 30, apart(rest + 30))
+        return {"a": some, "b": more}
+
+    monkeypatch.setattr(type(trainer), "_called_in_training_cases", called)
+    return trainer, asked
+
+
+@pytest.mark.parametrize(
+    ("name", "n_candidates", "asked", "gammas"),
+    [
+        ("nnUNetTrainerLopsided_3epochs_1iters", 6, [1], [0, 2, 2]),  # 6 of 15: .4
+        ("nnUNetTrainerLopsided_3epochs_1iters", 5, [1], [0, 0, 0]),
+        ("nnUNetTrainerLopsided_g1_from0_3epochs_1iters", 5, [0], [0, 0, 0]),
+        ("nnUNetTrainerLopsided_g1_from0_3epochs_1iters", 7, [0], [1, 1, 1]),
+        ("nnUNetTrainerLopsided_nolookback_3epochs_1iters", 0, [], [0, 2, 2]),  # does not ask
+        ("nnUNetTrainerLopsided_ema0p9_3epochs_1iters", 0, [], [0, 2, 2]),  # the network is not the judge
+        ("nnUNetTrainerLopsided_g0_3epochs_1iters", 0, [], [0, 0, 0]),  # nothing to ask for
+    ],
+)
+def test_where_nothing_seems_missing_nothing_is_doubted(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, n_candidates: int, asked: list[int], gammas: list[float]
+) -> None:
+    trainer, when = asking(tiny, monkeypatch, name, n_candidates)
+    trainer.on_train_start()
+    assert not trainer._looks_back
+    found = []
+    for epoch in range(3):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        found.append(trainer.criterion.gamma)
+    assert (when, found) == (asked, gammas)
+    said = "asked whether anything is missing: 20 annotated lesions are called"
+    assert (said in log_of(trainer)) == bool(asked)
+    if asked:
+        doubted = "so background labels are doubted" if gammas[-1] else "nothing seems missing, so background labels"
+        assert f"{n_candidates / 15:.2f} candidates for each that score like one" in log_of(trainer)
+        assert doubted in log_of(trainer)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("nnUNetTrainerLopsided_1000epochs", 5),  # passes
+        ("nnUNetTrainerLopsided_20epochs", 2),  # a tenth
+        ("nnUNetTrainerLopsided_nolookback_1000epochs", 100),
+        ("nnUNetTrainerLopsided_from20_1000epochs", 200),
+    ],
+)
+def test_a_long_training_asks_before_omissions_are_known_by_heart(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, expected: int
+) -> None:
+    trainer, _ = asking(tiny, monkeypatch, name, 0)
+    trainer._passes = 1.0
+    trainer.on_train_start()
+    assert trainer._doubts_at() == expected
+
+
+def test_sparse_lesions_that_are_not_pasted_are_not_asked_for(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, when = asking(tiny, monkeypatch, "nnUNetTrainerLopsided_nopaste_from0_2epochs_1iters", 0)
+    monkeypatch.setattr(pasting, "lesion_share", lambda voxels: 0.01)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert (when, trainer.criterion.gamma) == ([], 2)
+
+
+def test_a_network_that_calls_hardly_an_annotated_lesion_cannot_tell(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = asking(tiny, monkeypatch, "nnUNetTrainerLopsided_from0_2epochs_1iters", 0)
+    few = {"a": case([3.0] * 7, [], np.zeros((1, 1, 1)))}
+    monkeypatch.setattr(type(trainer), "_called_in_training_cases", lambda self: few)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    assert trainer.criterion.gamma == 2
+    assert "7 annotated lesions are called, too few to tell, so background labels are doubted" in log_of(trainer)
+
+
+def test_a_training_that_goes_on_knows_the_answer(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_progress_pictures(monkeypatch)
+    name = "nnUNetTrainerLopsided_from0_10epochs_1iters"
+    first, when = asking(empty_results, monkeypatch, name, 0)
+    first.on_train_start()
+    run_epoch(first)
+    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(empty_results, name, resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    second.on_train_epoch_start()
+    assert (when, second.criterion.gamma) == ([0], 0)
+
+
+# ---- when it looks
+
+
 @pytest.mark.parametrize(
     ("name", "looks"),
     [
@@ -361,11 +470,11 @@ def test_how_often(tiny: Any, monkeypatch: pytest.MonkeyPatch, name: str, looks:
     monkeypatch.setattr(trainer, "_make_loaders_again", lambda: None)
     found: list[int] = []
 
-    def look() -> Doubt:
+    def look() -> dict[str, CalledInCase]:
         found.append(trainer.current_epoch)
-        return Doubt(20, 0, 0.0, 0.0, {})
+        return {"a": case([3.0] * 20, [], np.zeros((1, 1, 1)))}
 
-    monkeypatch.setattr(trainer, "_doubt_of_training_cases", look)
+    monkeypatch.setattr(trainer, "_called_in_training_cases", look)
     trainer.initialize()
     for epoch in range(trainer.num_epochs):
         trainer.current_epoch = epoch
