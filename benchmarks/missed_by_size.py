@@ -5,9 +5,9 @@
 
 ``make DATA_LABELS``: the small network of ``screen.py`` (the recipe, 1500 iterations) trains on 20 patients of a
 phantom (``faint``, ``clear``) whose labels lack half of the lesions (``size``, ``random``, ``read``, ``full``: none),
-and predicts 50 others as they are and magnified 1.5 and 2 times. Then annotated lesions of these, shrunk to 2.5 mm and
-more, are pasted where no prediction sees anything, and predicted as well. ``table`` compares estimates of the miss
-rate.
+and predicts 50 others as they are and magnified 1.5 and 2 times. Then annotated lesions of these, shrunk to 2.8 mm (a
+voxel) and more, are injected where no prediction sees anything, and predicted as well. ``table`` compares estimates of
+the miss rate.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from screen import predict, train
 from screen_arms import ARMS
 
 from nnunet_lopsided.audit.components import FRACTIONS, MeasuredCase, measure_case
-from nnunet_lopsided.audit.miss_rate import mixture_share
+from nnunet_lopsided.audit.injecting import SEEN, case_generator, find_donors, inject
+from nnunet_lopsided.audit.miss_rate import Scored, mixture_share
+from nnunet_lopsided.audit.missed_by_size import LEAST, InjectedLesions, MissedBySize, estimate_by_size, tail
 from nnunet_lopsided.dataset_conversion.phantom import PhantomSettings, case_seed, make_phantom
 from nnunet_lopsided.evaluation.confidence import highest_by_component
 from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -43,9 +44,11 @@ MODES = {"random": "stochastic", "size": "size", "read": "reader"}
 PHANTOMS = {
     "faint": (100, PhantomSettings(n_lesions_mean=12.0)),
     "clear": (102, PhantomSettings(n_lesions_mean=12.0, diameter_median_mm=9.0, contrast=1.5)),
+    # Other patients of both, on which nothing was chosen.
+    "faint2": (104, PhantomSettings(n_lesions_mean=12.0)),
+    "clear2": (106, PhantomSettings(n_lesions_mean=12.0, diameter_median_mm=9.0, contrast=1.5)),
 }
-LEAST = 10  # annotated or injected lesions that a tail must hold
-SMALLEST_MM, PER_CASE, SEEN = 2.5, 8, 0.01
+PER_CASE = 8
 
 
 # ---- data
@@ -100,76 +103,6 @@ def predictions(net: torch.nn.Module, image: Images) -> list[Images]:
     return found
 
 
-# ---- injected lesions
-
-
-def donors(images: Sequence[Images], labels: Sequence[Mask]) -> list[tuple[Floats, Floats, float, Floats]]:
-    """Of every annotated lesion: what it differs from its surroundings by, its mask, its diameter, the surroundings."""
-    cross = ndimage.generate_binary_structure(3, 1)
-    found = []
-    for image, label in zip(images, labels, strict=True):
-        lesions = find_lesions(label, SPACING)
-        of_voxel = lesions.instances()
-        for i, box in enumerate(lesions.boxes):
-            part = tuple(slice(max(0, a - 4), min(n, b + 4)) for (a, b), n in zip(box, label.shape, strict=True))
-            own = of_voxel[part] == i + 1
-            others = (of_voxel[part] > 0) & ~own
-            edge = ndimage.binary_dilation(own, cross)
-            ring = ndimage.binary_dilation(edge, cross, 2) & ~edge & ~ndimage.binary_dilation(others, cross)
-            if ring.sum() >= 8:
-                patch = image[(slice(None), *part)].astype(np.float64)
-                level = np.median(patch[:, ring], axis=1)
-                kept = (patch - level[:, None, None, None]) * (edge & ~others)
-                found.append((kept, own.astype(np.float64), float(lesions.diameter_mm[i]), level))
-    return found
-
-
-def shrunk(array: Floats, scale: float) -> Floats:
-    """The array in so many times as many voxels, smoothed first, so that small lesions have partial volumes."""
-    smooth = ndimage.gaussian_filter(array, 0.5 * max(0.0, 1 / scale - 1), mode="constant")
-    shape = [max(1, math.ceil(n * scale) | 1) for n in array.shape]
-    offset = [(n - 1) / 2 - (k - 1) / 2 / scale for n, k in zip(array.shape, shape, strict=True)]
-    matrix = np.eye(array.ndim) / scale
-    return np.asarray(ndimage.affine_transform(smooth, matrix, offset, tuple(shape), order=1, mode="constant"))
-
-
-def pasted(
-    rng: np.random.Generator,
-    image: Images,
-    blocked: Mask,
-    given: list[tuple[Floats, Floats, float, Floats]],
-) -> tuple[Images, Mask]:
-    """The image with lesions where nothing is seen and the surroundings are like those of lesions, and their mask."""
-    levels = np.stack([level for *_, level in given])
-    low, high = np.percentile(levels, (2.5, 97.5), axis=0)[:, :, None, None, None]
-    usual = np.stack([ndimage.uniform_filter(channel, 3) for channel in image])
-    like = np.all((usual >= low) & (usual <= high), axis=0)
-    image, mask = image.copy(), np.zeros(blocked.shape, bool)
-    cross = ndimage.generate_binary_structure(3, 1)
-    largest = float(np.percentile([diameter for _, _, diameter, _ in given], 90))
-    for _ in range(PER_CASE):
-        target = float(np.exp(rng.uniform(math.log(SMALLEST_MM), math.log(largest))))
-        enough = sorted((d for d in given if d[2] >= 0.9 * target), key=lambda d: d[2])
-        nearest = enough[: max(10, len(enough) // 2)]
-        kept, own, diameter, _ = nearest[rng.integers(len(nearest))]
-        lesion = np.stack([shrunk(channel, target / diameter) for channel in kept])
-        part = shrunk(own, target / diameter)
-        reach = [math.ceil((target / 2 + 3) / size) for size in SPACING]
-        grid = np.meshgrid(*(np.arange(-n, n + 1) * s for n, s in zip(reach, SPACING, strict=True)), indexing="ij")
-        ball = sum(axis**2 for axis in grid) <= (target / 2 + 3) ** 2
-        free = like & ~ndimage.binary_dilation(blocked | ndimage.binary_dilation(mask, cross, 2), ball)
-        places = np.argwhere(free)
-        if not len(places):
-            continue
-        first = places[rng.integers(len(places))] - np.array(part.shape) // 2
-        last = first + part.shape
-        to = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(first, last, mask.shape, strict=True))
-        of = tuple(slice(t.start - a, t.stop - a) for t, a in zip(to, first, strict=True))
-        image[(slice(None), *to)] += lesion[(slice(None), *of)].astype(np.float32)
-        mask[to] |= part[of] >= min(0.5, part[of].max())
-    return image, mask
-
-
 # ---- components
 
 
@@ -205,7 +138,7 @@ def make(name: str, out: Path, arm: str) -> None:
     targets = torch.from_numpy(np.stack(left[:N_TRAIN]).astype(np.int16))
     net = train(ARMS[arm], images, targets, 0, iterations=1500)
     unseen, annotated = [image for image, _ in cases[N_TRAIN:]], left[N_TRAIN:]
-    given, rng = donors(unseen, annotated), np.random.default_rng(1)
+    donors = [donor for i, a in zip(unseen, annotated, strict=True) for donor in find_donors(list(i), a, SPACING)]
     real: list[list[float]] = []
     injected: list[list[float]] = []
     lesions: dict[str, list[tuple[float, float]]] = {"truth": [], "annotated": [], "injected": []}
@@ -227,8 +160,10 @@ def make(name: str, out: Path, arm: str) -> None:
         lesions["annotated"] += zip(
             m.lesion_diameter_mm.tolist(), m.lesion_detected.astype(float).tolist(), strict=True
         )
-        changed, mask = pasted(rng, image, (np.max(views, axis=0) >= SEEN) | annotated[c], given)
+        blocked = (np.max(views, axis=0) >= SEEN) | annotated[c]
+        channels, mask = inject(case_generator(1, f"c{c:03d}"), list(image), blocked, donors, SPACING, PER_CASE)
         if mask.any():
+            changed = np.stack(channels)
             own_views = predictions(net, changed)
             own = measured(mask, own_views, changed)
             injected += [row for row in rows(own, own_views, c, fraction) if not math.isnan(row[1])]
@@ -248,18 +183,6 @@ def make(name: str, out: Path, arm: str) -> None:
 
 
 # ---- estimates
-
-
-def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
-    """Missed lesions, the least of unexplained components over the share of known lesions, at any threshold."""
-    if len(known) < LEAST:
-        return None
-    thresholds = np.unique(known)
-    n, u = (np.array([(scores >= t).sum() for t in thresholds]) for scores in (known, unknown))
-    n, u = n[n >= LEAST], u[n >= LEAST]
-    # With chance: the highest scores alone would decide otherwise.
-    best = int(np.argmin((u + 1.3 * np.sqrt(u) + 1) / n * (1 + 1.3 / np.sqrt(n))))
-    return float(u[best] / n[best] * n_known)
 
 
 def features(table: Floats) -> Floats:
@@ -333,7 +256,32 @@ def estimates(data: dict[str, Floats]) -> dict[str, list[float | None]]:
         found["injected, classifier"].append(by_classifier(own, n, u))
     share = mixture_share(known[:, 5], unknown[:, 5])
     found["as lopsided-audit"] = [share * len(unknown) / len(known) * len(annotated_mm)]
+    found["as lopsided-audit --inject"] = [r.n_missed for r in by_size(data).ranges]
     return found
+
+
+def by_size(data: dict[str, Floats]) -> MissedBySize:
+    """What the audit says of the same components."""
+    real, injected, truth = data["real"], data["pasted"], data["truth"]
+    sure = real[:, 6] >= RULES.threshold
+    known, unknown = (real[sure & (real[:, 2] == kind)] for kind in (1, 0))
+    given = injected[injected[:, 6] >= RULES.threshold]
+    annotated_mm = truth[truth[:, 1] > 0, 0]
+    scored = Scored(
+        annotated_mm=annotated_mm,
+        annotated_patient=np.zeros(len(annotated_mm), np.int64),
+        found_mm=known[:, 1],
+        found_score=known[:, 5],
+        found_patient=known[:, 0].astype(np.int64),
+        candidate_mm=unknown[:, 3],
+        candidate_score=unknown[:, 5],
+        candidate_patient=unknown[:, 0].astype(np.int64),
+        n_patients=N_CASES - N_TRAIN,
+    )
+    lesions = InjectedLesions(
+        per_case=PER_CASE, seed=1, diameter_mm=data["injected"][:, 0], found_mm=given[:, 1], found_score=given[:, 5]
+    )
+    return estimate_by_size(scored, lesions, RULES.diameter_edges_mm)
 
 
 def table(out: Path, arm: str) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import fmean
 
 import arms_tables
+import completion_tables
 import doubt_tables
 
 from nnunet_lopsided.files.tables import read_table
@@ -252,7 +253,7 @@ def table(words: Sequence[str]) -> str:
     return markdown(*TABLES[kind](**arguments))
 
 
-TABLES = {**arms_tables.TABLES, **doubt_tables.TABLES}
+TABLES = {**arms_tables.TABLES, **completion_tables.TABLES, **doubt_tables.TABLES}
 OF_ALL: Mapping[str, Callable[[], str]] = {
     "regimes": regimes_table,
     "audits": audits_table,

@@ -172,6 +172,44 @@ def test_audit_of_magnified_images(main_job: Path, monkeypatch: pytest.MonkeyPat
     assert np.abs(ours - theirs).max() < 0.01 * np.abs(ours - plain).max()
 
 
+def test_audit_with_injected_lesions(main_job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is predicted of images with lesions is what nnU-Net's own command says, mirrored as in its validation."""
+    job = tmp_path / "job"
+    shutil.copytree(main_job, job, symlinks=True)
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(variable, str(job / variable))
+    audit = f"lopsided-audit -d 711 -tr {TRAINER} -c 2.5d -f 0 --magnify 1.5 --bootstrap 0 -device cpu -np 1"
+    run(f"{audit} -o plain", job, nnUNet_n_proc_DA="0")
+    # So short a training may leave no place where nothing is seen, so that nothing could be injected.
+    for path in (job / "nnUNet_results" / MODEL / "fold_0").glob("validation*/*.npz"):
+        lesion = np.load(path)["probabilities"][1]
+        faint = 0.009 * lesion / lesion.max()
+        np.savez_compressed(path, probabilities=np.stack([1 - faint, faint]))
+        path.with_suffix("").with_suffix(".nii.gz").unlink(missing_ok=True)
+    run(f"{audit} -o plain --overwrite", job)
+    run(f"{audit} --inject 3 --seed 2 -o injected", job)
+    plain, record = (json.loads((job / name / "audit.json").read_text()) for name in ("plain", "injected"))
+    injected = record.pop("injected")
+    assert plain["injected"] is None
+    assert {key: value for key, value in record.items() if key not in ("settings", "id")}.items() <= plain.items()
+    assert (injected["seed"], injected["per_case"]) == (2, 3)
+    assert 1 <= injected["lesions"] == sum(row["injected"] for row in injected["by_diameter"])
+    folder = job / "nnUNet_results" / MODEL / "fold_0" / "validation_injected"
+    made = folder / "validation_x1" / "phantom_002.npz"
+    before = made.stat().st_mtime_ns
+    run(f"{audit} --inject 3 --seed 2 -o injected --overwrite", job)
+    assert made.stat().st_mtime_ns == before
+    assert json.loads((job / "injected" / "audit.json").read_text())["injected"] == injected
+    run(
+        f"nnUNetv2_predict -i {folder / 'images'} -o injected_pred -d 711 -c 2.5d -tr {TRAINER} -f 0 "
+        "-device cpu -npp 0 -nps 0 --save_probabilities",
+        job,
+    )
+    ours, theirs = (np.load(path)["probabilities"] for path in (made, job / "injected_pred" / "phantom_002.npz"))
+    np.testing.assert_array_equal(ours, theirs)
+    assert (folder / "validation_x1.5" / "phantom_002.npz").is_file()
+
+
 OURS = "python -m nnunet_lopsided.commands.predict"
 
 

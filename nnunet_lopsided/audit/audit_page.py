@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
+from nnunet_lopsided.audit.missed_by_size import LEAST
 from nnunet_lopsided.audit.record_content import AuditContent
 from nnunet_lopsided.audit.review_page import review_page
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
-from nnunet_lopsided.pages.html import Table, TableCell, code, interval, interval_or_reason, number
+from nnunet_lopsided.pages.html import Table, TableCell, code, interval, interval_or_reason, number, number_or_empty
 
 _RANKED_BY = {
     "likeness": "the probability of being a missed lesion",
@@ -32,6 +33,19 @@ class RateOutside(NamedTuple):
 
     candidates: int
     rate: str
+
+
+class ShownInjected(NamedTuple):
+    """What the networks see of injected lesions, the estimate by them, and the diameters that have none."""
+
+    lesions: int
+    per_case: int
+    seed: int
+    rate: str
+    missed: str
+    undefined: str
+    by_diameter: Table
+    too_few: str
 
 
 class ShownLikeness(NamedTuple):
@@ -75,6 +89,7 @@ def audit_html(
         miss_rates=_miss_rates(record),
         in_any=_in_any(record),
         outside=_outside(record),
+        injected=_injected(record),
         detector=None if record["detector"]["sensitivity"] is None else record["detector"],
         ranked_by=_RANKED_BY[record["ranked_by"]],
         fainter_below=f"{record['settings']['threshold']:g}" if record["counts"]["fainter_candidates"] else "",
@@ -151,6 +166,36 @@ def _in_any(record: AuditContent) -> RateInAny | None:
 def _outside(record: AuditContent) -> RateOutside | None:
     outside = record["outside_miss_rate"]
     return None if outside is None else RateOutside(outside["candidates"], number(outside["miss_rate_if_missed"]))
+
+
+def _injected(record: AuditContent) -> ShownInjected | None:
+    injected = record["injected"]
+    if injected is None:
+        return None
+    rows = [
+        (
+            diameter_range(of["lower_mm"], of["upper_mm"]),
+            str(of["injected"]),
+            str(of["found"]),
+            number_or_empty(of["recall"]),
+            "" if of["missed_lesions"] is None else f"{of['missed_lesions']:.0f}",
+        )
+        for of in injected["by_diameter"]
+    ]
+    header = ("diameter, mm", "injected lesions", "found", "share found", "missed lesions, estimate")
+    # Of sizes that are hardly annotated few are injected, which says nothing of what the networks see.
+    too_few = [f"{size} mm ({found} of {n})" for size, n, found, _, _ in rows if int(found) < LEAST <= int(n)]
+    missed = injected["missed_lesions"]
+    return ShownInjected(
+        lesions=injected["lesions"],
+        per_case=injected["per_case"],
+        seed=injected["seed"],
+        rate="" if injected["miss_rate"] is None else number(injected["miss_rate"]),
+        missed="" if missed is None else f"{missed:.0f}",
+        undefined=injected["undefined"] or "",
+        by_diameter=Table(header, rows, right=(1, 2, 3, 4)),
+        too_few=", ".join(too_few),
+    )
 
 
 def _likeness(record: AuditContent, channel_names: Sequence[str]) -> ShownLikeness | None:

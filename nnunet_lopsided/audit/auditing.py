@@ -15,6 +15,7 @@ from nnunet_lopsided.audit.detector import Detector, measure_detector, why_withh
 from nnunet_lopsided.audit.inputs import AuditInputs
 from nnunet_lopsided.audit.measuring import measure_cases
 from nnunet_lopsided.audit.miss_rate import MissRate, Scored, estimate_miss_rates, mixture_share
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions, MissedBySize, estimate_by_size
 from nnunet_lopsided.audit.ranking import Likeness, RankBy, fit_likeness, missed_probability, why_no_model
 from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class
@@ -38,6 +39,7 @@ class Audit:
         likeness: the model, None without one.
         miss_rates: of the whole data set, then by diameter, from the highest mean of the predictions.
         miss_rate_in_any: of the whole data set, from the highest probability in any prediction; None: there is one.
+        injected: what the models see of injected lesions, and how many were missed by that; None: nothing was injected.
         detector: how well the models find what is annotated.
         withheld: why miss rates, and scores by likeness, are withheld; empty: they are not.
         fraction: share of its highest probability at which a component is cut back.
@@ -58,6 +60,7 @@ class Audit:
     likeness: Likeness | None
     miss_rates: tuple[MissRate, ...]
     miss_rate_in_any: MissRate | None
+    injected: MissedBySize | None
     detector: Detector
     withheld: str
     fraction: float
@@ -86,6 +89,7 @@ def audit(
     label: str | None = None,
     rank_by: RankBy = "likeness",
     confidence_model: ConfidenceModel | None = None,
+    injected: InjectedLesions | None = None,
     n_replicates: int = 1000,
     seed: int = 0,
     n_workers: int = 2,
@@ -98,6 +102,7 @@ def audit(
         label: class or region by name; None: all foreground.
         rank_by: what the score is.
         confidence_model: for ``learned``; cases are judged by what was fitted without their fold, where there is that.
+        injected: of :func:`~nnunet_lopsided.audit.injected.inject_lesions` with the same rules and label; None: none.
         n_replicates: of the bootstrap of the miss rate, 0 for none.
         seed: of that bootstrap.
         n_workers: cases read at the same time.
@@ -122,12 +127,14 @@ def audit(
     detector = measure_detector(scored.found_score, scored.candidate_score, len(scored.annotated_mm), len(inputs.cases))
     miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
     rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if _are_several(inputs) else None
+    by_size = None if injected is None else estimate_by_size(scored, injected, rules.diameter_edges_mm)
     # Where there is neither a rate nor a model, there is nothing to withhold.
     estimated = miss_rates[0].rate is not None or likeness is not None
     withheld = why_withheld(detector, miss_rates[0].rate) if estimated else ""
     if withheld:
         miss_rates = tuple(rate.withheld(withheld) for rate in miss_rates)
         rate_in_any = None if rate_in_any is None else rate_in_any.withheld(withheld)
+        by_size = None if by_size is None else by_size.withheld(withheld)
     can_be_like = likeness is not None and not withheld
     shown: RankBy = "mean-probability" if rank_by == "likeness" and not can_be_like else rank_by
     if withheld and rank_by == "likeness":
@@ -151,6 +158,7 @@ def audit(
         likeness=likeness,
         miss_rates=miss_rates,
         miss_rate_in_any=rate_in_any,
+        injected=by_size,
         detector=detector,
         withheld=withheld,
         fraction=fraction,

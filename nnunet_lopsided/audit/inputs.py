@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,7 +149,7 @@ def find_inputs(
         _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
     for model, fold in trained:
         _provide_probabilities(source.name, model, fold, wanted=wanted[fold], device=device)
-    obstacle = _obstacle(trained, source.name) if factors else ""
+    obstacle = why_not_predicted(trained, source.name) if factors else ""
     # Whoever asked for magnified images must get them; by default they are done without, and the page says so.
     if obstacle and magnify is not None:
         raise InputError(f"cannot predict magnified images: {obstacle}; --magnify without a number audits without them")
@@ -159,7 +160,7 @@ def find_inputs(
         by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
         for case in own:
             predictions[case.name].append(by_case[case.name])
-        options = {"torch_resampling": True} if torch_resampling else {}
+        options: dict[str, Any] = {"torch_resampling": True} if torch_resampling else {}
         magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
         for name, arrays in magnified.items():
             # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
@@ -180,8 +181,8 @@ def find_inputs(
     )
 
 
-def _obstacle(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
-    """Why images cannot be magnified; empty: they can."""
+def why_not_predicted(trained: Sequence[tuple[Model, int]], dataset: str) -> str:
+    """Why these folds of models cannot predict other images than nnU-Net's validation did; empty: they can."""
     for model, fold in trained:
         results = model.folder(dataset)
         for needed in (f"fold_{fold}/{FINAL}", "plans.json"):

@@ -70,7 +70,7 @@ def _check_headers(cases: Sequence[AuditedCase]) -> None:
 
 
 def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> CaseComponents:
-    loaded, predictions = _load(case, target)
+    loaded, predictions = load_predictions(case, target)
     check_connectivity(loaded.reference.ndim, rules.connectivity, case.name)
     images = case_images(case.case, loaded.reference.shape, colour=True)
     components = measure_case(
@@ -91,7 +91,7 @@ def _measure(case: AuditedCase, target: LesionClass, rules: EvaluationRules) -> 
     return CaseComponents(case, components, loaded.geometry, means)
 
 
-def _load(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDArray[np.floating]]]:
+def load_predictions(case: AuditedCase, target: LesionClass) -> tuple[LoadedCase, list[NDArray[np.floating]]]:
     """The label map of a case and the lesion probabilities of every prediction."""
     loaded = [load_case(case.name, case.label, prediction, target) for prediction in case.predictions]
     probabilities = []

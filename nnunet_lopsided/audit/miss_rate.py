@@ -97,19 +97,47 @@ def mixture_share(
     totals = [float(w.sum()) for w in weights]
     if not totals[0] or not totals[1]:
         return 0.0
+    _, above = _shares_above((positive, unknown), weights)
+    best = _best_bin(above, totals)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Without the slack, which chose the threshold: with it the estimate would be too high in small data sets.
+        return float(min(1.0, above[1][best] / above[0][best]))
+
+
+def mixture_threshold(positive: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
+    """The score from which on :func:`mixture_share` compares both; the lowest positive one without unknown examples.
+
+    Args:
+        positive: scores of known positives, at least one.
+        unknown: scores of the others.
+
+    Example:
+        >>> known = np.linspace(0.5, 1, 1000)
+        >>> round(mixture_threshold(known, np.concatenate([known, np.linspace(0, 0.6, 1000)])), 1)
+        0.6
+    """
+    if not len(unknown):
+        return float(positive.min())
+    thresholds, above = _shares_above((positive, unknown), [np.ones(len(positive)), np.ones(len(unknown))])
+    return float(thresholds[_best_bin(above, [len(positive), len(unknown)])])
+
+
+def _shares_above(
+    scores: Sequence[NDArray[np.float64]], weights: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Thresholds, and the share of the positive, then of the unknown examples that reach each."""
     # Between two scores of positives the share of these does not change, and that of the unknown only falls, so the
     # ratio is least at a score of a positive.
-    thresholds = np.unique(positive)
-    above = [
-        _above(scores, w, thresholds) / n for scores, w, n in zip((positive, unknown), weights, totals, strict=True)
-    ]
+    thresholds = np.unique(scores[0])
+    return thresholds, [_above(s, w, thresholds) / float(w.sum()) for s, w in zip(scores, weights, strict=True)]
+
+
+def _best_bin(above: Sequence[NDArray[np.float64]], totals: Sequence[float]) -> int:
+    """The threshold with the least upper confidence bound of the ratio of both shares."""
     # How far both shares may be off by chance, as in Garg et al.: without it the few highest scores would decide.
     slack = (1 + _SLACK) * sum(sqrt(log(4 / _CONFIDENCE) / (2 * n)) for n in totals)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bound = np.where(above[0] > 0, (above[1] + slack) / above[0], inf)
-        best = int(np.argmin(bound))
-        # Without the slack, which chose the threshold: with it the estimate would be too high in small data sets.
-        return float(min(1.0, above[1][best] / above[0][best]))
+        return int(np.argmin(np.where(above[0] > 0, (above[1] + slack) / above[0], inf)))
 
 
 def _above(

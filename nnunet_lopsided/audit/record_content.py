@@ -105,6 +105,32 @@ class DetectorContent(TypedDict):
     least_average_precision: float
 
 
+class InjectedRangeContent(TypedDict):
+    """A row of ``injected.by_diameter``: see :class:`~nnunet_lopsided.audit.missed_by_size.SizeRange`."""
+
+    lower_mm: float
+    upper_mm: float | None
+    injected: int
+    found: int
+    recall: float | None
+    by_injected: float | None
+    by_highest_scores: float | None
+    by_annotated: float | None
+    missed_lesions: float | None
+
+
+class InjectedContent(TypedDict):
+    """``injected``: see :class:`~nnunet_lopsided.audit.missed_by_size.MissedBySize`; None: undefined."""
+
+    seed: int
+    per_case: int
+    lesions: int
+    by_diameter: list[InjectedRangeContent]
+    missed_lesions: float | None
+    miss_rate: float | None
+    undefined: str | None
+
+
 class DecidedContent(TypedDict):
     """What decisions depend on, and the audit's id is made from, together with the candidates."""
 
@@ -140,4 +166,5 @@ class AuditContent(DecidedContent):
     id: str
     detector: DetectorContent
     withheld: str | None
+    injected: InjectedContent | None
     maps: dict[str, str]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
+from nnunet_lopsided.audit.injected_rate import injected_rate
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
 from nnunet_lopsided.audit.truth_matching import TruthMatching
@@ -170,6 +171,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
             {
                 "name": s.name,
                 "estimated": s.audit.record.estimate,
+                "estimated_by_injected": injected_rate(s.audit.folder),
                 "withheld": s.audit.record.withheld or None,
                 "true": s.true_miss_rate,
             }
@@ -232,7 +234,9 @@ def _rates(scored: ScoredAudit) -> str:
     record = scored.audit.record
     without = "withheld" if record.withheld else "undefined"
     estimate = without if record.estimate is None else number(record.estimate)
-    return f"{scored.name}: miss rate estimated {estimate}, true {number(scored.true_miss_rate)}"
+    injected = injected_rate(scored.audit.folder)
+    by_injected = "" if injected is None else f", by injected lesions {number(injected)}"
+    return f"{scored.name}: miss rate estimated {estimate}{by_injected}, true {number(scored.true_miss_rate)}"
 
 
 def decisions_of_truth(scored: ScoredAudit, truth: int | str, first: int | None = None) -> Decisions:

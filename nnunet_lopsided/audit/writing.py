@@ -17,12 +17,14 @@ from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
+from nnunet_lopsided.audit.missed_by_size import MissedBySize
 from nnunet_lopsided.audit.ranking import Likeness
 from nnunet_lopsided.audit.record_content import (
     AuditContent,
     AuditSettingsContent,
     DecidedContent,
     DetectorContent,
+    InjectedContent,
     LikenessContent,
     MissRateContent,
 )
@@ -99,7 +101,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
     """The content of audit.json: plain JSON types, None for what is undefined.
 
     Its ``id`` is a digest of everything that decisions depend on: the candidates, the labels and the settings. What
-    follows from these is not in it: the detector's numbers, and the digests of the maps.
+    follows from these is not in it: the detector's numbers, and the digests of the maps; nor are injected lesions.
 
     Args:
         audit: of :func:`~nnunet_lopsided.audit.auditing.audit`.
@@ -147,6 +149,7 @@ def audit_record(audit: Audit, maps: Mapping[str, str]) -> AuditContent:
         **content,
         "detector": _detector(audit.detector),
         "withheld": audit.withheld or None,
+        "injected": None if audit.injected is None else _injected(audit.injected),
         "maps": dict(maps),
     }
 
@@ -183,6 +186,31 @@ def _detector(detector: Detector) -> DetectorContent:
         "average_precision": detector.average_precision,
         "least_sensitivity": LEAST_SENSITIVITY,
         "least_average_precision": LEAST_AVERAGE_PRECISION,
+    }
+
+
+def _injected(by_size: MissedBySize) -> InjectedContent:
+    return {
+        "seed": by_size.seed,
+        "per_case": by_size.per_case,
+        "lesions": by_size.n_injected,
+        "by_diameter": [
+            {
+                "lower_mm": r.lower_mm,
+                "upper_mm": r.upper_mm,
+                "injected": r.n_injected,
+                "found": r.n_found,
+                "recall": r.recall,
+                "by_injected": r.by_injected,
+                "by_highest_scores": r.by_highest_scores,
+                "by_annotated": r.by_annotated,
+                "missed_lesions": r.n_missed,
+            }
+            for r in by_size.ranges
+        ],
+        "missed_lesions": by_size.n_missed,
+        "miss_rate": by_size.rate,
+        "undefined": by_size.undefined or None,
     }
 
 

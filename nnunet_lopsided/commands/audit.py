@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunet_lopsided.commands._audit_report import report
 from nnunet_lopsided.commands._cli import Parser, not_shown, numbers_of_folds, run
 from nnunet_lopsided.commands._options import (
     TRAINER,
@@ -30,7 +31,6 @@ from nnunet_lopsided.commands.audit_export import add_audit, export, export_pars
 from nnunet_lopsided.commands.audit_sample import estimate, estimate_parser, sample, sample_parser
 
 if TYPE_CHECKING:
-    from nnunet_lopsided.audit.auditing import Audit
     from nnunet_lopsided.audit.decisions import Decisions
     from nnunet_lopsided.audit.stored import StoredAudit
 
@@ -93,6 +93,15 @@ def _add_inputs(parser: Parser) -> None:
         metavar="X",
         help="predict images magnified so many times, too; none: do not (default: 1.5 2)",
     )
+    parser.add_argument(
+        "--inject",
+        type=int,
+        nargs="?",
+        const=8,
+        metavar="N",
+        help="predict every case once more, with N lesions injected (8 without a number): tells what the models see by "
+        "size, and how many lesions were missed by that (default: do not)",
+    )
 
 
 def _add_method(parser: Parser) -> None:
@@ -143,6 +152,7 @@ def _add_method(parser: Parser) -> None:
 def _audit(arguments: argparse.Namespace) -> int:
     # Imported in functions, as in every command, so that --help does not wait for libraries.
     from nnunet_lopsided.audit.auditing import audit
+    from nnunet_lopsided.audit.injected import inject_lesions
     from nnunet_lopsided.audit.inputs import Model, find_inputs
     from nnunet_lopsided.audit.page_size import check_shown
     from nnunet_lopsided.audit.writing import check_audit_folder, write_audit
@@ -155,6 +165,8 @@ def _audit(arguments: argparse.Namespace) -> int:
     for name in ("seed", "bootstrap"):
         if getattr(arguments, name) < 0:
             raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
+    if arguments.inject is not None and arguments.inject < 1:
+        raise InputError(f"--inject must be at least 1, got {arguments.inject}")
     rules = EvaluationRules(threshold=arguments.threshold)
     if arguments.diameter_edges_mm is not None:
         rules = replace(rules, diameter_edges_mm=tuple(arguments.diameter_edges_mm))
@@ -184,61 +196,32 @@ def _audit(arguments: argparse.Namespace) -> int:
         n_workers=arguments.np,
         torch_resampling=arguments.torch_resampling,
     )
+    injected = None
+    if arguments.inject is not None:
+        injected = inject_lesions(
+            inputs,
+            rules=rules,
+            label=arguments.label,
+            per_case=arguments.inject,
+            seed=arguments.seed,
+            device=arguments.device,
+            n_workers=arguments.np,
+            torch_resampling=arguments.torch_resampling,
+        )
     audited = audit(
         inputs,
         rules=rules,
         label=arguments.label,
         rank_by=arguments.rank_by,
         confidence_model=model,
+        injected=injected,
         n_replicates=arguments.bootstrap,
         seed=arguments.seed,
         n_workers=arguments.np,
     )
     name = write_audit(audited, folder, overwrite=arguments.overwrite, n_shown=arguments.shown, n_workers=arguments.np)
-    _report(audited, name, folder)
+    report(audited, name, folder)
     return 0
-
-
-def _report(audit: Audit, name: str, folder: Path) -> None:
-    """Warnings on stderr, the numbers on stdout."""
-    from nnunet_lopsided.audit.miss_rate import outside_estimate
-
-    if audit.inputs.left_out:
-        print(
-            f"lopsided-audit: warning: validated by none of the folds, not audited: {', '.join(audit.inputs.left_out)}",
-            file=sys.stderr,
-        )
-    if audit.inputs.not_magnified:
-        print(f"lopsided-audit: warning: images were not magnified: {audit.inputs.not_magnified}", file=sys.stderr)
-    if audit.no_model and audit.rank_by == "mean-probability":
-        print(f"lopsided-audit: warning: ranked by mean probability: {audit.no_model}", file=sys.stderr)
-    fainter = f", and {audit.n_fainter} fainter ones," if audit.n_fainter else ""
-    print(
-        f"{len(audit.candidates) - audit.n_fainter} candidates{fainter} in {len(audit.inputs.cases)} cases, which have "
-        f"{audit.n_annotated} annotated lesions"
-    )
-    rate = audit.miss_rates[0]
-    if audit.withheld:
-        print(f"miss rate and scores by likeness are withheld: {audit.withheld}")
-    elif rate.rate is None:
-        print(f"miss rate undefined: {rate.undefined}")
-    else:
-        low, high = rate.interval.low, rate.interval.high
-        ends = "" if low is None or high is None else f" (95% interval {low:.2f} to {high:.2f})"
-        print(
-            f"estimated miss rate {rate.rate:.2f}{ends}, about {rate.n_missed:.0f} lesions; the page says what this "
-            "assumes"
-        )
-        in_any = audit.miss_rate_in_any
-        if in_any is not None and in_any.rate is not None:
-            print(f"{in_any.rate:.2f} if the highest probability in any prediction counts, in place of their mean")
-        outside = outside_estimate(audit.miss_rates)
-        if outside is not None:
-            print(
-                f"{outside[0]} candidates are of diameters that are hardly annotated, and judged by lesions of others; "
-                f"if all of them were missed lesions, the rate would be {outside[1]:.2f}"
-            )
-    print(f"audit {name} in {folder}: see audit.html")
 
 
 def _apply_parser() -> Parser:

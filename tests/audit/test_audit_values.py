@@ -10,7 +10,7 @@ import pytest
 
 from nnunet_lopsided.audit.audit_page import audit_html
 from nnunet_lopsided.audit.auditing import Audit
-from nnunet_lopsided.audit.record_content import AuditContent, MissRateContent
+from nnunet_lopsided.audit.record_content import AuditContent, InjectedContent, InjectedRangeContent, MissRateContent
 from tests.evaluation.report.conftest import Page
 
 
@@ -27,6 +27,20 @@ def rate(lower: float, upper: float | None, share: float | None, undefined: str 
         "miss_rate": share,
         "miss_rate_ci95_bootstrap": None if share is None else [share - 0.1, share + 0.25],
         "undefined": undefined,
+    }
+
+
+def injected(lower: float, upper: float | None, found: int, missed: float | None) -> InjectedRangeContent:
+    return {
+        "lower_mm": lower,
+        "upper_mm": upper,
+        "injected": 30 + int(lower),
+        "found": found,
+        "recall": found / 40,
+        "by_injected": 51.0,
+        "by_highest_scores": 52.0,
+        "by_annotated": None,
+        "missed_lesions": missed,
     }
 
 
@@ -85,6 +99,15 @@ RECORD: AuditContent = {
         "least_average_precision": 0.15,
     },
     "withheld": None,
+    "injected": {
+        "seed": 5,
+        "per_case": 4,
+        "lesions": 71,
+        "by_diameter": [injected(3, 6, 9, None), injected(6, None, 21, 16.6)],
+        "missed_lesions": 16.6,
+        "miss_rate": 0.875,
+        "undefined": None,
+    },
     "maps": {},
 }
 
@@ -120,11 +143,36 @@ def test_counts_and_models(shown: Page) -> None:
 
 
 def test_miss_rates_by_diameter(shown: Page) -> None:
-    assert table(shown, "diameter, mm")[1:] == [
+    rates, _ = (rows for rows in shown.tables.values() if rows[0][0] == "diameter, mm")
+    assert rates[1:] == [
         ["all", "5 / 7", "3", "2", "0.500", "0.400 to 0.750"],
         ["3\u20136", "35 / 37", "33", "32", "0.250", "0.150 to 0.500"],
         ["6+", "65 / 67", "63", "", "undefined", "too few"],
     ]
+
+
+def test_what_the_networks_see(shown: Page) -> None:
+    _, by_diameter = (rows for rows in shown.tables.values() if rows[0][0] == "diameter, mm")
+    assert by_diameter[1:] == [["3\u20136", "33", "9", "0.225", ""], ["6+", "36", "21", "0.525", "17"]]
+    assert sentence(shown, "were injected where").startswith(
+        "What the networks see 71 annotated lesions, most of them shrunk"
+    )
+    assert "(up to 4 per case, seed 5)" in sentence(shown, "were injected where")
+    assert sentence(shown, "In all ") == "In all 17, or 0.875 of all lesions"
+    assert "Nothing is said of lesions of 3\u20136 mm (9 of 33): fewer than 10" in "".join(shown.text)
+
+
+def test_injected_lesions_without_an_estimate_or_none() -> None:
+    of = RECORD["injected"]
+    assert of is not None
+    nothing: InjectedContent = {**of, "missed_lesions": None, "miss_rate": None, "undefined": "few are found"}
+    text = "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": nothing}, ())).text)
+    assert "In all" not in text
+    assert "There is no estimate: few are found." in text
+    empty: InjectedContent = {**of, "by_diameter": [{**injected(20, None, 0, None), "injected": 0}]}
+    text = "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": empty}, ())).text)
+    assert "Nothing is said" not in text  # of what was not injected the networks may see much
+    assert "injected" not in "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": None}, ())).text)
 
 
 def test_what_is_said_of_the_miss_rate(shown: Page) -> None:

@@ -163,7 +163,7 @@ def test_nothing_is_left_of_an_array_that_cannot_be_written(network, tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(network, "read", lambda _: None)
-    monkeypatch.setattr(network, "probabilities", lambda *_: np.zeros(1))
+    monkeypatch.setattr(network, "probabilities", lambda *_, **__: np.zeros(1))
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="No space left"):
         network.predict(CASES[0], 2, tmp_path / "a.npz")

@@ -1,0 +1,121 @@
+"""Tables of trainings on completed labels, by machines and by readers; `study_tables.py` calls them by name.
+
+python benchmarks/study_tables.py completed_with_recipe
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from arms_tables import (
+    BEFORE,
+    EARLY,
+    GAMMA,
+    LACK,
+    LOSSES,
+    PLAIN,
+    RECIPE,
+    SHOWN,
+    TOLD,
+    TOLD_AND_PASTED,
+    Arm,
+    read_rows,
+    recipe_of,
+    select,
+    set_by_set,
+    share_of_whole,
+)
+
+SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
+WAYS = {"highest": "the 60 that score highest are read", "sample": "a random sample of 60, and zones"}
+
+
+def completed(labels: str) -> tuple[list[str], list[list[str]]]:
+    """Average precision set by set, of completed labels and of what they are compared with."""
+    plain, done = read_rows("arms-phantom"), read_rows("completion-phantom")
+    lacking = {} if labels == "full" else {"nnU-Net's loss": select(plain, labels, LOSSES[PLAIN])}
+    rows = {
+        "nnU-Net's loss, whole labels": select(plain, "full", LOSSES[PLAIN]),
+        **lacking,
+        "gamma 2 alone": select(plain, labels, LOSSES[GAMMA]),
+        "told which lesions are missing (ignore label), nnU-Net's loss": select(
+            done, f"{labels}_ignored", LOSSES[PLAIN]
+        ),
+        "**completed**: p of the networks, voxel by voxel": select(done, labels, SOFT, rule="p"),
+        "completed: q of the component times its p": select(done, labels, SOFT, rule="qp"),
+        "completed: p in images that are magnified, too": select(done, labels, SOFT, rule="p magnified"),
+        "not completed: lesions pasted, gamma from 10%": select(plain, labels, LOSSES[EARLY]),
+    }
+    sets = sorted({s for arm in rows.values() for s in arm.by_set})
+    body = []
+    for title, arm in rows.items():
+        if arm.by_set:
+            body.append([title, *set_by_set(arm, sets)])
+    return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], body
+
+
+def completed_with_recipe() -> tuple[list[str], list[list[str]]]:
+    """The same with the recipe as finder, half missing at random, on the phantom that had no part in choosing."""
+    plain, done = read_rows("arms-fresh"), read_rows("completion-recipe")
+    without_gamma = f"{TOLD_AND_PASTED}_softtargets"
+    rows = {
+        "nnU-Net's loss, whole labels": select(plain, "full", LOSSES[PLAIN]),
+        "nnU-Net's loss": select(plain, "random", LOSSES[PLAIN]),
+        "**not completed: the recipe of then**": select(plain, "random", LOSSES[BEFORE]),
+        SHOWN[TOLD]: select(plain, "random_ignored", TOLD_AND_PASTED),
+        "completed by p, its own gamma from 70%": select(done, "random", f"{LOSSES[RECIPE]}_softtargets", rule="p"),
+        "completed by p, no gamma": select(done, "random", without_gamma, rule="p"),
+        "completed by q, no gamma": select(done, "random", without_gamma, rule="q"),
+        "**not completed: the recipe**": select(plain, "random", LOSSES[RECIPE]),
+        "completed by p, no gamma, cross-entropy by lesion voxels": select(
+            done, "random", f"{TOLD_AND_PASTED}_softtargets_celesion", rule="p"
+        ),
+    }
+    sets = (0, 1, 2)
+    shown = {title: Arm({s: arm.by_set[s] for s in sets}) for title, arm in rows.items()}
+    return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], [
+        [title, *set_by_set(arm, sets)] for title, arm in shown.items()
+    ]
+
+
+def sixty_readings() -> tuple[list[str], list[list[str]]]:
+    """The recipe on labels with what was read of sixty candidates of each set."""
+    plain, done, counts = (read_rows(name) for name in ("arms-fresh", "readings", "readings-counts"))
+    whole, sets = select(plain, "full", LOSSES[PLAIN]), (0, 1, 2)
+    body = []
+    for labels, lack in LACK.items():
+        arms = {
+            "nnU-Net's loss": select(plain, labels, LOSSES[PLAIN]),
+            "nobody has read": recipe_of(plain, labels),
+            **{text: select(done, f"{labels}_{way}", LOSSES[RECIPE]) for way, text in WAYS.items()},
+        }
+        for (text, arm), way in zip(arms.items(), ("", "", *WAYS), strict=True):
+            own = Arm({s: row for s, row in arm.by_set.items() if s in sets})
+            if not own.by_set or (labels == "full" and way):
+                continue
+            of = [r for r in counts if r["labels"] == f"{labels}_{way}"]
+            found = ", ".join(
+                f"{r['accepted_missed']} + {int(r['accepted'] or 0) - int(r['accepted_missed'] or 0)}" for r in of
+            )
+            found_at = f"{fmean(own.values('sens_sqrt_at_4')):.3f}"
+            share = f"{own.mean('ap_sqrt')} ({share_of_whole(own, whole):.0%})"
+            body.append([lack, text, found, share, own.mean("ap_mean"), found_at, own.mean("fp_per_case", 1)])
+            lack = ""
+    head = [
+        "labels lack",
+        "loss, or who reads",
+        "accepted: missed lesions + false ones",
+        "AP",
+        "by mean p",
+        "found at 4 FP",
+        "FP",
+    ]
+    return head, body
+
+
+TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
+    "completed": completed,
+    "completed_with_recipe": completed_with_recipe,
+    "sixty_readings": sixty_readings,
+}

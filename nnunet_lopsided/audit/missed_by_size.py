@@ -1,0 +1,220 @@
+"""How many lesions of which size the annotators missed, told by injected lesions: pure numerics.
+
+The miss rate of :mod:`~nnunet_lopsided.audit.miss_rate` compares candidates with annotated lesions. Where the small
+ones were missed, candidates are smaller and less probable than these, and the estimate is too low. Injected lesions are
+of every size, so they tell what missed ones of that size look like; but false positives of that size then count, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunet_lopsided.audit.miss_rate import LEAST_ANNOTATED, Scored, mixture_threshold
+from nnunet_lopsided.evaluation.strata import diameter_bounds
+
+Floats = NDArray[np.float64]
+
+# Below so many lesions above a threshold their share says nothing.
+LEAST = LEAST_ANNOTATED
+_CHANCE = 1.3  # standard deviations, by which a count may be off
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectedLesions:
+    """What the networks see of lesions injected into the images of all cases.
+
+    Attributes:
+        per_case: how many were to be injected into each; fewer were where there was no room.
+        seed: of diameters and places.
+        diameter_mm: of every injected lesion, (N,).
+        found_mm: of those that a component matches, (F,).
+        found_score: highest probability of this component, within [0, 1], (F,).
+    """
+
+    per_case: int
+    seed: int
+    diameter_mm: Floats
+    found_mm: Floats
+    found_score: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRange:
+    """Injected lesions and the estimate of a range of diameters.
+
+    Attributes:
+        lower_mm: diameters from here.
+        upper_mm: to below here; None: no limit.
+        n_injected: injected lesions.
+        n_found: those of them that a component matches.
+        by_injected: missed lesions if candidates are compared with injected lesions: false positives count, too. None:
+            fewer than 10 of these are found.
+        by_highest_scores: missed lesions if the share of them with high probabilities is that of annotated lesions of
+            all sizes: too few of the small ones. None: fewer than 10 annotated lesions are found.
+        by_annotated: missed lesions if candidates are compared with annotated lesions of the same range. None: fewer
+            than 10 of these are found.
+        n_missed: the estimate; None: undefined, as it is where 10 lesions or more were injected and fewer are found.
+    """
+
+    lower_mm: float
+    upper_mm: float | None
+    n_injected: int
+    n_found: int
+    by_injected: float | None
+    by_highest_scores: float | None
+    by_annotated: float | None
+    n_missed: float | None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the injected lesions that are found, within [0, 1]; None without any."""
+        return self.n_found / self.n_injected if self.n_injected else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissedBySize:
+    """The estimate by injected lesions.
+
+    Attributes:
+        per_case, seed: as of :class:`InjectedLesions`.
+        n_injected: injected lesions.
+        n_annotated: annotated lesions.
+        ranges: of diameters, the smallest first.
+        undefined: why there is no estimate; empty: there is one.
+    """
+
+    per_case: int
+    seed: int
+    n_injected: int
+    n_annotated: int
+    ranges: tuple[SizeRange, ...]
+    undefined: str = ""
+
+    @property
+    def n_missed(self) -> float | None:
+        """Missed lesions of the ranges that have an estimate; None: there is none."""
+        counts = [r.n_missed for r in self.ranges if r.n_missed is not None]
+        return sum(counts) if counts else None
+
+    @property
+    def rate(self) -> float | None:
+        """Share of all lesions that the annotators missed, within [0, 1]; None: undefined."""
+        missed = self.n_missed
+        return None if missed is None else missed / (missed + self.n_annotated)
+
+    def withheld(self, reason: str) -> MissedBySize:
+        """The same injected lesions without the estimate."""
+        ranges = [
+            replace(r, by_injected=None, by_highest_scores=None, by_annotated=None, n_missed=None) for r in self.ranges
+        ]
+        return replace(self, ranges=tuple(ranges), undefined=reason)
+
+
+def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
+    """How many of the unknown components, and of lesions that none shows, are lesions like the known ones, at most.
+
+    Above any threshold the unknown hold at least the lesions among them: the least number of them over the share of the
+    known lesions is an upper bound. The threshold is the one at which this is least with chance taken into account.
+
+    Args:
+        known: scores of known lesions that are found.
+        n_known: known lesions, found or not.
+        unknown: scores of components that may be lesions.
+
+    Returns:
+        At least 0; None with fewer than 10 known scores.
+
+    Example:
+        >>> tail(np.linspace(0.5, 1, 20), 40, np.array([0.1, 0.2, 0.7, 0.8]))
+        4.0
+    """
+    if len(known) < LEAST:
+        return None
+    thresholds = np.unique(known)
+    n, u = (_n_above(scores, thresholds) for scores in (known, unknown))
+    n, u = n[n >= LEAST], u[n >= LEAST]
+    # Without chance the few highest scores would decide.
+    bound = (u + _CHANCE * np.sqrt(u) + 1) / n * (1 + _CHANCE / np.sqrt(n))
+    best = int(np.argmin(bound))
+    return float(u[best] / n[best] * n_known)
+
+
+def estimate_by_size(scored: Scored, injected: InjectedLesions, edges_mm: Sequence[float]) -> MissedBySize:
+    """How many lesions were missed, from the geometric mean of up to three counts of every range of diameters.
+
+    One is too high by the false positives, one too low where small lesions were missed: see :class:`SizeRange`. On
+    phantoms whose labels lack nothing, or half of the lesions at random, by size or as readers miss them, the rate was
+    within .10 of the true one for 15 of 16 networks (``benchmarks/missed_by_size.py``).
+
+    Args:
+        scored: lesions and components of the audit.
+        injected: scores of the same kind.
+        edges_mm: inner edges of the ranges, ascending.
+
+    Returns:
+        One range more than there are edges. Without an estimate where fewer than 10 annotated lesions are found, or in
+        no range 10 injected ones.
+    """
+    known, unknown = scored.found_score, scored.candidate_score
+    enough = len(known) >= LEAST
+    highest = mixture_threshold(known, unknown) if enough else inf
+    # Of all annotated lesions, the share that has a component of so high a score.
+    share = float((known >= highest).sum()) / len(scored.annotated_mm) if enough else 0.0
+    ranges = tuple(
+        _range(low, upper, scored=scored, injected=injected, highest=highest, share=share)
+        for low, upper in diameter_bounds(edges_mm)
+    )
+    undefined = ""
+    if not enough:
+        undefined = f"the models find {len(known)} annotated lesions; at least {LEAST} are needed"
+    elif all(r.by_injected is None for r in ranges):
+        undefined = f"the models find fewer than {LEAST} injected lesions of every range of diameters"
+        ranges = tuple(replace(r, n_missed=None) for r in ranges)
+    return MissedBySize(
+        per_case=injected.per_case,
+        seed=injected.seed,
+        n_injected=len(injected.diameter_mm),
+        n_annotated=len(scored.annotated_mm),
+        ranges=ranges,
+        undefined=undefined,
+    )
+
+
+def _range(
+    low: float, upper: float | None, *, scored: Scored, injected: InjectedLesions, highest: float, share: float
+) -> SizeRange:
+    def inside(diameter_mm: Floats) -> NDArray[np.bool_]:
+        return np.asarray((diameter_mm >= low) & (diameter_mm < (inf if upper is None else upper)))
+
+    unknown = scored.candidate_score[inside(scored.candidate_mm)]
+    n_injected, own = int(inside(injected.diameter_mm).sum()), injected.found_score[inside(injected.found_mm)]
+    by_injected = tail(own, n_injected, unknown)
+    by_highest = float((unknown >= highest).sum()) / share if share else None
+    n_annotated, annotated = int(inside(scored.annotated_mm).sum()), scored.found_score[inside(scored.found_mm)]
+    by_annotated = tail(annotated, n_annotated, unknown)
+    n_missed = None
+    # What the networks hardly see of what was injected they hardly see of missed lesions.
+    is_seen = by_injected is not None or n_injected < LEAST
+    if is_seen and by_highest is not None:
+        counts = [count for count in (by_injected, by_highest, by_annotated) if count is not None]
+        n_missed = prod(counts) ** (1 / len(counts))
+    return SizeRange(
+        lower_mm=low,
+        upper_mm=upper,
+        n_injected=n_injected,
+        n_found=len(own),
+        by_injected=by_injected,
+        by_highest_scores=by_highest,
+        by_annotated=by_annotated,
+        n_missed=n_missed,
+    )
+
+
+def _n_above(scores: Floats, thresholds: Floats) -> NDArray[np.int64]:
+    """How many scores reach each threshold."""
+    return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)

@@ -1,0 +1,169 @@
+"""How many lesions of which size were missed: counts by hand, then properties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnunet_lopsided.audit.miss_rate import Scored, mixture_share, mixture_threshold
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions, estimate_by_size, tail
+
+Floats = Sequence[float]
+Pairs = Sequence[tuple[float, float]]
+
+
+def scored(annotated: Floats, found: Pairs, candidates: Pairs) -> Scored:
+    """Of lesions found and candidates: diameter and score."""
+    found_mm, found_score = np.array(found, float).reshape(-1, 2).T
+    candidate_mm, candidate_score = np.array(candidates, float).reshape(-1, 2).T
+    return Scored(
+        annotated_mm=np.array(annotated),
+        annotated_patient=np.zeros(len(annotated), int),
+        found_mm=found_mm,
+        found_score=found_score,
+        found_patient=np.zeros(len(found), int),
+        candidate_mm=candidate_mm,
+        candidate_score=candidate_score,
+        candidate_patient=np.zeros(len(candidates), int),
+        n_patients=1,
+    )
+
+
+def injected(diameters: Floats, found: Pairs) -> InjectedLesions:
+    found_mm, found_score = np.array(found, float).reshape(-1, 2).T
+    return InjectedLesions(
+        per_case=8, seed=3, diameter_mm=np.array(diameters), found_mm=found_mm, found_score=found_score
+    )
+
+
+# Small ones (below 6 mm): 2 annotated and not found, 30 injected, of which 20 are found at .4 and .6; candidates are 6
+# at .6 and 10 at .2. Large ones: 40 annotated, 30 found at .9 and 6 at .3; 25 injected, all found at .9; candidates 9
+# at .9 and 1 at .1.
+LESIONS = scored(
+    [5.0] * 2 + [8.0] * 40,
+    [(8, 0.9)] * 30 + [(8, 0.3)] * 6,
+    [(4, 0.6)] * 6 + [(4, 0.2)] * 10 + [(9, 0.9)] * 9 + [(9, 0.1)],
+)
+INJECTED = injected([4.0] * 30 + [8.0] * 25, [(4, 0.6)] * 10 + [(4, 0.4)] * 10 + [(8, 0.9)] * 25)
+
+
+def test_a_tail_by_hand() -> None:
+    known = np.array([0.6] * 10 + [0.4] * 10)
+    # From .4 on: 20 of 40 lesions, 8 unknown. From .6 on: 10, 6 unknown, which would be more.
+    assert tail(known, 40, np.array([0.6] * 6 + [0.5] * 2 + [0.2] * 9)) == 8 / 20 * 40
+    # From .6 on 10 of 40 lesions and 1 unknown, from .4 on 20 and 25.
+    assert tail(known, 40, np.array([0.6] + [0.5] * 24)) == 1 / 10 * 40
+    assert tail(known, 40, np.zeros(0)) == 0
+    assert tail(known[:9], 40, known) is None
+
+
+def test_the_threshold_needs_ten_lesions() -> None:
+    """Nine that score above every unknown one would say that nothing was missed."""
+    known = np.array([0.9] * 9 + [0.5] * 11)
+    assert tail(known, 20, np.array([0.6] * 5)) == 5
+
+
+def test_the_threshold_of_the_share() -> None:
+    """Shares from .9 on: 30/36 and 9/26, from .3 on: 1 and 15/26."""
+    known, unknown = LESIONS.found_score, LESIONS.candidate_score
+    assert mixture_threshold(known, unknown) == 0.9
+    assert mixture_share(known, unknown) == pytest.approx((9 / 26) / (30 / 36))
+    assert mixture_threshold(known, unknown[:0]) == 0.3
+
+
+def test_counts_by_hand() -> None:
+    found = estimate_by_size(LESIONS, INJECTED, (6,))
+    small, large = found.ranges
+    assert (small.lower_mm, small.upper_mm, large.lower_mm, large.upper_mm) == (0, 6, 6, None)
+    assert (small.n_injected, small.n_found, small.recall) == (30, 20, 20 / 30)
+    # From .4 on 20 of 30 injected lesions and 6 candidates. No candidate from .9 on. No annotated lesion is found.
+    assert small.by_injected == pytest.approx(6 / 20 * 30)
+    assert (small.by_highest_scores, small.by_annotated, small.n_missed) == (0, None, 0)
+    assert (large.n_injected, large.n_found) == (25, 25)
+    assert large.by_injected == 9
+    # 30 of all 42 annotated lesions reach .9.
+    assert large.by_highest_scores == pytest.approx(9 / (30 / 42))
+    # From .3 on 36 of 40 annotated lesions of these diameters, and 9 candidates.
+    assert large.by_annotated == pytest.approx(9 / 36 * 40)
+    assert large.n_missed == pytest.approx((9 * 12.6 * 10) ** (1 / 3))
+    assert found.n_missed == large.n_missed
+    assert found.rate == pytest.approx(large.n_missed / (large.n_missed + 42))
+    assert (found.n_injected, found.n_annotated, found.per_case, found.seed, found.undefined) == (55, 42, 8, 3, "")
+
+
+def test_two_counts_have_a_mean_of_two() -> None:
+    lesions = scored([8.0] * 20, [(8, 0.9)] * 20, [(4, 0.95)] * 5)
+    (small, large) = estimate_by_size(lesions, injected([4.0] * 40, [(4, 0.95)] * 20), (6,)).ranges
+    assert (small.by_injected, small.by_highest_scores, small.by_annotated) == (10, 5, None)
+    assert small.n_missed == pytest.approx(sqrt(50))
+    assert (large.n_injected, large.recall, large.n_missed) == (0, None, 0)
+
+
+def test_where_hardly_any_was_injected_the_other_counts_speak() -> None:
+    """Large lesions are rare: 9 injected ones say nothing, annotated ones do. Of 10 that are not found it is known."""
+    lesions = scored([8.0] * 20, [(8, 0.9)] * 20, [(8, 0.9)] * 5)
+    for n, expected in ((9, 5), (10, None)):
+        small_ones = [4.0] * 20, [(4, 0.95)] * 20
+        found = estimate_by_size(lesions, injected(small_ones[0] + [8.0] * n, small_ones[1]), (6,))
+        large = found.ranges[1]
+        assert (large.by_injected, large.by_highest_scores, large.by_annotated) == (None, 5, 5)
+        assert large.n_missed == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_range_that_is_not_seen_has_no_estimate() -> None:
+    """Nine of 30 injected lesions are found; what else is known of the range is not taken for an estimate."""
+    lesions = scored([4.0] * 20, [(4, 0.9)] * 20, [(4, 0.9)] * 5)
+    found = estimate_by_size(lesions, injected([4.0] * 30, [(4, 0.9)] * 9), (6,))
+    small = found.ranges[0]
+    assert (small.n_found, small.by_injected, small.by_highest_scores, small.by_annotated) == (9, None, 5, 5)
+    assert (small.n_missed, found.n_missed, found.rate) == (None, None, None)
+    assert found.undefined == "the models find fewer than 10 injected lesions of every range of diameters"
+
+
+def test_without_annotated_lesions_that_are_found() -> None:
+    found = estimate_by_size(scored([4.0] * 20, [(4, 0.9)] * 9, [(4, 0.9)] * 5), INJECTED, (6,))
+    assert (found.rate, found.undefined) == (None, "the models find 9 annotated lesions; at least 10 are needed")
+    assert found.ranges[0].recall == 20 / 30
+
+
+def test_withheld() -> None:
+    found = estimate_by_size(LESIONS, INJECTED, (6,)).withheld("weak")
+    assert (found.rate, found.n_missed, found.undefined) == (None, None, "weak")
+    assert [(r.n_injected, r.n_found, r.by_injected, r.by_highest_scores, r.by_annotated) for r in found.ranges] == [
+        (30, 20, None, None, None),
+        (25, 25, None, None, None),
+    ]
+
+
+scores = st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]), max_size=30)
+
+
+@given(known=scores, unknown=scores, more=scores)
+def test_more_unknown_components_never_mean_fewer_lesions_at_one_threshold(
+    known: list[float], unknown: list[float], more: list[float]
+) -> None:
+    """With a single score of known lesions there is but one threshold."""
+    same = np.full(len(known), 0.5)
+    fewer, all_of_them = (tail(same, 50, np.array(u, float)) for u in (unknown, unknown + more))
+    assert (fewer is None) == (all_of_them is None) == (len(known) < 10)
+    assert fewer is None or all_of_them is None or 0 <= fewer <= all_of_them
+
+
+@given(found=scores, candidates=scores, given_=scores)
+def test_the_estimate_lies_between_its_counts(found: Floats, candidates: Floats, given_: Floats) -> None:
+    lesions = scored([5.0] * 30, [(5, s) for s in found], [(5, s) for s in candidates])
+    estimate = estimate_by_size(lesions, injected([5.0] * 30, [(5, s) for s in given_]), (3, 10))
+    (seen,) = (r for r in estimate.ranges if r.lower_mm == 3)
+    without = len(found) < 10 or len(given_) < 10
+    assert [r.n_missed for r in estimate.ranges if r is not seen] == ([None, None] if without else [0, 0])
+    assert (seen.n_missed is None) == without
+    if seen.n_missed is not None:
+        counts = [c for c in (seen.by_injected, seen.by_highest_scores, seen.by_annotated) if c is not None]
+        assert min(counts) - 1e-9 <= seen.n_missed <= max(counts) + 1e-9
+        assert estimate.rate is not None
+        assert 0 <= estimate.rate < 1
