@@ -5,6 +5,7 @@ python benchmarks/study_tables.py completed_with_recipe
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -16,6 +17,7 @@ from arms_tables import (
     LOSSES,
     PLAIN,
     RECIPE,
+    RESULTS,
     SHOWN,
     TOLD,
     TOLD_AND_PASTED,
@@ -73,9 +75,9 @@ def completed_with_recipe() -> tuple[list[str], list[list[str]]]:
         ),
     }
     sets = (0, 1, 2)
-    shown = {title: Arm({s: arm.by_set[s] for s in sets}) for title, arm in rows.items()}
+    shown = {title: Arm({s: arm.by_set[s] for s in sets if s in arm.by_set}) for title, arm in rows.items()}
     return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], [
-        [title, *set_by_set(arm, sets)] for title, arm in shown.items()
+        [title, *set_by_set(arm, sets)] for title, arm in shown.items() if arm.by_set
     ]
 
 
@@ -114,8 +116,25 @@ def sixty_readings() -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
+def missed_by_size() -> tuple[list[str], list[list[str]]]:
+    """True and estimated miss rates, by the audit and by injected lesions."""
+    with (RESULTS / "missed-by-size.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["network"] == "per_lesion_paste"]
+    methods = {"as lopsided-audit": "audit", "as lopsided-audit --inject": "by injected lesions"}
+    rates = {(r["data"], r["labels"], r["method"]): (r["true_miss_rate"], r["estimated_miss_rate"]) for r in rows}
+    data = {"faint": "faint", "clear": "clear", "faint2": "faint, other patients", "clear2": "clear, other patients"}
+    body = []
+    for name, what in data.items():
+        for labels, lack in LACK.items():
+            both = [rates[name, labels, method] for method in methods]
+            body.append([what, lack, both[0][0], *(estimated for _, estimated in both)])
+            what = ""
+    return ["lesions", "labels lack", "true", *methods.values()], body
+
+
 TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
     "completed": completed,
     "completed_with_recipe": completed_with_recipe,
+    "missed_by_size": missed_by_size,
     "sixty_readings": sixty_readings,
 }

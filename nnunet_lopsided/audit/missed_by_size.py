@@ -58,7 +58,8 @@ class SizeRange:
             all sizes: too few of the small ones. None: fewer than 10 annotated lesions are found.
         by_annotated: missed lesions if candidates are compared with annotated lesions of the same range. None: fewer
             than 10 of these are found.
-        n_missed: the estimate; None: undefined, as it is where 10 lesions or more were injected and fewer are found.
+        n_missed: the estimate; None: undefined, as where 10 lesions or more were injected and fewer are found, or
+            where candidates are like injected lesions, but none scores as high as annotated ones of all sizes.
     """
 
     lower_mm: float
@@ -200,7 +201,9 @@ def _range(
     n_missed = None
     # What the networks hardly see of what was injected they hardly see of missed lesions.
     is_seen = by_injected is not None or n_injected < LEAST
-    if is_seen and by_highest is not None:
+    # Lesions of this size never score as high as annotated ones do: that none is there says nothing.
+    is_blind = by_highest == 0 and bool(by_injected)
+    if is_seen and not is_blind and by_highest is not None:
         counts = [count for count in (by_injected, by_highest, by_annotated) if count is not None]
         n_missed = prod(counts) ** (1 / len(counts))
     return SizeRange(

@@ -83,7 +83,7 @@ def test_counts_by_hand() -> None:
     assert (small.n_injected, small.n_found, small.recall) == (30, 20, 20 / 30)
     # From .4 on 20 of 30 injected lesions and 6 candidates. No candidate from .9 on. No annotated lesion is found.
     assert small.by_injected == pytest.approx(6 / 20 * 30)
-    assert (small.by_highest_scores, small.by_annotated, small.n_missed) == (0, None, 0)
+    assert (small.by_highest_scores, small.by_annotated, small.n_missed) == (0, None, None)
     assert (large.n_injected, large.n_found) == (25, 25)
     assert large.by_injected == 9
     # 30 of all 42 annotated lesions reach .9.
@@ -94,6 +94,19 @@ def test_counts_by_hand() -> None:
     assert found.n_missed == large.n_missed
     assert found.rate == pytest.approx(large.n_missed / (large.n_missed + 42))
     assert (found.n_injected, found.n_annotated, found.per_case, found.seed, found.undefined) == (55, 42, 8, 3, "")
+
+
+def test_where_no_candidate_is_as_sure_as_annotated_lesions_nothing_is_said() -> None:
+    """Small lesions score .4 at most, large ones .9: that no small one reaches .9 does not say that none was missed."""
+    lesions = scored([8.0] * 20, [(8, 0.9)] * 20, [(4, 0.4)] * 10 + [(8, 0.9)] * 5)
+    found = estimate_by_size(lesions, injected([4.0] * 40 + [8.0] * 20, [(4, 0.4)] * 20 + [(8, 0.9)] * 20), (6,))
+    small, large = found.ranges
+    assert (small.by_injected, small.by_highest_scores, small.n_missed) == (20, 0, None)
+    assert found.n_missed == large.n_missed == pytest.approx(5)
+    # Where no candidate is like injected ones either, none was missed.
+    few = scored([8.0] * 20, [(8, 0.9)] * 20, [(4, 0.1)] * 10 + [(8, 0.9)] * 5)
+    found = estimate_by_size(few, injected([4.0] * 40 + [8.0] * 20, [(4, 0.4)] * 20 + [(8, 0.9)] * 20), (6,))
+    assert found.ranges[0].n_missed == 0
 
 
 def test_two_counts_have_a_mean_of_two() -> None:
@@ -161,7 +174,7 @@ def test_the_estimate_lies_between_its_counts(found: Floats, candidates: Floats,
     (seen,) = (r for r in estimate.ranges if r.lower_mm == 3)
     without = len(found) < 10 or len(given_) < 10
     assert [r.n_missed for r in estimate.ranges if r is not seen] == ([None, None] if without else [0, 0])
-    assert (seen.n_missed is None) == without
+    assert (seen.n_missed is None) == (without or bool(seen.by_highest_scores == 0 and seen.by_injected))
     if seen.n_missed is not None:
         counts = [c for c in (seen.by_injected, seen.by_highest_scores, seen.by_annotated) if c is not None]
         assert min(counts) - 1e-9 <= seen.n_missed <= max(counts) + 1e-9
