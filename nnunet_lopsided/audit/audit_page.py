@@ -185,6 +185,8 @@ def _injected(record: AuditContent) -> ShownInjected | None:
     header = ("diameter, mm", "injected lesions", "found", "share found", "missed lesions, estimate")
     # Of sizes that are hardly annotated few are injected, which says nothing of what the networks see.
     too_few = [f"{size} mm ({found} of {n})" for size, n, found, _, missed in rows if not missed and int(n) >= LEAST]
+    if injected["undefined"]:
+        too_few = []
     missed = injected["missed_lesions"]
     return ShownInjected(
         lesions=injected["lesions"],

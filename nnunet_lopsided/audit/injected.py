@@ -19,7 +19,7 @@ from nnunet_lopsided.audit.injecting import (
     inject,
     measure_injected,
 )
-from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs, Model, why_not_predicted
+from nnunet_lopsided.audit.inputs import WITHOUT_INJECTED, AuditedCase, AuditInputs, Model, check_can_inject
 from nnunet_lopsided.audit.measuring import load_predictions
 from nnunet_lopsided.audit.missed_by_size import InjectedLesions
 from nnunet_lopsided.errors import InputError
@@ -29,7 +29,7 @@ from nnunet_lopsided.files.json import file_digest
 from nnunet_lopsided.files.locks import locked
 from nnunet_lopsided.files.natural import NATURAL_ENDINGS
 from nnunet_lopsided.files.parallel import for_each
-from nnunet_lopsided.images import Image, n_components, read_header, read_image, write_image
+from nnunet_lopsided.images import Image, read_header, read_image, write_image
 from nnunet_lopsided.nnunet.checkpoints import FINAL
 from nnunet_lopsided.nnunet.magnified import OtherImages, begin, is_of, predict_magnified
 from nnunet_lopsided.nnunet.raw import Case, case_images
@@ -39,7 +39,6 @@ PER_CASE = 8
 FOLDER, _RECORD, _IMAGES, _LABELS = "validation_injected", "injected.json", "images", "labels"
 _NAMES = (_IMAGES, _LABELS, "validation_x*")
 _VERSION = 1  # of how lesions are injected; with another one they are injected anew
-_WITHOUT = "leave out --inject"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,8 @@ def inject_lesions(
         InputError: a fold has no checkpoint or is of a cascade, an image has several values per voxel, files cannot be
             read or written, or another process is writing them.
     """
-    check_can_inject(inputs)
+    trained = [(model, fold) for model in inputs.models for fold in inputs.folds]
+    check_can_inject(trained, inputs.dataset.name, [case.case for case in inputs.cases])
     target = lesion_class(label, inputs.dataset.folder / "dataset.json")
     seen: list[SeenInCase] = []
     for fold in inputs.folds:
@@ -150,25 +150,6 @@ def inject_lesions(
     )
 
 
-def check_can_inject(inputs: AuditInputs) -> None:
-    """Refuse models that cannot predict changed images, and images that cannot be changed.
-
-    Raises:
-        InputError: see :func:`inject_lesions`.
-    """
-    trained = [(model, fold) for model in inputs.models for fold in inputs.folds]
-    obstacle = why_not_predicted(trained, inputs.dataset.name)
-    if obstacle:
-        raise InputError(f"cannot predict injected lesions: {obstacle}; {_WITHOUT}")
-    for case in inputs.cases:
-        for image in case.case.images:
-            if (n := n_components(image)) != 1:
-                raise InputError(
-                    f"case {case.name}: {image} has {n} values per voxel, and lesions are injected into images of one; "
-                    f"{_WITHOUT}"
-                )
-
-
 def _fold_folder(model: Model, inputs: AuditInputs, fold: int) -> Path:
     return model.folder(inputs.dataset.name) / f"fold_{fold}"
 
@@ -189,7 +170,7 @@ def _write_images(injection: _Injection, n_workers: int) -> None:
             write = partial(_write_case, injection, donors)
             for_each(write, injection.lacking(), n_workers, f"{fold.name}, injecting lesions")
     except OSError as error:
-        raise InputError(f"cannot write {injection.folder}: {error.strerror or error}; {_WITHOUT}") from error
+        raise InputError(f"cannot write {injection.folder}: {error.strerror or error}; {WITHOUT_INJECTED}") from error
 
 
 def _donors(injection: _Injection, case: AuditedCase) -> list[Donor]:
@@ -231,12 +212,12 @@ def _predict(
         Case(case.name, tuple(injection.image(case, i) for i in range(len(case.case.images))), None)
         for case in with_lesions
     ]
-    of = OtherImages(folder=FOLDER, title=", injected lesions", what="injected lesions", without=_WITHOUT)
+    of = OtherImages(folder=FOLDER, title=", injected lesions", what="injected lesions", without=WITHOUT_INJECTED)
     arrays: dict[str, list[Path]] = {case.name: [] for case in changed}
     for folder in folders if changed else ():
         # Only the first model's folder holds the images; predictions of earlier ones go with its record.
-        if not is_of(folder / FOLDER / _RECORD, injection.made_by):
-            with locked(folder):
+        with locked(folder):
+            if not is_of(folder / FOLDER / _RECORD, injection.made_by):
                 begin(folder / FOLDER / _RECORD, injection.made_by, _NAMES)
         factors = (1.0, *inputs.magnify)
         predicted = predict_magnified(
@@ -244,6 +225,11 @@ def _predict(
         )
         for name, own in predicted.items():
             arrays[name] += own
+    if not is_of(injection.folder / _RECORD, injection.made_by):
+        raise InputError(
+            f"{injection.folder}: another audit has replaced it by other injected lesions; expected one at a time, so "
+            "run this command again"
+        )
     return arrays
 
 

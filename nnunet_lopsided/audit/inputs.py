@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunet_lopsided.errors import InputError, InputErrors
 from nnunet_lopsided.files.locks import locked
-from nnunet_lopsided.images import read_image
+from nnunet_lopsided.images import n_components, read_image
 from nnunet_lopsided.nnunet.checkpoints import FINAL
 from nnunet_lopsided.nnunet.magnified import best_device, checked_factors, is_whole, predict_magnified
 from nnunet_lopsided.nnunet.paths import nnunet_path
@@ -29,6 +29,7 @@ from nnunet_lopsided.running import last_line, run_logged, why_it_failed
 # How many times images are magnified for further predictions of every model.
 # Further factors (1.25, 1.75, 2.5, 3) changed little: docs/explanation/missed-lesions.md.
 MAGNIFY = (1.5, 2.0)
+WITHOUT_INJECTED = "leave out --inject"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def find_inputs(
     device: str | None = None,
     n_workers: int = 2,
     torch_resampling: bool = False,
+    to_inject: bool = False,
 ) -> AuditInputs:
     """Find the out-of-fold predictions of a cross-validation, and refuse any that are not.
 
@@ -125,6 +127,7 @@ def find_inputs(
         n_workers: cases worked on at the same time.
         torch_resampling: of predictions of magnified images, see
             :func:`~nnunet_lopsided.nnunet.magnified.predict_magnified`.
+        to_inject: lesions are to be injected later; refuse what cannot be before anything is predicted.
 
     Raises:
         InputError: a fold or its probabilities are missing and cannot be made, a prediction is not out of fold, or
@@ -147,6 +150,8 @@ def find_inputs(
     trained = [(model, fold) for model in models for fold in chosen]
     for model, fold in trained:
         _check_out_of_fold(_validation(model, source.name, fold), fold, wanted[fold], trained_on[fold])
+    if to_inject:
+        check_can_inject(trained, source.name, [cases[name] for name in sorted(fold_of)])
     for model, fold in trained:
         _provide_probabilities(source.name, model, fold, wanted=wanted[fold], device=device)
     obstacle = why_not_predicted(trained, source.name) if factors else ""
@@ -179,6 +184,29 @@ def find_inputs(
         magnify=factors,
         not_magnified=obstacle,
     )
+
+
+def check_can_inject(trained: Sequence[tuple[Model, int]], dataset: str, cases: Sequence[Case]) -> None:
+    """Refuse models that cannot predict changed images, and images that cannot be changed.
+
+    Args:
+        trained: models and their folds.
+        dataset: its name.
+        cases: those that would be changed.
+
+    Raises:
+        InputError: a fold has no checkpoint or is of a cascade, or an image has several values per voxel.
+    """
+    obstacle = why_not_predicted(trained, dataset)
+    if obstacle:
+        raise InputError(f"cannot predict injected lesions: {obstacle}; {WITHOUT_INJECTED}")
+    for case in cases:
+        for image in case.images:
+            if (n := n_components(image)) != 1:
+                raise InputError(
+                    f"case {case.name}: {image} has {n} values per voxel, and lesions are injected into images of one; "
+                    f"{WITHOUT_INJECTED}"
+                )
 
 
 def why_not_predicted(trained: Sequence[tuple[Model, int]], dataset: str) -> str:

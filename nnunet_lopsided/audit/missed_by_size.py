@@ -175,6 +175,9 @@ def estimate_by_size(scored: Scored, injected: InjectedLesions, edges_mm: Sequen
         undefined = f"the models find {len(known)} annotated lesions; at least {LEAST} are needed"
     elif all(r.by_injected is None for r in ranges):
         undefined = f"the models find fewer than {LEAST} injected lesions of every range of diameters"
+    elif all(r.n_missed is None or r.by_injected is None for r in ranges):
+        undefined = "candidates are like injected lesions, but none is as sure as annotated ones are"
+    if undefined:
         ranges = tuple(replace(r, n_missed=None) for r in ranges)
     return MissedBySize(
         per_case=injected.per_case,
@@ -201,8 +204,8 @@ def _range(
     n_missed = None
     # What the networks hardly see of what was injected they hardly see of missed lesions.
     is_seen = by_injected is not None or n_injected < LEAST
-    # Lesions of this size never score as high as annotated ones do: that none is there says nothing.
-    is_blind = by_highest == 0 and bool(by_injected)
+    # Lesions of this size may never score as high as annotated ones do: that none is there says nothing.
+    is_blind = by_highest == 0 and by_injected != 0
     if is_seen and not is_blind and by_highest is not None:
         counts = [count for count in (by_injected, by_highest, by_annotated) if count is not None]
         n_missed = prod(counts) ** (1 / len(counts))

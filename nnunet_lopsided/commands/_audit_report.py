@@ -51,10 +51,11 @@ def report(audit: Audit, name: str, folder: Path) -> None:
             )
     if audit.injected is not None and not audit.withheld:
         by_size = audit.injected
-        rate_by_size = (
-            f"no estimate by injected lesions: {by_size.undefined}"
-            if by_size.rate is None
-            else f"{by_size.rate:.2f}, about {by_size.n_missed:.0f} lesions, by what the models see of injected lesions"
-        )
-        print(rate_by_size)
+        if by_size.rate is None:
+            print(f"no estimate by injected lesions: {by_size.undefined}")
+        else:
+            print(
+                f"by injected lesions the miss rate is {by_size.rate:.2f}, about {by_size.n_missed:.0f} lesions; the "
+                "page names the sizes of which it says nothing"
+            )
     print(f"audit {name} in {folder}: see audit.html")

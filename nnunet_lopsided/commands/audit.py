@@ -100,7 +100,7 @@ def _add_inputs(parser: Parser) -> None:
         const=8,
         metavar="N",
         help="predict every case once more, with N lesions injected (8 without a number): tells what the models see by "
-        "size, and how many lesions were missed by that (default: do not)",
+        "size, and estimates from that how many lesions were missed (default: do not)",
     )
 
 
@@ -195,6 +195,7 @@ def _audit(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         n_workers=arguments.np,
         torch_resampling=arguments.torch_resampling,
+        to_inject=arguments.inject is not None,
     )
     injected = None
     if arguments.inject is not None:

@@ -12,7 +12,7 @@ cannot confirm itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from torch import distributed
 from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, candidates_per_annotated, missed_per_annotated
 from nnunet_lopsided.dilation import grown_voxels
 from nnunet_lopsided.errors import InputError, refuse
-from nnunet_lopsided.lesions import Lesions
+from nnunet_lopsided.lesions import Lesions, find_lesions
 from nnunet_lopsided.nnunet.beliefs import to_levels
 from nnunet_lopsided.nnunet.preprocessed_case import Properties, StoredArray
 from nnunet_lopsided.progress import with_progress
@@ -49,9 +49,9 @@ _GROWN = 1
 # Where fewer than LEAST_ANNOTATED are called a tail of the scores must hold half of them, and so many.
 _FEWEST_ANNOTATED = 8
 _RECORD, _ANSWER = "candidates", "nothing_missing"  # keys in a checkpoint's record
-# Candidates for each annotated lesion, below which nothing seems missing: on nuclei .03 to .22 where labels were whole,
-# .7 and more where half was missing (docs/results/recipe.md).
+# Candidates for each annotated lesion, below which nothing seems missing (measured: docs/results/recipe.md).
 NOTHING_MISSING = 0.4
+_KNOWS_LESIONS = 0.5  # share of the annotated lesions that a network calls which can tell
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,13 @@ class CalledInCase:
         explained: score of every component that touches an annotation, (M,).
         unexplained: of every other one, (N,).
         candidates: those, in this order.
+        n_labelled: annotated lesions, called or not.
     """
 
     explained: NDArray[np.float64]
     unexplained: NDArray[np.float64]
     candidates: Lesions
+    n_labelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class LookingBack(SoftTargetData, LesionPasting):
     dataloader_train: object
     dataloader_val: object
     _doubt: Doubt | None = None
-    _nothing_missing: bool = False
+    _nothing_missing: bool | None = None  # None: not asked
     _passes: float | None = None  # over the training data, in an epoch
 
     @property
@@ -208,12 +210,8 @@ class LookingBack(SoftTargetData, LesionPasting):
     @property
     def _asks(self) -> bool:
         """Whether it asks once if anything is missing; known once its loaders are there."""
-        return (
-            self.look_back is None
-            and not self._looks_back
-            and not self._lesions_are_sparse
-            and self._why_not_look_back is None
-        )
+        by_default = self.look_back is None and not self._looks_back
+        return by_default and not self._lesions_are_sparse and self._why_not_look_back is None
 
     @property
     def _why_not_look_back(self) -> str | None:
@@ -238,7 +236,7 @@ class LookingBack(SoftTargetData, LesionPasting):
         stored = self.my_init_kwargs.get("lopsided", {})
         record = stored.get(_RECORD)
         self._doubt = None if record is None else Doubt.of_record(record)
-        self._nothing_missing = bool(stored.get(_ANSWER, False))
+        self._nothing_missing = stored.get(_ANSWER)
 
     def on_train_start(self) -> None:
         if self.look_back and self._why_not_look_back:
@@ -257,8 +255,8 @@ class LookingBack(SoftTargetData, LesionPasting):
             # Checkpoints hold it, so that a training that goes on doubts the same voxels.
             self.my_init_kwargs.setdefault("lopsided", {})[_RECORD] = self._doubt.as_record()
             self._make_loaders_again()
-        if self._asks and self.current_epoch == self._doubts_at():
-            self._nothing_missing = self._ask(self._called_in_training_cases().values())
+        if self._asks and self._nothing_missing is None and self.current_epoch >= self._doubts_at():
+            self._nothing_missing = self._ask(list(self._called_in_training_cases().values()))
             self.my_init_kwargs.setdefault("lopsided", {})[_ANSWER] = self._nothing_missing
         super().on_train_epoch_start()
 
@@ -338,22 +336,25 @@ class LookingBack(SoftTargetData, LesionPasting):
         label = np.asarray(stored[:])[0]
         called = called_components(probability, label > 0, (1.0,) * label.ndim)
         # Of what lies on ignored voxels nobody knows whether it is a lesion: neither annotated nor a candidate.
-        annotated = called.touching((label > 0) & (label != self.label_manager.ignore_label))
-        return CalledInCase(called.score[annotated], called.score[~called.explained], called.unexplained)
+        lesion = (label > 0) & (label != self.label_manager.ignore_label)
+        scores = called.score[called.touching(lesion)], called.score[~called.explained]
+        return CalledInCase(*scores, called.unexplained, len(find_lesions(lesion, (1.0,) * label.ndim)))
 
-    def _ask(self, called: Iterable[CalledInCase]) -> bool:
+    def _ask(self, called: Sequence[CalledInCase]) -> bool:
         """Whether nothing seems missing, and say so."""
         explained, unexplained = (
             np.concatenate(scores) for scores in zip(*((c.explained, c.unexplained) for c in called), strict=True)
         )
-        found = f"asked whether anything is missing: {len(explained)} annotated lesions are called"
-        if len(explained) < _FEWEST_ANNOTATED:
+        n = sum(c.n_labelled for c in called)
+        found = f"asked whether anything is missing: {len(explained)} calls on {n} annotated lesions"
+        # Before it knows lesions a network may call whole images, or nothing.
+        if len(explained) < max(_FEWEST_ANNOTATED, _KNOWS_LESIONS * n):
             self.print_to_log_file(f"{found}, too few to tell, so background labels are doubted")
             return False
         for_each = candidates_per_annotated(explained, unexplained)
         nothing = for_each < NOTHING_MISSING
         self.print_to_log_file(
-            f"{found}, and {for_each:.2f} candidates for each that score like one and no label explains; "
+            f"{found}, and {for_each:.2f} for each of these that score like one and no label explains; "
             + ("nothing seems missing, so background labels count fully; with _nolookback they do not" if nothing
                else "so background labels are doubted")
         )  # fmt: skip

@@ -169,6 +169,7 @@ def test_injected_lesions_without_an_estimate_or_none() -> None:
     text = "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": nothing}, ())).text)
     assert "In all" not in text
     assert "There is no estimate: few are found." in text
+    assert "Nothing is said" not in text
     empty: InjectedContent = {**of, "by_diameter": [{**injected(20, None, 0, None), "injected": 0}]}
     text = "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": empty}, ())).text)
     assert "Nothing is said" not in text  # of what was not injected the networks may see much

@@ -76,7 +76,7 @@ def test_the_command(audited: Audited, made: list[tuple[str, float]], capsys: py
     assert all(row["injected"] < 10 for row in seen if row not in told)
     assert of["missed_lesions"] == pytest.approx(sum(row["missed_lesions"] for row in seen))
     assert of["miss_rate"] == pytest.approx(of["missed_lesions"] / (of["missed_lesions"] + 30))
-    assert f"{of['miss_rate']:.2f}, about {of['missed_lesions']:.0f} lesions, by what the models see" in printed
+    assert f"the miss rate is {of['miss_rate']:.2f}, about {of['missed_lesions']:.0f} lesions; the page" in printed
     page = (audited.audit / "audit.html").read_text(encoding="utf-8")
     assert "What the networks see" in page
     assert main(["score", str(audited.audit), "--truth", "501"]) == 0
@@ -186,7 +186,7 @@ def test_a_cascade(audited: Audited, made: list[tuple[str, float]]) -> None:
 
 
 def test_colours(audited: Audited, made: list[tuple[str, float]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunet_lopsided.audit.injected.n_components", lambda _: 3)
+    monkeypatch.setattr("nnunet_lopsided.audit.inputs.n_components", lambda _: 3)
     refused("p00_0000.nii.gz has 3 values per voxel, and lesions are injected into images of one; leave out --inject")
 
 

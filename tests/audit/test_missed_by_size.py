@@ -103,6 +103,11 @@ def test_where_no_candidate_is_as_sure_as_annotated_lesions_nothing_is_said() ->
     small, large = found.ranges
     assert (small.by_injected, small.by_highest_scores, small.n_missed) == (20, 0, None)
     assert found.n_missed == large.n_missed == pytest.approx(5)
+    # Of that range alone there is no estimate, and not one of 0.
+    of_small = scored([8.0] * 20, [(8, 0.9)] * 20, [(4, 0.4)] * 10)
+    found = estimate_by_size(of_small, injected([4.0] * 40, [(4, 0.4)] * 20), (6,))
+    assert (found.rate, [r.n_missed for r in found.ranges]) == (None, [None, None])
+    assert found.undefined == "candidates are like injected lesions, but none is as sure as annotated ones are"
     # Where no candidate is like injected ones either, none was missed.
     few = scored([8.0] * 20, [(8, 0.9)] * 20, [(4, 0.1)] * 10 + [(8, 0.9)] * 5)
     found = estimate_by_size(few, injected([4.0] * 40 + [8.0] * 20, [(4, 0.4)] * 20 + [(8, 0.9)] * 20), (6,))
@@ -114,7 +119,7 @@ def test_two_counts_have_a_mean_of_two() -> None:
     (small, large) = estimate_by_size(lesions, injected([4.0] * 40, [(4, 0.95)] * 20), (6,)).ranges
     assert (small.by_injected, small.by_highest_scores, small.by_annotated) == (10, 5, None)
     assert small.n_missed == pytest.approx(sqrt(50))
-    assert (large.n_injected, large.recall, large.n_missed) == (0, None, 0)
+    assert (large.n_injected, large.recall, large.n_missed) == (0, None, None)
 
 
 def test_where_hardly_any_was_injected_the_other_counts_speak() -> None:
@@ -173,8 +178,9 @@ def test_the_estimate_lies_between_its_counts(found: Floats, candidates: Floats,
     estimate = estimate_by_size(lesions, injected([5.0] * 30, [(5, s) for s in given_]), (3, 10))
     (seen,) = (r for r in estimate.ranges if r.lower_mm == 3)
     without = len(found) < 10 or len(given_) < 10
-    assert [r.n_missed for r in estimate.ranges if r is not seen] == ([None, None] if without else [0, 0])
+    assert [r.n_missed for r in estimate.ranges if r is not seen] == [None, None]
     assert (seen.n_missed is None) == (without or bool(seen.by_highest_scores == 0 and seen.by_injected))
+    assert bool(estimate.undefined) == (seen.n_missed is None) == (estimate.rate is None)
     if seen.n_missed is not None:
         counts = [c for c in (seen.by_injected, seen.by_highest_scores, seen.by_annotated) if c is not None]
         assert min(counts) - 1e-9 <= seen.n_missed <= max(counts) + 1e-9

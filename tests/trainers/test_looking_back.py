@@ -33,10 +33,10 @@ NAME = "nnUNetTrainerLopsided_from50_2epochs_1iters"
 # ---- what is doubted
 
 
-def case(explained: list[float], unexplained: list[float], mask: Any) -> CalledInCase:
+def case(explained: list[float], unexplained: list[float], mask: Any, n_labelled: int = 0) -> CalledInCase:
     candidates = find_lesions(np.asarray(mask, bool), (1.0, 1.0, 1.0))
     assert len(candidates) == len(unexplained)
-    return CalledInCase(np.array(explained, float), np.array(unexplained, float), candidates)
+    return CalledInCase(np.array(explained, float), np.array(unexplained, float), candidates, n_labelled)
 
 
 def apart(n: int) -> NDArray[np.bool_]:
@@ -234,6 +234,7 @@ def test_what_lies_on_ignored_voxels_is_neither(
     monkeypatch.setattr(type(trainer.label_manager), "ignore_label", ignored)
     found = trainer._called_in("a", data, SimpleNamespace(predict_sliding_window_return_logits=lambda _: logits))
     assert (len(found.explained), len(found.unexplained)) == expected
+    assert found.n_labelled == expected[0]
     assert found.candidates.voxels.tolist() == [9 + 7]
 
 
@@ -385,11 +386,11 @@ def test_where_nothing_seems_missing_nothing_is_doubted(
         trainer.on_train_epoch_start()
         found.append(trainer.criterion.gamma)
     assert (when, found) == (asked, gammas)
-    said = "asked whether anything is missing: 20 annotated lesions are called"
+    said = "asked whether anything is missing: 20 calls on 0 annotated lesions"
     assert (said in log_of(trainer)) == bool(asked)
     if asked:
         doubted = "so background labels are doubted" if gammas[-1] else "nothing seems missing, so background labels"
-        assert f"{n_candidates / 15:.2f} candidates for each that score like one" in log_of(trainer)
+        assert f"{n_candidates / 15:.2f} for each of these that score like one" in log_of(trainer)
         assert doubted in log_of(trainer)
 
 
@@ -419,16 +420,25 @@ def test_sparse_lesions_that_are_not_pasted_are_not_asked_for(tiny: Any, monkeyp
     assert (when, trainer.criterion.gamma) == ([], 2)
 
 
-def test_a_network_that_calls_hardly_an_annotated_lesion_cannot_tell(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("n_called", "n_labelled", "gamma"),
+    [
+        (7, 7, 2),  # too few
+        (10, 21, 2),  # a fresh network calls whole images, or nothing
+        (10, 20, 0),
+    ],
+)
+def test_a_network_that_calls_few_annotated_lesions_cannot_tell(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, n_called: int, n_labelled: int, gamma: float
 ) -> None:
     trainer, _ = asking(tiny, monkeypatch, "nnUNetTrainerLopsided_from0_2epochs_1iters", 0)
-    few = {"a": case([3.0] * 7, [], np.zeros((1, 1, 1)))}
+    few = {"a": case([3.0] * n_called, [], np.zeros((1, 1, 1)), n_labelled)}
     monkeypatch.setattr(type(trainer), "_called_in_training_cases", lambda self: few)
     trainer.on_train_start()
     trainer.on_train_epoch_start()
-    assert trainer.criterion.gamma == 2
-    assert "7 annotated lesions are called, too few to tell, so background labels are doubted" in log_of(trainer)
+    assert trainer.criterion.gamma == gamma
+    said = f"{n_called} calls on {n_labelled} annotated lesions, too few to tell, so background labels are doubted"
+    assert (said in log_of(trainer)) == bool(gamma)
 
 
 def test_a_training_that_goes_on_knows_the_answer(empty_results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,6 +455,15 @@ def test_a_training_that_goes_on_knows_the_answer(empty_results: Any, monkeypatc
     second.on_train_start()
     second.on_train_epoch_start()
     assert (when, second.criterion.gamma) == ([0], 0)
+
+
+def test_a_training_of_before_it_asked_is_asked_when_it_goes_on(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, when = asking(tiny, monkeypatch, "nnUNetTrainerLopsided_from0_10epochs_1iters", 0)
+    trainer.on_train_start()
+    for epoch in (5, 6):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+    assert (when, trainer.criterion.gamma) == ([5], 0)
 
 
 # ---- when it looks
