@@ -294,6 +294,20 @@ def test_the_log_says_when_it_will_look(tiny: Any, seen: dict[str, Any]) -> None
     assert f"{found}; again before: {2 * first}, " in log_of(trainer)
 
 
+def gone_on(results: Any, name: str, first: Any) -> tuple[Any, str]:
+    """A trainer that goes on after an epoch of another one, in its next epoch, and the checkpoint."""
+    first.on_train_start()
+    run_epoch(first)
+    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
+    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
+    first.save_checkpoint(path)
+    second = build(results, name, resume=True)
+    second.load_checkpoint(path)
+    second.on_train_start()
+    second.on_train_epoch_start()
+    return second, path
+
+
 def test_a_training_that_goes_on_doubts_the_same(
     empty_results: Any, monkeypatch: pytest.MonkeyPatch, seen: dict[str, Any]
 ) -> None:
@@ -301,15 +315,7 @@ def test_a_training_that_goes_on_doubts_the_same(
     halved(monkeypatch)
     name = "nnUNetTrainerLopsided_from0_10epochs_1iters"
     first = build(empty_results, name)
-    first.on_train_start()
-    run_epoch(first)
-    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
-    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
-    first.save_checkpoint(path)
-    second = build(empty_results, name, resume=True)
-    second.load_checkpoint(path)
-    second.on_train_start()
-    second.on_train_epoch_start()
+    second, path = gone_on(empty_results, name, first)
     assert seen["cases"] == 4  # the first looked, the second did not
     for one, other in zip(first._doubt.maps.values(), second._doubt.maps.values(), strict=True):
         np.testing.assert_array_equal(one.coordinates, other.coordinates)
@@ -445,15 +451,7 @@ def test_a_training_that_goes_on_knows_the_answer(empty_results: Any, monkeypatc
     without_progress_pictures(monkeypatch)
     name = "nnUNetTrainerLopsided_from0_10epochs_1iters"
     first, when = asking(empty_results, monkeypatch, name, 0)
-    first.on_train_start()
-    run_epoch(first)
-    first.current_epoch -= 1  # as nnU-Net does when it saves at the end of an epoch
-    path = str(Path(first.output_folder) / "checkpoint_latest.pth")
-    first.save_checkpoint(path)
-    second = build(empty_results, name, resume=True)
-    second.load_checkpoint(path)
-    second.on_train_start()
-    second.on_train_epoch_start()
+    second, _ = gone_on(empty_results, name, first)
     assert (when, second.criterion.gamma) == ([0], 0)
 
 
