@@ -6,12 +6,12 @@ import re
 
 # In the text of a block, from the first to the last: what stands there -> what is run.
 SUBSTITUTIONS = {
-    r"\bnnUNetTrainerLopsided\b(?!_)": "nnUNetTrainerLopsided_1epochs_1iters",
+    r"\bnnUNetTrainerLopsided\b(?!_)": "nnUNetTrainerLopsided_1epochs_1iters_seed0",
     r"(?<![\w$/])/(data|shared)/": r"$root/\1/",
     r"/path/to/nnUNet_raw/": "$nnUNet_raw/",
     r"for n in 10 20 50;": "for n in 1 2 3;",
 }
-_TRAINER = "-tr nnUNetTrainerLopsided_1epochs_1iters"
+_TRAINER = "-tr nnUNetTrainerLopsided_1epochs_1iters_seed0"
 # How a call begins -> options that it gets, unless it has them: the machine has no GPU, and no process is to import
 # PyTorch a second time.
 ADDED = {
@@ -19,7 +19,7 @@ ADDED = {
     "nnUNetv2_train": ("-device cpu",),
     "nnUNetv2_predict": ("-device cpu", "-npp 0", "-nps 0", "--disable_tta"),
     "nnUNetv2_ensemble": ("-np 1",),
-    # Networks of one step call hardly a voxel at the default of 0.03, and sometimes none.
+    # Networks of one step call hardly a voxel at the default of 0.03. Without a seed some called none, or everything.
     "lopsided-audit -d": (_TRAINER, "--magnify 1.5", "--shown 20", "--threshold 0.003"),
     "python -m nnunet_lopsided.commands.phantom": ("--shape 12 32 32", "--spacing 5 4 4"),
     "lopsided-complete": (_TRAINER, "-device cpu"),
