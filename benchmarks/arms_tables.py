@@ -228,6 +228,18 @@ def set_by_set(arm: Arm, sets: Iterable[int]) -> list[str]:
     return [*cells, arm.mean("ap_sqrt"), arm.mean("fp_per_case", 1)]
 
 
+def froc(name: str) -> tuple[list[str], list[list[str]]]:
+    """Share of lesions found at so many false positives per case, by nnU-Net's loss and the recipe."""
+    rows, at = read_rows(name), (1, 2, 4, 8)
+    body = []
+    for labels, lack in LACK.items():
+        arms = {PLAIN: select(rows, labels, LOSSES[PLAIN]), RECIPE: recipe_of(rows, labels)}
+        for loss, arm in arms.items():
+            found = [f"{100 * fmean(arm.values(f'sens_sqrt_at_{n}')):.1f}" for n in at]
+            body.append([lack, SHOWN[loss], str(len(arm.by_set)), *found])
+    return ["labels lack", "loss", "n", *(f"at {n}" for n in at)], body
+
+
 def screened() -> tuple[list[str], list[list[str]]]:
     """The first loop in which losses were compared: means over the seeds that there are."""
     rows, kinds = [r for r in read_rows("screen") if "later" not in r], ("full", "random", "size", "read")
@@ -341,6 +353,7 @@ TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] 
     "answer": answer,
     "arms": arms,
     "everywhere": everywhere,
+    "froc": froc,
     "screened": screened,
     "pasted": pasted,
     "sets_of_cases": sets_of_cases,

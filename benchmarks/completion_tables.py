@@ -5,9 +5,7 @@ python benchmarks/study_tables.py completed_with_recipe
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
-from statistics import fmean
 
 from arms_tables import (
     BEFORE,
@@ -28,6 +26,8 @@ from arms_tables import (
     set_by_set,
     share_of_whole,
 )
+
+from nnunet_lopsided.files.tables import read_table
 
 SOFT = "nnUNetTrainerLopsided_margin0_nopaste_softtargets"
 WAYS = {"highest": "the 60 that score highest are read", "sample": "a random sample of 60, and zones"}
@@ -75,9 +75,9 @@ def completed_with_recipe() -> tuple[list[str], list[list[str]]]:
         ),
     }
     sets = (0, 1, 2)
-    shown = {title: Arm({s: arm.by_set[s] for s in sets if s in arm.by_set}) for title, arm in rows.items()}
+    shown = {title: Arm({s: arm.by_set[s] for s in sets}) for title, arm in rows.items()}
     return ["labels, loss", *(f"set {s}" for s in sets), "mean", "FP"], [
-        [title, *set_by_set(arm, sets)] for title, arm in shown.items() if arm.by_set
+        [title, *set_by_set(arm, sets)] for title, arm in shown.items()
     ]
 
 
@@ -100,9 +100,10 @@ def sixty_readings() -> tuple[list[str], list[list[str]]]:
             found = ", ".join(
                 f"{r['accepted_missed']} + {int(r['accepted'] or 0) - int(r['accepted_missed'] or 0)}" for r in of
             )
-            found_at = f"{fmean(own.values('sens_sqrt_at_4')):.3f}"
             share = f"{own.mean('ap_sqrt')} ({share_of_whole(own, whole):.0%})"
-            body.append([lack, text, found, share, own.mean("ap_mean"), found_at, own.mean("fp_per_case", 1)])
+            body.append(
+                [lack, text, found, share, own.mean("ap_mean"), own.mean("sens_sqrt_at_4"), own.mean("fp_per_case", 1)]
+            )
             lack = ""
     head = [
         "labels lack",
@@ -118,8 +119,7 @@ def sixty_readings() -> tuple[list[str], list[list[str]]]:
 
 def missed_by_size() -> tuple[list[str], list[list[str]]]:
     """True and estimated miss rates, by the audit and by injected lesions."""
-    with (RESULTS / "missed-by-size.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["network"] == "per_lesion_paste"]
+    rows = [row for row in read_table(RESULTS / "missed-by-size.csv") if row["network"] == "per_lesion_paste"]
     methods = {"as lopsided-audit": "audit", "as lopsided-audit --inject": "by injected lesions"}
     rates = {(r["data"], r["labels"], r["method"]): (r["true_miss_rate"], r["estimated_miss_rate"]) for r in rows}
     data = {"faint": "faint", "clear": "clear", "faint2": "faint, other patients", "clear2": "clear, other patients"}

@@ -6,21 +6,8 @@ python benchmarks/study_tables.py looked_back
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import fmean
 
-from arms_tables import (
-    LACK,
-    LOSSES,
-    PLAIN,
-    RECIPE,
-    SHOWN,
-    Row,
-    one_training,
-    read_rows,
-    recipe_of,
-    select,
-    without_budget,
-)
+from arms_tables import LACK, Row, one_training, read_rows, select, without_budget
 
 # When gamma begins, by the trainer's name without its budget.
 LATE = {
@@ -172,20 +159,7 @@ def counted() -> tuple[list[str], list[list[str]]]:
     return [*head, *(f"for each annotated, at {at}%" for at in (30, 50, 70)), "truth"], body
 
 
-def froc(name: str) -> tuple[list[str], list[list[str]]]:
-    """Share of lesions found at so many false positives per case, by nnU-Net's loss and the recipe."""
-    rows, at = read_rows(name), (1, 2, 4, 8)
-    body = []
-    for labels, lack in LACK.items():
-        arms = {PLAIN: select(rows, labels, LOSSES[PLAIN]), RECIPE: recipe_of(rows, labels)}
-        for loss, arm in arms.items():
-            found = [f"{100 * fmean(arm.values(f'sens_sqrt_at_{n}')):.1f}" for n in at]
-            body.append([lack, SHOWN[loss], str(len(arm.by_set)), *found])
-    return ["labels lack", "loss", "n", *(f"at {n}" for n in at)], body
-
-
 TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
-    "froc": froc,
     "late": late,
     "looked_back": looked_back,
     "by_heart": by_heart,

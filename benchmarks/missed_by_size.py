@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from screen import predict, train
 from screen_arms import ARMS
 
-from nnunet_lopsided.audit.components import FRACTIONS, MeasuredCase, measure_case
+from nnunet_lopsided.audit.auditing import best_fraction
+from nnunet_lopsided.audit.components import MeasuredCase, measure_case
 from nnunet_lopsided.audit.injecting import SEEN, case_generator, find_donors, inject
 from nnunet_lopsided.audit.miss_rate import Scored, mixture_share
 from nnunet_lopsided.audit.missed_by_size import LEAST, InjectedLesions, MissedBySize, estimate_by_size, tail
@@ -148,8 +149,7 @@ def make(name: str, out: Path, arm: str) -> None:
         return measure_case(label, predictions=views, images=list(image), spacing_mm=SPACING, rules=RULES)
 
     found = [measured(*arguments) for arguments in zip(annotated, by_view, unseen, strict=True)]
-    dice = np.concatenate([m.dice[m.level >= RULES.threshold] for m in found])
-    fraction = FRACTIONS[int(np.argmax(np.nanmean(dice, axis=0)))]
+    fraction, _ = best_fraction([m.dice[m.level >= RULES.threshold] for m in found])
     for c, (m, views, image) in enumerate(zip(found, by_view, unseen, strict=True)):
         real += rows(m, views, c, fraction)
         whole = find_lesions(cases[N_TRAIN + c][1], SPACING)

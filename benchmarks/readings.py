@@ -25,7 +25,8 @@ import numpy as np
 from arms import cases_of, label_array, label_of, variant
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.components import FRACTIONS, Kind, MeasuredCase, measure_case
+from nnunet_lopsided.audit.auditing import best_fraction
+from nnunet_lopsided.audit.components import Kind, MeasuredCase, measure_case
 from nnunet_lopsided.audit.recalibration import recalibrated, zones
 from nnunet_lopsided.audit.sampling import all_sampled, draw_sample, probability_by_rank
 from nnunet_lopsided.belief import belief, missed_per_annotated
@@ -33,14 +34,13 @@ from nnunet_lopsided.dilation import grown_voxels
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import Image, write_image
 from nnunet_lopsided.lesions import Lesions, lesions_of_voxels
-from nnunet_lopsided.nnunet.paths import nnunet_path
+from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import new_raw_dataset, raw_dataset
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 from nnunet_lopsided.variants.sharing import share_preprocessed
 
 RULES = EvaluationRules()
-Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
@@ -90,7 +90,7 @@ def read(dataset: int, *, labels: str, way: str, n: int, out: Path) -> list[dict
         about.append({"labels": f"{labels}_{way}", "seed": seed, **numbers, **missed})
     output, name = variant(dataset, f"{labels}_{way}"), f"{source.name.split('_', 1)[1]}Read"
     with new_raw_dataset(output, name, marker="dataset.json", overwrite=True) as folder:
-        final = nnunet_path("nnUNet_raw") / f"Dataset{output:03d}_{name}"
+        final = nnunet_path("nnUNet_raw") / new_dataset_name(output, name)
         (folder / "labelsTr").mkdir()
         for case, array in arrays.items():
             image = label_of(left[case])
@@ -107,12 +107,10 @@ def candidates_of(
     measured: Mapping[str, MeasuredCase], whole: Mapping[str, Mask]
 ) -> tuple[list[Candidate], NDArray[np.float64]]:
     """Candidates, and the scores of components that find annotated lesions."""
-    dice = np.concatenate([m.dice[m.level >= RULES.threshold] for m in measured.values()])
-    fraction = FRACTIONS[int(np.argmax(np.nanmean(dice, axis=0)))]
+    fraction, _ = best_fraction([m.dice[m.level >= RULES.threshold] for m in measured.values()])
     known, candidates = [], []
     for name, m in measured.items():
-        sums = np.bincount(m.components.voxel_ids, weights=m.probability, minlength=len(m.components) + 1)[1:]
-        score = sums / np.sqrt(m.components.n_voxels)
+        score = m.mean_probability * np.sqrt(m.components.n_voxels)
         sure = m.level >= RULES.threshold
         known.append(score[sure & (m.kind == Kind.ANNOTATED)])
         for i in np.flatnonzero(sure & (m.kind == Kind.UNEXPLAINED)).tolist():

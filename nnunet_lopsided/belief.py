@@ -39,6 +39,25 @@ def base_score(highest: NDArray[np.float64], total: NDArray[np.float64]) -> NDAr
     return ranks.reshape(-1).astype(np.int64)
 
 
+def number_reaching(
+    scores: NDArray[np.integer | np.floating], thresholds: NDArray[np.integer | np.floating]
+) -> NDArray[np.int64]:
+    """How many scores reach each threshold.
+
+    Args:
+        scores: (N,).
+        thresholds: (T,).
+
+    Returns:
+        From 0 to N, (T,).
+
+    Example:
+        >>> number_reaching(np.array([0.9, 0.5, 0.5]), np.array([0.2, 0.5, 0.6, 1])).tolist()
+        [3, 3, 1, 0]
+    """
+    return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)
+
+
 def missed_per_annotated(
     annotated: NDArray[np.integer | np.floating],
     unexplained: NDArray[np.integer | np.floating],
@@ -66,9 +85,7 @@ def missed_per_annotated(
         return None
     # The ratio is least at the score of an annotated component: between two of these only unexplained ones are added.
     from_score = np.unique(annotated)
-    n_annotated, n_unexplained = (
-        len(scores) - np.searchsorted(np.sort(scores), from_score, side="left") for scores in (annotated, unexplained)
-    )
+    n_annotated, n_unexplained = (number_reaching(scores, from_score) for scores in (annotated, unexplained))
     enough = n_annotated >= least_annotated
     return float((n_unexplained[enough] / n_annotated[enough]).min())
 

@@ -45,7 +45,7 @@ class ShownInjected(NamedTuple):
     missed: str
     undefined: str
     by_diameter: Table
-    too_few: str
+    unsaid: str
 
 
 class ShownLikeness(NamedTuple):
@@ -184,9 +184,8 @@ def _injected(record: AuditContent) -> ShownInjected | None:
     ]
     header = ("diameter, mm", "injected lesions", "found", "share found", "missed lesions, estimate")
     # Of sizes that are hardly annotated few are injected, which says nothing of what the networks see.
-    too_few = [f"{size} mm ({found} of {n})" for size, n, found, _, missed in rows if not missed and int(n) >= LEAST]
-    if injected["undefined"]:
-        too_few = []
+    # Where there is no estimate at all the page says why.
+    unsaid = [] if injected["undefined"] else [row for row in rows if not row[-1] and int(row[1]) >= LEAST]
     missed = injected["missed_lesions"]
     return ShownInjected(
         lesions=injected["lesions"],
@@ -196,7 +195,7 @@ def _injected(record: AuditContent) -> ShownInjected | None:
         missed="" if missed is None else f"{missed:.0f}",
         undefined=injected["undefined"] or "",
         by_diameter=Table(header, rows, right=(1, 2, 3, 4)),
-        too_few=", ".join(too_few),
+        unsaid=", ".join(f"{size} mm ({found} of {n})" for size, n, found, *_ in unsaid),
     )
 
 

@@ -114,7 +114,7 @@ def audit(
     target = lesion_class(label, inputs.dataset.folder / "dataset.json")
     measured = measure_cases(inputs.cases, target, rules, n_workers)
     # As whatever is fitted, without the fainter components: there are as many of these as the lowest level is low.
-    fraction, fraction_dice = _best_fraction(
+    fraction, fraction_dice = best_fraction(
         [m.components.dice[m.components.level >= rules.threshold] for m in measured]
     )
     table = ComponentTable.of(measured, fraction, rules.threshold)
@@ -220,7 +220,7 @@ def _ranking(
     return Ranking(table.ranked(score), score, probability)
 
 
-def _best_fraction(dice: Sequence[NDArray[np.float64]]) -> tuple[float, float | None]:
+def best_fraction(dice: Sequence[NDArray[np.float64]]) -> tuple[float, float | None]:
     """The share of the highest probability that cuts annotated components back to their lesions best."""
     known = np.concatenate([d[~np.isnan(d).any(axis=1)] for d in dice]) if dice else np.zeros((0, len(FRACTIONS)))
     if not len(known):

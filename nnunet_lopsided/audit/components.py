@@ -57,7 +57,7 @@ class MeasuredCase:
             it.
         dice: between each annotated component cut back at each of :data:`FRACTIONS` and its lesion, (M, fractions);
             NaN for the others.
-        lesion_diameter_mm: of every annotated lesion, (K,).
+        lesions: the annotated ones, K of them.
         lesion_detected: whether a component matches it, (K,).
         lesion_of_component: index of the lesion an annotated component matches, -1 for the others, (M,).
         connectivity: by which the components were found; None: 26 in 3D, 8 in 2D.
@@ -73,7 +73,7 @@ class MeasuredCase:
     agreement: NDArray[np.float64]
     contrasts: NDArray[np.float64]
     dice: NDArray[np.float64]
-    lesion_diameter_mm: NDArray[np.float64]
+    lesions: Lesions
     lesion_detected: NDArray[np.bool_]
     lesion_of_component: NDArray[np.int64]
     connectivity: int | None = None
@@ -106,6 +106,11 @@ class MeasuredCase:
         # Stable, so that the voxels of each component stay ascending.
         order = np.argsort(self.components.voxel_ids, kind="stable")
         return order, np.concatenate([[0], np.cumsum(self.components.n_voxels)])
+
+    @property
+    def lesion_diameter_mm(self) -> NDArray[np.float64]:
+        """Of every annotated lesion, (K,)."""
+        return self.lesions.diameter_mm
 
     @property
     def n_channels(self) -> int:
@@ -170,7 +175,7 @@ def measure_case(
         agreement=_agreement(by_prediction, predictions, level),
         contrasts=_core_contrasts(components, values, images),
         dice=_dice(components, lesions, values, lesion),
-        lesion_diameter_mm=lesions.diameter_mm,
+        lesions=lesions,
         lesion_detected=matches.candidate_of_lesion > 0,
         lesion_of_component=lesion,
         connectivity=rules.connectivity,

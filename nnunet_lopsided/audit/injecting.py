@@ -293,13 +293,16 @@ def measure_injected(
         valid: voxels with annotation, same shape; None: all.
         case: its name, for messages.
     """
-    both = annotated | injected
     measured = measure_case(
-        both, predictions=predictions, images=[], spacing_mm=spacing_mm, rules=rules, valid=valid, case=case
+        annotated | injected,
+        predictions=predictions,
+        images=[],
+        spacing_mm=spacing_mm,
+        rules=rules,
+        valid=valid,
+        case=case,
     )
-    # The same lesions in the same order.
-    lesions = find_lesions(both if valid is None else both & valid, spacing_mm, rules.connectivity)
-    assert len(lesions) == len(measured.lesion_diameter_mm), "rules that join lesions are none of an audit's"
+    lesions = measured.lesions
     n_injected = np.bincount(lesions.voxel_ids[injected.reshape(-1)[lesions.voxels]], minlength=len(lesions) + 1)[1:]
     own, of_component = n_injected > 0, measured.lesion_of_component
     found = (of_component >= 0) & (measured.level >= rules.threshold)

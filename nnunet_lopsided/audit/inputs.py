@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -165,8 +164,9 @@ def find_inputs(
         by_case = predictions_by_case(folder, dataset_json=source.folder / "dataset.json")
         for case in own:
             predictions[case.name].append(by_case[case.name])
-        options: dict[str, Any] = {"torch_resampling": True} if torch_resampling else {}
-        magnified = predict_magnified(folder.parent, FINAL, factors, own, device, n_workers, **options)
+        magnified = predict_magnified(
+            folder.parent, FINAL, factors, own, device, n_workers, torch_resampling=torch_resampling
+        )
         for name, arrays in magnified.items():
             # Their axes are as nnU-Net's reader turned them: with its name they are turned back, as nnU-Net's own
             # arrays.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.miss_rate import LEAST_ANNOTATED, Scored, mixture_threshold
+from nnunet_lopsided.belief import number_reaching
 from nnunet_lopsided.evaluation.strata import diameter_bounds
 
 Floats = NDArray[np.float64]
@@ -137,7 +138,7 @@ def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
     if len(known) < LEAST:
         return None
     thresholds = np.unique(known)
-    n, u = (_n_above(scores, thresholds) for scores in (known, unknown))
+    n, u = (number_reaching(scores, thresholds) for scores in (known, unknown))
     n, u = n[n >= LEAST], u[n >= LEAST]
     # Without chance the few highest scores would decide.
     bound = (u + _CHANCE * np.sqrt(u) + 1) / n * (1 + _CHANCE / np.sqrt(n))
@@ -219,8 +220,3 @@ def _range(
         by_annotated=by_annotated,
         n_missed=n_missed,
     )
-
-
-def _n_above(scores: Floats, thresholds: Floats) -> NDArray[np.int64]:
-    """How many scores reach each threshold."""
-    return np.asarray(len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left"), np.int64)

@@ -159,7 +159,7 @@ class AuditContent(DecidedContent):
     """What audit.json holds.
 
     Files of older versions may lack keys that were added since, without a new ``schema_version``; what is needed of
-    them is read by :func:`~nnunet_lopsided.audit.stored.read_record`.
+    them is read by :func:`~nnunet_lopsided.audit.stored_record.read_record`.
     """
 
     # What follows from the rest has no part in the id: it could change with a version while decisions stay valid.

@@ -13,7 +13,7 @@ from nnunet_lopsided.audit.decisions import Decisions, Verdict, decisions_on
 from nnunet_lopsided.audit.recalibration import Zones, recalibrated, zones
 from nnunet_lopsided.audit.sampled import Sample
 from nnunet_lopsided.audit.sampling import Total, all_sampled, estimate_total
-from nnunet_lopsided.audit.stored import RECORD as AUDIT_RECORD
+from nnunet_lopsided.audit.stored_record import RECORD as AUDIT_RECORD
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.json import Shape, read_json
 

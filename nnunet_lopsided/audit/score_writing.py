@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.decisions import Decisions, Verdict
-from nnunet_lopsided.audit.injected_rate import injected_rate
 from nnunet_lopsided.audit.scoring import RankingScore, random_order, reviewed_numbers, score_ranking
 from nnunet_lopsided.audit.stored import StoredAudit, check_unchanged, chosen_audit, read_audit
 from nnunet_lopsided.audit.truth_matching import TruthMatching
@@ -171,7 +170,7 @@ def write_score(scored: Sequence[ScoredAudit], truth: int | str, folder: Path, o
             {
                 "name": s.name,
                 "estimated": s.audit.record.estimate,
-                "estimated_by_injected": injected_rate(s.audit.folder),
+                "estimated_by_injected": s.audit.record.rate_by_injected,
                 "withheld": s.audit.record.withheld or None,
                 "true": s.true_miss_rate,
             }
@@ -234,8 +233,8 @@ def _rates(scored: ScoredAudit) -> str:
     record = scored.audit.record
     without = "withheld" if record.withheld else "undefined"
     estimate = without if record.estimate is None else number(record.estimate)
-    injected = injected_rate(scored.audit.folder)
-    by_injected = "" if injected is None else f", by injected lesions {number(injected)}"
+    rate = record.rate_by_injected
+    by_injected = "" if rate is None else f", by injected lesions {number(rate)}"
     return f"{scored.name}: miss rate estimated {estimate}{by_injected}, true {number(scored.true_miss_rate)}"
 
 

@@ -28,7 +28,8 @@ from nnunet_lopsided.audit.record_content import (
     LikenessContent,
     MissRateContent,
 )
-from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, RECORD, SCHEMA_VERSION, TABLE, TABLE_COLUMNS, map_digest
+from nnunet_lopsided.audit.stored import MAPS, MARKS, PAGE, TABLE, TABLE_COLUMNS, map_digest
+from nnunet_lopsided.audit.stored_record import RECORD, SCHEMA_VERSION
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folder_record import is_nobodys_work
 from nnunet_lopsided.files.folders import check_output_folder, new_output_folder

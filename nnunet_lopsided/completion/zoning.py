@@ -25,7 +25,8 @@ from nnunet_lopsided.audit.sampled import PAGE as SAMPLE_PAGE
 from nnunet_lopsided.audit.sampled import RECORD as SAMPLE_RECORD
 from nnunet_lopsided.audit.sampled import Sample, read_sample, sample_candidates
 from nnunet_lopsided.audit.score_writing import decisions_of_truth, score_audits
-from nnunet_lopsided.audit.stored import RECORD, StoredAudit, StoredCandidate, read_audit
+from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, read_audit
+from nnunet_lopsided.audit.stored_record import RECORD
 from nnunet_lopsided.audit.writing import write_audit
 from nnunet_lopsided.audit.zone_decisions import zone_decisions
 from nnunet_lopsided.belief import LEAST_ANNOTATED, belief, missed_per_annotated

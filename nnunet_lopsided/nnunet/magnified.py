@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.files.folders import check_holds_only
@@ -105,11 +104,10 @@ def predict_magnified(
     made_by: dict[str, object] = {"checkpoint_sha256": digest}
     if torch_resampling:
         made_by["torch_resampling"] = True
-    options: dict[str, Any] = {"torch_resampling": True} if torch_resampling else {}
-    if of is not _ITS_OWN:
-        options["of"] = of
     # Loaded once, when the first case is predicted; never, where all predictions are there already.
-    network = cache(lambda: _Network(fold_folder, checkpoint, device or best_device(), **options))
+    network = cache(
+        lambda: _Network(fold_folder, checkpoint, device or best_device(), torch_resampling=torch_resampling, of=of)
+    )
     by_factor = [
         _arrays(fold_folder, made_by, factor, cases, network, n_workers=n_workers, of=of) for factor in factors
     ]
@@ -187,15 +185,8 @@ def _cannot(error: Exception, of: OtherImages) -> str:
 class _Network(Network):
     """A fold's network; only images as they are it mirrors."""
 
-    _of = _ITS_OWN
-
     def __init__(
-        self,
-        fold_folder: Path,
-        checkpoint: str,
-        device: str,
-        torch_resampling: bool = False,
-        of: OtherImages = _ITS_OWN,
+        self, fold_folder: Path, checkpoint: str, device: str, *, torch_resampling: bool, of: OtherImages
     ) -> None:
         self._of, fold = of, fold_folder.name.removeprefix("fold_")
         try:

@@ -12,7 +12,7 @@ cannot confirm itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, ClassVar
@@ -153,8 +153,7 @@ def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
     Args:
         called: by case.
     """
-    explained = np.concatenate([case.explained for case in called.values()])
-    unexplained = np.concatenate([case.unexplained for case in called.values()])
+    explained, unexplained = _scores(called)
     few = len(explained) < LEAST_ANNOTATED
     least = max(_FEWEST_ANNOTATED, math.ceil(len(explained) / 2)) if few else LEAST_ANNOTATED
     rho = missed_per_annotated(explained, unexplained, least)
@@ -168,6 +167,12 @@ def doubt_of(called: dict[str, CalledInCase]) -> Doubt:
         expected=float(q.sum()),
         maps={name: sparse for name, sparse in maps.items() if len(sparse.levels)},
     )
+
+
+def _scores(called: Mapping[str, CalledInCase]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of all cases together: of components that touch an annotation, and of all others."""
+    cases = called.values()
+    return np.concatenate([case.explained for case in cases]), np.concatenate([case.unexplained for case in cases])
 
 
 def _map(candidates: Lesions, q: NDArray[np.float64]) -> SparseMap:
@@ -210,8 +215,7 @@ class LookingBack(SoftTargetData, LesionPasting):
     @property
     def _asks(self) -> bool:
         """Whether it asks once if anything is missing; known once its loaders are there."""
-        by_default = self.look_back is None and not self._looks_back
-        return by_default and not self._lesions_are_sparse and self._why_not_look_back is None
+        return self.look_back is None and not (self._looks_back or self._lesions_are_sparse or self._why_not_look_back)
 
     @property
     def _why_not_look_back(self) -> str | None:
@@ -256,7 +260,7 @@ class LookingBack(SoftTargetData, LesionPasting):
             self.my_init_kwargs.setdefault("lopsided", {})[_RECORD] = self._doubt.as_record()
             self._make_loaders_again()
         if self._asks and self._nothing_missing is None and self.current_epoch >= self._doubts_at():
-            self._nothing_missing = self._ask(list(self._called_in_training_cases().values()))
+            self._nothing_missing = self._ask(self._called_in_training_cases())
             self.my_init_kwargs.setdefault("lopsided", {})[_ANSWER] = self._nothing_missing
         super().on_train_epoch_start()
 
@@ -340,12 +344,10 @@ class LookingBack(SoftTargetData, LesionPasting):
         scores = called.score[called.touching(lesion)], called.score[~called.explained]
         return CalledInCase(*scores, called.unexplained, len(find_lesions(lesion, (1.0,) * label.ndim)))
 
-    def _ask(self, called: Sequence[CalledInCase]) -> bool:
+    def _ask(self, called: Mapping[str, CalledInCase]) -> bool:
         """Whether nothing seems missing, and say so."""
-        explained, unexplained = (
-            np.concatenate(scores) for scores in zip(*((c.explained, c.unexplained) for c in called), strict=True)
-        )
-        n = sum(c.n_labelled for c in called)
+        explained, unexplained = _scores(called)
+        n = sum(case.n_labelled for case in called.values())
         found = f"asked whether anything is missing: {len(explained)} calls on {n} annotated lesions"
         # Before it knows lesions a network may call whole images, or nothing.
         if len(explained) < max(_FEWEST_ANNOTATED, _KNOWS_LESIONS * n):

@@ -121,6 +121,19 @@ def write_datasets(root: Path, geometry: Geometry = GEOMETRY) -> None:
     (preprocessed / "splits_final.json").write_text(json.dumps(splits))
 
 
+def add_specks(audited: Audited, rows: range) -> None:
+    """False positives in the slices of the lesions, none beside a lesion or another one, as probable as lesions."""
+    rng = np.random.default_rng(1)
+    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
+        probability = np.load(path)["probabilities"][1]
+        assert probability.shape == SHAPE
+        for z, y, x in np.array(np.meshgrid((1, 4), rows, range(0, 12, 2))).reshape(3, -1).T:
+            if not probability[z, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].any():
+                probability[z, 3 * y + 1, 3 * x + 1] = rng.uniform(0.5, 1)
+        np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
+        path.with_suffix(".nii.gz").unlink()  # it no longer fits
+
+
 def set_root(root: Path, patch: pytest.MonkeyPatch) -> None:
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         patch.setenv(variable, str(root / variable))

@@ -195,7 +195,7 @@ def test_a_second_miss_rate_counts_what_only_magnified_images_show(audited, monk
     audited.write_checkpoints()
     monkeypatch.setattr(
         "nnunet_lopsided.audit.inputs.predict_magnified",
-        lambda folder, _, factors, cases, *__: {
+        lambda folder, _, factors, cases, *__, **___: {
             case.name: [folder / "larger" / f"{case.name}.npz" for _ in factors] for case in cases
         },
     )

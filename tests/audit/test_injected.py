@@ -22,7 +22,7 @@ from nnunet_lopsided.images import Geometry, Image, read_image, write_image
 from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet import magnified
 from nnunet_lopsided.nnunet.raw import Case
-from tests.audit.conftest import N_CASES, SHAPE, TRAINER, Audited, set_root
+from tests.audit.conftest import N_CASES, SHAPE, TRAINER, Audited, add_specks, set_root
 
 MODEL, RULES = Model(TRAINER, "nnUNetPlans", "2.5d"), EvaluationRules(threshold=0.03)
 AUDIT = ["-d", "511", "-c", "2.5d", "--bootstrap", "0", "--shown", "0", "--magnify"]
@@ -35,7 +35,7 @@ def made(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, f
     done: list[tuple[str, float]] = []
 
     class Network:
-        def __init__(self, fold: Path, checkpoint: str, device: str, of: magnified.OtherImages) -> None:
+        def __init__(self, fold: Path, checkpoint: str, *_: object, of: magnified.OtherImages, **__: object) -> None:
             assert (checkpoint, of.what) == ("checkpoint_final.pth", "injected lesions")
 
         def predict(self, case: Case, factor: float, array: Path) -> None:
@@ -209,14 +209,7 @@ def test_a_number_below_one(audited: Audited, capsys: pytest.CaptureFixture[str]
 
 def test_withheld_with_the_rates(audited: Audited, made: list[tuple[str, float]]) -> None:
     """False positives as probable as lesions: no estimate, but what the networks see of injected lesions."""
-    rng = np.random.default_rng(1)
-    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
-        probability = np.load(path)["probabilities"][1]
-        for z, y, x in np.array(np.meshgrid((1, 4), range(0, 8, 2), range(0, 12, 2))).reshape(3, -1).T:
-            if not probability[z, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].any():
-                probability[z, 3 * y + 1, 3 * x + 1] = rng.uniform(0.5, 1)
-        np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
-        path.with_suffix(".nii.gz").unlink()
+    add_specks(audited, range(0, 8, 2))  # beside them there is room for injected lesions
     assert main([*AUDIT, "--inject"]) == 0
     record = json.loads((audited.audit / "audit.json").read_text())
     of = record["injected"]
@@ -232,7 +225,9 @@ def test_magnified_as_the_audit_is(
     """Predictions of all factors are averaged, as those of the audit; changed factors change where lesions may be."""
     monkeypatch.setattr(
         "nnunet_lopsided.audit.inputs.predict_magnified",
-        lambda folder, _, factors, cases, *__: {c.name: [folder / "validation" / f"{c.name}.npz"] for c in cases},
+        lambda folder, _, factors, cases, *__, **___: {
+            c.name: [folder / "validation" / f"{c.name}.npz"] for c in cases
+        },
     )
     found = injected(magnify=[2])
     assert {factor for _, factor in made} == {1, 2}

@@ -82,7 +82,7 @@ def test_a_cascade_is_not_magnified(audited, monkeypatch, configurations, magnif
     monkeypatch.setattr(
         audit_inputs,
         "predict_magnified",
-        lambda folder, _, factors, cases, *__: {c.name: [folder for _ in factors] for c in cases},
+        lambda folder, _, factors, cases, *__, **___: {c.name: [folder for _ in factors] for c in cases},
     )
     reason = "2.5d is a cascade, which needs the predictions of its previous stage"
     assert find_inputs(511, [MODEL]).not_magnified == ("" if magnified else reason)

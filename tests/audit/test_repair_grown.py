@@ -6,7 +6,8 @@ import numpy as np
 
 from nnunet_lopsided.audit.decisions import Decisions
 from nnunet_lopsided.audit.repair import write_repaired_variant
-from nnunet_lopsided.audit.stored import AuditRecord, StoredAudit, StoredCandidate, map_digest
+from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, map_digest
+from nnunet_lopsided.audit.stored_record import AuditRecord
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.json import file_digest, write_json
 from nnunet_lopsided.images import Geometry, Image, read_image, write_image

@@ -3,28 +3,19 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 
 from nnunet_lopsided.audit.decisions import decisions_above
 from nnunet_lopsided.audit.stored import read_audit
 from nnunet_lopsided.commands.audit import main
 from nnunet_lopsided.errors import InputError
-from tests.audit.conftest import SHAPE, TRAINER
+from tests.audit.conftest import TRAINER, add_specks
 
 
 @pytest.fixture
 def weak(audited):
     """Specks in the slices of the lesions, none beside a lesion or another speck, as probable as lesions, or more."""
-    rng = np.random.default_rng(1)
-    for path in sorted(audited.results.glob("fold_*/validation/*.npz")):
-        probability = np.load(path)["probabilities"][1]
-        for z, y, x in np.array(np.meshgrid((1, 4), range(0, 12, 2), range(0, 12, 2))).reshape(3, -1).T:
-            if not probability[z, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].any():
-                probability[z, 3 * y + 1, 3 * x + 1] = rng.uniform(0.5, 1)
-        assert probability.shape == SHAPE
-        np.savez_compressed(path, probabilities=np.stack([1 - probability, probability]))
-        path.with_suffix(".nii.gz").unlink()  # it no longer fits
+    add_specks(audited, range(0, 12, 2))
     return audited
 
 

@@ -28,7 +28,7 @@ def fold(tmp_path, monkeypatch):
     made = []
 
     class Network:
-        def __init__(self, fold_folder, checkpoint, device, torch_resampling=False):
+        def __init__(self, fold_folder, checkpoint, device, *, torch_resampling, of):
             self.torch_resampling = torch_resampling
             assert (fold_folder, checkpoint, device) == (folder, "checkpoint.pth", "cpu")
 
@@ -63,7 +63,7 @@ def test_what_is_there_is_not_made_again(fold):
 def test_a_network_is_read_once(fold, monkeypatch):
     folder, made = fold
     read = []
-    monkeypatch.setattr(magnified._Network, "__init__", lambda *arguments: read.append(arguments[1:]))
+    monkeypatch.setattr(magnified._Network, "__init__", lambda *arguments, **_: read.append(arguments[1:]))
     found = predict_magnified(folder, "checkpoint.pth", [1.5, 2], CASES, "cpu", n_workers=1)
     assert found == {name: [folder / f"validation_x{x}" / f"{name}.npz" for x in ("1.5", "2")] for name in "ab"}
     assert made == [("a", 1.5), ("b", 1.5), ("a", 2), ("b", 2)]
@@ -147,7 +147,7 @@ def network():
                 raise RuntimeError("Exception thrown in ReadImage: file.cxx:99:\nITK ERROR: not a gzip file\n")
 
     found = magnified._Network.__new__(magnified._Network)
-    found._predictor = Predictor()
+    found._predictor, found._of = Predictor(), magnified.OtherImages()
     return found
 
 
