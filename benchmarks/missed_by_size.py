@@ -279,9 +279,15 @@ def by_size(data: dict[str, Floats]) -> MissedBySize:
         n_patients=N_CASES - N_TRAIN,
     )
     lesions = InjectedLesions(
-        per_case=PER_CASE, seed=1, diameter_mm=data["injected"][:, 0], found_mm=given[:, 1], found_score=given[:, 5]
+        per_case=PER_CASE,
+        seed=1,
+        diameter_mm=data["injected"][:, 0],
+        patient=np.zeros(len(data["injected"]), np.int64),
+        found_mm=given[:, 1],
+        found_score=given[:, 5],
+        found_patient=given[:, 0].astype(np.int64),
     )
-    return estimate_by_size(scored, lesions, RULES.diameter_edges_mm)
+    return estimate_by_size(scored, lesions, RULES.diameter_edges_mm, n_replicates=0)
 
 
 def table(out: Path, arm: str) -> None:

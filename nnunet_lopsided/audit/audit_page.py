@@ -10,6 +10,7 @@ from nnunet_lopsided.audit.candidate_pictures import CandidatePictures
 from nnunet_lopsided.audit.missed_by_size import LEAST
 from nnunet_lopsided.audit.record_content import AuditContent
 from nnunet_lopsided.audit.review_page import review_page
+from nnunet_lopsided.audit.seen_chart import shown_seen
 from nnunet_lopsided.evaluation.confidence import TITLES
 from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import Table, TableCell, code, interval, interval_or_reason, number, number_or_empty
@@ -42,6 +43,7 @@ class ShownInjected(NamedTuple):
     per_case: int
     seed: int
     rate: str
+    interval: str
     missed: str
     undefined: str
     by_diameter: Table
@@ -89,6 +91,7 @@ def audit_html(
         miss_rates=_miss_rates(record),
         in_any=_in_any(record),
         outside=_outside(record),
+        seen=shown_seen(record),
         injected=_injected(record),
         detector=None if record["detector"]["sensitivity"] is None else record["detector"],
         ranked_by=_RANKED_BY[record["ranked_by"]],
@@ -178,23 +181,36 @@ def _injected(record: AuditContent) -> ShownInjected | None:
             str(of["injected"]),
             str(of["found"]),
             number_or_empty(of["recall"]),
+            str(of["annotated_lesions"]),
             "" if of["missed_lesions"] is None else f"{of['missed_lesions']:.0f}",
+            number_or_empty(of["seen"]),
+            interval(of["seen_ci95_bootstrap"]),
         )
         for of in injected["by_diameter"]
     ]
-    header = ("diameter, mm", "injected lesions", "found", "share found", "missed lesions, estimate")
+    header = (
+        "diameter, mm",
+        "injected lesions",
+        "found",
+        "share found",
+        "annotated lesions",
+        "missed lesions, estimate",
+        "share that your annotators saw",
+        "95% interval (bootstrap over patients)",
+    )
     # Of sizes that are hardly annotated few are injected, which says nothing of what the networks see.
     # Where there is no estimate at all the page says why.
-    unsaid = [] if injected["undefined"] else [row for row in rows if not row[-1] and int(row[1]) >= LEAST]
+    unsaid = [] if injected["undefined"] else [row for row in rows if not row[5] and int(row[1]) >= LEAST]
     missed = injected["missed_lesions"]
     return ShownInjected(
         lesions=injected["lesions"],
         per_case=injected["per_case"],
         seed=injected["seed"],
         rate="" if injected["miss_rate"] is None else number(injected["miss_rate"]),
+        interval=interval(injected["miss_rate_ci95_bootstrap"]),
         missed="" if missed is None else f"{missed:.0f}",
         undefined=injected["undefined"] or "",
-        by_diameter=Table(header, rows, right=(1, 2, 3, 4)),
+        by_diameter=Table(header, rows, right=range(1, 7)),
         unsaid=", ".join(f"{size} mm ({found} of {n})" for size, n, found, *_ in unsaid),
     )
 

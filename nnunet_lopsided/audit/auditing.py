@@ -127,7 +127,9 @@ def audit(
     detector = measure_detector(scored.found_score, scored.candidate_score, len(scored.annotated_mm), len(inputs.cases))
     miss_rates = estimate_miss_rates(scored, rules.diameter_edges_mm, n_replicates, seed)
     rate_in_any = estimate_miss_rates(in_any, (), n_replicates, seed)[0] if _are_several(inputs) else None
-    by_size = None if injected is None else estimate_by_size(scored, injected, rules.diameter_edges_mm)
+    by_size = None
+    if injected is not None:
+        by_size = estimate_by_size(scored, injected, rules.diameter_edges_mm, n_replicates, seed)
     # Where there is neither a rate nor a model, there is nothing to withhold.
     estimated = miss_rates[0].rate is not None or likeness is not None
     withheld = why_withheld(detector, miss_rates[0].rate) if estimated else ""

@@ -113,6 +113,7 @@ def inject_lesions(
     check_can_inject(trained, inputs.dataset.name, [case.case for case in inputs.cases])
     target = lesion_class(label, inputs.dataset.folder / "dataset.json")
     seen: list[SeenInCase] = []
+    seen_patients: list[str] = []
     for fold in inputs.folds:
         cases = tuple(case for case in inputs.cases if case.fold == fold)
         folders = [_fold_folder(model, inputs, fold) for model in inputs.models]
@@ -139,14 +140,19 @@ def inject_lesions(
         _write_images(injection, n_workers)
         arrays = _predict(injection, folders, inputs, device, n_workers, torch_resampling=torch_resampling)
         measure = partial(_measure, injection, arrays)
-        seen += for_each(measure, [c for c in cases if c.name in arrays], n_workers, f"{folders[0].name}, injected")
-    nothing = np.zeros(0)
+        with_lesions = [case for case in cases if case.name in arrays]
+        seen += for_each(measure, with_lesions, n_workers, f"{folders[0].name}, injected")
+        seen_patients += [case.patient for case in with_lesions]
+    nothing, number = np.zeros(0), {name: i for i, name in enumerate(inputs.patient_names)}
+    patients = np.array([number[patient] for patient in seen_patients], np.int64)
     return InjectedLesions(
         per_case=per_case,
         seed=seed,
         diameter_mm=np.concatenate([nothing, *(s.diameter_mm for s in seen)]),
+        patient=np.repeat(patients, [len(s.diameter_mm) for s in seen]),
         found_mm=np.concatenate([nothing, *(s.found_mm for s in seen)]),
         found_score=np.concatenate([nothing, *(s.found_score for s in seen)]),
+        found_patient=np.repeat(patients, [len(s.found_mm) for s in seen]),
     )
 
 

@@ -97,6 +97,11 @@ class AuditInputs:
     magnify: tuple[float, ...] = ()
     not_magnified: str = ""
 
+    @property
+    def patient_names(self) -> tuple[str, ...]:
+        """Sorted; a patient's number is its place here."""
+        return tuple(sorted({case.patient for case in self.cases}))
+
 
 def find_inputs(
     dataset: int | str,

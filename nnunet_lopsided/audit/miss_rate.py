@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, log, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from nnunet_lopsided.evaluation.strata import diameter_bounds
 LEAST_ANNOTATED = 10
 _CONFIDENCE = 0.1  # of the bound that chooses the threshold, Garg et al.'s delta
 _SLACK = 0.01  # their gamma
-_NO_INTERVAL = Interval.without("")
+NO_INTERVAL = Interval.without("")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class MissRate:
     missed_share: float | None = None
     rate: float | None = None
     n_missed: float | None = None
-    interval: Interval = _NO_INTERVAL
+    interval: Interval = NO_INTERVAL
     undefined: str = ""
 
     def withheld(self, reason: str) -> MissRate:
@@ -175,6 +176,39 @@ class Scored:
     candidate_patient: NDArray[np.int64]
     n_patients: int
 
+    def drawn(self, weight: NDArray[np.int64]) -> Scored:
+        """Those of a bootstrap replicate that draws patients so often, (patients,)."""
+        annotated = repeated(weight[self.annotated_patient], self.annotated_mm, self.annotated_patient)
+        found = repeated(weight[self.found_patient], self.found_mm, self.found_score, self.found_patient)
+        of_candidates = self.candidate_mm, self.candidate_score, self.candidate_patient
+        candidates = repeated(weight[self.candidate_patient], *of_candidates)
+        return replace(
+            self,
+            annotated_mm=annotated[0],
+            annotated_patient=annotated[1],
+            found_mm=found[0],
+            found_score=found[1],
+            found_patient=found[2],
+            candidate_mm=candidates[0],
+            candidate_score=candidates[1],
+            candidate_patient=candidates[2],
+        )
+
+
+def repeated(times: NDArray[np.int64], *columns: NDArray[np.generic]) -> list[NDArray[Any]]:
+    """The rows of a table, given as columns, so often each."""
+    return [np.repeat(column, times) for column in columns]
+
+
+def why_no_interval(n_patients: int, n_replicates: int) -> str | None:
+    """The reason why a rate has no bootstrap interval; None: it has one."""
+    reason = why_no_bootstrap(n_patients, n_replicates)
+    if not reason and n_replicates < LEAST_REPLICATES:
+        reason = (
+            f"with {n_replicates} replicates the ends of an interval are chance; at least {LEAST_REPLICATES} are needed"
+        )
+    return reason
+
 
 def estimate_miss_rates(
     scored: Scored, edges_mm: Sequence[float], n_replicates: int = 1000, seed: int = 0
@@ -195,11 +229,7 @@ def estimate_miss_rates(
         One for all diameters, then one per range.
     """
     ranges = [(0.0, None), *diameter_bounds(edges_mm)]
-    no_bootstrap = why_no_bootstrap(scored.n_patients, n_replicates)
-    if not no_bootstrap and n_replicates < LEAST_REPLICATES:
-        no_bootstrap = (
-            f"with {n_replicates} replicates the ends of an interval are chance; at least {LEAST_REPLICATES} are needed"
-        )
+    no_bootstrap = why_no_interval(scored.n_patients, n_replicates)
     weights = None if no_bootstrap else patient_weights(scored.n_patients, n_replicates, seed).astype(np.float64)
     return tuple(_estimate(scored, low, upper, weights=weights, no_bootstrap=no_bootstrap) for low, upper in ranges)
 

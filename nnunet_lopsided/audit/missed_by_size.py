@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, prod
+from functools import partial
+from math import inf, nan, prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.miss_rate import LEAST_ANNOTATED, Scored, mixture_threshold
+from nnunet_lopsided.audit.miss_rate import (
+    LEAST_ANNOTATED,
+    NO_INTERVAL,
+    Scored,
+    mixture_threshold,
+    repeated,
+    why_no_interval,
+)
 from nnunet_lopsided.belief import number_reaching
+from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval
 from nnunet_lopsided.evaluation.strata import diameter_bounds
 
 Floats = NDArray[np.float64]
@@ -33,15 +42,32 @@ class InjectedLesions:
         per_case: how many were to be injected into each; fewer were where there was no room.
         seed: of diameters and places.
         diameter_mm: of every injected lesion, (N,).
+        patient: of each, numbered as in :class:`~nnunet_lopsided.audit.miss_rate.Scored`.
         found_mm: of those that a component matches, (F,).
         found_score: highest probability of this component, within [0, 1], (F,).
+        found_patient: of each.
     """
 
     per_case: int
     seed: int
     diameter_mm: Floats
+    patient: NDArray[np.int64]
     found_mm: Floats
     found_score: Floats
+    found_patient: NDArray[np.int64]
+
+    def drawn(self, weight: NDArray[np.int64]) -> InjectedLesions:
+        """Those of a bootstrap replicate that draws patients so often, (patients,)."""
+        diameter_mm, patient = repeated(weight[self.patient], self.diameter_mm, self.patient)
+        found = repeated(weight[self.found_patient], self.found_mm, self.found_score, self.found_patient)
+        return replace(
+            self,
+            diameter_mm=diameter_mm,
+            patient=patient,
+            found_mm=found[0],
+            found_score=found[1],
+            found_patient=found[2],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +77,7 @@ class SizeRange:
     Attributes:
         lower_mm: diameters from here.
         upper_mm: to below here; None: no limit.
+        n_annotated: annotated lesions.
         n_injected: injected lesions.
         n_found: those of them that a component matches.
         by_injected: missed lesions if candidates are compared with injected lesions: false positives count, too. None:
@@ -61,16 +88,26 @@ class SizeRange:
             than 10 of these are found.
         n_missed: the estimate; None: undefined, as where 10 lesions or more were injected and fewer are found, or
             where candidates are like injected lesions, but none scores as high as annotated ones of all sizes.
+        seen_interval: 95%, of ``seen``, from a bootstrap over patients.
     """
 
     lower_mm: float
     upper_mm: float | None
+    n_annotated: int
     n_injected: int
     n_found: int
     by_injected: float | None
     by_highest_scores: float | None
     by_annotated: float | None
     n_missed: float | None
+    seen_interval: Interval = NO_INTERVAL
+
+    @property
+    def seen(self) -> float | None:
+        """Share of the lesions that the annotators saw, within [0, 1]; None: undefined, or there are none."""
+        if self.n_missed is None or not self.n_annotated + self.n_missed:
+            return None
+        return self.n_annotated / (self.n_annotated + self.n_missed)
 
     @property
     def recall(self) -> float | None:
@@ -88,6 +125,7 @@ class MissedBySize:
         n_annotated: annotated lesions.
         ranges: of diameters, the smallest first.
         undefined: why there is no estimate; empty: there is one.
+        interval: 95%, of ``rate``, from a bootstrap over patients.
     """
 
     per_case: int
@@ -96,6 +134,7 @@ class MissedBySize:
     n_annotated: int
     ranges: tuple[SizeRange, ...]
     undefined: str = ""
+    interval: Interval = NO_INTERVAL
 
     @property
     def n_missed(self) -> float | None:
@@ -112,9 +151,17 @@ class MissedBySize:
     def withheld(self, reason: str) -> MissedBySize:
         """The same injected lesions without the estimate."""
         ranges = [
-            replace(r, by_injected=None, by_highest_scores=None, by_annotated=None, n_missed=None) for r in self.ranges
+            replace(
+                r,
+                by_injected=None,
+                by_highest_scores=None,
+                by_annotated=None,
+                n_missed=None,
+                seen_interval=Interval.without(reason),
+            )
+            for r in self.ranges
         ]
-        return replace(self, ranges=tuple(ranges), undefined=reason)
+        return replace(self, ranges=tuple(ranges), undefined=reason, interval=Interval.without(reason))
 
 
 def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
@@ -146,7 +193,9 @@ def tail(known: Floats, n_known: int, unknown: Floats) -> float | None:
     return float(u[best] / n[best] * n_known)
 
 
-def estimate_by_size(scored: Scored, injected: InjectedLesions, edges_mm: Sequence[float]) -> MissedBySize:
+def estimate_by_size(
+    scored: Scored, injected: InjectedLesions, edges_mm: Sequence[float], n_replicates: int = 1000, seed: int = 0
+) -> MissedBySize:
     """How many lesions were missed, from the geometric mean of up to three counts of every range of diameters.
 
     One is too high by the false positives, one too low where small lesions were missed: see :class:`SizeRange`. On
@@ -157,11 +206,81 @@ def estimate_by_size(scored: Scored, injected: InjectedLesions, edges_mm: Sequen
         scored: lesions and components of the audit.
         injected: scores of the same kind.
         edges_mm: inner edges of the ranges, ascending.
+        n_replicates: of the bootstrap over patients, 0 for none.
+        seed: of that bootstrap.
 
     Returns:
         One range more than there are edges. Without an estimate where fewer than 10 annotated lesions are found, or in
         no range 10 injected ones.
     """
+    estimate = _estimated(scored, injected, edges_mm)
+    no_interval = why_no_interval(scored.n_patients, n_replicates)
+    if no_interval or estimate.undefined:
+        reason = Interval.without(estimate.undefined or no_interval or "")
+        ranges = tuple(replace(r, seen_interval=reason) for r in estimate.ranges)
+        return replace(estimate, ranges=ranges, interval=reason)
+    # The rate of a replicate is of the same ranges, so that none comes and goes by chance.
+    counted = [r.n_missed is not None for r in estimate.ranges]
+    seen = np.full((n_replicates, len(counted)), nan)
+    rates = np.full(n_replicates, nan)
+    for i, weight in enumerate(patient_weights(scored.n_patients, n_replicates, seed)):
+        drawn = _estimated(scored.drawn(weight), injected.drawn(weight), edges_mm)
+        seen[i] = [nan if r.seen is None else r.seen for r in drawn.ranges]
+        missed = [r.n_missed for r, counts in zip(drawn.ranges, counted, strict=True) if counts]
+        if None not in missed:
+            n_missed = sum(n for n in missed if n is not None)
+            rates[i] = n_missed / max(n_missed + drawn.n_annotated, 1e-9)
+    ranges = tuple(
+        replace(r, seen_interval=percentile_interval(seen[:, i], _n_patients(scored, r)))
+        for i, r in enumerate(estimate.ranges)
+    )
+    return replace(
+        estimate, ranges=ranges, interval=percentile_interval(rates, len(set(scored.found_patient.tolist())))
+    )
+
+
+def _n_patients(scored: Scored, of: SizeRange) -> int:
+    """Patients with annotated lesions of a range."""
+    return len(set(scored.annotated_patient[_inside(scored.annotated_mm, of.lower_mm, of.upper_mm)].tolist()))
+
+
+def rising(ranges: Sequence[SizeRange]) -> list[float | None]:
+    """What annotators saw, by range of diameters, taken to rise with the diameter.
+
+    Where a smaller range has a higher share than a larger one, which then is chance, both have their common share
+    (isotonic regression; a lesion counts once).
+
+    Args:
+        ranges: of :class:`MissedBySize`, the smallest first.
+
+    Returns:
+        Of each range, within [0, 1]. Of one without an estimate it is at most that of the next larger one with an
+        estimate; None: there is none.
+
+    Example:
+        >>> def of(annotated, missed):
+        ...     return SizeRange(lower_mm=0, upper_mm=None, n_annotated=annotated, n_injected=0, n_found=0,
+        ...         by_injected=None, by_highest_scores=None, by_annotated=None, n_missed=missed)
+        >>> rising([of(10, None), of(9, 1.0), of(21, 9.0), of(38, 2.0)])
+        [0.75, 0.75, 0.75, 0.95]
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    known = [(i, r.seen, r.n_annotated + r.n_missed) for i, r in enumerate(ranges) if r.n_missed is not None]
+    points = [(i, seen, weight) for i, seen, weight in known if seen is not None]
+    curve: list[float | None] = [None] * len(ranges)
+    if points:
+        fitted = isotonic_regression([seen for _, seen, _ in points], sample_weight=[weight for *_, weight in points])
+        for (i, *_), share in zip(points, fitted, strict=True):
+            curve[i] = float(share)
+    for i in reversed(range(len(ranges) - 1)):
+        if curve[i] is None:
+            curve[i] = curve[i + 1]
+    return curve
+
+
+def _estimated(scored: Scored, injected: InjectedLesions, edges_mm: Sequence[float]) -> MissedBySize:
+    """The estimate without intervals."""
     known, unknown = scored.found_score, scored.candidate_score
     enough = len(known) >= LEAST
     highest = mixture_threshold(known, unknown) if enough else inf
@@ -190,11 +309,14 @@ def estimate_by_size(scored: Scored, injected: InjectedLesions, edges_mm: Sequen
     )
 
 
+def _inside(diameter_mm: Floats, low: float, upper: float | None) -> NDArray[np.bool_]:
+    return np.asarray((diameter_mm >= low) & (diameter_mm < (inf if upper is None else upper)))
+
+
 def _range(
     low: float, upper: float | None, *, scored: Scored, injected: InjectedLesions, highest: float, share: float
 ) -> SizeRange:
-    def inside(diameter_mm: Floats) -> NDArray[np.bool_]:
-        return np.asarray((diameter_mm >= low) & (diameter_mm < (inf if upper is None else upper)))
+    inside = partial(_inside, low=low, upper=upper)
 
     unknown = scored.candidate_score[inside(scored.candidate_mm)]
     n_injected, own = int(inside(injected.diameter_mm).sum()), injected.found_score[inside(injected.found_mm)]
@@ -213,6 +335,7 @@ def _range(
     return SizeRange(
         lower_mm=low,
         upper_mm=upper,
+        n_annotated=n_annotated,
         n_injected=n_injected,
         n_found=len(own),
         by_injected=by_injected,

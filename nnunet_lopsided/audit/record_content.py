@@ -110,6 +110,7 @@ class InjectedRangeContent(TypedDict):
 
     lower_mm: float
     upper_mm: float | None
+    annotated_lesions: int
     injected: int
     found: int
     recall: float | None
@@ -117,6 +118,9 @@ class InjectedRangeContent(TypedDict):
     by_highest_scores: float | None
     by_annotated: float | None
     missed_lesions: float | None
+    seen: float | None
+    seen_ci95_bootstrap: list[float] | None
+    seen_rising: float | None
 
 
 class InjectedContent(TypedDict):
@@ -128,6 +132,7 @@ class InjectedContent(TypedDict):
     by_diameter: list[InjectedRangeContent]
     missed_lesions: float | None
     miss_rate: float | None
+    miss_rate_ci95_bootstrap: list[float] | None
     undefined: str | None
 
 

@@ -17,7 +17,7 @@ from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.detector import LEAST_AVERAGE_PRECISION, LEAST_SENSITIVITY, Detector
 from nnunet_lopsided.audit.inputs import AuditedCase
 from nnunet_lopsided.audit.miss_rate import MissRate, outside_estimate
-from nnunet_lopsided.audit.missed_by_size import MissedBySize
+from nnunet_lopsided.audit.missed_by_size import MissedBySize, rising
 from nnunet_lopsided.audit.ranking import Likeness
 from nnunet_lopsided.audit.record_content import (
     AuditContent,
@@ -199,6 +199,7 @@ def _injected(by_size: MissedBySize) -> InjectedContent:
             {
                 "lower_mm": r.lower_mm,
                 "upper_mm": r.upper_mm,
+                "annotated_lesions": r.n_annotated,
                 "injected": r.n_injected,
                 "found": r.n_found,
                 "recall": r.recall,
@@ -206,11 +207,15 @@ def _injected(by_size: MissedBySize) -> InjectedContent:
                 "by_highest_scores": r.by_highest_scores,
                 "by_annotated": r.by_annotated,
                 "missed_lesions": r.n_missed,
+                "seen": r.seen,
+                "seen_ci95_bootstrap": r.seen_interval.ends,
+                "seen_rising": share,
             }
-            for r in by_size.ranges
+            for r, share in zip(by_size.ranges, rising(by_size.ranges), strict=True)
         ],
         "missed_lesions": by_size.n_missed,
         "miss_rate": by_size.rate,
+        "miss_rate_ci95_bootstrap": by_size.interval.ends,
         "undefined": by_size.undefined or None,
     }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nnunet_lopsided.audit.auditing import Audit
+    from nnunet_lopsided.evaluation.intervals import Interval
 
 
 def report(audit: Audit, name: str, folder: Path) -> None:
@@ -34,11 +35,9 @@ def report(audit: Audit, name: str, folder: Path) -> None:
     elif rate.rate is None:
         print(f"miss rate undefined: {rate.undefined}")
     else:
-        low, high = rate.interval.low, rate.interval.high
-        ends = "" if low is None or high is None else f" (95% interval {low:.2f} to {high:.2f})"
         print(
-            f"estimated miss rate {rate.rate:.2f}{ends}, about {rate.n_missed:.0f} lesions; the page says what this "
-            "assumes"
+            f"estimated miss rate {rate.rate:.2f}{_ends(rate.interval)}, about {rate.n_missed:.0f} lesions; the page "
+            "says what this assumes"
         )
         in_any = audit.miss_rate_in_any
         if in_any is not None and in_any.rate is not None:
@@ -55,7 +54,12 @@ def report(audit: Audit, name: str, folder: Path) -> None:
             print(f"no estimate by injected lesions: {by_size.undefined}")
         else:
             print(
-                f"by injected lesions the miss rate is {by_size.rate:.2f}, about {by_size.n_missed:.0f} lesions; the "
-                "page names the sizes of which it says nothing"
+                f"by injected lesions the miss rate is {by_size.rate:.2f}{_ends(by_size.interval)}, about "
+                f"{by_size.n_missed:.0f} lesions; the page names the sizes of which it says nothing"
             )
     print(f"audit {name} in {folder}: see audit.html")
+
+
+def _ends(interval: Interval) -> str:
+    ends = interval.ends
+    return "" if ends is None else f" (95% interval {ends[0]:.2f} to {ends[1]:.2f})"

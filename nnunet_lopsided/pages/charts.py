@@ -351,8 +351,14 @@ def _draw_line(axes: Axes, i: int, points: Sequence[LinePoint], aside: float) ->
     kind, (colour, _), style = f"k{i % len(SERIES)}", SERIES[i % len(SERIES)], SERIES[i % len(SERIES)].linestyle
     x, values = [p.x for p in points], [p.value for p in points]
     axes.plot(x, values, color=colour, linewidth=_LINE_WIDTH, linestyle=style, gid=classed(f"curve {kind}"))
+    draw_points(axes, i, points, aside)
+
+
+def draw_points(axes: Axes, i: int, points: Sequence[LinePoint], aside: float = 0, marker: str = "o") -> None:
+    """Draw the points of the i-th of several evaluations; their intervals stand ``aside``."""
+    kind, colour = f"k{i % len(SERIES)}", SERIES[i % len(SERIES)].colour
     for p in points:
-        axes.plot(p.x, p.value, "o", color=colour, markersize=5, gid=classed(f"point {kind}"))
+        axes.plot(p.x, p.value, marker, color=colour, markersize=5, gid=classed(f"point {kind}"))
         if p.interval is not None:
             axes.vlines(p.x + aside, *p.interval, color=colour, linewidth=1.1, gid=classed(f"whisker {kind}"))
 

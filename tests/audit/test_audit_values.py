@@ -12,6 +12,7 @@ from nnunet_lopsided.audit.audit_page import audit_html
 from nnunet_lopsided.audit.auditing import Audit
 from nnunet_lopsided.audit.record_content import AuditContent, InjectedContent, InjectedRangeContent, MissRateContent
 from tests.evaluation.report.conftest import Page
+from tests.pages.chart_reading import Drawn
 
 
 def rate(lower: float, upper: float | None, share: float | None, undefined: str | None = None) -> MissRateContent:
@@ -30,10 +31,13 @@ def rate(lower: float, upper: float | None, share: float | None, undefined: str 
     }
 
 
-def injected(lower: float, upper: float | None, found: int, missed: float | None) -> InjectedRangeContent:
+def injected(
+    lower: float, upper: float | None, found: int, missed: float | None, seen: float | None = None
+) -> InjectedRangeContent:
     return {
         "lower_mm": lower,
         "upper_mm": upper,
+        "annotated_lesions": 50 + int(lower),
         "injected": 30 + int(lower),
         "found": found,
         "recall": found / 40,
@@ -41,6 +45,9 @@ def injected(lower: float, upper: float | None, found: int, missed: float | None
         "by_highest_scores": 52.0,
         "by_annotated": None,
         "missed_lesions": missed,
+        "seen": seen,
+        "seen_ci95_bootstrap": None if seen is None else [seen - 0.2, seen + 0.05],
+        "seen_rising": None if seen is None else seen + 0.1,
     }
 
 
@@ -103,9 +110,10 @@ RECORD: AuditContent = {
         "seed": 5,
         "per_case": 4,
         "lesions": 71,
-        "by_diameter": [injected(3, 6, 9, None), injected(6, None, 21, 16.6)],
+        "by_diameter": [injected(3, 6, 9, None), injected(6, None, 21, 16.6, 0.7)],
         "missed_lesions": 16.6,
         "miss_rate": 0.875,
+        "miss_rate_ci95_bootstrap": [0.75, 0.9],
         "undefined": None,
     },
     "maps": {},
@@ -153,19 +161,47 @@ def test_miss_rates_by_diameter(shown: Page) -> None:
 
 def test_what_the_networks_see(shown: Page) -> None:
     _, by_diameter = (rows for rows in shown.tables.values() if rows[0][0] == "diameter, mm")
-    assert by_diameter[1:] == [["3\u20136", "33", "9", "0.225", ""], ["6+", "36", "21", "0.525", "17"]]
+    assert by_diameter[1:] == [
+        ["3\u20136", "33", "9", "0.225", "53", "", "", ""],
+        ["6+", "36", "21", "0.525", "56", "17", "0.700", "0.500 to 0.750"],
+    ]
     assert sentence(shown, "were injected where").startswith(
         "What the networks see 71 annotated lesions, most of them shrunk"
     )
     assert "(up to 4 per case, seed 5)" in sentence(shown, "were injected where")
-    assert sentence(shown, "In all ") == "In all 17, or 0.875 of all lesions"
+    assert sentence(shown, "In all ").startswith("In all 17, or 0.875 of all lesions (95% interval 0.750 to 0.900).")
     assert "Nothing is said of lesions of 3\u20136 mm (9 of 33): fewer than 10" in "".join(shown.text)
+
+
+def chart_of(record: AuditContent) -> list[Drawn]:
+    charts = re.findall(r"<svg[^>]*class=.chart.*?</svg>", audit_html(NO_CANDIDATES, record, ()), re.DOTALL)
+    return [Drawn(svg, (-0.6, 1.6), (0, 1.05)) for svg in charts]
+
+
+def test_what_annotators_saw() -> None:
+    (drawn,) = chart_of(RECORD)
+    # One minus the miss rate, whose interval changes its ends.
+    assert drawn.dots("point", "k0") == [pytest.approx((-0.08, 0.75), abs=0.0051)]
+    assert drawn.whiskers("k0") == [pytest.approx((-0.08, 0.5, 0.85), abs=0.0051)]
+    assert drawn.dots("point", "k1") == [pytest.approx((1.08, 0.7), abs=0.0051)]
+    assert drawn.whiskers("k1") == [pytest.approx((1.08, 0.5, 0.75), abs=0.0051)]
+    (alone,) = chart_of({**RECORD, "injected": None})
+    assert alone.dots("point", "k0") == [pytest.approx((0, 0.75), abs=0.0051)]
+    assert not alone.points("curve")
+    assert not chart_of({**RECORD, "withheld": "weak"})
+    assert not chart_of({**RECORD, "injected": None, "miss_rate_by_diameter": [rate(0, None, None, "too few")]})
 
 
 def test_injected_lesions_without_an_estimate_or_none() -> None:
     of = RECORD["injected"]
     assert of is not None
-    nothing: InjectedContent = {**of, "missed_lesions": None, "miss_rate": None, "undefined": "few are found"}
+    nothing: InjectedContent = {
+        **of,
+        "missed_lesions": None,
+        "miss_rate": None,
+        "miss_rate_ci95_bootstrap": None,
+        "undefined": "few are found",
+    }
     text = "".join(Page(audit_html(NO_CANDIDATES, {**RECORD, "injected": nothing}, ())).text)
     assert "In all" not in text
     assert "There is no estimate: few are found." in text

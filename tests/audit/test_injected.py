@@ -55,11 +55,11 @@ def injected(per_case: int = 8, seed: int = 0, n_workers: int = 2, magnify: Sequ
 
 def test_the_command(audited: Audited, made: list[tuple[str, float]], capsys: pytest.CaptureFixture[str]) -> None:
     """It changes nothing else of the audit."""
-    assert main([*AUDIT, "-o", "without"]) == 0
+    assert main([*AUDIT, "-o", "without", "--bootstrap", "100"]) == 0
     without = json.loads(Path("without/audit.json").read_text())
     assert without["injected"] is None
     capsys.readouterr()
-    assert main([*AUDIT, "--seed", "0", "--inject", "6"]) == 0
+    assert main([*AUDIT, "--seed", "0", "--inject", "6", "--bootstrap", "100"]) == 0
     printed = capsys.readouterr().out
     record = json.loads((audited.audit / "audit.json").read_text())
     of = record.pop("injected")
@@ -76,7 +76,13 @@ def test_the_command(audited: Audited, made: list[tuple[str, float]], capsys: py
     assert all(row["injected"] < 10 for row in seen if row not in told)
     assert of["missed_lesions"] == pytest.approx(sum(row["missed_lesions"] for row in seen))
     assert of["miss_rate"] == pytest.approx(of["missed_lesions"] / (of["missed_lesions"] + 30))
-    assert f"the miss rate is {of['miss_rate']:.2f}, about {of['missed_lesions']:.0f} lesions; the page" in printed
+    low, high = of["miss_rate_ci95_bootstrap"]
+    assert low < of["miss_rate"] < high
+    assert f"the miss rate is {of['miss_rate']:.2f} (95% interval {low:.2f} to {high:.2f}), about" in printed
+    assert [row["seen"] for row in seen] == [
+        pytest.approx(row["annotated_lesions"] / (row["annotated_lesions"] + row["missed_lesions"])) for row in seen
+    ]
+    assert sum(row["annotated_lesions"] for row in rows) == 30
     page = (audited.audit / "audit.html").read_text(encoding="utf-8")
     assert "What the networks see" in page
     assert main(["score", str(audited.audit), "--truth", "501"]) == 0

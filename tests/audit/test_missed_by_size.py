@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.miss_rate import Scored, mixture_share, mixture_threshold
-from nnunet_lopsided.audit.missed_by_size import InjectedLesions, estimate_by_size, tail
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions, SizeRange, estimate_by_size, rising, tail
 
 Floats = Sequence[float]
 Pairs = Sequence[tuple[float, float]]
@@ -37,7 +39,33 @@ def scored(annotated: Floats, found: Pairs, candidates: Pairs) -> Scored:
 def injected(diameters: Floats, found: Pairs) -> InjectedLesions:
     found_mm, found_score = np.array(found, float).reshape(-1, 2).T
     return InjectedLesions(
-        per_case=8, seed=3, diameter_mm=np.array(diameters), found_mm=found_mm, found_score=found_score
+        per_case=8,
+        seed=3,
+        diameter_mm=np.array(diameters),
+        patient=np.zeros(len(diameters), int),
+        found_mm=found_mm,
+        found_score=found_score,
+        found_patient=np.zeros(len(found), int),
+    )
+
+
+def patients(n: int, of: tuple[Scored, InjectedLesions]) -> tuple[Scored, InjectedLesions]:
+    """The same lesions n times, each time of another patient."""
+    weight = np.array([n])
+
+    def numbered(m: int) -> NDArray[np.int64]:
+        return np.tile(np.arange(n), m) if m else np.zeros(0, int)
+
+    scores, given = of[0].drawn(weight), of[1].drawn(weight)
+    return (
+        replace(
+            scores,
+            annotated_patient=numbered(len(of[0].annotated_mm)),
+            found_patient=numbered(len(of[0].found_mm)),
+            candidate_patient=numbered(len(of[0].candidate_mm)),
+            n_patients=n,
+        ),
+        replace(given, patient=numbered(len(of[1].diameter_mm)), found_patient=numbered(len(of[1].found_mm))),
     )
 
 
@@ -143,6 +171,105 @@ def test_a_range_that_is_not_seen_has_no_estimate() -> None:
     assert found.undefined == "the models find fewer than 10 injected lesions of every range of diameters"
 
 
+def test_a_replicate_draws_patients_with_all_that_is_theirs() -> None:
+    scores = Scored(
+        annotated_mm=np.array([4.0, 5, 6]),
+        annotated_patient=np.array([0, 1, 2]),
+        found_mm=np.array([5.0, 6]),
+        found_score=np.array([0.5, 0.6]),
+        found_patient=np.array([1, 2]),
+        candidate_mm=np.array([7.0, 8]),
+        candidate_score=np.array([0.7, 0.8]),
+        candidate_patient=np.array([0, 1]),
+        n_patients=3,
+    )
+    drawn = scores.drawn(np.array([2, 0, 1]))
+    assert (drawn.annotated_mm.tolist(), drawn.annotated_patient.tolist()) == ([4, 4, 6], [0, 0, 2])
+    assert (drawn.found_mm.tolist(), drawn.found_score.tolist(), drawn.found_patient.tolist()) == ([6], [0.6], [2])
+    assert (drawn.candidate_mm.tolist(), drawn.candidate_score.tolist()) == ([7, 7], [0.7, 0.7])
+    assert (drawn.candidate_patient.tolist(), drawn.n_patients) == ([0, 0], 3)
+    lesions = replace(injected([4.0, 5, 6], [(5, 0.5), (6, 0.6)]), patient=np.arange(3), found_patient=np.array([1, 2]))
+    of = lesions.drawn(np.array([2, 0, 1]))
+    assert (of.diameter_mm.tolist(), of.patient.tolist()) == ([4, 4, 6], [0, 0, 2])
+    assert (of.found_mm.tolist(), of.found_score.tolist(), of.found_patient.tolist()) == ([6], [0.6], [2])
+    assert (of.per_case, of.seed) == (8, 3)
+
+
+def test_patients_who_are_all_alike_leave_no_doubt() -> None:
+    """Every replicate then is the data set itself, so that both ends are the estimate."""
+    found = estimate_by_size(*patients(10, (LESIONS, INJECTED)), (6,), n_replicates=100)
+    small, large = found.ranges
+    assert found.rate is not None
+    assert (found.interval.low, found.interval.high) == pytest.approx((found.rate, found.rate))
+    assert large.seen == pytest.approx(400 / (400 + (large.n_missed or 0)))
+    assert (large.seen_interval.low, large.seen_interval.high) == pytest.approx((large.seen, large.seen))
+    assert (small.seen, small.seen_interval.low) == (None, None)
+
+
+def test_the_interval_is_wider_of_fewer_patients_and_the_same_twice() -> None:
+    """Half of the patients have no candidates."""
+    widths = []
+    for n in (10, 40):
+        scores, given = patients(n, (LESIONS, INJECTED))
+        has = scores.candidate_patient < n // 2
+        scores = replace(
+            scores,
+            candidate_mm=scores.candidate_mm[has],
+            candidate_score=scores.candidate_score[has],
+            candidate_patient=scores.candidate_patient[has],
+        )
+        found = estimate_by_size(scores, given, (6,), n_replicates=200, seed=4)
+        assert found == estimate_by_size(scores, given, (6,), n_replicates=200, seed=4)
+        assert found != estimate_by_size(scores, given, (6,), n_replicates=200, seed=5)
+        low, high, rate = found.interval.low, found.interval.high, found.rate
+        assert low is not None
+        assert high is not None
+        assert rate is not None
+        assert low < rate < high
+        widths.append(high - low)
+    assert widths[1] < 0.8 * widths[0]
+
+
+def test_why_there_is_no_interval() -> None:
+    of = patients(10, (LESIONS, INJECTED))
+    assert estimate_by_size(*of, (6,), n_replicates=0).interval.undefined == "the bootstrap was switched off"
+    assert "at least 100 are needed" in str(estimate_by_size(*of, (6,), n_replicates=99).interval.undefined)
+    few = estimate_by_size(*patients(7, (LESIONS, INJECTED)), (6,), n_replicates=100)
+    assert "needs at least 8 patients, and there are 7" in str(few.interval.undefined)
+    assert [r.seen_interval.undefined for r in few.ranges] == [few.interval.undefined] * 2
+    # Without an estimate that is the reason.
+    blind = estimate_by_size(scored([4.0] * 20, [(4, 0.9)] * 9, []), INJECTED, (6,))
+    assert blind.interval.undefined == blind.undefined
+
+
+def of_range(annotated: int, missed: float | None) -> SizeRange:
+    return SizeRange(
+        lower_mm=0,
+        upper_mm=None,
+        n_annotated=annotated,
+        n_injected=0,
+        n_found=0,
+        by_injected=None,
+        by_highest_scores=None,
+        by_annotated=None,
+        n_missed=missed,
+    )
+
+
+def test_a_rising_curve_by_hand() -> None:
+    # Shares .5 and .2 of 10 and 20 lesions have a common one of .3; no lesion at all says nothing.
+    assert rising([of_range(5, 5.0), of_range(4, 16.0), of_range(0, 0.0), of_range(9, 1.0), of_range(3, None)]) == [
+        pytest.approx(0.3),
+        pytest.approx(0.3),
+        0.9,
+        0.9,
+        None,
+    ]
+    assert rising([of_range(5, None)]) == [None]
+    assert of_range(0, 0.0).seen is None
+    assert of_range(0, 4.0).seen == 0
+
+
 def test_without_annotated_lesions_that_are_found() -> None:
     found = estimate_by_size(scored([4.0] * 20, [(4, 0.9)] * 9, [(4, 0.9)] * 5), INJECTED, (6,))
     assert (found.rate, found.undefined) == (None, "the models find 9 annotated lesions; at least 10 are needed")
@@ -152,10 +279,24 @@ def test_without_annotated_lesions_that_are_found() -> None:
 def test_withheld() -> None:
     found = estimate_by_size(LESIONS, INJECTED, (6,)).withheld("weak")
     assert (found.rate, found.n_missed, found.undefined) == (None, None, "weak")
+    assert {found.interval.undefined, *(r.seen_interval.undefined for r in found.ranges)} == {"weak"}
+    assert [r.seen for r in found.ranges] == [None, None]
     assert [(r.n_injected, r.n_found, r.by_injected, r.by_highest_scores, r.by_annotated) for r in found.ranges] == [
         (30, 20, None, None, None),
         (25, 25, None, None, None),
     ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.none() | st.floats(0, 30)), min_size=1, max_size=6))
+def test_a_rising_curve_rises_and_keeps_the_number_of_lesions(counts: list[tuple[int, float | None]]) -> None:
+    ranges = [of_range(*count) for count in counts]
+    curve = rising(ranges)
+    shares = [share for share in curve if share is not None]
+    assert shares == sorted(shares)
+    assert all(0 <= share <= 1 for share in shares)
+    known = [(r, share) for r, share in zip(ranges, curve, strict=True) if r.seen is not None]
+    seen = sum((r.n_annotated + (r.n_missed or 0)) * (share or 0) for r, share in known)
+    assert seen == pytest.approx(sum(r.n_annotated for r, _ in known))
 
 
 scores = st.lists(st.sampled_from([0.1, 0.3, 0.5, 0.7, 0.9]), max_size=30)
