@@ -1,8 +1,8 @@
 """From a probability out of fold to a soft target: what the network calls and no annotation explains.
 
-Pure numerics. Why the probability itself: of the rules that were tried (one number for all, a calibrated belief per
-component, the probability voxel by voxel) it is the one that needs nothing to be estimated, and it lost nothing; see
-docs/explanation/when-it-helps.md.
+Pure numerics. A candidate is believed as much as it is probable to be a missed lesion (q of
+:mod:`nnunet_lopsided.belief`), not as much as a network says: on complete labels networks call false lesions with a
+high probability, and q is 0; see docs/results/completion.md.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ THRESHOLD = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class SoftTarget:
-    """The soft target of one case and class.
+    """What a network calls in one case and class, and no annotation explains.
 
     Attributes:
-        belief: within [0, 1], 0 wherever nothing is believed, shape of the case.
+        probability: of the unexplained components, 0 elsewhere, within [0, 1], shape of the case.
         components: the unexplained components, in the order of their ids.
         mean: mean probability of each, (N,).
         highest: highest probability of each, (N,).
@@ -33,7 +33,7 @@ class SoftTarget:
         unexplained_score: the same of every unexplained one, (N,).
     """
 
-    belief: NDArray[np.float32]
+    probability: NDArray[np.float32]
     components: Lesions
     mean: NDArray[np.float64]
     highest: NDArray[np.float64]
@@ -48,7 +48,7 @@ def soft_target(
     spacing_mm: tuple[float, ...],
     threshold: float = THRESHOLD,
 ) -> SoftTarget:
-    """Believe in every component that touches no annotation as much as the network does, voxel by voxel.
+    """Every component that touches no annotation, with the probability that the network gives its voxels.
 
     Args:
         probability: of lesion, by a network that did not train on the case, (z, y, x) or (y, x).
@@ -60,17 +60,17 @@ def soft_target(
         >>> p = np.array([[0.9, 0.8, 0.0, 0.05, 0.0, 0.6, 0.2]])
         >>> annotated = np.array([[True, False, False, False, False, False, False]])
         >>> target = soft_target(p, annotated, (1.0, 1.0))  # the first component touches a label
-        >>> target.belief.round(2).tolist(), len(target.components), target.mean.round(2).tolist()
+        >>> target.probability.round(2).tolist(), len(target.components), target.mean.round(2).tolist()
         ([[0.0, 0.0, 0.0, 0.0, 0.0, 0.6000000238418579, 0.20000000298023224]], 1, [0.4])
     """
     called = called_components(probability, annotated, spacing_mm, threshold)
     flat = probability.reshape(-1)
-    belief = np.zeros(probability.size, np.float32)
+    own = np.zeros(probability.size, np.float32)
     unexplained = [voxels for voxels, explained in zip(called.voxels, called.explained, strict=True) if not explained]
     for voxels in unexplained:
-        belief[voxels] = flat[voxels]
+        own[voxels] = flat[voxels]
     return SoftTarget(
-        belief=belief.reshape(probability.shape),
+        probability=own.reshape(probability.shape),
         components=called.unexplained,
         mean=np.array([flat[voxels].mean(dtype=np.float64) for voxels in unexplained]),
         highest=np.array([flat[voxels].max() for voxels in unexplained], np.float64),
@@ -78,6 +78,34 @@ def soft_target(
         explained_mm=called.components.diameter_mm[called.explained],
         unexplained_score=called.score[~called.explained],
     )
+
+
+def believed(
+    probability: NDArray[np.float32], spacing_mm: tuple[float, ...], beliefs: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """The soft target: every component of :func:`soft_target` as probable as it is believed to be a missed lesion.
+
+    Its most probable voxel has the belief, its others less in proportion to their probability.
+
+    Args:
+        probability: of the unexplained components, 0 elsewhere, any shape of two or three axes.
+        spacing_mm: voxel size along each axis.
+        beliefs: of each component in the order of their ids, within [0, 1], (N,).
+
+    Returns:
+        Within [0, 1], the same shape.
+
+    Example:
+        >>> p = np.array([[0.5, 0.25, 0.0, 0.8]], np.float32)
+        >>> believed(p, (1.0, 1.0), np.array([0.4, 0.0])).round(2).tolist()
+        [[0.4000000059604645, 0.20000000298023224, 0.0, 0.0]]
+    """
+    components = find_lesions(probability > 0, spacing_mm)
+    target = np.zeros(probability.size, np.float32)
+    flat = probability.reshape(-1)
+    for voxels, belief in zip(components.voxels_by_id(), beliefs, strict=True):
+        target[voxels] = flat[voxels] * (belief / flat[voxels].max())
+    return target.reshape(probability.shape)
 
 
 class Called(NamedTuple):

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import find_lesions
-from nnunet_lopsided.soft_target import soft_target
+from nnunet_lopsided.soft_target import believed, soft_target
 
 
-def test_only_components_that_touch_no_annotation_are_believed() -> None:
+def test_only_components_that_touch_no_annotation() -> None:
     p = np.zeros((3, 6, 7), np.float32)
     p[0, 0, 0:3] = 0.9, 0.5, 0.2  # its last voxel touches the label only diagonally: still one component with it
     p[1, 1, 3] = 0.3
@@ -25,7 +25,7 @@ def test_only_components_that_touch_no_annotation_are_believed() -> None:
     target = soft_target(p, annotated, (4.0, 1.0, 1.0))
     expected = np.zeros_like(p)
     expected[2, 5, 5:7] = 0.25, 0.75
-    np.testing.assert_array_equal(target.belief, expected)
+    np.testing.assert_array_equal(target.probability, expected)
     assert target.components.n_voxels.tolist() == [2]
     assert target.components.volume_mm3.tolist() == [8.0]
     np.testing.assert_allclose(target.mean, [0.5])
@@ -34,9 +34,9 @@ def test_only_components_that_touch_no_annotation_are_believed() -> None:
     np.testing.assert_allclose(target.explained_score, [(0.9 + 0.5 + 0.2 + 0.3) / 4 * 2], rtol=1e-6)
 
 
-def test_nothing_called_is_nothing_believed() -> None:
+def test_nothing_called() -> None:
     target = soft_target(np.full((4, 4), 0.0999, np.float32), np.zeros((4, 4), bool), (1.0, 1.0))
-    assert not target.belief.any()
+    assert not target.probability.any()
     assert len(target.components) == len(target.mean) == 0
 
 
@@ -48,15 +48,22 @@ def test_rows_and_components_have_one_order() -> None:
     np.testing.assert_allclose(target.mean, [0.2, 0.7, 0.4], rtol=1e-6)
 
 
+def test_a_component_is_as_probable_as_it_is_believed() -> None:
+    p = np.array([[0.2, 0, 0.6, 0.8, 0.4, 0, 0.5]], np.float32)
+    target = believed(p, (1.0, 1.0), np.array([1.0, 0.5, 0.0]))
+    np.testing.assert_allclose(target, [[1, 0, 0.375, 0.5, 0.25, 0, 0]], rtol=1e-6)
+    assert target.dtype == np.float32
+
+
 @given(
     hnp.arrays(np.float32, (3, 5, 6), elements=st.sampled_from([0, 0, 0, 0.05, 0.1, 0.5, 1])),
     hnp.arrays(bool, (3, 5, 6), elements=st.sampled_from([False] * 9 + [True])),
 )
-def test_belief_is_the_probability_or_nothing(p: NDArray[Any], annotated: NDArray[Any]) -> None:
+def test_it_is_the_probability_or_nothing(p: NDArray[Any], annotated: NDArray[Any]) -> None:
     target = soft_target(p, annotated, (1.0, 1.0, 1.0))
-    believed = target.belief > 0
-    np.testing.assert_array_equal(target.belief[believed], p[believed])
-    assert not (believed & annotated).any()
+    called_voxels = target.probability > 0
+    np.testing.assert_array_equal(target.probability[called_voxels], p[called_voxels])
+    assert not (called_voxels & annotated).any()
     called = find_lesions(p >= np.float32(0.1), (1.0, 1.0, 1.0))
     touching = sum(bool(annotated.reshape(-1)[called.select([i])].any()) for i in range(1, len(called) + 1))
     assert len(target.components) == len(called) - touching == len(target.unexplained_score)

@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         prog="lopsided-complete",
         description="Complete labels from which whole lesions may be missing, without a reader. A cross-validation "
         "(trained by nnUNetv2_train where there is none) calls lesions in cases that its networks did not train on. "
-        "What no label explains becomes a soft target, as probable as the network says, and labels stay as they are; "
+        "What no label explains becomes a soft target, as far as it is probable to be a missed lesion, and labels stay "
+        "as they are; "
         "or zones: the sure is added to the labels, the doubtful ignored. The last training learns from them. The same "
         "command goes on after an interrupt.",
     )
@@ -137,8 +138,8 @@ def _work(arguments: argparse.Namespace) -> int:
     if made.n_first is not None:
         print(f"the first round had {made.n_first} candidates")
     print(f"pictures of them: {made.page}")
-    if made.estimate == 0:
-        print("no candidate scores as lesions do: the labels may be whole, and then gain nothing; look for small ones")
+    if made.changes_nothing:
+        print("no candidate is believed, so the labels stay as they were: they may be whole; look for small lesions")
     # Quoted, to be copied into a shell.
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     print(f"predict with it: {shlex.join(made.prediction)}")

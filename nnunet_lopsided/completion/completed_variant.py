@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,12 +20,12 @@ from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
 from nnunet_lopsided.files.json import write_json
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.files.tables import write_table
-from nnunet_lopsided.images import Image, write_image
+from nnunet_lopsided.images import Image, read_image, write_image
 from nnunet_lopsided.nnunet.beliefs import belief_name, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
-from nnunet_lopsided.soft_target import SoftTarget, soft_target
+from nnunet_lopsided.soft_target import SoftTarget, believed, soft_target
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 
 COMPLETION_FILE, LESIONS_FILE, PAGE = "completion.json", "completed_lesions.csv", "completion.html"
@@ -39,23 +39,33 @@ _COLUMNS = (
     "diameter_mm",
     "mean_probability",
     "max_probability",
+    "belief",
 )
 _Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Completed:
-    """What is kept of a case and class once its soft target is written.
+    """What is kept of a case and class once its candidates are written.
 
     Attributes:
+        case: its name.
+        lesion_class: name of the label.
         lesions: the candidates, in the order of their components.
         explained_scores: mean p times root of voxels of components that touch an annotation, (M,).
         explained_mm: their diameters, (M,).
     """
 
+    case: str
+    lesion_class: str
     lesions: tuple[CompletedLesion, ...]
     explained_scores: _Numbers
     explained_mm: _Numbers
+
+
+def believes(estimate: float | None) -> bool:
+    """Whether soft targets say anything: they add up to a lesion. None: nothing is known, and nothing believed."""
+    return estimate is not None and estimate >= 1
 
 
 def write_variant(
@@ -105,33 +115,51 @@ def write_variant(
         completed_by = f"soft targets by nnunet-lopsided {__version__}, without a reader: {COMPLETION_FILE}"
         content = {**read_dataset_json(folder / "dataset.json"), "completed": completed_by}
         write_json(folder / "dataset.json", content)
+        explained = _joined([one.explained_scores for one in completed])
+        unexplained = np.array([lesion.score for one in completed for lesion in one.lesions])
+        rho = missed_per_annotated(explained, unexplained)
+        # Of so few annotated lesions nothing is known, and nothing is believed.
+        beliefs = np.zeros(len(unexplained)) if rho is None else belief(explained, unexplained, rho)
+        completed = _with_beliefs(completed, beliefs)
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
         by_diameter = _by_diameter(completed)
-        record = _record(inputs, settings, completed, by_diameter, [*earlier_rounds])
-        # From the files that were written, so that the page shows what a training will see.
+        record = _record(inputs, settings, completed, rho, by_diameter, [*earlier_rounds])
+        # Pictures first, while the files hold all candidates: what is not believed in is not in a soft target.
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
+        for_each(work.believe, completed, n_workers, "soft targets")
         page = completion_html(final.name, record=record, by_diameter=by_diameter, lesions=lesions, pictures=pictures)
         (folder / PAGE).write_text(page, encoding="utf-8")
         write_json(folder / COMPLETION_FILE, record)
     return final
 
 
+def _with_beliefs(completed: Sequence[_Completed], beliefs: _Numbers) -> list[_Completed]:
+    """The same, every candidate with its belief; these are in the order of all candidates."""
+    ends = np.cumsum([len(one.lesions) for one in completed])
+    parts = np.split(beliefs, ends[:-1])
+    return [
+        replace(
+            one, lesions=tuple(replace(lesion, belief=float(q)) for lesion, q in zip(one.lesions, part, strict=True))
+        )
+        for one, part in zip(completed, parts, strict=True)
+    ]
+
+
 def _record(
     inputs: AuditInputs,
     settings: Mapping[str, object],
     completed: Sequence[_Completed],
+    rho: float | None,
     by_diameter: Sequence[DiameterRow],
     earlier: list[object],
 ) -> dict[str, object]:
-    explained = _joined([one.explained_scores for one in completed])
-    unexplained = np.array([lesion.score for one in completed for lesion in one.lesions])
-    rho = missed_per_annotated(explained, unexplained)
+    beliefs = [lesion.belief for one in completed for lesion in one.lesions]
     found = {
-        "n_candidates": len(unexplained),
-        "n_explained": len(explained),
+        "n_candidates": len(beliefs),
+        "n_explained": sum(len(one.explained_scores) for one in completed),
         "missed_per_annotated": rho,
-        "estimated_missed_lesions": None if rho is None else float(belief(explained, unexplained, rho).sum()),
+        "estimated_missed_lesions": None if rho is None else float(np.sum(beliefs)),
     }
     return {
         "schema_version": 1,
@@ -151,7 +179,7 @@ def _by_diameter(completed: Sequence[_Completed]) -> list[DiameterRow]:
     edges = EvaluationRules().diameter_edges_mm
     explained = _joined([one.explained_mm for one in completed])
     candidates = np.array([lesion.diameter_mm for one in completed for lesion in one.lesions])
-    believed = np.array([lesion.mean for one in completed for lesion in one.lesions])
+    believed = np.array([lesion.belief for one in completed for lesion in one.lesions])
     bins, of_candidate = diameter_bin(explained, edges), diameter_bin(candidates, edges)
     return [
         DiameterRow(
@@ -159,7 +187,7 @@ def _by_diameter(completed: Sequence[_Completed]) -> list[DiameterRow]:
             upper_mm=upper,
             n_explained=int((bins == i).sum()),
             n_candidates=int((of_candidate == i).sum()),
-            mean_probability=float(believed[of_candidate == i].mean()) if (of_candidate == i).any() else None,
+            believed=float(believed[of_candidate == i].sum()),
         )
         for i, (lower, upper) in enumerate(diameter_bounds(edges))
     ]
@@ -185,7 +213,7 @@ class _Work:
         return self._folder / f"{name}.nii.gz"
 
     def complete(self, audited: AuditedCase) -> list[_Completed]:
-        """Write the soft targets of a case, one per class; what is kept of each."""
+        """Write the probabilities of a case's candidates, one file per class; what is kept of each."""
         # Lesions of all classes together: what is annotated as one class is no candidate of another.
         labelled = load_case(audited.name, audited.label, None, LesionClass(self._scheme))
         # Ignored voxels count as annotated: somebody has looked there, and nnU-Net does not train on them.
@@ -196,9 +224,17 @@ class _Work:
             assert loaded.prediction is not None, "every case has a prediction"
             probability = cast("NDArray[np.floating]", loaded.prediction)  # labels alone were refused before
             target = soft_target(probability, known, loaded.spacing_mm, self._threshold)
-            write_image(self.file_of(audited.name, name), Image(target.belief, labelled.geometry))
+            write_image(self.file_of(audited.name, name), Image(target.probability, labelled.geometry))
             completed.append(_kept(audited.name, name, target))
         return completed
+
+    def believe(self, of: _Completed) -> None:
+        """Make the soft target of a case and class of these probabilities, in place."""
+        path = self.file_of(of.case, of.lesion_class)
+        image = read_image(path)
+        beliefs = np.array([lesion.belief for lesion in of.lesions])
+        probability = image.array.astype(np.float32)
+        write_image(path, Image(believed(probability, image.geometry.spacing_mm, beliefs), image.geometry))
 
 
 def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
@@ -213,10 +249,13 @@ def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
             diameter_mm=float(components.diameter_mm[i]),
             mean=float(target.mean[i]),
             highest=float(target.highest[i]),
+            belief=0.0,  # it takes all cases to say
         )
         for i in range(len(components))
     )
     return _Completed(
+        case=case,
+        lesion_class=lesion_class,
         lesions=lesions,
         explained_scores=target.explained_score,
         explained_mm=target.explained_mm,
@@ -224,6 +263,6 @@ def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
 
 
 def _row(lesion: CompletedLesion) -> Sequence[object]:
-    numbers = (lesion.volume_mm3, lesion.diameter_mm, lesion.mean, lesion.highest)
+    numbers = (lesion.volume_mm3, lesion.diameter_mm, lesion.mean, lesion.highest, lesion.belief)
     named = lesion.case, lesion.lesion_class, lesion.number, lesion.n_voxels
     return (*named, *(f"{number:.9g}" for number in numbers))

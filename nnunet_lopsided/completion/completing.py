@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
-from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, write_variant
+from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, believes, write_variant
 from nnunet_lopsided.completion.preprocessing import share, share_and_soften
 from nnunet_lopsided.completion.target import (
     Target,
@@ -48,12 +48,12 @@ class Completion:
     Attributes:
         folder: the variant's raw folder.
         page: what was believed, with pictures.
-        n_candidates: unexplained components; without zones each is a soft target now.
+        n_candidates: unexplained components; without zones each is a soft target now, as far as it is believed.
         n_accepted: of these are labels now; None without zones.
         n_doubtful: of these are ignored in training; None without zones.
         estimate: how many of the candidates are missed lesions; None where too few annotated lesions tell.
         n_first: candidates of the first of two rounds; None: there was one round.
-        final_command: nnUNetv2_train on the variant.
+        final_command: nnUNetv2_train on the variant; without soft targets where these believe in no lesion.
         prediction: nnUNetv2_predict with what was trained so.
         trained: whether it was run.
     """
@@ -68,6 +68,11 @@ class Completion:
     final_command: tuple[str, ...]
     prediction: tuple[str, ...]
     trained: bool
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no missed lesion is believed in, so that the last training is on the labels as they were."""
+        return self.n_accepted is None and not believes(self.estimate)
 
 
 def complete(
@@ -87,7 +92,7 @@ def complete(
     overwrite: bool = False,
     n_workers: int = 2,
 ) -> Completion | SampleToRead:
-    """Train a cross-validation where it is missing, and make a variant whose soft targets are what it calls.
+    """Train a cross-validation where it is missing, and make a variant with soft targets where it finds missed lesions.
 
     Every stage is kept: the same call after an interrupt goes on where the last one stopped.
 
@@ -144,6 +149,9 @@ def complete(
         train_missing_folds(training, preprocessed_folder(first.folder.name))
     if zoning is None:
         last = work.complete(final, training, first, anew=overwrite)
+        if not believes(read_json(final.folder / COMPLETION_FILE)["estimated_missed_lesions"]):
+            # Soft targets that say nothing would only keep the trainer from looking back.
+            last = replace(last, trainer=trainer)
     else:
         made = work.zone(final, training, zoning, first)
         if isinstance(made, SampleToRead):

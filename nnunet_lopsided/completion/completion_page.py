@@ -39,6 +39,7 @@ class CompletedLesion:
         diameter_mm: of the sphere (2D: the circle) of equal volume.
         mean: mean probability, within (0, 1].
         highest: highest probability, within (0, 1].
+        belief: probability of being a missed lesion, within [0, 1].
     """
 
     case: str
@@ -49,10 +50,11 @@ class CompletedLesion:
     diameter_mm: float
     mean: float
     highest: float
+    belief: float
 
     @property
     def score(self) -> float:
-        """By which candidates are ordered: mean probability times root of voxels."""
+        """Mean probability times root of voxels; the belief never falls with it."""
         return float(self.mean * np.sqrt(self.n_voxels))
 
 
@@ -65,14 +67,14 @@ class DiameterRow:
         upper_mm: exclusive; None: no limit.
         n_explained: components that touch an annotated lesion.
         n_candidates: components that touch none.
-        mean_probability: of the candidates, the mean of their means; None without any.
+        believed: how many of these are believed to be missed lesions.
     """
 
     lower_mm: float
     upper_mm: float | None
     n_explained: int
     n_candidates: int
-    mean_probability: float | None
+    believed: float
 
 
 def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[CompletedLesion], list[CompletedLesion]]:
@@ -82,7 +84,7 @@ def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[Co
         >>> def of(number, mean):
         ...     return CompletedLesion(
         ...         case="a", lesion_class="lesion", number=number, n_voxels=4, volume_mm3=4.0, diameter_mm=2.0,
-        ...         mean=mean, highest=mean)
+        ...         mean=mean, highest=mean, belief=0.5)
         >>> most, least = shown([of(1, 0.3), of(2, 0.9), of(3, 0.2)], n=2)
         >>> [lesion.number for lesion in most], [lesion.number for lesion in least]
         ([2, 1], [3])
@@ -103,7 +105,7 @@ def shown_pictures(
     Args:
         inputs: the cases.
         lesions: all candidates.
-        file_of: the file of a soft target, by case and class.
+        file_of: the file of the candidates' probabilities, by case and class.
         n_workers: cases worked on at the same time.
 
     Raises:
@@ -119,7 +121,7 @@ def shown_pictures(
         annotated = LesionClass(inputs.dataset.label_scheme).mask(label.array)
         image = case_images(audited.case, label.shape, colour=True)[0]
         limits = window(image)
-        # The numbers of candidates are those of the components of a soft target, so they are found again in its file.
+        # The numbers of candidates are those of the components in this file, so they are found again.
         components = {}
         for name in {lesion.lesion_class for lesion in wanted[audited.name]}:
             components[name] = find_lesions(read_image(file_of(audited.name, name)).array, label.geometry.spacing_mm)
@@ -144,7 +146,10 @@ def shown_pictures(
 
 
 def _caption(lesion: CompletedLesion) -> str:
-    return f"candidate {lesion.number}, {lesion.diameter_mm:.1f} mm, mean probability {lesion.mean:.2f}"
+    return (
+        f"candidate {lesion.number}, {lesion.diameter_mm:.1f} mm, believed {lesion.belief:.2f}, mean probability "
+        f"{lesion.mean:.2f}"
+    )
 
 
 def candidate_picture(
@@ -225,16 +230,17 @@ def completion_html(
 def _guess(record: Mapping[str, object]) -> str:
     estimate = record["estimated_missed_lesions"]
     if not isinstance(estimate, float):
-        return "Too few annotated lesions were called to say how many of them are missed lesions."
-    return f"By the highest scores, about {estimate:.0f} of them are missed lesions."
+        return "Too few annotated lesions were called to say how many of them are missed lesions, so none is believed."
+    return f"By the highest scores, about {estimate:.1f} of them are missed lesions, and so much is believed."
 
 
 def _notices(record: Mapping[str, object]) -> list[str]:
     lines = []
-    if record["estimated_missed_lesions"] == 0 and record["n_candidates"]:
+    estimate = record["estimated_missed_lesions"]
+    if isinstance(estimate, float) and estimate < 1 and record["n_candidates"]:
         lines.append(
-            "Among the largest and surest candidates nothing is missing. If small lesions were annotated too, your "
-            "labels are whole: train on them as they are, as soft targets would only add false alarms."
+            "Among the largest and surest candidates nothing is missing, so no candidate is believed, and the last "
+            "training is on your labels as they are. If small lesions were annotated too, they are whole."
         )
     left_out = record["not_completed"]
     if isinstance(left_out, Sequence) and left_out:
@@ -243,14 +249,20 @@ def _notices(record: Mapping[str, object]) -> list[str]:
 
 
 def _diameter_table(rows: Sequence[DiameterRow]) -> Table:
-    header = ("diameter, mm", "called, annotated", "called, not annotated", "ratio", "mean probability of the latter")
+    header = (
+        "diameter, mm",
+        "called, annotated",
+        "called, not annotated",
+        "ratio",
+        "of these believed to be missed lesions",
+    )
     cells: list[tuple[TableCell, ...]] = [
         (
             diameter_range(row.lower_mm, row.upper_mm),
             str(row.n_explained),
             str(row.n_candidates),
             number_or_empty(row.n_candidates / row.n_explained if row.n_explained else None),
-            number_or_empty(row.mean_probability),
+            f"{row.believed:.1f}",
         )
         for row in rows
     ]
@@ -268,14 +280,15 @@ def _candidate_table(lesions: Sequence[CompletedLesion]) -> SortableTable:
             number(lesion.mean),
             number(lesion.highest),
             number(lesion.score),
+            number(lesion.belief),
         )
         for lesion in most[:_MOST_ROWS]
     ]
     left_out = len(lesions) - len(rows)
     return SortableTable(
         name="candidates",
-        header=("case", "class", "candidate", "diameter, mm", "mean p", "highest p", "score"),
+        header=("case", "class", "candidate", "diameter, mm", "mean p", "highest p", "score", "belief"),
         rows=rows,
-        right=range(2, 7),
+        right=range(2, 8),
         note=f"The other {left_out} are in completed_lesions.csv." if left_out else "",
     )

@@ -93,18 +93,19 @@ def train_on_all(training: Training) -> None:
 def _train(training: Training, fold: str, *, with_probabilities: bool = True) -> None:
     folder = nnunet_path("nnUNet_results") / training.results
     own, command = folder / f"fold_{fold}", training.command(fold)
+    log = nnunet_path("nnUNet_results") / f"lopsided-complete-{training.dataset}-{folder.name}-fold_{fold}.log"
     own.mkdir(parents=True, exist_ok=True)
     with locked(own):  # two trainings into one folder would spoil each other's checkpoints
         checkpoint = whole_checkpoint(own)
         _check_made_of(own, training, begun=bool(checkpoint))
         if checkpoint == FINAL:
+            log.unlink(missing_ok=True)  # of one that was killed when its training was done
             return
         if with_probabilities:
             command = (*command, "--npz")
         if checkpoint:  # goes on where an interrupted one stopped
             command = (*command, "--c")
-        log = f"lopsided-complete-{training.dataset}-{folder.name}-fold_{fold}.log"
-        _run(command, fold, nnunet_path("nnUNet_results") / log)
+        _run(command, fold, log)
 
 
 def _check_made_of(fold: Path, training: Training, begun: bool) -> None:

@@ -41,6 +41,7 @@ def lesion(number: int, mean: float, n_voxels: int = 4, case: str = "a") -> Comp
         diameter_mm=2.5,
         mean=mean,
         highest=mean,
+        belief=mean / 2,
     )
 
 
@@ -56,8 +57,8 @@ def test_most_and_least_believed_by_mean_times_root_of_voxels() -> None:
 
 def html(**changes: object) -> str:
     rows = [
-        DiameterRow(lower_mm=0.0, upper_mm=3.0, n_explained=0, n_candidates=4, mean_probability=0.25),
-        DiameterRow(lower_mm=3.0, upper_mm=None, n_explained=8, n_candidates=1, mean_probability=0.75),
+        DiameterRow(lower_mm=0.0, upper_mm=3.0, n_explained=0, n_candidates=4, believed=0.84),
+        DiameterRow(lower_mm=3.0, upper_mm=None, n_explained=8, n_candidates=1, believed=0.71),
     ]
     lesions = [lesion(1, 0.2), lesion(2, 0.7, case="<b>&")]
     record = {**RECORD, **changes}
@@ -73,19 +74,20 @@ def rows_of(page: str) -> list[list[str]]:
 
 def test_rows_by_diameter_and_of_candidates() -> None:
     rows = rows_of(html())
-    assert ["0\u20133", "0", "4", "", "0.250"] in rows
-    assert ["3+", "8", "1", "0.125", "0.750"] in rows
-    first, second = (row for row in rows if len(row) == 7)
-    assert first == ["&lt;b&gt;&amp;", "lesion", "2", "2.5", "0.700", "0.700", "1.400"]
-    assert second == ["a", "lesion", "1", "2.5", "0.200", "0.200", "0.400"]
+    assert ["0\u20133", "0", "4", "", "0.8"] in rows
+    assert ["3+", "8", "1", "0.125", "0.7"] in rows
+    first, second = (row for row in rows if len(row) == 8)
+    assert first == ["&lt;b&gt;&amp;", "lesion", "2", "2.5", "0.700", "0.700", "1.400", "0.350"]
+    assert second == ["a", "lesion", "1", "2.5", "0.200", "0.200", "0.400", "0.100"]
 
 
 @pytest.mark.parametrize(
     ("estimate", "said", "unsaid"),
     [
-        (3.4, "about 3 of them are missed", "your labels are whole"),
-        (0.0, "your labels are whole", "Too few"),
-        (None, "Too few annotated lesions", "your labels are whole"),
+        (3.4, "about 3.4 of them are missed", "no candidate is believed"),
+        (1.0, "about 1.0 of them are missed", "no candidate is believed"),
+        (0.9, "no candidate is believed, and", "Too few"),
+        (None, "Too few annotated lesions", "no candidate is believed"),
     ],
 )
 def test_what_the_estimate_says(estimate: float | None, said: str, unsaid: str) -> None:
@@ -131,8 +133,8 @@ def test_pictures_show_the_candidate_of_that_number_and_the_annotation(
     most, least = shown_pictures(inputs, lesions, lambda case, _: tmp_path / f"{case}.nii.gz", 1)
     assert least == []
     assert [picture.caption for picture in most] == [
-        "candidate 2, 2.5 mm, mean probability 0.80, slice 2 (0 to 2)",
-        "candidate 1, 2.5 mm, mean probability 0.40, slice 0 (0 to 2)",
+        "candidate 2, 2.5 mm, believed 0.40, mean probability 0.80, slice 2 (0 to 2)",
+        "candidate 1, 2.5 mm, believed 0.20, mean probability 0.40, slice 0 (0 to 2)",
     ]
     first, second = most
     # 22 mm to each side of the middle of the candidate, which is the picture's.

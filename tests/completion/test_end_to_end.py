@@ -19,6 +19,7 @@ import pytest
 from nnunet_lopsided.commands.complete import main
 from nnunet_lopsided.dataset_conversion.phantom import write_phantom_dataset
 from nnunet_lopsided.images import read_image
+from nnunet_lopsided.lesions import find_lesions
 from nnunet_lopsided.nnunet.fingerprint import write_fingerprint
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from tests.console import call, run
@@ -58,31 +59,31 @@ def test_every_fold_and_the_last_training_were_made(completed: Path) -> None:
     results = completed / "nnUNet_results"
     for fold in (0, 1):
         assert (results / f"Dataset701_Phantom/{TRAINER}__nnUNetPlans__2d/fold_{fold}/checkpoint_final.pth").is_file()
-    last = results / f"Dataset721_PhantomCompleted/{TRAINER}_softtargets__nnUNetPlans__2d/fold_all"
+    # Networks of two steps call too few annotated lesions to believe in any candidate: labels are learned as they are.
+    last = results / f"Dataset721_PhantomCompleted/{TRAINER}__nnUNetPlans__2d/fold_all"
+    assert record(completed)["estimated_missed_lesions"] in (None, 0.0)
     assert (last / "checkpoint_final.pth").is_file()
-    log = "".join(path.read_text() for path in last.glob("training_log_*.txt"))
-    assert "4 of 4" in log or "belief" in log
     assert not list(results.glob("lopsided-complete-*.log"))
 
 
-def test_beliefs_are_out_of_fold_probabilities_where_no_label_is(completed: Path) -> None:
+def test_candidates_are_where_networks_that_did_not_see_the_case_call_a_lesion(completed: Path) -> None:
     variant = completed / "nnUNet_raw" / "Dataset721_PhantomCompleted"
-    believed = 0
+    rows = list(csv.DictReader((variant / "completed_lesions.csv").open()))
+    assert len(rows) == record(completed)["n_candidates"]
+    called = 0
     for fold, case in ((1, "phantom_000"), (0, "phantom_002")):
         folder = completed / f"nnUNet_results/Dataset701_Phantom/{TRAINER}__nnUNetPlans__2d/fold_{fold}/validation"
         with np.load(folder / f"{case}.npz") as arrays:
             p = arrays["probabilities"][1]
-        belief = read_image(variant / "beliefsTr" / f"{case}.nii.gz").array
         label = read_image(variant / "labelsTr" / f"{case}.nii.gz").array
-        where = belief != 0
-        np.testing.assert_allclose(belief[where], p[where], rtol=1e-3)
-        assert not where[label != 0].any()
-        believed += int(where.sum())
-    rows = list(csv.DictReader((variant / "completed_lesions.csv").open()))
-    assert len(rows) == record(completed)["n_candidates"]
-    assert believed or not rows
+        components = find_lesions(p >= 0.02, (5.0, 4.0, 4.0))
+        touching = np.unique(components.voxel_ids[label.reshape(-1)[components.voxels] != 0])
+        assert len([row for row in rows if row["case"] == case]) == len(components) - len(touching)
+        called += len(components)
+        assert not read_image(variant / "beliefsTr" / f"{case}.nii.gz").array.any()
+    assert called
     page = (variant / "completion.html").read_text()
-    assert f"<b>{len(rows)} candidates are soft targets now" in page
+    assert f"<b>{len(rows)} candidates</b>" in page
     whole = completed / "nnUNet_raw" / "Dataset701_Phantom" / "labelsTr"
     for path in whole.iterdir():
         assert (variant / "labelsTr" / path.name).read_bytes() == path.read_bytes()
@@ -97,7 +98,7 @@ def test_again_is_nothing_to_do(completed: Path) -> None:
     before = raw.stat().st_mtime_ns, (beliefs / "lopsided_beliefs.json").stat().st_mtime_ns
     said = run(COMPLETE, completed)
     assert (raw.stat().st_mtime_ns, (beliefs / "lopsided_beliefs.json").stat().st_mtime_ns) == before
-    assert f"nnUNetv2_train Dataset721_PhantomCompleted 2d all -tr {TRAINER}_softtargets" in str(said)
+    assert f"nnUNetv2_train Dataset721_PhantomCompleted 2d all -tr {TRAINER} " in str(said)
 
 
 @pytest.mark.usefixtures("completed")
@@ -149,12 +150,7 @@ def test_a_second_round_that_was_killed(twice: Path) -> None:
     rounds = json.loads((variant / "completion.json").read_text())["rounds"]
     assert [one["trained_on"] for one in rounds] == ["Dataset701_Phantom", "Dataset721_PhantomCompleted"]
     results = twice / f"nnUNet_results/Dataset721_PhantomCompleted/{TRAINER}_softtargets__nnUNetPlans__2d"
-    for fold, case in ((1, "phantom_000"), (0, "phantom_002")):
-        with np.load(results / f"fold_{fold}" / "validation" / f"{case}.npz") as arrays:
-            p = arrays["probabilities"][1]
-        belief = read_image(variant / "beliefsTr" / f"{case}.nii.gz").array
-        where = belief != 0
-        np.testing.assert_allclose(belief[where], p[where], rtol=1e-3)
+    assert len(list((variant / "beliefsTr").iterdir())) == 4
     logs = "".join(path.read_text() for path in results.glob("fold_?/training_log_*.txt"))
     assert "soft targets: beliefs of 2 of 2 training cases" in logs
     assert not list((twice / "nnUNet_raw").glob(".unfinished-*"))

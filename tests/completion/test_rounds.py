@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 
@@ -11,9 +12,11 @@ import pytest
 from nnunet_lopsided.completion.completing import complete
 from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.images import read_image
-from tests.completion.conftest import TRAINER, World, edit_predictions, finished
+from nnunet_lopsided.lesions import find_lesions
+from tests.completion.conftest import TRAINER, World, edit_labels, edit_predictions, finished
 
 FIRST, FINAL, SOURCE = "Dataset522_CutCompletedRound1", "Dataset521_CutCompleted", "Dataset511_Cut"
+WHOLE = "Dataset501_Whole"
 SOFT = f"{TRAINER}_softtargets"
 
 
@@ -31,11 +34,12 @@ def test_the_second_round_learns_from_the_first_and_is_out_of_fold(world: World)
         with np.load(world.fold(FIRST, SOFT, str(i)) / "validation" / f"{case}.npz") as arrays:
             p = arrays["probabilities"][1]
         belief = np.asarray(read_image(made.folder / "beliefsTr" / f"{case}.nii.gz").array, np.float32)
-        # Five candidates: three lesions that the labels lack, and two false ones.
-        assert (belief > 0).any()
-        np.testing.assert_allclose(belief[belief > 0], p[belief > 0], rtol=1e-6)
-        first = np.asarray(read_image(world.raw / FIRST / "beliefsTr" / f"{case}.nii.gz").array, np.float32)
-        np.testing.assert_allclose(belief, np.sqrt(first), rtol=1e-6)
+        # Of five candidates, three lesions that the labels lack and two false ones, some are believed.
+        candidates = find_lesions(belief > 0, (1.0, 1.0, 1.0))
+        assert len(candidates)
+        for voxels in candidates.voxels_by_id():
+            own, of_fold = belief.reshape(-1)[voxels], p.reshape(-1)[voxels]
+            np.testing.assert_allclose(own / own.max(), of_fold / of_fold.max(), rtol=1e-6)
     splits = json.loads((world.root / "nnUNet_preprocessed" / FIRST / "splits_final.json").read_text())
     assert splits == json.loads((world.root / "nnUNet_preprocessed" / SOURCE / "splits_final.json").read_text())
 
@@ -106,3 +110,38 @@ def test_a_training_by_hand_is_believed(world: World) -> None:
     calls = len(world.calls)
     complete(511, 521, "2.5d", train=True)
     assert len(world.calls) == calls
+
+
+def test_what_is_believed(world: World) -> None:
+    """The 30 missing lesions score much as the 30 annotated ones, and false ones less."""
+    made = finished(complete(511, 521, "2.5d"))
+    record = world.record(FINAL)
+    assert (record["missed_per_annotated"], made.changes_nothing) == (pytest.approx(23 / 26), False)
+    with (made.folder / "completed_lesions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    beliefs = [float(row["belief"]) for row in rows]
+    assert len(rows) == 50
+    assert made.estimate == pytest.approx(sum(beliefs))
+    assert made.final_command[:4] == ("nnUNetv2_train", FINAL, "2.5d", "all")
+    assert made.final_command[5] == SOFT
+    for case in ("p00", "p01"):
+        belief = np.asarray(read_image(made.folder / "beliefsTr" / f"{case}.nii.gz").array, np.float32)
+        highest = sorted(belief.reshape(-1)[v].max() for v in find_lesions(belief > 0, (1.0, 1.0, 1.0)).voxels_by_id())
+        own = sorted(float(row["belief"]) for row in rows if row["case"] == case and float(row["belief"]) > 0)
+        np.testing.assert_allclose(highest, own, rtol=1e-6)
+
+
+def test_whole_labels_stay_as_they_are(world: World) -> None:
+    """Of candidates that score less than any annotated lesion none is believed, and the trainer is the one it was."""
+    edit_labels(world, SOURCE, lambda name, label: read_image(world.raw / WHOLE / "labelsTr" / name).array)
+    made = finished(complete(511, 521, "2.5d", train=True))
+    record = world.record(FINAL)
+    assert (record["n_candidates"], record["estimated_missed_lesions"], made.changes_nothing) == (20, 0.0, True)
+    for path in (made.folder / "beliefsTr").iterdir():
+        assert not read_image(path).array.any()
+    assert made.final_command[5] == made.prediction[6] == TRAINER
+    assert world.calls[-1] == (FINAL, "all", TRAINER)
+    assert "no candidate is believed" in made.page.read_text(encoding="utf-8")
+    before, calls = world.contents(), len(world.calls)
+    complete(511, 521, "2.5d", train=True)
+    assert (world.contents(), len(world.calls)) == (before, calls)
