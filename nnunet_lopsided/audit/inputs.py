@@ -202,16 +202,28 @@ def check_can_inject(trained: Sequence[tuple[Model, int]], dataset: str, cases: 
     Raises:
         InputError: a fold has no checkpoint or is of a cascade, or an image has several values per voxel.
     """
+    obstacle = _why_not_injected(trained, dataset, cases)
+    if obstacle:
+        raise InputError(f"{obstacle}; {WITHOUT_INJECTED}")
+
+
+def why_not_injected(inputs: AuditInputs) -> str:
+    """Why :func:`check_can_inject` refuses these inputs; empty: lesions can be injected."""
+    trained = [(model, fold) for model in inputs.models for fold in inputs.folds]
+    return _why_not_injected(trained, inputs.dataset.name, [case.case for case in inputs.cases])
+
+
+def _why_not_injected(trained: Sequence[tuple[Model, int]], dataset: str, cases: Sequence[Case]) -> str:
     obstacle = why_not_predicted(trained, dataset)
     if obstacle:
-        raise InputError(f"cannot predict injected lesions: {obstacle}; {WITHOUT_INJECTED}")
+        return f"cannot predict injected lesions: {obstacle}"
     for case in cases:
         for image in case.images:
             if (n := n_components(image)) != 1:
-                raise InputError(
-                    f"case {case.name}: {image} has {n} values per voxel, and lesions are injected into images of one; "
-                    f"{WITHOUT_INJECTED}"
+                return (
+                    f"case {case.name}: {image} has {n} values per voxel, and lesions are injected into images of one"
                 )
+    return ""
 
 
 def why_not_predicted(trained: Sequence[tuple[Model, int]], dataset: str) -> str:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from nnunet_lopsided.audit.sampling import Stratum, all_sampled, half_width, reading_variance, stratified_variances
 from nnunet_lopsided.evaluation.intervals import wilson
 
+# Of what is accepted unread: with less it is rather none.
+LEAST_ACCEPTED = 0.5
 # Farthest a probability is from 0 and 1 before its logarithm is taken.
 _FARTHEST = 1e-3
 # How many readings the model as it was is worth, against those of the sample.
@@ -121,7 +123,9 @@ def zones(
     precision: float = 0.8,
     doubtful: float = 0.2,
 ) -> Zones:
-    """Accept as many of the most probable candidates as keep a mean probability of ``precision``.
+    """Accept as many of the most probable candidates as keep a mean probability of ``precision``, each at least .5.
+
+    Many sure ones would otherwise make up for many that are probably none.
 
     Args:
         probability: of :func:`recalibrated`, or another one of being a missed lesion, (N,).
@@ -136,6 +140,8 @@ def zones(
         >>> found = zones(q, draw_sample(q, np.full(11, 5.0), (), n=2), np.zeros(11), precision=0.75)
         >>> found.n_by_rule, bool((found.accepted & found.doubtful).any())
         (6, False)
+        >>> zones(np.array([0.9, 0.9, 0.4]), (), np.full(3, np.nan), precision=0.7).accepted.tolist()
+        [True, True, False]
     """
     read = np.zeros(len(probability), bool)
     read[all_sampled(strata)] = True
@@ -143,7 +149,7 @@ def zones(
     order = order[~read[order]]
     means = np.cumsum(probability[order]) / np.arange(1, len(order) + 1)
     # Means fall along the order, but for the last bits of the sums.
-    n = int((means >= precision).sum())
+    n = int(((means >= precision) & (probability[order] >= LEAST_ACCEPTED)).sum())
     accepted = read & (reading == 1)
     accepted[order[:n]] = True
     shown = (None, None, None) if not n else _precision(probability >= probability[order[n - 1]], strata, reading)

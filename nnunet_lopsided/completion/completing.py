@@ -233,7 +233,7 @@ class _Work:
         settings |= {"magnify": list(inputs.magnify)}
         waits = zoning.is_read and zoning.decisions is None and zoning.truth is None
         if waits or self.overwrite or not target.is_done(settings, self.overwrite):
-            zoned = find_zones(inputs, zoning, overwrite=self.overwrite, n_workers=self.n_workers)
+            zoned = find_zones(inputs, zoning, device=self.device, overwrite=self.overwrite, n_workers=self.n_workers)
             if isinstance(zoned, SampleToRead):
                 return zoned
             write_zoned_variant(

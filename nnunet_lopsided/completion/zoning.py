@@ -1,13 +1,13 @@
 """Zones of candidates: what is added to labels, what is ignored, what stays background.
 
 Candidates and their voxels are those of an audit of the cross-validation. Without a reader the probability that one is
-a missed lesion is q of :mod:`nnunet_lopsided.belief`; with one who has read a random sample it is the
-audit's score, mended by what was read.
+a missed lesion comes from injected lesions (:mod:`nnunet_lopsided.audit.missed_by_size`), or from the highest scores
+where none can be injected; with one who has read a random sample it is the audit's score, mended by what was read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.auditing import Audit, audit
+from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.decisions import Decisions, write_decisions
 from nnunet_lopsided.audit.estimate_writing import decisions_by_zones, write_estimate
-from nnunet_lopsided.audit.inputs import AuditInputs
+from nnunet_lopsided.audit.injected import inject_lesions
+from nnunet_lopsided.audit.inputs import AuditInputs, why_not_injected
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions, MissedBySize
 from nnunet_lopsided.audit.recalibration import Zones, zones
 from nnunet_lopsided.audit.sample_estimate import SampleEstimate, estimate_from_sample
 from nnunet_lopsided.audit.sample_writing import write_sample
@@ -35,6 +38,9 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.json import file_digest
 
+# Below this miss rate labels are left as they are: estimates of whole ones were .02 to .14 (docs/explanation), and
+# where so few are missing a training on labels as they are loses nothing.
+AS_GOOD_AS_WHOLE = 0.2
 # In the folder of the audit.
 SAMPLE, ESTIMATE, TRUTH = "sample", "estimate", "decisions_of_truth.csv"
 
@@ -122,7 +128,8 @@ class Zoned:
         zones: of these.
         decisions: the same for the writer of labels.
         n_annotated: annotated lesions.
-        rho: missed lesions per annotated one, by the highest scores; None: told by a sample.
+        rho: missed lesions per annotated one, without a reader; None: told by a sample.
+        by_size: the estimate by injected lesions; None: there is none.
         estimate: of the sample; None: nobody has read one.
     """
 
@@ -133,6 +140,7 @@ class Zoned:
     decisions: Decisions
     n_annotated: int
     rho: float | None = None
+    by_size: MissedBySize | None = None
     estimate: SampleEstimate | None = None
 
     @property
@@ -149,12 +157,15 @@ class Zoned:
         return np.array([c.key in read for c in self.candidates], bool)
 
 
-def find_zones(inputs: AuditInputs, zoning: Zoning, *, overwrite: bool, n_workers: int) -> Zoned | SampleToRead:
+def find_zones(
+    inputs: AuditInputs, zoning: Zoning, *, device: str | None, overwrite: bool, n_workers: int
+) -> Zoned | SampleToRead:
     """Audit a cross-validation, and draw zones among its candidates.
 
     Args:
         inputs: cases with their out-of-fold predictions.
         zoning: how.
+        device: where images with injected lesions are predicted; None: cuda where there is one, otherwise cpu.
         overwrite: replace an earlier sample of another size or seed, if nobody has decided in it.
         n_workers: cases worked on at the same time.
 
@@ -168,22 +179,18 @@ def find_zones(inputs: AuditInputs, zoning: Zoning, *, overwrite: bool, n_worker
     folder = audit_folder(inputs, zoning)
     if zoning.is_read:
         return _of_sample(inputs, zoning, folder, overwrite=overwrite, n_workers=n_workers)
-    audited = _audit(inputs, zoning, n_workers)
+    injected = None
+    if not why_not_injected(inputs):
+        injected = inject_lesions(inputs, rules=_rules(zoning), device=device, n_workers=n_workers)
+    audited = _audit(inputs, zoning, n_workers, injected)
     stored = _written(audited, folder, n_workers)
     if audited.withheld:
         raise InputError(
             f"no zones without a reader: {audited.withheld}; --sample 60 asks one, or take --way soft ({folder})"
         )
     sure = [i for i, candidate in enumerate(audited.candidates) if not candidate.fainter]
-    score = np.array([audited.candidates[i].root for i in sure])
-    rho = missed_per_annotated(audited.explained_root, score)
-    if rho is None:
-        raise InputError(
-            f"no zones without a reader: the networks find {len(audited.explained_root)} annotated lesions, of "
-            f"{LEAST_ANNOTATED} needed; --sample 60 asks one, or take --way soft"
-        )
     candidates = tuple(stored.candidates[i] for i in sure)
-    probability = belief(audited.explained_root, score, rho)
+    probability, rho = _probability([audited.candidates[i] for i in sure], audited)
     unread = np.full(len(sure), np.nan)
     drawn = zones(probability, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
     origin: Mapping[str, object] = {"zones": "by probability, without a reader", "precision_asked": zoning.precision}
@@ -196,7 +203,30 @@ def find_zones(inputs: AuditInputs, zoning: Zoning, *, overwrite: bool, n_worker
         decisions=zone_decisions(candidates, probability, drawn, nobody, origin),
         n_annotated=audited.n_annotated,
         rho=rho,
+        by_size=audited.injected,
     )
+
+
+def _probability(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray[np.float64], float]:
+    """Of each being a missed lesion, without a reader, and how many were missed per annotated one.
+
+    Raises:
+        InputError: too few annotated lesions are found to tell.
+    """
+    by_size = audited.injected
+    if by_size is not None and by_size.rate is not None and by_size.n_missed is not None:
+        if by_size.rate < AS_GOOD_AS_WHOLE:
+            return np.zeros(len(candidates)), 0.0
+        missed = [candidate.missed_probability or 0.0 for candidate in candidates]
+        return np.array(missed, np.float64), by_size.n_missed / by_size.n_annotated
+    score = np.array([candidate.root for candidate in candidates])
+    rho = missed_per_annotated(audited.explained_root, score)
+    if rho is None:
+        raise InputError(
+            f"no zones without a reader: the networks find {len(audited.explained_root)} annotated lesions, of "
+            f"{LEAST_ANNOTATED} needed; --sample 60 asks one, or take --way soft"
+        )
+    return belief(audited.explained_root, score, rho), rho
 
 
 def audit_folder(inputs: AuditInputs, zoning: Zoning) -> Path:
@@ -209,10 +239,13 @@ def audit_folder(inputs: AuditInputs, zoning: Zoning) -> Path:
     return inputs.models[0].folder(inputs.dataset.name) / f"completion_{digest}"
 
 
-def _audit(inputs: AuditInputs, zoning: Zoning, n_workers: int) -> Audit:
+def _rules(zoning: Zoning) -> EvaluationRules:
     rules = EvaluationRules()
-    rules = rules if zoning.threshold is None else replace(rules, threshold=zoning.threshold)
-    return audit(inputs, rules=rules, n_workers=n_workers)
+    return rules if zoning.threshold is None else replace(rules, threshold=zoning.threshold)
+
+
+def _audit(inputs: AuditInputs, zoning: Zoning, n_workers: int, injected: InjectedLesions | None = None) -> Audit:
+    return audit(inputs, rules=_rules(zoning), injected=injected, n_workers=n_workers)
 
 
 def _written(audited: Audit, folder: Path, n_workers: int) -> StoredAudit:
