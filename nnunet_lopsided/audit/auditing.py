@@ -21,6 +21,9 @@ from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 
+# Of a candidate's voxels, by default. Below that of lopsided-eval: networks that learned from incomplete labels give
+# overlooked lesions low values.
+THRESHOLD = 0.03
 # Without annotated lesions that tell it, a component is cut back at half its highest probability.
 DEFAULT_FRACTION = 0.5
 

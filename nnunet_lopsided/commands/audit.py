@@ -107,10 +107,8 @@ def _add_inputs(parser: Parser) -> None:
 def _add_method(parser: Parser) -> None:
     """What a candidate is, what ranks it, and what is told of all."""
     parser.add_argument(
-        # Below that of lopsided-eval: networks that learned from incomplete labels give overlooked lesions low values.
         "--threshold",
         type=float,
-        default=0.03,
         metavar="P",
         help="a candidate's voxels have p >= this (default: 0.03)",
     )
@@ -151,7 +149,7 @@ def _add_method(parser: Parser) -> None:
 
 def _audit(arguments: argparse.Namespace) -> int:
     # Imported in functions, as in every command, so that --help does not wait for libraries.
-    from nnunet_lopsided.audit.auditing import audit
+    from nnunet_lopsided.audit.auditing import THRESHOLD, audit
     from nnunet_lopsided.audit.injected import inject_lesions
     from nnunet_lopsided.audit.inputs import Model, find_inputs
     from nnunet_lopsided.audit.page_size import check_shown
@@ -167,7 +165,7 @@ def _audit(arguments: argparse.Namespace) -> int:
             raise InputError(f"--{name} must be at least 0, got {getattr(arguments, name)}")
     if arguments.inject is not None and arguments.inject < 1:
         raise InputError(f"--inject must be at least 1, got {arguments.inject}")
-    rules = EvaluationRules(threshold=arguments.threshold)
+    rules = EvaluationRules(threshold=THRESHOLD if arguments.threshold is None else arguments.threshold)
     if arguments.diameter_edges_mm is not None:
         rules = replace(rules, diameter_edges_mm=tuple(arguments.diameter_edges_mm))
     models = [Model(trainer, arguments.p, arguments.c) for trainer in arguments.tr]

@@ -158,7 +158,8 @@ def _zoning(arguments: argparse.Namespace) -> Zoning | None:
     }
     reads = any(name in given for name in ("sample", "decisions", "truth"))
     if (arguments.way or ("zones" if reads else "soft")) == "zones":
-        return Zoning(**given, threshold=arguments.threshold, seed=arguments.seed)
+        threshold = {} if arguments.threshold is None else {"threshold": arguments.threshold}
+        return Zoning(**given, **threshold, seed=arguments.seed)
     if given:
         raise InputError(f"--{next(iter(given))} is of zones; expected --way zones with it, found --way soft")
     return None

@@ -229,8 +229,7 @@ class _Work:
             first: whose soft targets it has learned from, if it has learned from any.
         """
         inputs = self._inputs(training, magnify=None)
-        settings = {**self._settings(training, inputs, first), **zoning.settings(), "threshold": zoning.threshold}
-        settings |= {"magnify": list(inputs.magnify)}
+        settings = {**self._settings(training, inputs, first), **zoning.settings(), "magnify": list(inputs.magnify)}
         waits = zoning.is_read and zoning.decisions is None and zoning.truth is None
         if waits or self.overwrite or not target.is_done(settings, self.overwrite):
             zoned = find_zones(inputs, zoning, device=self.device, overwrite=self.overwrite, n_workers=self.n_workers)

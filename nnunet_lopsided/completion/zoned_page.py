@@ -127,9 +127,8 @@ def zoned_html(
 def _guess(record: Mapping[str, object]) -> str:
     ends = record["estimated_missed_lesions_ci95"]
     about = f"About {record['estimated_missed_lesions']:.0f} of all candidates are missed lesions"
-    if isinstance(ends, Sequence):
-        return f"{about} (95% interval {ends[0]:.0f} to {ends[1]:.0f}), by the candidates that were read."
-    return f"{about}, by the highest scores; nobody has read one, so there is no interval."
+    between = f" (95% interval {ends[0]:.0f} to {ends[1]:.0f})" if isinstance(ends, Sequence) else ""
+    return f"{about}{between}, by {record['estimated_by']}."
 
 
 def _expected(record: Mapping[str, object]) -> str:
@@ -148,8 +147,8 @@ def _notices(record: Mapping[str, object]) -> list[str]:
     lines = []
     if record["estimated_missed_lesions"] == 0 and record["n_candidates"]:
         lines.append(
-            "Among the largest and surest candidates nothing is missing, and no label was changed. If small lesions "
-            "were annotated too, your labels are whole: train on them as they are."
+            "Your labels look whole, or nearly so, and none was changed: train on them as they are. Sizes of which the "
+            "audit says nothing are not counted."
         )
     left_out = record["not_completed"]
     if isinstance(left_out, Sequence) and left_out:

@@ -107,7 +107,8 @@ def _record(
         "audit_folder": str(zoned.audit.folder),
         "not_completed": list(left_out),
         **found,
-        "estimated_missed_lesions_ci95": None if total is None else [total.low, total.high],
+        "estimated_missed_lesions_ci95": _interval(zoned),
+        "estimated_by": _estimated_by(zoned),
         "n_accepted": int(accepted.sum()),
         "n_accepted_unread": zoned.zones.n_by_rule,
         "n_doubtful": int((zone == "doubtful").sum()),
@@ -120,6 +121,24 @@ def _record(
         "rounds": [*rounds, {"trained_on": zoned.audit.dataset, **found}],
         "by_diameter": [vars(row) for row in by_diameter],
     }
+
+
+def _estimated_by(zoned: Zoned) -> str:
+    if zoned.estimate is not None:
+        return "a sample that was read"
+    return "the highest scores" if zoned.by_size is None or zoned.by_size.rate is None else "injected lesions"
+
+
+def _interval(zoned: Zoned) -> list[float] | None:
+    """95%, of the number of missed lesions among the candidates."""
+    if zoned.estimate is not None:
+        return [zoned.estimate.total.low, zoned.estimate.total.high]
+    by_size = zoned.by_size
+    if by_size is None or by_size.interval.ends is None or not by_size.n_missed:
+        return None
+    # Of the rate; of the missed lesions those that the networks call count here.
+    called = float(zoned.probability.sum()) / by_size.n_missed
+    return [called * by_size.n_annotated * rate / (1 - rate) for rate in by_size.interval.ends]
 
 
 def _rows(zoned: Zoned) -> list[list[object]]:

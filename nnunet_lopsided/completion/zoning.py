@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunet_lopsided.audit.auditing import Audit, audit
+from nnunet_lopsided.audit.auditing import THRESHOLD, Audit, audit
 from nnunet_lopsided.audit.candidates import Candidate
 from nnunet_lopsided.audit.decisions import Decisions, write_decisions
 from nnunet_lopsided.audit.estimate_writing import decisions_by_zones, write_estimate
@@ -52,7 +52,7 @@ class Zoning:
     Attributes:
         precision: expected share of lesions among what is accepted unread, within (0, 1].
         doubtful: other candidates of at least this probability are ignored, within [0, 1].
-        threshold: candidates have p of at least this, within (0, 1); None: the audit's default.
+        threshold: candidates have p of at least this, within (0, 1).
         sample: how many candidates are read; None: none, or as many as the decisions are on.
         seed: of the draw of the sample.
         decisions: what a reader decided on the sample; None: not yet.
@@ -61,7 +61,7 @@ class Zoning:
 
     precision: float = 0.8
     doubtful: float = 0.2
-    threshold: float | None = None
+    threshold: float = THRESHOLD
     sample: int | None = None
     seed: int = 0
     decisions: Path | None = None
@@ -78,7 +78,7 @@ class Zoning:
                 f"--precision must be above 0 and at most 1 and --doubtful within 0 and 1, got {self.precision:g} and "
                 f"{self.doubtful:g}"
             )
-        if self.threshold is not None and not 0 < self.threshold < 1:
+        if not 0 < self.threshold < 1:
             raise InputError(f"the threshold must be within 0 and 1, got {self.threshold}")
         if self.sample is not None and self.sample < 2:
             raise InputError(f"--sample must be at least 2, got {self.sample}")
@@ -92,9 +92,14 @@ class Zoning:
         """Whether a sample is drawn for somebody to read."""
         return self.sample is not None or self.decisions is not None
 
+    @property
+    def rules(self) -> EvaluationRules:
+        """Of candidates."""
+        return EvaluationRules(threshold=self.threshold)
+
     def settings(self) -> dict[str, object]:
         """For the record of a completion, by which a repeated one is known; JSON types alone."""
-        given = {"way": "zones", "precision": self.precision, "doubtful": self.doubtful}
+        given = {"way": "zones", "precision": self.precision, "doubtful": self.doubtful, "threshold": self.threshold}
         if self.truth is not None:
             return {**given, "sample": self.sample, "seed": self.seed, "truth": str(self.truth)}
         if self.decisions is not None:
@@ -181,7 +186,7 @@ def find_zones(
         return _of_sample(inputs, zoning, folder, overwrite=overwrite, n_workers=n_workers)
     injected = None
     if not why_not_injected(inputs):
-        injected = inject_lesions(inputs, rules=_rules(zoning), device=device, n_workers=n_workers)
+        injected = inject_lesions(inputs, rules=zoning.rules, device=device, n_workers=n_workers)
     audited = _audit(inputs, zoning, n_workers, injected)
     stored = _written(audited, folder, n_workers)
     if audited.withheld:
@@ -239,13 +244,8 @@ def audit_folder(inputs: AuditInputs, zoning: Zoning) -> Path:
     return inputs.models[0].folder(inputs.dataset.name) / f"completion_{digest}"
 
 
-def _rules(zoning: Zoning) -> EvaluationRules:
-    rules = EvaluationRules()
-    return rules if zoning.threshold is None else replace(rules, threshold=zoning.threshold)
-
-
 def _audit(inputs: AuditInputs, zoning: Zoning, n_workers: int, injected: InjectedLesions | None = None) -> Audit:
-    return audit(inputs, rules=_rules(zoning), injected=injected, n_workers=n_workers)
+    return audit(inputs, rules=zoning.rules, injected=injected, n_workers=n_workers)
 
 
 def _written(audited: Audit, folder: Path, n_workers: int) -> StoredAudit:

@@ -11,11 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from nnunet_lopsided.audit.inputs import AuditInputs
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions
 from nnunet_lopsided.audit.sampled import read_sample
 from nnunet_lopsided.commands.complete import main
+from nnunet_lopsided.completion import zoning
 from nnunet_lopsided.completion.completing import complete
 from nnunet_lopsided.completion.zoning import SampleToRead, Zoning
 from nnunet_lopsided.errors import InputError
+from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.images import read_image
 from tests.completion.conftest import TRAINER, World, edit_labels, edit_predictions, finished
 
@@ -114,7 +118,77 @@ def test_whole_labels_are_left_as_they_are(world: World) -> None:
     for name, label in labels(made.folder).items():
         np.testing.assert_array_equal(label, whole[name])
     assert "ignore" not in json.loads((made.folder / "dataset.json").read_text())["labels"]
-    assert "no label was changed" in made.page.read_text(encoding="utf-8")
+    assert "none was changed" in made.page.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def injected(world: World, monkeypatch: pytest.MonkeyPatch) -> list[InjectedLesions]:
+    """Networks that see every injected lesion, with a p from .55 to .95; what was asked for."""
+    made: list[InjectedLesions] = []
+
+    def inject_lesions(inputs: AuditInputs, *, rules: EvaluationRules, **_: object) -> InjectedLesions:
+        assert rules.threshold == 0.03
+        diameters, patients = np.tile([2.0, 4.0], 50), np.arange(100) % len(inputs.patient_names)
+        made.append(
+            InjectedLesions(
+                per_case=8,
+                seed=0,
+                diameter_mm=diameters,
+                patient=patients,
+                found_mm=diameters,
+                found_score=np.linspace(0.55, 0.95, 100, dtype=np.float64),
+                found_patient=patients,
+            )
+        )
+        return made[-1]
+
+    monkeypatch.setattr(zoning, "why_not_injected", lambda inputs: "")
+    monkeypatch.setattr(zoning, "inject_lesions", inject_lesions)
+    return made
+
+
+def test_zones_by_injected_lesions(world: World, injected: list[InjectedLesions]) -> None:
+    made = finished(complete(511, 521, "2.5d", zoning=Zoning(), n_workers=1))
+    assert len(injected) == 1
+    record = world.record(FINAL)
+    assert record["estimated_by"] == "injected lesions"
+    with (audit_of(world) / "audit.csv").open() as file:
+        audited = {
+            (row["case"], row["candidate"]): float(row["missed_probability"])
+            for row in csv.DictReader(file)
+            if row["missed_probability"]
+        }
+    probability = {(row["case"], row["candidate"]): float(row["probability"]) for row in rows(world)}
+    assert probability == audited
+    of = json.loads((audit_of(world) / "audit.json").read_text())["injected"]
+    assert record["missed_per_annotated"] == pytest.approx(of["missed_lesions"] / 30)
+    assert record["estimated_missed_lesions"] == pytest.approx(sum(audited.values()), abs=1e-3)
+    ends = record["estimated_missed_lesions_ci95"]
+    assert isinstance(ends, list)
+    assert ends[0] < record["estimated_missed_lesions"] < ends[1]
+    accepted = [probability[row["case"], row["candidate"]] for row in rows(world) if row["zone"] == "accepted"]
+    assert min(accepted) >= 0.5
+    assert 20 <= len(accepted) <= 35
+    assert "by injected lesions" in made.page.read_text(encoding="utf-8")
+
+
+def test_labels_that_are_nearly_whole_are_left_as_they_are(world: World, injected: list[InjectedLesions]) -> None:
+    """Six lesions of sixty are missing, and some of their candidates are as sure as the annotated ones."""
+    whole = labels(world.raw / "Dataset501_Whole")
+
+    def lacking_a_tenth(name: str, _: object) -> NDArray[np.uint8]:
+        label = whole[name].astype(np.uint8)
+        if name < "p06":
+            numbers, _n = ndimage.label(label)
+            label[numbers == 1] = 0
+        return label
+
+    edit_labels(world, SOURCE, lacking_a_tenth)
+    made = finished(complete(511, 521, "2.5d", zoning=Zoning(), n_workers=1))
+    of = json.loads((audit_of(world) / "audit.json").read_text())["injected"]
+    assert 0 < of["miss_rate"] < 0.2
+    assert (made.n_accepted, made.n_doubtful, made.estimate) == (0, 0, 0)
+    assert {float(row["probability"]) for row in rows(world)} == {0.0}
 
 
 def test_a_sample_is_written_read_and_gone_on_from(world: World, tmp_path: Path) -> None:
