@@ -1,11 +1,12 @@
 """Audits with injected lesions against the truth: of a cross-validation, as a user has it.
 
     lopsided-complete -d 841 -c 2d_small -tr TRAINER -o 941 && lopsided-audit -d 841 -c 2d_small -tr TRAINER --inject
-    python benchmarks/audited.py 841 --truth 840 -c 2d_small -tr TRAINER --data "faint, at random" >> audited.jsonl
+    python benchmarks/audited.py 841 --truth 840 -c 2d_small -tr TRAINER --data faint --labels random >> audited.jsonl
 
 A line of JSON: miss rates, true and estimated; by diameter the lesions that were annotated, missed and estimated to be
 missed; the share of injected and of truly missed lesions that the networks find (components of at least the audit's
-threshold); what a completion believes in, by p and by q times p.
+threshold); how many candidates are missed lesions, and what their scores and probabilities add up to; what soft targets
+add up to, by p and by q.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from nnunet_lopsided.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.loading import lesion_class
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import diameter_bin
+from nnunet_lopsided.images import read_image
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.soft_target import called_components
 
@@ -47,6 +50,48 @@ def of_truth(dataset: int, truth: int, model: Model) -> NDArray[np.float64]:
         annotated = np.bincount(ids[inside], minlength=len(found) + 1)[1:] > 0
         rows += list(zip(m.lesion_diameter_mm, annotated, found, strict=True))
     return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def judged(audit: Path, truth: int, file_ending: str) -> dict[str, Any]:
+    """Candidates that are not fainter, by the truth: a lesion is what shares a voxel with one of the whole labels."""
+    whole, lesions = cases_of(truth, "Tr"), set()
+    for path in (audit / "maps").iterdir():
+        name = path.name.removesuffix(file_ending)
+        numbers = read_image(path).array
+        hit = np.unique(numbers[np.greater(label_of(whole[name]).array, 0).reshape(numbers.shape)])
+        lesions |= {(name, str(number)) for number in hit.tolist()}
+    with (audit / "audit.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["missed_probability"]]
+    is_lesion = np.array([(row["case"], row["candidate"]) in lesions for row in rows])
+    scores, missed = (np.array([float(row[name] or 0) for row in rows]) for name in ("score", "missed_probability"))
+    bins = [(0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)]
+    return {
+        "candidates": len(rows),
+        "lesions": int(is_lesion.sum()),
+        "sum_of_scores": float(scores.sum()),
+        "sum_of_probabilities": float(missed.sum()),
+        "calibration": [
+            {
+                "from": low,
+                "n": int(inside.sum()),
+                "mean": float(missed[inside].mean()) if inside.any() else None,
+                "lesions": int(is_lesion[inside].sum()),
+            }
+            for low, high in bins
+            for inside in [(missed >= low) & (missed < high)]
+        ],
+        "average_precision": {
+            # audit.csv is in the order of the ranking.
+            "ranking": average_precision(-np.arange(len(rows)), is_lesion),
+            "missed_probability": average_precision(missed, is_lesion),
+        },
+    }
+
+
+def average_precision(score: NDArray[np.number], is_lesion: NDArray[np.bool_]) -> float | None:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(is_lesion, score)) if is_lesion.any() else None
 
 
 def believed(dataset: int, model: Model) -> dict[str, float]:
@@ -73,16 +118,16 @@ def main() -> None:
     parser.add_argument("-c", required=True)
     parser.add_argument("-tr", required=True)
     parser.add_argument("--data", required=True, help="what the line is of")
+    parser.add_argument("--labels", required=True, choices=("full", "random", "size", "read"), help="what they lack")
     arguments = parser.parse_args()
     model = Model(arguments.tr, "nnUNetPlans", arguments.c)
     audit = model.folder(raw_dataset(arguments.dataset).name) / "audit"
     record = json.loads((audit / "audit.json").read_text())
-    with (audit / "audit.csv").open() as file:
-        scores = [float(row["score"] or "nan") for row in csv.DictReader(file)]
     lesions = of_truth(arguments.dataset, arguments.truth, model)
     bins = diameter_bin(lesions[:, 0], record["settings"]["diameter_edges_mm"])
     line: dict[str, Any] = {
         "data": arguments.data,
+        "labels": arguments.labels,
         "dataset": arguments.dataset,
         "trainer": arguments.tr,
         "true": float(1 - lesions[:, 1].mean()),
@@ -92,7 +137,7 @@ def main() -> None:
         "in_any": (record["miss_rate_in_any_prediction"] or {}).get("miss_rate"),
         "injected": record["injected"]["miss_rate"],
         "injected_ci95": record["injected"].get("miss_rate_ci95_bootstrap"),
-        "sum_of_scores": float(np.nansum(scores)),
+        "judged": judged(audit, arguments.truth, raw_dataset(arguments.dataset).file_ending),
         "withheld": record["withheld"],
         "believed": believed(arguments.dataset, model),
         "by_diameter": [],

@@ -6,6 +6,7 @@ python benchmarks/study_tables.py completed_with_recipe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from arms_tables import (
     BEFORE,
@@ -132,9 +133,70 @@ def missed_by_size() -> tuple[list[str], list[list[str]]]:
     return ["lesions", "labels lack", "true", *methods.values()], body
 
 
+def audited() -> tuple[list[str], list[list[str]]]:
+    """Audits of cross-validations of the recipe: miss rates, and what probabilities add up to."""
+    body = []
+    for data, of_data in by_data().items():
+        what = data
+        for labels, lack in LACK.items():
+            if (r := of_data.get(labels)) is None:
+                continue
+            low, high = r["injected_ci95"]
+            j = r["judged"]
+            body.append(
+                [
+                    what,
+                    lack,
+                    f"{r['true']:.2f}",
+                    f"{r['audit']:.2f}",
+                    f"{r['injected']:.2f} ({low:.2f} to {high:.2f})",
+                    f"{j['lesions']} of {j['candidates']}",
+                    f"{j['sum_of_scores']:.0f}",
+                    f"{j['sum_of_probabilities']:.0f}",
+                ]
+            )
+            what = ""
+    head = ["lesions", "labels lack", "true", "audit", "by injected lesions (95%)"]
+    return [*head, "missed lesions among the candidates", "sum of scores", "sum of probabilities by injected"], body
+
+
+def seen_by_size() -> tuple[list[str], list[list[str]]]:
+    """By diameter: missed lesions and their estimate, and the share found of injected and of truly missed lesions."""
+    body = []
+    for data, of_data in by_data().items():
+        for labels, lack in LACK.items():
+            for of in of_data.get(labels, {}).get("by_diameter", []):
+                if not of["missed"]:
+                    continue
+                estimate = "" if of["estimated_missed"] is None else f"{of['estimated_missed']:.0f}"
+                body.append(
+                    [
+                        f"{data}: {lack}",
+                        f"from {of['lower_mm']:g} mm",
+                        str(of["lesions"]),
+                        str(of["missed"]),
+                        estimate,
+                        f"{of['missed_found'] / of['missed']:.2f}",
+                        f"{of['injected_found'] / of['injected']:.2f}" if of["injected"] else "",
+                    ]
+                )
+    head = ["labels lack", "diameter", "lesions", "missed", "estimated", "found of the missed", "found of the injected"]
+    return head, body
+
+
+def by_data() -> dict[str, dict[str, Any]]:
+    """The lines of `audited.py` by data and labels."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_rows("audited"):
+        found.setdefault(str(row["data"]), {})[str(row["labels"])] = row
+    return found
+
+
 TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
+    "audited": audited,
     "completed": completed,
     "completed_with_recipe": completed_with_recipe,
     "missed_by_size": missed_by_size,
+    "seen_by_size": seen_by_size,
     "sixty_readings": sixty_readings,
 }

@@ -72,7 +72,9 @@ def draw_seen_by_diameter(
     curve = [(x, share) for x, share in enumerate(rising) if share is not None]
     if curve:
         last = (len(estimates) - 1) % len(SERIES)
-        axes.plot(*zip(*curve, strict=True), color=SERIES[last].colour, linewidth=1, gid=classed(f"curve k{last}"))
+        style = SERIES[last].linestyle
+        kind = classed(f"curve k{last}")
+        axes.plot(*zip(*curve, strict=True), color=SERIES[last].colour, linewidth=1, linestyle=style, gid=kind)
     for i, points in enumerate(estimates):
         aside = (i - (len(estimates) - 1) / 2) * 0.16
         draw_points(axes, i, [p._replace(x=p.x + aside) for p in points], marker="os^D"[i % len(SERIES)])

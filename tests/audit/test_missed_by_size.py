@@ -147,6 +147,13 @@ def test_probabilities_by_hand() -> None:
     probability = probability_missed(lesions, given, estimate)
     assert probability == pytest.approx([1.0] * 10 + [0.25] * 40)
     assert probability.sum() == pytest.approx(20)
+    # Half of the injected ones are found, so half of the missed lesions are among the candidates.
+    given = injected([8.0] * 80, [(8, 0.9)] * 20 + [(8, 0.5)] * 20)
+    estimate = estimate_by_size(lesions, given, (6,), n_replicates=0)
+    assert estimate.n_missed == pytest.approx((40 * 20 * 20) ** (1 / 3))
+    probability = probability_missed(lesions, given, estimate)
+    assert probability.sum() == pytest.approx((40 * 20 * 20) ** (1 / 3) / 2)
+    assert probability[0] == pytest.approx(4 * probability[-1])
 
 
 def test_where_no_candidate_is_as_sure_as_annotated_lesions_nothing_is_said() -> None:
