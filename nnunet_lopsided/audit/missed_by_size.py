@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 
 # Below so many lesions above a threshold their share says nothing.
 LEAST = LEAST_ANNOTATED
+_LEAST_DEFINED = 0.9  # of the replicates of a bootstrap
 _CHANCE = 1.3  # standard deviations, by which a count may be off
 
 
@@ -231,12 +232,20 @@ def estimate_by_size(
             n_missed = sum(n for n in missed if n is not None)
             rates[i] = n_missed / max(n_missed + drawn.n_annotated, 1e-9)
     ranges = tuple(
-        replace(r, seen_interval=percentile_interval(seen[:, i], _n_patients(scored, r)))
+        replace(r, seen_interval=_interval(r.seen, seen[:, i], _n_patients(scored, r)))
         for i, r in enumerate(estimate.ranges)
     )
-    return replace(
-        estimate, ranges=ranges, interval=percentile_interval(rates, len(set(scored.found_patient.tolist())))
-    )
+    interval = _interval(estimate.rate, rates, len(set(scored.found_patient.tolist())))
+    return replace(estimate, ranges=ranges, interval=interval)
+
+
+def _interval(value: float | None, replicates: Floats, n_patients: int) -> Interval:
+    if value is None:
+        return Interval.without("there is no estimate")
+    # Those that are left would be a choice: mostly the ones with many sure candidates.
+    if np.isnan(replicates).mean() > 1 - _LEAST_DEFINED:
+        return Interval.without("in too many replicates too few lesions are found")
+    return percentile_interval(replicates, n_patients)
 
 
 def _n_patients(scored: Scored, of: SizeRange) -> int:

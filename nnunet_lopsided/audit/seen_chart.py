@@ -18,6 +18,7 @@ class ShownSeen(NamedTuple):
 
     names: list[str]
     chart: Chart
+    rises: bool
 
 
 def shown_seen(record: AuditContent) -> ShownSeen | None:
@@ -34,7 +35,7 @@ def shown_seen(record: AuditContent) -> ShownSeen | None:
             if rate["miss_rate"] is not None
         ]
     ]
-    if injected is not None:
+    if injected is not None and injected["miss_rate"] is not None:
         names.append("by injected lesions")
         rising = [of["seen_rising"] for of in injected["by_diameter"]]
         estimates.append(
@@ -48,7 +49,8 @@ def shown_seen(record: AuditContent) -> ShownSeen | None:
     if not any(estimates):
         return None
     ranges = [(rate["lower_mm"], rate["upper_mm"]) for rate in rates]
-    return ShownSeen(names, chart(lambda axes: draw_seen_by_diameter(axes, ranges, estimates, rising)))
+    drawn = chart(lambda axes: draw_seen_by_diameter(axes, ranges, estimates, rising))
+    return ShownSeen(names, drawn, any(share is not None for share in rising))
 
 
 def draw_seen_by_diameter(

@@ -131,15 +131,18 @@ def _work(arguments: argparse.Namespace) -> int:
     guess = "too few annotated lesions to say how many are lesions"
     if made.estimate is not None:
         guess = f"about {made.estimate:.0f} of them missed lesions"
-    became = "are soft targets"
+    became = "" if made.changes_nothing else "are soft targets"
     if made.n_accepted is not None:
         became = f"({made.n_accepted} are labels now, {made.n_doubtful} to be ignored)"
     print(f"{made.folder}: {made.n_candidates} candidates that no label explains {became}, {guess}")
     if made.n_first is not None:
         print(f"the first round had {made.n_first} candidates")
+    elif arguments.rounds == 2:
+        print("the first round believes in no candidate, so there was no second")
     print(f"pictures of them: {made.page}")
     if made.changes_nothing:
-        print("no candidate is believed, so the labels stay as they were: they may be whole; look for small lesions")
+        whole = "" if made.estimate is None else ": they may be whole; look for small lesions"
+        print(f"no candidate is believed, and the labels stay as they were{whole}")
     # Quoted, to be copied into a shell.
     print(f"{'trained' if made.trained else 'train on them'}: {shlex.join(made.final_command)}")
     print(f"predict with it: {shlex.join(made.prediction)}")

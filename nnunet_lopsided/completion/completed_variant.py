@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
 from nnunet_lopsided.belief import belief, missed_per_annotated
-from nnunet_lopsided.completion.completion_page import CompletedLesion, DiameterRow, completion_html, shown_pictures
+from nnunet_lopsided.completion.completion_page import (
+    CompletedLesion,
+    DiameterRow,
+    believes,
+    completion_html,
+    shown_pictures,
+)
 from nnunet_lopsided.evaluation.loading import LesionClass, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
@@ -61,11 +67,6 @@ class _Completed:
     lesions: tuple[CompletedLesion, ...]
     explained_scores: _Numbers
     explained_mm: _Numbers
-
-
-def believes(estimate: float | None) -> bool:
-    """Whether soft targets say anything: they add up to a lesion. None: nothing is known, and nothing believed."""
-    return estimate is not None and estimate >= 1
 
 
 def write_variant(
@@ -120,14 +121,16 @@ def write_variant(
         rho = missed_per_annotated(explained, unexplained)
         # Of so few annotated lesions nothing is known, and nothing is believed.
         beliefs = np.zeros(len(unexplained)) if rho is None else belief(explained, unexplained, rho)
-        completed = _with_beliefs(completed, beliefs)
+        estimate = None if rho is None else float(beliefs.sum())
+        completed = _with_beliefs(completed, beliefs if believes(estimate) else np.zeros(len(beliefs)))
         lesions = [lesion for one in completed for lesion in one.lesions]
         write_table(folder / LESIONS_FILE, _COLUMNS, [_row(lesion) for lesion in lesions])
         by_diameter = _by_diameter(completed)
-        record = _record(inputs, settings, completed, rho, by_diameter, [*earlier_rounds])
+        record = _record(inputs, settings, completed, rho, estimate, by_diameter, [*earlier_rounds])
         # Pictures first, while the files hold all candidates: what is not believed in is not in a soft target.
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
-        for_each(work.believe, completed, n_workers, "soft targets")
+        of_case = {one.case: [c for c in completed if c.case == one.case] for one in completed}
+        for_each(work.believe, list(of_case.values()), n_workers, "soft targets")
         page = completion_html(final.name, record=record, by_diameter=by_diameter, lesions=lesions, pictures=pictures)
         (folder / PAGE).write_text(page, encoding="utf-8")
         write_json(folder / COMPLETION_FILE, record)
@@ -151,15 +154,15 @@ def _record(
     settings: Mapping[str, object],
     completed: Sequence[_Completed],
     rho: float | None,
+    estimate: float | None,
     by_diameter: Sequence[DiameterRow],
     earlier: list[object],
 ) -> dict[str, object]:
-    beliefs = [lesion.belief for one in completed for lesion in one.lesions]
     found = {
-        "n_candidates": len(beliefs),
+        "n_candidates": sum(len(one.lesions) for one in completed),
         "n_explained": sum(len(one.explained_scores) for one in completed),
         "missed_per_annotated": rho,
-        "estimated_missed_lesions": None if rho is None else float(np.sum(beliefs)),
+        "estimated_missed_lesions": estimate,
     }
     return {
         "schema_version": 1,
@@ -228,13 +231,24 @@ class _Work:
             completed.append(_kept(audited.name, name, target))
         return completed
 
-    def believe(self, of: _Completed) -> None:
-        """Make the soft target of a case and class of these probabilities, in place."""
-        path = self.file_of(of.case, of.lesion_class)
-        image = read_image(path)
-        beliefs = np.array([lesion.belief for lesion in of.lesions])
-        probability = image.array.astype(np.float32)
-        write_image(path, Image(believed(probability, image.geometry.spacing_mm, beliefs), image.geometry))
+    def believe(self, classes: Sequence[_Completed]) -> None:
+        """Make the soft targets of a case of these probabilities, in place."""
+        paths = [self.file_of(of.case, of.lesion_class) for of in classes]
+        images = [read_image(path) for path in paths]
+        targets = [
+            believed(
+                image.array.astype(np.float32),
+                image.geometry.spacing_mm,
+                np.array([lesion.belief for lesion in of.lesions]),
+            )
+            for of, image in zip(classes, images, strict=True)
+        ]
+        if not self._scheme.has_regions:
+            # Of exclusive classes a voxel can have but one.
+            total = np.maximum(np.sum(targets, axis=0), 1)
+            targets = [np.asarray(target / total, np.float32) for target in targets]
+        for path, target, image in zip(paths, targets, images, strict=True):
+            write_image(path, Image(target, image.geometry))
 
 
 def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:

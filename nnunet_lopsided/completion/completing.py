@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
-from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, believes, write_variant
+from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, write_variant
+from nnunet_lopsided.completion.completion_page import believes
 from nnunet_lopsided.completion.preprocessing import share, share_and_soften
 from nnunet_lopsided.completion.target import (
     Target,
@@ -38,7 +39,7 @@ from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import raw_dataset
 from nnunet_lopsided.soft_target import THRESHOLD
 from nnunet_lopsided.study.trainer_choice import is_ours
-from nnunet_lopsided.trainers.names import with_soft_targets
+from nnunet_lopsided.trainers.names import SOFT, with_soft_targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Completion:
         n_accepted: of these are labels now; None without zones.
         n_doubtful: of these are ignored in training; None without zones.
         estimate: how many of the candidates are missed lesions; None where too few annotated lesions tell.
-        n_first: candidates of the first of two rounds; None: there was one round.
+        n_first: candidates of the first of two rounds; None: there was one round, or the first found nothing missing.
         final_command: nnUNetv2_train on the variant; without soft targets where these believe in no lesion.
         prediction: nnUNetv2_predict with what was trained so.
         trained: whether it was run.
@@ -145,8 +146,12 @@ def complete(
     train_missing_folds(training, preprocessed)
     if first is not None:
         # One that is just this stays, whatever may be overwritten: trainings have learned from it.
-        training = work.complete(first, training, anew=False)
-        train_missing_folds(training, preprocessed_folder(first.folder.name))
+        softened = work.complete(first, training, anew=False)
+        if believes(read_json(first.folder / COMPLETION_FILE)["estimated_missed_lesions"]):
+            training = softened
+            train_missing_folds(training, preprocessed_folder(first.folder.name))
+        else:  # a second round would learn from the same labels, without looking back
+            first = None
     if zoning is None:
         last = work.complete(final, training, first, anew=overwrite)
         if not believes(read_json(final.folder / COMPLETION_FILE)["estimated_missed_lesions"]):
@@ -195,7 +200,12 @@ class _Work:
         """
         # Not magnified: a soft target is what the network says of the image as it is.
         inputs = self._inputs(training, magnify=())
-        settings = {**self._settings(training, inputs, first), "threshold": self.threshold}
+        # Named, so that one of an earlier version, whose soft target was p itself, is not taken for this.
+        settings = {
+            **self._settings(training, inputs, first),
+            "threshold": self.threshold,
+            "soft_target": "q p / max p",
+        }
         is_there = target.is_done(settings, self.overwrite)
         if not is_there or anew:
             write_variant(
@@ -284,3 +294,5 @@ def _check_trainer(trainer: str) -> None:
         )
     if "lookback" in trainer.split("_"):
         raise InputError(f"trainer {trainer}: soft targets take the place of looking back; leave out _lookback")
+    if SOFT in trainer:
+        raise InputError(f"trainer {trainer}: {SOFT} is added where something is believed; leave it out")

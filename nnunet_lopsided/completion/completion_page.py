@@ -28,12 +28,12 @@ _MOST_ROWS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class CompletedLesion:
-    """A candidate that no label explains and that is a soft target now.
+    """A candidate that no label explains; a soft target now, as far as it is believed.
 
     Attributes:
         case: its case.
         lesion_class: name of its label.
-        number: of its component in the soft target, from 1.
+        number: of its component among the candidates of its case and class, from 1.
         n_voxels: its size.
         volume_mm3: its volume.
         diameter_mm: of the sphere (2D: the circle) of equal volume.
@@ -75,6 +75,11 @@ class DiameterRow:
     n_explained: int
     n_candidates: int
     believed: float
+
+
+def believes(estimate: object) -> bool:
+    """Whether soft targets say anything: they add up to a lesion. None: nothing is known, and nothing believed."""
+    return isinstance(estimate, int | float) and estimate >= 1
 
 
 def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[CompletedLesion], list[CompletedLesion]]:
@@ -219,6 +224,7 @@ def completion_html(
         source=settings["source_dataset"],
         record=record,
         guess=_guess(record),
+        believed=believes(record["estimated_missed_lesions"]),
         notices=_notices(record),
         by_diameter=_diameter_table(by_diameter),
         galleries=[("Believed most", pictures[0]), ("Believed least", pictures[1])],
@@ -230,18 +236,15 @@ def completion_html(
 def _guess(record: Mapping[str, object]) -> str:
     estimate = record["estimated_missed_lesions"]
     if not isinstance(estimate, float):
-        return "Too few annotated lesions were called to say how many of them are missed lesions, so none is believed."
-    return f"By the highest scores, about {estimate:.1f} of them are missed lesions, and so much is believed."
+        return "Too few annotated lesions were called to say how many of them are missed lesions."
+    whole = "" if believes(estimate) else " If small lesions were annotated too, your labels are whole."
+    return f"By the highest scores, about {estimate:.1f} of them are missed lesions.{whole}"
 
 
 def _notices(record: Mapping[str, object]) -> list[str]:
     lines = []
-    estimate = record["estimated_missed_lesions"]
-    if isinstance(estimate, float) and estimate < 1 and record["n_candidates"]:
-        lines.append(
-            "Among the largest and surest candidates nothing is missing, so no candidate is believed, and the last "
-            "training is on your labels as they are. If small lesions were annotated too, they are whole."
-        )
+    if not believes(record["estimated_missed_lesions"]):
+        lines.append("No candidate is believed, so the last training is on your labels as they are.")
     left_out = record["not_completed"]
     if isinstance(left_out, Sequence) and left_out:
         lines.append(f"Validated by none of the folds, and not in this dataset: {', '.join(map(str, left_out))}.")

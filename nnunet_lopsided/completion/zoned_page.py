@@ -9,6 +9,7 @@ import numpy as np
 
 from nnunet_lopsided.audit.stored import StoredAudit, StoredCandidate, check_unchanged
 from nnunet_lopsided.completion.completion_page import candidate_picture
+from nnunet_lopsided.completion.zoning import AS_GOOD_AS_WHOLE
 from nnunet_lopsided.evaluation.loading import lesion_class
 from nnunet_lopsided.files.parallel import for_each
 from nnunet_lopsided.images import read_image
@@ -145,11 +146,14 @@ def _expected(record: Mapping[str, object]) -> str:
 
 def _notices(record: Mapping[str, object]) -> list[str]:
     lines = []
-    if record["estimated_missed_lesions"] == 0 and record["n_candidates"]:
+    if record["nearly_whole"]:
         lines.append(
-            "Your labels look whole, or nearly so, and none was changed: train on them as they are. Sizes of which the "
-            "audit says nothing are not counted."
+            f"Less than {AS_GOOD_AS_WHOLE:.0%} of all lesions seem to be missing, so that your labels are as good as "
+            "whole, and none was changed: train on them as they are. Sizes of which the audit says nothing are not "
+            "counted."
         )
+    if record["not_injected"]:
+        lines.append(f"Where small lesions were missed the estimate is too low: {record['not_injected']}.")
     left_out = record["not_completed"]
     if isinstance(left_out, Sequence) and left_out:
         lines.append(f"Validated by none of the folds, with their labels as they are: {', '.join(map(str, left_out))}.")

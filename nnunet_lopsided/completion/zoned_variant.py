@@ -109,6 +109,8 @@ def _record(
         **found,
         "estimated_missed_lesions_ci95": _interval(zoned),
         "estimated_by": _estimated_by(zoned),
+        "not_injected": zoned.not_injected or None,
+        "nearly_whole": zoned.nearly_whole,
         "n_accepted": int(accepted.sum()),
         "n_accepted_unread": zoned.zones.n_by_rule,
         "n_doubtful": int((zone == "doubtful").sum()),

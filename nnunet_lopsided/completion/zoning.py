@@ -135,6 +135,8 @@ class Zoned:
         n_annotated: annotated lesions.
         rho: missed lesions per annotated one, without a reader; None: told by a sample.
         by_size: the estimate by injected lesions; None: there is none.
+        not_injected: why none was; empty: lesions were injected, or a sample was read.
+        nearly_whole: whether so few lesions are missing that labels are left as they are.
         estimate: of the sample; None: nobody has read one.
     """
 
@@ -146,6 +148,8 @@ class Zoned:
     n_annotated: int
     rho: float | None = None
     by_size: MissedBySize | None = None
+    not_injected: str = ""
+    nearly_whole: bool = False
     estimate: SampleEstimate | None = None
 
     @property
@@ -181,11 +185,12 @@ def find_zones(
         InputError: the audit has no candidates to sample, decisions are of another audit or incomplete; without a
             reader: the networks are too weak, or too few annotated lesions are found, to tell anything.
     """
-    folder = audit_folder(inputs, zoning)
+    not_injected = "" if zoning.is_read else why_not_injected(inputs)
+    folder = audit_folder(inputs, zoning, with_injected=not (zoning.is_read or not_injected))
     if zoning.is_read:
         return _of_sample(inputs, zoning, folder, overwrite=overwrite, n_workers=n_workers)
     injected = None
-    if not why_not_injected(inputs):
+    if not not_injected:
         injected = inject_lesions(inputs, rules=zoning.rules, device=device, n_workers=n_workers)
     audited = _audit(inputs, zoning, n_workers, injected)
     stored = _written(audited, folder, n_workers)
@@ -196,8 +201,12 @@ def find_zones(
     sure = [i for i, candidate in enumerate(audited.candidates) if not candidate.fainter]
     candidates = tuple(stored.candidates[i] for i in sure)
     probability, rho = _probability([audited.candidates[i] for i in sure], audited)
+    nearly_whole = rho / (1 + rho) < AS_GOOD_AS_WHOLE
     unread = np.full(len(sure), np.nan)
-    drawn = zones(probability, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
+    accepted_by = np.zeros(len(sure)) if nearly_whole else probability
+    drawn = zones(accepted_by, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
+    if nearly_whole:
+        drawn = replace(drawn, doubtful=np.zeros(len(sure), bool))
     origin: Mapping[str, object] = {"zones": "by probability, without a reader", "precision_asked": zoning.precision}
     nobody = Decisions(stored.id, {}, origin)
     return Zoned(
@@ -209,6 +218,8 @@ def find_zones(
         n_annotated=audited.n_annotated,
         rho=rho,
         by_size=audited.injected,
+        not_injected=not_injected,
+        nearly_whole=nearly_whole,
     )
 
 
@@ -220,8 +231,6 @@ def _probability(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArr
     """
     by_size = audited.injected
     if by_size is not None and by_size.rate is not None and by_size.n_missed is not None:
-        if by_size.rate < AS_GOOD_AS_WHOLE:
-            return np.zeros(len(candidates)), 0.0
         missed = [candidate.missed_probability or 0.0 for candidate in candidates]
         return np.array(missed, np.float64), by_size.n_missed / by_size.n_annotated
     score = np.array([candidate.root for candidate in candidates])
@@ -234,12 +243,13 @@ def _probability(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArr
     return belief(audited.explained_root, score, rho), rho
 
 
-def audit_folder(inputs: AuditInputs, zoning: Zoning) -> Path:
+def audit_folder(inputs: AuditInputs, zoning: Zoning, *, with_injected: bool) -> Path:
     """Where the audit of just these predictions lies: what somebody has read stays with what was read.
 
     Beside the folds, ``completion_DIGEST``.
     """
-    of = {"predictions": digest_of_predictions(inputs), "magnify": list(inputs.magnify)}
+    of: dict[str, object] = {"predictions": digest_of_predictions(inputs), "magnify": list(inputs.magnify)}
+    of |= {"injected": True} if with_injected else {}
     digest = digest_of_settings({**of, "threshold": zoning.threshold})[:12]
     return inputs.models[0].folder(inputs.dataset.name) / f"completion_{digest}"
 

@@ -84,10 +84,12 @@ def test_rows_by_diameter_and_of_candidates() -> None:
 @pytest.mark.parametrize(
     ("estimate", "said", "unsaid"),
     [
-        (3.4, "about 3.4 of them are missed", "no candidate is believed"),
-        (1.0, "about 1.0 of them are missed", "no candidate is believed"),
-        (0.9, "no candidate is believed, and", "Too few"),
-        (None, "Too few annotated lesions", "no candidate is believed"),
+        (3.4, "about 3.4 of them are missed", "No candidate is believed"),
+        (1.0, "a soft target as far as it is believed", "No candidate is believed"),
+        (0.9, "No candidate is believed", "a soft target as far as"),
+        (0.9, "your labels are whole", "Too few"),
+        (None, "Too few annotated lesions", "your labels are whole"),
+        (None, "No candidate is believed", "a soft target as far as"),
     ],
 )
 def test_what_the_estimate_says(estimate: float | None, said: str, unsaid: str) -> None:

@@ -141,7 +141,7 @@ def test_whole_labels_stay_as_they_are(world: World) -> None:
         assert not read_image(path).array.any()
     assert made.final_command[5] == made.prediction[6] == TRAINER
     assert world.calls[-1] == (FINAL, "all", TRAINER)
-    assert "no candidate is believed" in made.page.read_text(encoding="utf-8")
+    assert "No candidate is believed" in made.page.read_text(encoding="utf-8")
     before, calls = world.contents(), len(world.calls)
     complete(511, 521, "2.5d", train=True)
     assert (world.contents(), len(world.calls)) == (before, calls)
