@@ -262,6 +262,26 @@ def test_the_interval_is_wider_of_fewer_patients_and_the_same_twice() -> None:
     assert widths[1] < 0.8 * widths[0]
 
 
+def test_where_there_is_no_estimate_there_is_no_interval() -> None:
+    """In some replicates the nine that are found are ten."""
+    found = [(4, 0.5 + i / 50) for i in range(9)]
+    lesions = scored([4.0] * 20 + [8.0] * 20, [(4, 0.9)] * 20 + [(8, 0.9)] * 20, [(4, 0.9)] * 5 + [(8, 0.9)] * 5)
+    given = injected([4.0] * 12 + [8.0] * 30, [*found, *[(8, 0.9)] * 10])
+    scores = replace(
+        lesions,
+        annotated_patient=np.arange(40) % 20,
+        found_patient=np.arange(40) % 20,
+        candidate_patient=np.arange(10),
+        n_patients=20,
+    )
+    given = replace(given, patient=np.arange(42) % 20, found_patient=np.arange(19))
+    small, large = estimate_by_size(scores, given, (6,), n_replicates=200).ranges
+    assert (small.n_missed, small.seen_interval.undefined) == (None, "there is no estimate")
+    assert large.n_missed is not None
+    # Ten injected lesions are found; in half of the replicates fewer are drawn.
+    assert large.seen_interval.undefined == "in too many replicates too few lesions are found"
+
+
 def test_why_there_is_no_interval() -> None:
     of = patients(10, (LESIONS, INJECTED))
     assert estimate_by_size(*of, (6,), n_replicates=0).interval.undefined == "the bootstrap was switched off"
