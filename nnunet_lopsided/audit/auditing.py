@@ -15,7 +15,7 @@ from nnunet_lopsided.audit.detector import Detector, measure_detector, why_withh
 from nnunet_lopsided.audit.inputs import AuditInputs
 from nnunet_lopsided.audit.measuring import measure_cases
 from nnunet_lopsided.audit.miss_rate import MissRate, Scored, estimate_miss_rates, mixture_share
-from nnunet_lopsided.audit.missed_by_size import InjectedLesions, MissedBySize, estimate_by_size, probability_missed
+from nnunet_lopsided.audit.missed_by_size import InjectedLesions, MissedBySize, estimate_by_size
 from nnunet_lopsided.audit.ranking import Likeness, RankBy, fit_likeness, missed_probability, why_no_model
 from nnunet_lopsided.evaluation.learned_confidence import ConfidenceModel
 from nnunet_lopsided.evaluation.loading import LesionClass, lesion_class
@@ -142,13 +142,10 @@ def audit(
         by_size = None if by_size is None else by_size.withheld(withheld)
     can_be_like = likeness is not None and not withheld
     shown: RankBy = "mean-probability" if rank_by == "likeness" and not can_be_like else rank_by
-    missed: NDArray[np.float64] = np.full(len(table.kind), np.nan)
-    if injected is not None and by_size is not None and by_size.rate is not None:
-        missed[table.unexplained & table.sure] = probability_missed(scored, injected, by_size)
     if withheld and rank_by == "likeness":
-        ranking = _without_scores(table, missed)
+        ranking = _without_scores(table)
     else:
-        ranking = _ranking(table, shown, likeness=likeness, learned=learned, scored=scored, missed=missed)
+        ranking = _ranking(table, shown, likeness=likeness, learned=learned, scored=scored)
     return Audit(
         inputs=inputs,
         rules=rules,
@@ -199,10 +196,10 @@ def _likeness(table: ComponentTable) -> Likeness:
     )
 
 
-def _without_scores(table: ComponentTable, missed: NDArray[np.float64]) -> Ranking:
+def _without_scores(table: ComponentTable) -> Ranking:
     """The order by mean probability; a score would claim a probability of being missed that is not known."""
     nothing: NDArray[np.float64] = np.full(len(table.kind), np.nan)
-    return Ranking(table.ranked(table.mean_probability), nothing, nothing, missed)
+    return Ranking(table.ranked(table.mean_probability), nothing, nothing)
 
 
 def _ranking(
@@ -212,7 +209,6 @@ def _ranking(
     likeness: Likeness | None,
     learned: NDArray[np.float64] | None,
     scored: Scored,
-    missed: NDArray[np.float64],
 ) -> Ranking:
     """The order of the candidates, and the score that puts them in this order."""
     probability: NDArray[np.float64] = np.full(len(table.kind), np.nan)
@@ -224,9 +220,9 @@ def _ranking(
         score: NDArray[np.float64] = np.full(len(table.kind), np.nan)
         score[table.unexplained] = missed_probability(probability[table.unexplained], n_known, n_unknown, share)
         # Scores are cut off at 1, so that many may be equal; likeness still tells them apart.
-        return Ranking(table.ranked(probability), score, probability, missed)
+        return Ranking(table.ranked(probability), score, probability)
     score = table.confidence("mean" if rank_by in ("likeness", "mean-probability") else rank_by, learned)
-    return Ranking(table.ranked(score), score, probability, missed)
+    return Ranking(table.ranked(score), score, probability)
 
 
 def best_fraction(dice: Sequence[NDArray[np.float64]]) -> tuple[float, float | None]:

@@ -32,7 +32,6 @@ class Candidate:
         diameter_mm: of the sphere (2D: circle) of equal volume.
         score: probability of being a missed lesion, or another number by which candidates are ranked; None: withheld.
         likeness: probability of being annotated, by a model that did not see its patient; None: there is no model.
-        missed_probability: of being a missed lesion, by injected lesions; None: there are none, or it is fainter.
         mean_probability: of the whole component.
         max_probability: its highest.
         total: sum of the probabilities of the whole component; 0 when it is fainter.
@@ -55,7 +54,6 @@ class Candidate:
     diameter_mm: float
     score: float | None
     likeness: float | None
-    missed_probability: float | None
     mean_probability: float
     max_probability: float
     total: float
@@ -75,13 +73,11 @@ class Ranking:
         order: rows of the table, the best candidate first.
         score: of every row, (N,); NaN where it is withheld.
         likeness: of every row, (N,); NaN without a model.
-        missed: probability of being a missed lesion, by injected lesions, of every row, (N,); NaN: not known.
     """
 
     order: NDArray[np.int64]
     score: NDArray[np.float64]
     likeness: NDArray[np.float64]
-    missed: NDArray[np.float64]
 
 
 def describe_candidates(
@@ -132,7 +128,6 @@ def describe_candidates(
                 diameter_mm=float(table.diameter_mm[row]),
                 score=_number_or_none(ranking.score[row]),
                 likeness=_number_or_none(ranking.likeness[row]),
-                missed_probability=_number_or_none(ranking.missed[row]),
                 mean_probability=float(table.mean_probability[row]),
                 max_probability=float(table.max_probability[row]),
                 total=float(total[row]),

@@ -23,7 +23,7 @@ from nnunet_lopsided.audit.miss_rate import (
     repeated,
     why_no_interval,
 )
-from nnunet_lopsided.belief import belief, number_reaching
+from nnunet_lopsided.belief import number_reaching
 from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval
 from nnunet_lopsided.evaluation.strata import diameter_bounds
 
@@ -286,32 +286,6 @@ def rising(ranges: Sequence[SizeRange]) -> list[float | None]:
         if curve[i] is None:
             curve[i] = curve[i + 1]
     return curve
-
-
-def probability_missed(scored: Scored, injected: InjectedLesions, estimate: MissedBySize) -> Floats:
-    """How probable it is that each candidate is a missed lesion, also of sizes that nobody annotated.
-
-    In a range of diameters missed lesions score as injected ones do, and there are as many as estimated. With a
-    injected lesions and u candidates of a score, and rho missed lesions for each injected one, rho a / u of these
-    candidates are lesions (:func:`~nnunet_lopsided.belief.belief`). So the probabilities add up to the missed lesions
-    that the networks find.
-
-    Args:
-        scored: whose candidates.
-        injected: of which the estimate was made.
-        estimate: of :func:`estimate_by_size`.
-
-    Returns:
-        Within [0, 1], (N,); 0 in ranges without an estimate, or in which nothing was injected.
-    """
-    probability = np.zeros(len(scored.candidate_score))
-    for of in estimate.ranges:
-        if of.n_missed is None or not of.n_injected:
-            continue
-        own = _inside(scored.candidate_mm, of.lower_mm, of.upper_mm)
-        known = injected.found_score[_inside(injected.found_mm, of.lower_mm, of.upper_mm)]
-        probability[own] = belief(known, scored.candidate_score[own], of.n_missed / of.n_injected)
-    return probability
 
 
 def _estimated(scored: Scored, injected: InjectedLesions, edges_mm: Sequence[float]) -> MissedBySize:

@@ -239,8 +239,7 @@ def _rate(rate: MissRate) -> MissRateContent:
 def table_columns(audit: Audit) -> list[str]:
     """The columns of audit.csv."""
     channels = audit.candidates[0].contrasts if audit.candidates else ()
-    missed = [] if audit.injected is None else ["missed_probability"]
-    return [*COLUMNS, *missed, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
+    return [*COLUMNS, *(f"contrast_{i}" for i in range(len(channels))), "reason", "decision"]
 
 
 def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:
@@ -263,7 +262,6 @@ def candidate_rows(audit: Audit, audit_id: str) -> Iterable[list[object]]:
             len(c.voxels),
             *map(_cell, (c.score, c.likeness, c.mean_probability, c.max_probability, c.total, c.root, c.agreement)),
             c.label,
-            *([] if audit.injected is None else [_cell(c.missed_probability)]),
             *map(_cell, c.contrasts),
             c.reason,
             "",

@@ -126,10 +126,19 @@ def zoned_html(
 
 
 def _guess(record: Mapping[str, object]) -> str:
-    ends = record["estimated_missed_lesions_ci95"]
     about = f"About {record['estimated_missed_lesions']:.0f} of all candidates are missed lesions"
-    between = f" (95% interval {ends[0]:.0f} to {ends[1]:.0f})" if isinstance(ends, Sequence) else ""
-    return f"{about}{between}, by {record['estimated_by']}."
+    ends = record["estimated_missed_lesions_ci95"]
+    if isinstance(ends, Sequence):
+        return f"{about} (95% interval {ends[0]:.0f} to {ends[1]:.0f}), by the candidates that were read."
+    rho, of_rho = record["missed_per_annotated"], record["missed_per_annotated_ci95"]
+    assert isinstance(rho, float), "without a reader there is an estimate"
+    between = ""
+    if isinstance(of_rho, Sequence):
+        between = f" (95% interval {of_rho[0] / (1 + of_rho[0]):.2f} to {of_rho[1] / (1 + of_rho[1]):.2f})"
+    share = f"{rho / (1 + rho):.2f}{between}"
+    return (
+        f"{about}, by their scores. The share of all lesions that is missing is {share}, by {record['estimated_by']}."
+    )
 
 
 def _expected(record: Mapping[str, object]) -> str:

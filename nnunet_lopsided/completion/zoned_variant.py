@@ -96,6 +96,7 @@ def _record(
         "n_candidates": len(zoned.candidates),
         "n_annotated": zoned.n_annotated,
         "missed_per_annotated": zoned.rho,
+        "missed_per_annotated_ci95": _ratio_interval(zoned),
         "estimated_missed_lesions": missed,
     }
     return {
@@ -107,8 +108,8 @@ def _record(
         "audit_folder": str(zoned.audit.folder),
         "not_completed": list(left_out),
         **found,
-        "estimated_missed_lesions_ci95": _interval(zoned),
-        "estimated_by": _estimated_by(zoned),
+        "estimated_missed_lesions_ci95": None if total is None else [total.low, total.high],
+        "estimated_by": zoned.estimated_by or "a sample that was read",
         "not_injected": zoned.not_injected or None,
         "nearly_whole": zoned.nearly_whole,
         "n_accepted": int(accepted.sum()),
@@ -125,22 +126,10 @@ def _record(
     }
 
 
-def _estimated_by(zoned: Zoned) -> str:
-    if zoned.estimate is not None:
-        return "a sample that was read"
-    return "the highest scores" if zoned.by_size is None or zoned.by_size.rate is None else "injected lesions"
-
-
-def _interval(zoned: Zoned) -> list[float] | None:
-    """95%, of the number of missed lesions among the candidates."""
-    if zoned.estimate is not None:
-        return [zoned.estimate.total.low, zoned.estimate.total.high]
-    by_size = zoned.by_size
-    if by_size is None or by_size.interval.ends is None or not by_size.n_missed:
-        return None
-    # Of the rate; of the missed lesions those that the networks call count here.
-    called = float(zoned.probability.sum()) / by_size.n_missed
-    return [called * by_size.n_annotated * rate / (1 - rate) for rate in by_size.interval.ends]
+def _ratio_interval(zoned: Zoned) -> list[float] | None:
+    """95%, of missed per annotated lesions, by injected lesions."""
+    ends = None if zoned.by_size is None or zoned.estimate is not None else zoned.by_size.interval.ends
+    return None if ends is None else [rate / (1 - rate) for rate in ends]
 
 
 def _rows(zoned: Zoned) -> list[list[object]]:

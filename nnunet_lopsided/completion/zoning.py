@@ -1,8 +1,8 @@
 """Zones of candidates: what is added to labels, what is ignored, what stays background.
 
-Candidates and their voxels are those of an audit of the cross-validation. Without a reader the probability that one is
-a missed lesion comes from injected lesions (:mod:`nnunet_lopsided.audit.missed_by_size`), or from the highest scores
-where none can be injected; with one who has read a random sample it is the audit's score, mended by what was read.
+Candidates and their voxels are those of an audit of the cross-validation. The probability that one is a missed lesion
+is the audit's score, mended by what was read where somebody has read a random sample. Whether anything is missing at
+all is told by injected lesions (:mod:`nnunet_lopsided.audit.missed_by_size`) where some can be injected.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,9 @@ from nnunet_lopsided.errors import InputError
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.files.json import file_digest
 
-# Below this miss rate labels are left as they are: estimates of whole ones were .02 to .14 (docs/explanation), and
-# where so few are missing a training on labels as they are loses nothing.
-AS_GOOD_AS_WHOLE = 0.2
+# Below this miss rate labels are left as they are: of whole ones injected lesions told .01 to .04, in one bare network
+# .14, of those that lacked half .19 and more. Where so few are missing, labels as they are lose nothing.
+AS_GOOD_AS_WHOLE = 0.1
 # In the folder of the audit.
 SAMPLE, ESTIMATE, TRUTH = "sample", "estimate", "decisions_of_truth.csv"
 
@@ -135,6 +136,7 @@ class Zoned:
         n_annotated: annotated lesions.
         rho: missed lesions per annotated one, without a reader; None: told by a sample.
         by_size: the estimate by injected lesions; None: there is none.
+        estimated_by: what tells rho; empty: the sample.
         not_injected: why none was; empty: lesions were injected, or a sample was read.
         nearly_whole: whether so few lesions are missing that labels are left as they are.
         estimate: of the sample; None: nobody has read one.
@@ -148,6 +150,7 @@ class Zoned:
     n_annotated: int
     rho: float | None = None
     by_size: MissedBySize | None = None
+    estimated_by: str = ""
     not_injected: str = ""
     nearly_whole: bool = False
     estimate: SampleEstimate | None = None
@@ -200,8 +203,8 @@ def find_zones(
         )
     sure = [i for i, candidate in enumerate(audited.candidates) if not candidate.fainter]
     candidates = tuple(stored.candidates[i] for i in sure)
-    probability, rho = _probability([audited.candidates[i] for i in sure], audited)
-    nearly_whole = rho / (1 + rho) < AS_GOOD_AS_WHOLE
+    probability, estimated = _estimated([audited.candidates[i] for i in sure], audited)
+    nearly_whole = estimated.rate < AS_GOOD_AS_WHOLE
     unread = np.full(len(sure), np.nan)
     accepted_by = np.zeros(len(sure)) if nearly_whole else probability
     drawn = zones(accepted_by, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
@@ -216,31 +219,45 @@ def find_zones(
         zones=drawn,
         decisions=zone_decisions(candidates, probability, drawn, nobody, origin),
         n_annotated=audited.n_annotated,
-        rho=rho,
+        rho=estimated.rate / (1 - estimated.rate),
         by_size=audited.injected,
+        estimated_by=estimated.by,
         not_injected=not_injected,
         nearly_whole=nearly_whole,
     )
 
 
-def _probability(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray[np.float64], float]:
-    """Of each being a missed lesion, without a reader, and how many were missed per annotated one.
+class _Estimated(NamedTuple):
+    """Share of all lesions that was missed, within [0, 1), and what tells it."""
+
+    rate: float
+    by: str
+
+
+def _estimated(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray[np.float64], _Estimated]:
+    """The probability of each of being a missed lesion, without a reader, and how many were missed.
 
     Raises:
         InputError: too few annotated lesions are found to tell.
     """
+    rate = audited.miss_rates[0].rate
+    if audited.likeness is not None and rate is not None:
+        probability = np.array([candidate.score or 0.0 for candidate in candidates])
+        told = _Estimated(rate, "the highest scores")
+    else:  # of so few components no model tells more than their own score
+        score = np.array([candidate.root for candidate in candidates])
+        rho = missed_per_annotated(audited.explained_root, score)
+        if rho is None:
+            raise InputError(
+                f"no zones without a reader: the networks find {len(audited.explained_root)} annotated lesions, of "
+                f"{LEAST_ANNOTATED} needed; --sample 60 asks one, or take --way soft"
+            )
+        probability = belief(audited.explained_root, score, rho)
+        told = _Estimated(rho / (1 + rho), "the highest scores")
     by_size = audited.injected
-    if by_size is not None and by_size.rate is not None and by_size.n_missed is not None:
-        missed = [candidate.missed_probability or 0.0 for candidate in candidates]
-        return np.array(missed, np.float64), by_size.n_missed / by_size.n_annotated
-    score = np.array([candidate.root for candidate in candidates])
-    rho = missed_per_annotated(audited.explained_root, score)
-    if rho is None:
-        raise InputError(
-            f"no zones without a reader: the networks find {len(audited.explained_root)} annotated lesions, of "
-            f"{LEAST_ANNOTATED} needed; --sample 60 asks one, or take --way soft"
-        )
-    return belief(audited.explained_root, score, rho), rho
+    if by_size is not None and by_size.rate is not None:
+        told = _Estimated(by_size.rate, "injected lesions")
+    return probability, told
 
 
 def audit_folder(inputs: AuditInputs, zoning: Zoning, *, with_injected: bool) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -65,12 +64,7 @@ def test_the_command(audited: Audited, made: list[tuple[str, float]], capsys: py
     record = json.loads((audited.audit / "audit.json").read_text())
     of = record.pop("injected")
     assert record == {key: value for key, value in without.items() if key != "injected"}
-    with (audited.audit / "audit.csv").open() as file, Path("without/audit.csv").open() as other:
-        candidates, as_before = list(csv.DictReader(file)), list(csv.DictReader(other))
-    missed = [float(row.pop("missed_probability") or "nan") for row in candidates]
-    assert candidates == as_before
-    assert "missed_probability" not in as_before[0]
-    assert 0 < np.nansum(missed) <= of["missed_lesions"] + 1e-6
+    assert (audited.audit / "audit.csv").read_bytes() == Path("without/audit.csv").read_bytes()
     assert (of["seed"], of["per_case"], of["undefined"]) == (0, 6, None)
     assert 20 < of["lesions"] <= 6 * N_CASES
     rows = of["by_diameter"]

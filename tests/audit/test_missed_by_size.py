@@ -17,7 +17,6 @@ from nnunet_lopsided.audit.missed_by_size import (
     InjectedLesions,
     SizeRange,
     estimate_by_size,
-    probability_missed,
     rising,
     tail,
 )
@@ -129,31 +128,6 @@ def test_counts_by_hand() -> None:
     assert found.n_missed == large.n_missed
     assert found.rate == pytest.approx(large.n_missed / (large.n_missed + 42))
     assert (found.n_injected, found.n_annotated, found.per_case, found.seed, found.undefined) == (55, 42, 8, 3, "")
-
-
-def test_probabilities_by_hand() -> None:
-    """Large ones: 10.4 missed for 25 injected, all at .9, as 9 candidates are, so each is one; below .9 none is.
-
-    Small ones have no estimate.
-    """
-    estimate = estimate_by_size(LESIONS, INJECTED, (6,), n_replicates=0)
-    assert probability_missed(LESIONS, INJECTED, estimate).tolist() == [0] * 16 + [1] * 9 + [0]
-    # 20 injected ones at .9 and 20 at .5, half as many missed ones: of 10 candidates at .9 all, of 40 at .5 a quarter.
-    lesions = scored([8.0] * 40, [(8, 0.9)] * 20 + [(8, 0.5)] * 20, [(8, 0.9)] * 10 + [(8, 0.5)] * 40)
-    given = injected([8.0] * 40, [(8, 0.9)] * 20 + [(8, 0.5)] * 20)
-    estimate = estimate_by_size(lesions, given, (6,), n_replicates=0)
-    large = estimate.ranges[1]
-    assert (large.by_injected, large.by_highest_scores, large.by_annotated) == (20, 20, 20)
-    probability = probability_missed(lesions, given, estimate)
-    assert probability == pytest.approx([1.0] * 10 + [0.25] * 40)
-    assert probability.sum() == pytest.approx(20)
-    # Half of the injected ones are found, so half of the missed lesions are among the candidates.
-    given = injected([8.0] * 80, [(8, 0.9)] * 20 + [(8, 0.5)] * 20)
-    estimate = estimate_by_size(lesions, given, (6,), n_replicates=0)
-    assert estimate.n_missed == pytest.approx((40 * 20 * 20) ** (1 / 3))
-    probability = probability_missed(lesions, given, estimate)
-    assert probability.sum() == pytest.approx((40 * 20 * 20) ** (1 / 3) / 2)
-    assert probability[0] == pytest.approx(4 * probability[-1])
 
 
 def test_where_no_candidate_is_as_sure_as_annotated_lesions_nothing_is_said() -> None:
