@@ -31,10 +31,9 @@ def main(argv: list[str] | None = None) -> int:
         prog="lopsided-complete",
         description="Complete labels from which whole lesions may be missing, without a reader. A cross-validation "
         "(trained by nnUNetv2_train where there is none) calls lesions in cases that its networks did not train on. "
-        "What no label explains becomes a soft target, as far as it is probable to be a missed lesion, and labels stay "
-        "as they are; "
-        "or zones: the sure is added to the labels, the doubtful ignored. The last training learns from them. The same "
-        "command goes on after an interrupt.",
+        "An audit says of those that no label explains how probably they are missed lesions: the sure are added to the "
+        "labels, the doubtful ignored. Labels that are nearly whole stay as they are. The last training learns from "
+        "them. The same command goes on after an interrupt.",
     )
     add_dataset(parser, "to complete, planned and preprocessed")
     add_configuration(parser)
@@ -46,30 +45,30 @@ def main(argv: list[str] | None = None) -> int:
         "--threshold",
         type=float,
         metavar="P",
-        help="candidates have p of at least this (default: 0.1; of zones, which are drawn by an audit, 0.03)",
+        help="candidates have p of at least this (default: 0.03; of soft targets 0.1)",
     )
     parser.add_argument(
         "--way",
         choices=("soft", "zones"),
-        help="soft targets beside the labels, or zones in them (default: soft; zones where a sample is read)",
+        help="zones in the labels, or soft targets beside them (default: zones)",
     )
     parser.add_argument(
         "--precision",
         type=float,
         metavar="SHARE",
-        help="of zones: so many of what is accepted unread should be lesions (default: 0.8)",
+        help="so many of what is accepted unread should be lesions, and each of p .5 and more (default: 0.8)",
     )
     parser.add_argument(
         "--doubtful",
         type=float,
         metavar="P",
-        help="of zones: other candidates of at least this probability are ignored (default: 0.2)",
+        help="other candidates of at least this probability are ignored (default: 0.2)",
     )
     parser.add_argument(
         "--sample",
         type=int,
         metavar="N",
-        help="of zones: write a page with N random candidates to read, and stop; --decisions goes on",
+        help="write a page with N random candidates to read, and stop; --decisions goes on",
     )
     parser.add_argument(
         "--decisions", type=Path, metavar="FILE", help="what was decided on the sample, as its page saves it"
@@ -159,8 +158,7 @@ def _zoning(arguments: argparse.Namespace) -> Zoning | None:
         for name in ("precision", "doubtful", "sample", "decisions", "truth")
         if (value := getattr(arguments, name)) is not None
     }
-    reads = any(name in given for name in ("sample", "decisions", "truth"))
-    if (arguments.way or ("zones" if reads else "soft")) == "zones":
+    if arguments.way != "soft":
         threshold = {} if arguments.threshold is None else {"threshold": arguments.threshold}
         return Zoning(**given, **threshold, seed=arguments.seed)
     if given:

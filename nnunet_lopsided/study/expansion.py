@@ -149,13 +149,12 @@ class _Expansion:
         teacher, variant = self._teacher(run), run.variant
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
         more: list[str] = []
-        if variant.zones:
-            more += ["--way", "zones"]
+        more += ["--way", "zones" if variant.zones else "soft"]
         if variant.sample:
             more += ["--sample", str(variant.sample), "--truth", str(self.ids[variant.dataset])]
         if variant.rounds > 1:
             first = variant.first_round
-            yield self._complete(teacher, first, (), trained)
+            yield self._complete(teacher, first, ("--way", "soft"), trained)
             # Jobs of their own: a batch system runs them side by side, each within the hours of a training.
             second = [self._second_train(replace(teacher, variant=first), fold) for fold in self.study.folds]
             yield from second

@@ -27,7 +27,8 @@ from tests.console import call, run
 pytestmark = pytest.mark.slow
 
 TRAINER = "nnUNetTrainerLopsided_seed3_1epochs_2iters"
-COMPLETE = f"python -m nnunet_lopsided.commands.complete -d 701 -c 2d -tr {TRAINER} -o 721 -device cpu --threshold 0.02"
+BEGIN = f"python -m nnunet_lopsided.commands.complete -d 701 -c 2d -tr {TRAINER} -o 721 -device cpu --threshold 0.02"
+COMPLETE = f"{BEGIN} --way soft"
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +159,8 @@ def test_a_second_round_that_was_killed(twice: Path) -> None:
 
 def test_a_sample_and_zones_that_are_trained_on(completed: Path) -> None:
     """Untrained networks tell nothing without a reader; here a reader accepts, doubts and rejects in turn."""
-    command = f"{COMPLETE} -o 732 --name Zones"
-    refused = call(f"{command} --way zones", completed)
+    command = f"{BEGIN} -o 732 --name Zones"
+    refused = call(command, completed)
     assert refused.returncode == 2
     assert "error: no zones without a reader: " in refused.stderr
     run(f"{command} --sample 12", completed)

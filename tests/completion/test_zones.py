@@ -282,7 +282,7 @@ def test_new_labels_are_shared_again(world: World) -> None:
     ("options", "reason"),
     [
         ("--way soft --precision 0.9", "--precision is of zones; expected --way zones with it"),
-        ("--doubtful 0.1", "--doubtful is of zones; expected --way zones with it"),
+        ("--way soft --doubtful 0.1", "--doubtful is of zones; expected --way zones with it"),
         ("--way soft --sample 60", "--sample is of zones"),
         ("--way zones --precision 0", "--precision must be above 0 and at most 1"),
         ("--way zones --doubtful 1.5", "--doubtful within 0 and 1"),

@@ -42,10 +42,10 @@ def test_two_rounds_train_their_second_cross_validation_in_jobs_of_its_own() -> 
     last = jobs[f"complete/{BY}-rounds2"]
     own = f"-o {ids[BY]} --name {BY}"
     first = f"lopsided-complete -d 801 -c 2d -tr nnUNetTrainerLopsided_5epochs_seed1 {own}"
-    assert " ".join(jobs[f"complete/{BY}"].command) == f"{first} -device cpu --overwrite -np 2"
+    assert " ".join(jobs[f"complete/{BY}"].command) == f"{first} --way soft -device cpu --overwrite -np 2"
     assert " ".join(last.command) == (
         f"lopsided-complete -d 801 -c 2d -tr nnUNetTrainerLopsided_5epochs_seed1 -o {ids[f'{BY}-rounds2']} "
-        f"--name {BY}-rounds2 --rounds 2 --first-round {ids[BY]} -device cpu --overwrite -np 2"
+        f"--name {BY}-rounds2 --way soft --rounds 2 --first-round {ids[BY]} -device cpu --overwrite -np 2"
     )
     assert last.needs == (f"train/{BY}-f0", f"train/{BY}-f1")
     second = jobs[f"train/{BY}-f1"]

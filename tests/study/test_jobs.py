@@ -402,7 +402,7 @@ def test_a_completed_arm_trains_on_soft_targets_of_its_teacher() -> None:
     job = jobs[f"complete/{name}"]
     assert " ".join(job.command) == (
         f"lopsided-complete -d 801 -c 2d -tr nnUNetTrainerLopsided_5epochs_seed2 -o {ids[name]} --name {name} "
-        "-device cpu --overwrite -np 2"
+        "--way soft -device cpu --overwrite -np 2"
     )
     assert job.results == "nnUNet_results/repetition_2"
     assert job.needs == ("train/mets-size50-s0-2d-recipe-r2-f0", "train/mets-size50-s0-2d-recipe-r2-f1")
