@@ -21,9 +21,11 @@ import numpy as np
 from arms import cases_of, label_of
 from numpy.typing import NDArray
 
+from nnunet_lopsided.audit.auditing import THRESHOLD
 from nnunet_lopsided.audit.components import measure_case
 from nnunet_lopsided.audit.inputs import Model, find_inputs
 from nnunet_lopsided.audit.measuring import load_predictions
+from nnunet_lopsided.audit.recalibration import LEAST_ACCEPTED
 from nnunet_lopsided.belief import belief, missed_per_annotated
 from nnunet_lopsided.evaluation.loading import lesion_class
 from nnunet_lopsided.evaluation.rules import EvaluationRules
@@ -41,7 +43,7 @@ def of_truth(dataset: int, truth: int, model: Model) -> NDArray[np.float64]:
     rows = []
     for case in inputs.cases:
         loaded, predictions = load_predictions(case, target)
-        rules = EvaluationRules(threshold=0.03)
+        rules = EvaluationRules(threshold=THRESHOLD)
         mask = np.greater(label_of(whole[case.name]).array.reshape(loaded.reference.shape), 0)
         m = measure_case(mask, predictions=predictions, images=[], spacing_mm=loaded.spacing_mm, rules=rules)
         found = np.zeros(len(m.lesion_diameter_mm), bool)
@@ -61,37 +63,17 @@ def judged(audit: Path, truth: int, file_ending: str) -> dict[str, Any]:
         hit = np.unique(numbers[np.greater(label_of(whole[name]).array, 0).reshape(numbers.shape)])
         lesions |= {(name, str(number)) for number in hit.tolist()}
     with (audit / "audit.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["missed_probability"]]
+        rows = [row for row in csv.DictReader(file) if float(row["sqrt"]) > 0]
     is_lesion = np.array([(row["case"], row["candidate"]) in lesions for row in rows])
-    scores, missed = (np.array([float(row[name] or 0) for row in rows]) for name in ("score", "missed_probability"))
-    bins = [(0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.01)]
+    scores = np.array([float(row["score"] or 0) for row in rows])
+    accepted = scores >= LEAST_ACCEPTED
     return {
         "candidates": len(rows),
         "lesions": int(is_lesion.sum()),
         "sum_of_scores": float(scores.sum()),
-        "sum_of_probabilities": float(missed.sum()),
-        "calibration": [
-            {
-                "from": low,
-                "n": int(inside.sum()),
-                "mean": float(missed[inside].mean()) if inside.any() else None,
-                "lesions": int(is_lesion[inside].sum()),
-            }
-            for low, high in bins
-            for inside in [(missed >= low) & (missed < high)]
-        ],
-        "average_precision": {
-            # audit.csv is in the order of the ranking.
-            "ranking": average_precision(-np.arange(len(rows)), is_lesion),
-            "missed_probability": average_precision(missed, is_lesion),
-        },
+        "accepted": int(accepted.sum()),
+        "accepted_lesions": int(is_lesion[accepted].sum()),
     }
-
-
-def average_precision(score: NDArray[np.number], is_lesion: NDArray[np.bool_]) -> float | None:
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(is_lesion, score)) if is_lesion.any() else None
 
 
 def believed(dataset: int, model: Model) -> dict[str, float]:
@@ -101,14 +83,15 @@ def believed(dataset: int, model: Model) -> dict[str, float]:
     p, explained, unexplained = [], [], []
     for case in inputs.cases:
         loaded, (probability,) = load_predictions(case, target)
-        called = called_components(probability, loaded.reference, loaded.spacing_mm)
+        known = loaded.reference if loaded.valid is None else loaded.reference | ~loaded.valid
+        called = called_components(probability, known, loaded.spacing_mm)
         p += [probability.reshape(-1)[v].mean() for v, e in zip(called.voxels, called.explained, strict=True) if not e]
         explained += called.score[called.explained].tolist()
         unexplained += called.score[~called.explained].tolist()
-    known, unknown = np.array(explained), np.array(unexplained)
-    rho = missed_per_annotated(known, unknown)
-    q = 0.0 if rho is None else float(belief(known, unknown, rho).sum())
-    return {"called_annotated": len(known), "candidates": len(unknown), "by_p": float(np.sum(p)), "by_q": q}
+    annotated, others = np.array(explained), np.array(unexplained)
+    rho = missed_per_annotated(annotated, others)
+    q = 0.0 if rho is None else float(belief(annotated, others, rho).sum())
+    return {"called_annotated": len(annotated), "candidates": len(others), "by_p": float(np.sum(p)), "by_q": q}
 
 
 def main() -> None:

@@ -141,23 +141,23 @@ def audited() -> tuple[list[str], list[list[str]]]:
         for labels, lack in LACK.items():
             if (r := of_data.get(labels)) is None:
                 continue
-            low, high = r["injected_ci95"]
-            j = r["judged"]
+            ends, j = r["injected_ci95"], r["judged"]
+            interval = "" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})"
             body.append(
                 [
                     what,
                     lack,
                     f"{r['true']:.2f}",
                     f"{r['audit']:.2f}",
-                    f"{r['injected']:.2f} ({low:.2f} to {high:.2f})",
+                    f"{r['injected']:.2f}{interval}",
                     f"{j['lesions']} of {j['candidates']}",
                     f"{j['sum_of_scores']:.0f}",
-                    f"{j['sum_of_probabilities']:.0f}",
+                    f"{j['accepted']}, {j['accepted_lesions']} of them lesions",
                 ]
             )
             what = ""
     head = ["lesions", "labels lack", "true", "audit", "by injected lesions (95%)"]
-    return [*head, "missed lesions among the candidates", "sum of scores", "sum of probabilities by injected"], body
+    return [*head, "missed lesions among the candidates", "sum of scores", "scores of .5 and more"], body
 
 
 def seen_by_size() -> tuple[list[str], list[list[str]]]:
@@ -184,6 +184,41 @@ def seen_by_size() -> tuple[list[str], list[list[str]]]:
     return head, body
 
 
+def completed_by_zones(data: str) -> tuple[list[str], list[list[str]]]:
+    """Trainings on all cases: whole labels, what is left of them, and what zones make of that."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in read_rows("completion-zones"):
+        if row["data"] == data:
+            loss = "nnU-Net's loss" if "25D" in str(row["trainer"]) else "the recipe"
+            found.setdefault((str(row["labels"]), str(row["rule"]), loss), []).append(dict(row))
+
+    def mean(rows: Sequence[dict[str, Any]], column: str) -> float:
+        return float(sum(row[column] for row in rows)) / len(rows)
+
+    whole = mean(found["full", "left", "nnU-Net's loss"], "ap_sqrt")
+    body = []
+    for labels, lack in LACK.items():
+        for rule, now in (("left", "as they are"), ("zones", "**completed**"), ("injected", "completed by injected")):
+            for loss in ("nnU-Net's loss", "the recipe"):
+                if rows := found.get((labels, rule, loss)):
+                    ap = mean(rows, "ap_sqrt")
+                    numbers = (mean(rows, "ap_mean"), mean(rows, "sens_sqrt_at_4"), mean(rows, "sens_small_at_4"))
+                    body.append(
+                        [
+                            lack,
+                            now,
+                            loss,
+                            str(len(rows)),
+                            f"{ap:.3f} ({ap / whole:.0%})",
+                            *(f"{number:.3f}" for number in numbers),
+                            f"{mean(rows, 'fp_per_case'):.1f}",
+                        ]
+                    )
+                    lack = ""
+    head = ["labels lack", "labels are", "loss", "n", "AP", "by mean p", "found at 4 FP", "of the smaller half", "FP"]
+    return head, body
+
+
 def by_data() -> dict[str, dict[str, Any]]:
     """The lines of `audited.py` by data and labels."""
     found: dict[str, dict[str, Any]] = {}
@@ -195,6 +230,7 @@ def by_data() -> dict[str, dict[str, Any]]:
 TABLES: dict[str, Callable[..., tuple[Sequence[str], Sequence[Sequence[str]]]]] = {
     "audited": audited,
     "completed": completed,
+    "completed_by_zones": completed_by_zones,
     "completed_with_recipe": completed_with_recipe,
     "missed_by_size": missed_by_size,
     "seen_by_size": seen_by_size,
