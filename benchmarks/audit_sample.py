@@ -34,7 +34,7 @@ ASIDE = ("Brier score", "Brier score before", "interval of the precision holds t
 def list_candidates(dataset: int, labels: list[str], oof: Path, out: Path) -> None:
     from arms import cases_of, label_array, label_of, variant
 
-    from nnunet_lopsided.soft_target import soft_target
+    from nnunet_lopsided.soft_target import unexplained_components
 
     rows = []
     for kind in labels:
@@ -44,7 +44,7 @@ def list_candidates(dataset: int, labels: list[str], oof: Path, out: Path) -> No
             if not file.is_file():
                 continue
             image = label_of(case)
-            found = soft_target(np.load(file), label_array(left[name]) == 1, image.geometry.spacing_mm)
+            found = unexplained_components(np.load(file), label_array(left[name]) == 1, image.geometry.spacing_mm)
             whole = np.squeeze(image.array).reshape(-1) > 0
             for i in range(len(found.components)):
                 on_lesion = bool(whole[found.components.select([i + 1])].any())

@@ -20,7 +20,7 @@ THRESHOLD = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftTarget:
+class Unexplained:
     """What a network calls in one case and class, and no annotation explains.
 
     Attributes:
@@ -42,12 +42,12 @@ class SoftTarget:
     unexplained_score: NDArray[np.float64]
 
 
-def soft_target(
+def unexplained_components(
     probability: NDArray[np.floating],
     annotated: NDArray[np.bool_],
     spacing_mm: tuple[float, ...],
     threshold: float = THRESHOLD,
-) -> SoftTarget:
+) -> Unexplained:
     """Every component that touches no annotation, with the probability that the network gives its voxels.
 
     Args:
@@ -59,8 +59,8 @@ def soft_target(
     Example:
         >>> p = np.array([[0.9, 0.8, 0.0, 0.05, 0.0, 0.6, 0.2]])
         >>> annotated = np.array([[True, False, False, False, False, False, False]])
-        >>> target = soft_target(p, annotated, (1.0, 1.0))  # the first component touches a label
-        >>> target.probability.round(2).tolist(), len(target.components), target.mean.round(2).tolist()
+        >>> found = unexplained_components(p, annotated, (1.0, 1.0))  # the first component touches a label
+        >>> found.probability.round(2).tolist(), len(found.components), found.mean.round(2).tolist()
         ([[0.0, 0.0, 0.0, 0.0, 0.0, 0.6000000238418579, 0.20000000298023224]], 1, [0.4])
     """
     called = called_components(probability, annotated, spacing_mm, threshold)
@@ -69,7 +69,7 @@ def soft_target(
     unexplained = [voxels for voxels, explained in zip(called.voxels, called.explained, strict=True) if not explained]
     for voxels in unexplained:
         own[voxels] = flat[voxels]
-    return SoftTarget(
+    return Unexplained(
         probability=own.reshape(probability.shape),
         components=called.unexplained,
         mean=np.array([flat[voxels].mean(dtype=np.float64) for voxels in unexplained]),
@@ -80,15 +80,15 @@ def soft_target(
     )
 
 
-def believed(
+def soft_target(
     probability: NDArray[np.float32], spacing_mm: tuple[float, ...], beliefs: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """The soft target: every component of :func:`soft_target` as probable as it is believed to be a missed lesion.
+    """The soft target: every unexplained component as probable as it is believed to be a missed lesion.
 
     Its most probable voxel has the belief, its others less in proportion to their probability.
 
     Args:
-        probability: of the unexplained components, 0 elsewhere, any shape of two or three axes.
+        probability: of :func:`unexplained_components`, 0 elsewhere, any shape of two or three axes.
         spacing_mm: voxel size along each axis.
         beliefs: of each component in the order of their ids, within [0, 1], (N,).
 
@@ -97,7 +97,7 @@ def believed(
 
     Example:
         >>> p = np.array([[0.5, 0.25, 0.0, 0.8]], np.float32)
-        >>> believed(p, (1.0, 1.0), np.array([0.4, 0.0])).round(2).tolist()
+        >>> soft_target(p, (1.0, 1.0), np.array([0.4, 0.0])).round(2).tolist()
         [[0.4000000059604645, 0.20000000298023224, 0.0, 0.0]]
     """
     components = find_lesions(probability > 0, spacing_mm)
@@ -141,7 +141,9 @@ def called_components(
     spacing_mm: tuple[float, ...],
     threshold: float = THRESHOLD,
 ) -> Called:
-    """The components that a network calls, and which of them an annotation explains; arguments: :func:`soft_target`.
+    """The components that a network calls, and which of them an annotation explains.
+
+    Arguments: those of :func:`unexplained_components`.
 
     Example:
         >>> called = called_components(np.array([[0.9, 0.0, 0.2]]), np.array([[True, False, False]]), (1.0, 1.0))

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from nnunet_lopsided.lesions import find_lesions
-from nnunet_lopsided.soft_target import believed, soft_target
+from nnunet_lopsided.soft_target import soft_target, unexplained_components
 
 
 def test_only_components_that_touch_no_annotation() -> None:
@@ -22,7 +22,7 @@ def test_only_components_that_touch_no_annotation() -> None:
     p[0, 5, 0] = 0.09  # below the threshold
     annotated = np.zeros(p.shape, bool)
     annotated[1, 1, 3] = True
-    target = soft_target(p, annotated, (4.0, 1.0, 1.0))
+    target = unexplained_components(p, annotated, (4.0, 1.0, 1.0))
     expected = np.zeros_like(p)
     expected[2, 5, 5:7] = 0.25, 0.75
     np.testing.assert_array_equal(target.probability, expected)
@@ -35,7 +35,7 @@ def test_only_components_that_touch_no_annotation() -> None:
 
 
 def test_nothing_called() -> None:
-    target = soft_target(np.full((4, 4), 0.0999, np.float32), np.zeros((4, 4), bool), (1.0, 1.0))
+    target = unexplained_components(np.full((4, 4), 0.0999, np.float32), np.zeros((4, 4), bool), (1.0, 1.0))
     assert not target.probability.any()
     assert len(target.components) == len(target.mean) == 0
 
@@ -43,14 +43,14 @@ def test_nothing_called() -> None:
 def test_rows_and_components_have_one_order() -> None:
     """The second component is larger; numbers belong to ids, not to sizes."""
     p = np.array([[0.2, 0, 0.6, 0.8, 0.7, 0, 0.4]], np.float32)
-    target = soft_target(p, np.zeros(p.shape, bool), (1.0, 1.0))
+    target = unexplained_components(p, np.zeros(p.shape, bool), (1.0, 1.0))
     assert target.components.n_voxels.tolist() == [1, 3, 1]
     np.testing.assert_allclose(target.mean, [0.2, 0.7, 0.4], rtol=1e-6)
 
 
 def test_a_component_is_as_probable_as_it_is_believed() -> None:
     p = np.array([[0.2, 0, 0.6, 0.8, 0.4, 0, 0.5]], np.float32)
-    target = believed(p, (1.0, 1.0), np.array([1.0, 0.5, 0.0]))
+    target = soft_target(p, (1.0, 1.0), np.array([1.0, 0.5, 0.0]))
     np.testing.assert_allclose(target, [[1, 0, 0.375, 0.5, 0.25, 0, 0]], rtol=1e-6)
     assert target.dtype == np.float32
 
@@ -60,7 +60,7 @@ def test_a_component_is_as_probable_as_it_is_believed() -> None:
     hnp.arrays(bool, (3, 5, 6), elements=st.sampled_from([False] * 9 + [True])),
 )
 def test_it_is_the_probability_or_nothing(p: NDArray[Any], annotated: NDArray[Any]) -> None:
-    target = soft_target(p, annotated, (1.0, 1.0, 1.0))
+    target = unexplained_components(p, annotated, (1.0, 1.0, 1.0))
     called_voxels = target.probability > 0
     np.testing.assert_array_equal(target.probability[called_voxels], p[called_voxels])
     assert not (called_voxels & annotated).any()

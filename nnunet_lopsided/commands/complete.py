@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         "after that of -o)",
     )
     parser.add_argument("--train", action="store_true", help="run the last training too; without it it is printed")
-    add_device(parser, "trainings", None, "nnU-Net's")
+    add_device(parser, "trainings and predictions", None, "nnU-Net's")
     add_np(parser)
     add_overwrite(parser, "an earlier variant of the same id and name")
     return run(parser, _work, argv)

@@ -31,7 +31,7 @@ from nnunet_lopsided.nnunet.beliefs import belief_name, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
-from nnunet_lopsided.soft_target import SoftTarget, believed, soft_target
+from nnunet_lopsided.soft_target import Unexplained, soft_target, unexplained_components
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 
 COMPLETION_FILE, LESIONS_FILE, PAGE = "completion.json", "completed_lesions.csv", "completion.html"
@@ -211,7 +211,7 @@ class _Work:
         self._threshold = threshold
 
     def file_of(self, case: str, lesion_class: str) -> Path:
-        """The file of a soft target."""
+        """The file of a case and class: of its candidates' probabilities, then of its soft target."""
         name = case if len(self._classes) == 1 else belief_name(case, lesion_class)
         return self._folder / f"{name}.nii.gz"
 
@@ -226,9 +226,9 @@ class _Work:
             loaded = load_case(audited.name, audited.label, audited.predictions[0], LesionClass(self._scheme, name))
             assert loaded.prediction is not None, "every case has a prediction"
             probability = cast("NDArray[np.floating]", loaded.prediction)  # labels alone were refused before
-            target = soft_target(probability, known, loaded.spacing_mm, self._threshold)
-            write_image(self.file_of(audited.name, name), Image(target.probability, labelled.geometry))
-            completed.append(_kept(audited.name, name, target))
+            found = unexplained_components(probability, known, loaded.spacing_mm, self._threshold)
+            write_image(self.file_of(audited.name, name), Image(found.probability, labelled.geometry))
+            completed.append(_kept(audited.name, name, found))
         return completed
 
     def believe(self, classes: Sequence[_Completed]) -> None:
@@ -236,7 +236,7 @@ class _Work:
         paths = [self.file_of(of.case, of.lesion_class) for of in classes]
         images = [read_image(path) for path in paths]
         targets = [
-            believed(
+            soft_target(
                 image.array.astype(np.float32),
                 image.geometry.spacing_mm,
                 np.array([lesion.belief for lesion in of.lesions]),
@@ -251,8 +251,8 @@ class _Work:
             write_image(path, Image(target, image.geometry))
 
 
-def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
-    components = target.components
+def _kept(case: str, lesion_class: str, found: Unexplained) -> _Completed:
+    components = found.components
     lesions = tuple(
         CompletedLesion(
             case=case,
@@ -261,8 +261,8 @@ def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
             n_voxels=int(components.n_voxels[i]),
             volume_mm3=float(components.volume_mm3[i]),
             diameter_mm=float(components.diameter_mm[i]),
-            mean=float(target.mean[i]),
-            highest=float(target.highest[i]),
+            mean=float(found.mean[i]),
+            highest=float(found.highest[i]),
             belief=0.0,  # it takes all cases to say
         )
         for i in range(len(components))
@@ -271,8 +271,8 @@ def _kept(case: str, lesion_class: str, target: SoftTarget) -> _Completed:
         case=case,
         lesion_class=lesion_class,
         lesions=lesions,
-        explained_scores=target.explained_score,
-        explained_mm=target.explained_mm,
+        explained_scores=found.explained_score,
+        explained_mm=found.explained_mm,
     )
 
 

@@ -186,7 +186,8 @@ def find_zones(
 
     Raises:
         InputError: the audit has no candidates to sample, decisions are of another audit or incomplete; without a
-            reader: the networks are too weak, or too few annotated lesions are found, to tell anything.
+            reader: the networks are too weak, or too few annotated lesions are found, to tell anything; or images with
+            injected lesions cannot be written or predicted.
     """
     not_injected = "" if zoning.is_read else why_not_injected(inputs)
     folder = audit_folder(inputs, zoning, with_injected=not (zoning.is_read or not_injected))

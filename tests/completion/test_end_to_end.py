@@ -110,6 +110,7 @@ def test_again_is_nothing_to_do(completed: Path) -> None:
         ("--threshold 1.5", "must be within 0 and 1"),
         ("-tr nnUNetTrainerInverseWeighting", "takes no soft targets"),
         ("-tr nnUNetTrainerLopsided_lookback", "leave out _lookback"),
+        ("-tr nnUNetTrainerLopsided_softtargets", "_softtargets is added where something is believed; leave it out"),
         ("-o 701", "is the id of the source"),
     ],
 )

@@ -145,3 +145,16 @@ def test_whole_labels_stay_as_they_are(world: World) -> None:
     before, calls = world.contents(), len(world.calls)
     complete(511, 521, "2.5d", train=True)
     assert (world.contents(), len(world.calls)) == (before, calls)
+
+
+def test_after_a_round_that_believes_in_nothing_there_is_no_second(world: World) -> None:
+    """It would learn from the same labels, without looking back."""
+    edit_labels(world, SOURCE, lambda name, label: read_image(world.raw / WHOLE / "labelsTr" / name).array)
+    made = finished(complete(511, 521, "2.5d", rounds=2, train=True))
+    assert world.calls == [(SOURCE, "0", TRAINER), (SOURCE, "1", TRAINER), (FINAL, "all", TRAINER)]
+    rounds = world.record(FINAL)["rounds"]
+    assert isinstance(rounds, list)
+    assert ([one["trained_on"] for one in rounds], made.n_first, made.changes_nothing) == ([SOURCE], None, True)
+    before, calls = world.contents(), len(world.calls)
+    complete(511, 521, "2.5d", rounds=2, train=True)
+    assert (world.contents(), len(world.calls)) == (before, calls)
