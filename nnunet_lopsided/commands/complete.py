@@ -139,6 +139,8 @@ def _work(arguments: argparse.Namespace) -> int:
     elif arguments.rounds == 2:
         print("the first round believes in no candidate, so there was no second")
     print(f"pictures of them: {made.page}")
+    if made.nearly_whole:
+        print("less than a tenth of all lesions seems to be missing, so no label was changed: look for small lesions")
     if made.changes_nothing:
         whole = "" if made.estimate is None else ": they may be whole; look for small lesions"
         print(f"no candidate is believed, and the labels stay as they were{whole}")

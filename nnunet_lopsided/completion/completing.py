@@ -57,6 +57,7 @@ class Completion:
         final_command: nnUNetv2_train on the variant; without soft targets where these believe in no lesion.
         prediction: nnUNetv2_predict with what was trained so.
         trained: whether it was run.
+        nearly_whole: whether zones changed nothing, as less than a tenth of all lesions seems to be missing.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Completion:
     final_command: tuple[str, ...]
     prediction: tuple[str, ...]
     trained: bool
+    nearly_whole: bool = False
 
     @property
     def changes_nothing(self) -> bool:
@@ -176,6 +178,7 @@ def complete(
         final_command=last.command("all"),
         prediction=last.prediction("all"),
         trained=train,
+        nearly_whole=record.get("nearly_whole", False),
     )
 
 

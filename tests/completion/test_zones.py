@@ -168,7 +168,9 @@ def test_zones_with_injected_lesions(world: World, injected: list[InjectedLesion
     assert f"is {of['miss_rate']:.2f} (95% interval {low:.2f} to {high:.2f}), by injected lesions." in page
 
 
-def test_labels_that_are_nearly_whole_are_left_as_they_are(world: World, injected: list[InjectedLesions]) -> None:
+def test_labels_that_are_nearly_whole_are_left_as_they_are(
+    world: World, injected: list[InjectedLesions], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Four lesions of sixty are missing, and some of their candidates are as sure as the annotated ones."""
     whole = labels(world.raw / "Dataset501_Whole")
 
@@ -189,6 +191,9 @@ def test_labels_that_are_nearly_whole_are_left_as_they_are(world: World, injecte
     assert record["estimated_missed_lesions"] == pytest.approx(sum(float(row["probability"]) for row in rows(world)))
     assert made.estimate == record["estimated_missed_lesions"]
     assert "Less than 10% of all lesions seem to be missing" in made.page.read_text(encoding="utf-8")
+    assert made.nearly_whole
+    assert main(["-d", "511", "-c", "2.5d", "-o", "521", "-np", "1"]) == 0
+    assert "less than a tenth of all lesions seems to be missing" in capsys.readouterr().out
 
 
 def test_a_sample_is_written_read_and_gone_on_from(world: World, tmp_path: Path) -> None:
