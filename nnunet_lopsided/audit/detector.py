@@ -18,6 +18,8 @@ LEAST_SENSITIVITY = 0.5
 LEAST_AVERAGE_PRECISION = 0.15
 # So much more average precision than the estimated miss rate allows is more than chance.
 CONTRADICTION = 0.1
+# Or by more than this share of it: where the maximum is low, chance is small, too.
+CONTRADICTION_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def why_withheld(detector: Detector, miss_rate: float | None) -> str:
             "would be taken for missed lesions: train longer, or on more patients, and audit again"
         )
     highest = sensitivity * (1 - (miss_rate or 0.0))
-    if precision > highest + CONTRADICTION:
+    if precision > highest + min(CONTRADICTION, CONTRADICTION_SHARE * highest):
         return (
             f"with an estimated miss rate of {miss_rate:.2f} the average precision could be {highest:.2f} at most, "
             f"but it is {precision:.2f}, so false positives are among the most probable components: train longer, or "

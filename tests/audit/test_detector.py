@@ -57,6 +57,15 @@ def test_a_rate_that_contradicts_the_average_precision():
     )
 
 
+def test_where_the_maximum_is_low_a_quarter_more_of_it_contradicts():
+    """As on MRI of two patients, whose labels were whole: at most .19, and .27 is not within chance."""
+    weak = {"n_annotated": 36, "n_found": 27, "n_candidates": 1424}
+    assert "the average precision could be 0.19 at most, but it is 0.27" in why_withheld(
+        detector(average_precision=0.269, **weak), 0.747
+    )
+    assert why_withheld(detector(average_precision=0.23, **weak), 0.747) == ""
+
+
 def test_simulated_data_sets_of_good_and_of_weak_models():
     """Half of the lesions is missed. Weak models: false positives that score as lesions do, many more than lesions."""
     rng = np.random.default_rng(3)
