@@ -186,35 +186,21 @@ def seen_by_size() -> tuple[list[str], list[list[str]]]:
 
 def completed_by_zones(data: str) -> tuple[list[str], list[list[str]]]:
     """Trainings on all cases: whole labels, what is left of them, and what zones make of that."""
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in read_rows("completion-zones"):
-        if row["data"] == data:
-            loss = "nnU-Net's loss" if "25D" in str(row["trainer"]) else "the recipe"
-            found.setdefault((str(row["labels"]), str(row["rule"]), loss), []).append(dict(row))
-
-    def mean(rows: Sequence[dict[str, Any]], column: str) -> float:
-        return float(sum(row[column] for row in rows)) / len(rows)
-
-    whole = mean(found["full", "left", "nnU-Net's loss"], "ap_sqrt")
+    rows = [row for row in read_rows("completion-zones") if row["data"] == data]
+    losses = {"nnU-Net's loss": LOSSES[PLAIN], "the recipe": LOSSES[RECIPE]}
+    whole = select(rows, "full", LOSSES[PLAIN], rule="left")
     body = []
     for labels, lack in LACK.items():
         for rule, now in (("left", "as they are"), ("zones", "**completed**"), ("injected", "completed by injected")):
-            for loss in ("nnU-Net's loss", "the recipe"):
-                if rows := found.get((labels, rule, loss)):
-                    ap = mean(rows, "ap_sqrt")
-                    numbers = (mean(rows, "ap_mean"), mean(rows, "sens_sqrt_at_4"), mean(rows, "sens_small_at_4"))
-                    body.append(
-                        [
-                            lack,
-                            now,
-                            loss,
-                            str(len(rows)),
-                            f"{ap:.3f} ({ap / whole:.0%})",
-                            *(f"{number:.3f}" for number in numbers),
-                            f"{mean(rows, 'fp_per_case'):.1f}",
-                        ]
-                    )
-                    lack = ""
+            for loss, trainer in losses.items():
+                arm = select(rows, labels, trainer, rule=rule)
+                if not arm.by_set:
+                    continue
+                ap = f"{arm.mean('ap_sqrt')} ({share_of_whole(arm, whole):.0%})"
+                numbers = [arm.mean(column) for column in ("ap_mean", "sens_sqrt_at_4", "sens_small_at_4")]
+                n = str(len(arm.by_set))
+                body.append([lack, now, loss, n, ap, *numbers, arm.mean("fp_per_case", 1)])
+                lack = ""
     head = ["labels lack", "labels are", "loss", "n", "AP", "by mean p", "found at 4 FP", "of the smaller half", "FP"]
     return head, body
 

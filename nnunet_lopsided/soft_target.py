@@ -108,6 +108,11 @@ def soft_target(
     return target.reshape(probability.shape)
 
 
+def believes(estimate: object) -> bool:
+    """Whether soft targets say anything: they add up to a lesion. None: nothing is known, and nothing believed."""
+    return isinstance(estimate, int | float) and estimate >= 1
+
+
 class Called(NamedTuple):
     """What a network calls in one case.
 

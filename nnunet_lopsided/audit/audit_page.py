@@ -200,7 +200,11 @@ def _injected(record: AuditContent) -> ShownInjected | None:
     )
     # Of sizes that are hardly annotated few are injected, which says nothing of what the networks see.
     # Where there is no estimate at all the page says why.
-    unsaid = [] if injected["undefined"] else [row for row in rows if not row[5] and int(row[1]) >= LEAST]
+    unsaid = [
+        f"{diameter_range(of['lower_mm'], of['upper_mm'])} mm ({of['found']} of {of['injected']})"
+        for of in injected["by_diameter"]
+        if of["missed_lesions"] is None and of["injected"] >= LEAST and not injected["undefined"]
+    ]
     missed = injected["missed_lesions"]
     return ShownInjected(
         lesions=injected["lesions"],
@@ -211,7 +215,7 @@ def _injected(record: AuditContent) -> ShownInjected | None:
         missed="" if missed is None else f"{missed:.0f}",
         undefined=injected["undefined"] or "",
         by_diameter=Table(header, rows, right=range(1, 7)),
-        unsaid=", ".join(f"{size} mm ({found} of {n})" for size, n, found, *_ in unsaid),
+        unsaid=", ".join(unsaid),
     )
 
 

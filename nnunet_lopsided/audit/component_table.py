@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunet_lopsided.audit.components import Kind, MeasuredCase
+from nnunet_lopsided.audit.inputs import patient_numbers
 from nnunet_lopsided.audit.measuring import CaseComponents
 from nnunet_lopsided.audit.miss_rate import Scored
 from nnunet_lopsided.evaluation.confidence import CandidateScores
@@ -79,8 +80,7 @@ class ComponentTable:
             fraction: share of its highest probability at which a component is cut back.
             threshold: of the components that are not fainter.
         """
-        patients = sorted({m.case.patient for m in measured})
-        number = {name: i for i, name in enumerate(patients)}
+        number = patient_numbers(m.case for m in measured)
         parts = [m.components for m in measured]
         sizes = [len(part.kind) for part in parts]
         diameters = [
@@ -100,7 +100,7 @@ class ComponentTable:
             diameter_mm=np.concatenate(diameters),
             n_voxels=np.concatenate([part.components.n_voxels for part in parts]),
             threshold=threshold,
-            patients=tuple(patients),
+            patients=tuple(number),
         )
 
     def confidence(self, name: str, learned: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

@@ -19,7 +19,14 @@ from nnunet_lopsided.audit.injecting import (
     inject,
     measure_injected,
 )
-from nnunet_lopsided.audit.inputs import WITHOUT_INJECTED, AuditedCase, AuditInputs, Model, check_can_inject
+from nnunet_lopsided.audit.inputs import (
+    WITHOUT_INJECTED,
+    AuditedCase,
+    AuditInputs,
+    Model,
+    check_can_inject,
+    patient_numbers,
+)
 from nnunet_lopsided.audit.measuring import load_predictions
 from nnunet_lopsided.audit.missed_by_size import InjectedLesions
 from nnunet_lopsided.errors import InputError
@@ -143,7 +150,7 @@ def inject_lesions(
         with_lesions = [case for case in cases if case.name in arrays]
         seen += for_each(measure, with_lesions, n_workers, f"{folders[0].name}, injected")
         seen_patients += [case.patient for case in with_lesions]
-    nothing, number = np.zeros(0), {name: i for i, name in enumerate(inputs.patient_names)}
+    nothing, number = np.zeros(0), patient_numbers(inputs.cases)
     patients = np.array([number[patient] for patient in seen_patients], np.int64)
     return InjectedLesions(
         per_case=per_case,

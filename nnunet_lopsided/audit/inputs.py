@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,11 @@ class AuditedCase:
         return self.case.label
 
 
+def patient_numbers(cases: Iterable[AuditedCase]) -> dict[str, int]:
+    """Of every patient by name, from 0, sorted by name."""
+    return {name: i for i, name in enumerate(sorted({case.patient for case in cases}))}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditInputs:
     """What is audited.
@@ -96,11 +101,6 @@ class AuditInputs:
     left_out: tuple[str, ...]
     magnify: tuple[float, ...] = ()
     not_magnified: str = ""
-
-    @property
-    def patient_names(self) -> tuple[str, ...]:
-        """Sorted; a patient's number is its place here."""
-        return tuple(sorted({case.patient for case in self.cases}))
 
 
 def find_inputs(

@@ -17,7 +17,7 @@ from nnunet_lopsided.evaluation.intervals import (
     percentile_interval,
     why_no_bootstrap,
 )
-from nnunet_lopsided.evaluation.strata import diameter_bounds
+from nnunet_lopsided.evaluation.strata import diameter_bounds, within_mm
 
 # Below so many annotated lesions that the models find, a share of them says nothing.
 LEAST_ANNOTATED = 10
@@ -268,8 +268,7 @@ def _estimate(
     no_bootstrap: str | None,
 ) -> MissRate:
     annotated, found_by_models, candidate = (
-        (diameter >= low) & (diameter < (inf if upper is None else upper))
-        for diameter in (scored.annotated_mm, scored.found_mm, scored.candidate_mm)
+        within_mm(diameter, low, upper) for diameter in (scored.annotated_mm, scored.found_mm, scored.candidate_mm)
     )
     n_annotated, n_found, n_candidates = int(annotated.sum()), int(found_by_models.sum()), int(candidate.sum())
     if n_found < LEAST_ANNOTATED:

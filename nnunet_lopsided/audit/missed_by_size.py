@@ -25,7 +25,7 @@ from nnunet_lopsided.audit.miss_rate import (
 )
 from nnunet_lopsided.belief import number_reaching
 from nnunet_lopsided.evaluation.intervals import Interval, patient_weights, percentile_interval
-from nnunet_lopsided.evaluation.strata import diameter_bounds
+from nnunet_lopsided.evaluation.strata import diameter_bounds, within_mm
 
 Floats = NDArray[np.float64]
 
@@ -250,7 +250,7 @@ def _interval(value: float | None, replicates: Floats, n_patients: int) -> Inter
 
 def _n_patients(scored: Scored, of: SizeRange) -> int:
     """Patients with annotated lesions of a range."""
-    return len(set(scored.annotated_patient[_inside(scored.annotated_mm, of.lower_mm, of.upper_mm)].tolist()))
+    return len(set(scored.annotated_patient[within_mm(scored.annotated_mm, of.lower_mm, of.upper_mm)].tolist()))
 
 
 def rising(ranges: Sequence[SizeRange]) -> list[float | None]:
@@ -318,14 +318,10 @@ def _estimated(scored: Scored, injected: InjectedLesions, edges_mm: Sequence[flo
     )
 
 
-def _inside(diameter_mm: Floats, low: float, upper: float | None) -> NDArray[np.bool_]:
-    return np.asarray((diameter_mm >= low) & (diameter_mm < (inf if upper is None else upper)))
-
-
 def _range(
     low: float, upper: float | None, *, scored: Scored, injected: InjectedLesions, highest: float, share: float
 ) -> SizeRange:
-    inside = partial(_inside, low=low, upper=upper)
+    inside = partial(within_mm, lower=low, upper=upper)
 
     unknown = scored.candidate_score[inside(scored.candidate_mm)]
     n_injected, own = int(inside(injected.diameter_mm).sum()), injected.found_score[inside(injected.found_mm)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -13,13 +14,7 @@ from numpy.typing import NDArray
 from nnunet_lopsided import __version__
 from nnunet_lopsided.audit.inputs import AuditedCase, AuditInputs
 from nnunet_lopsided.belief import belief, missed_per_annotated
-from nnunet_lopsided.completion.completion_page import (
-    CompletedLesion,
-    DiameterRow,
-    believes,
-    completion_html,
-    shown_pictures,
-)
+from nnunet_lopsided.completion.completion_page import CompletedLesion, DiameterRow, completion_html, shown_pictures
 from nnunet_lopsided.evaluation.loading import LesionClass, load_case
 from nnunet_lopsided.evaluation.rules import EvaluationRules
 from nnunet_lopsided.evaluation.strata import diameter_bin, diameter_bounds
@@ -31,7 +26,7 @@ from nnunet_lopsided.nnunet.beliefs import belief_name, lesion_classes
 from nnunet_lopsided.nnunet.dataset_json import read_dataset_json
 from nnunet_lopsided.nnunet.paths import new_dataset_name, nnunet_path
 from nnunet_lopsided.nnunet.raw import RawDataset, link_file, new_raw_dataset
-from nnunet_lopsided.soft_target import Unexplained, soft_target, unexplained_components
+from nnunet_lopsided.soft_target import Unexplained, believes, soft_target, unexplained_components
 from nnunet_lopsided.variants.linking import link_test_files, write_dataset_files
 
 COMPLETION_FILE, LESIONS_FILE, PAGE = "completion.json", "completed_lesions.csv", "completion.html"
@@ -129,8 +124,8 @@ def write_variant(
         record = _record(inputs, settings, completed, rho, estimate, by_diameter, [*earlier_rounds])
         # Pictures first, while the files hold all candidates: what is not believed in is not in a soft target.
         pictures = shown_pictures(inputs, lesions, work.file_of, n_workers)
-        of_case = {one.case: [c for c in completed if c.case == one.case] for one in completed}
-        for_each(work.believe, list(of_case.values()), n_workers, "soft targets")
+        classes_of_cases = [list(classes) for _, classes in groupby(completed, key=lambda one: one.case)]
+        for_each(work.believe, classes_of_cases, n_workers, "soft targets")
         page = completion_html(final.name, record=record, by_diameter=by_diameter, lesions=lesions, pictures=pictures)
         (folder / PAGE).write_text(page, encoding="utf-8")
         write_json(folder / COMPLETION_FILE, record)

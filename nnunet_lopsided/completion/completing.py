@@ -20,7 +20,6 @@ from pathlib import Path
 
 from nnunet_lopsided.audit.inputs import AuditInputs, Model, find_inputs
 from nnunet_lopsided.completion.completed_variant import COMPLETION_FILE, PAGE, write_variant
-from nnunet_lopsided.completion.completion_page import believes
 from nnunet_lopsided.completion.preprocessing import share, share_and_soften
 from nnunet_lopsided.completion.target import (
     Target,
@@ -37,7 +36,7 @@ from nnunet_lopsided.files.json import read_json
 from nnunet_lopsided.files.parallel import check_n_workers
 from nnunet_lopsided.nnunet.preprocessed import preprocessed_folder
 from nnunet_lopsided.nnunet.raw import raw_dataset
-from nnunet_lopsided.soft_target import THRESHOLD
+from nnunet_lopsided.soft_target import THRESHOLD, believes
 from nnunet_lopsided.study.trainer_choice import is_ours
 from nnunet_lopsided.trainers.names import SOFT, with_soft_targets
 

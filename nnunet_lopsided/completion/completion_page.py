@@ -19,6 +19,7 @@ from nnunet_lopsided.pages.charts import diameter_range
 from nnunet_lopsided.pages.html import SortableTable, Table, TableCell, code, number, number_or_empty, page
 from nnunet_lopsided.pages.outline import outline
 from nnunet_lopsided.pages.pictures import Picture, Slice, nearest_voxel, window
+from nnunet_lopsided.soft_target import believes
 
 # Pictures of the most believed, and as many of the least believed.
 N_SHOWN = 12
@@ -75,11 +76,6 @@ class DiameterRow:
     n_explained: int
     n_candidates: int
     believed: float
-
-
-def believes(estimate: object) -> bool:
-    """Whether soft targets say anything: they add up to a lesion. None: nothing is known, and nothing believed."""
-    return isinstance(estimate, int | float) and estimate >= 1
 
 
 def shown(lesions: Sequence[CompletedLesion], n: int = N_SHOWN) -> tuple[list[CompletedLesion], list[CompletedLesion]]:

@@ -132,13 +132,13 @@ def _guess(record: Mapping[str, object]) -> str:
         return f"{about} (95% interval {ends[0]:.0f} to {ends[1]:.0f}), by the candidates that were read."
     rho, of_rho = record["missed_per_annotated"], record["missed_per_annotated_ci95"]
     assert isinstance(rho, float), "without a reader there is an estimate"
-    between = ""
-    if isinstance(of_rho, Sequence):
-        between = f" (95% interval {of_rho[0] / (1 + of_rho[0]):.2f} to {of_rho[1] / (1 + of_rho[1]):.2f})"
-    share = f"{rho / (1 + rho):.2f}{between}"
-    return (
-        f"{about}, by their scores. The share of all lesions that is missing is {share}, by {record['estimated_by']}."
-    )
+    between = f" (95% interval {_share(of_rho[0])} to {_share(of_rho[1])})" if isinstance(of_rho, Sequence) else ""
+    by = record["estimated_by"]
+    return f"{about}, by their scores. The share of all lesions that is missing is {_share(rho)}{between}, by {by}."
+
+
+def _share(missed_per_annotated: float) -> str:
+    return f"{missed_per_annotated / (1 + missed_per_annotated):.2f}"
 
 
 def _expected(record: Mapping[str, object]) -> str:

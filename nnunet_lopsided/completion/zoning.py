@@ -21,7 +21,7 @@ from nnunet_lopsided.audit.decisions import Decisions, write_decisions
 from nnunet_lopsided.audit.estimate_writing import decisions_by_zones, write_estimate
 from nnunet_lopsided.audit.injected import inject_lesions
 from nnunet_lopsided.audit.inputs import AuditInputs, why_not_injected
-from nnunet_lopsided.audit.missed_by_size import InjectedLesions, MissedBySize
+from nnunet_lopsided.audit.missed_by_size import MissedBySize
 from nnunet_lopsided.audit.recalibration import Zones, zones
 from nnunet_lopsided.audit.sample_estimate import SampleEstimate, estimate_from_sample
 from nnunet_lopsided.audit.sample_writing import write_sample
@@ -196,7 +196,7 @@ def find_zones(
     injected = None
     if not not_injected:
         injected = inject_lesions(inputs, rules=zoning.rules, device=device, n_workers=n_workers)
-    audited = _audit(inputs, zoning, n_workers, injected)
+    audited = audit(inputs, rules=zoning.rules, injected=injected, n_workers=n_workers)
     stored = _written(audited, folder, n_workers)
     if audited.withheld:
         raise InputError(
@@ -204,21 +204,21 @@ def find_zones(
         )
     sure = [i for i, candidate in enumerate(audited.candidates) if not candidate.fainter]
     candidates = tuple(stored.candidates[i] for i in sure)
-    probability, estimated = _estimated([audited.candidates[i] for i in sure], audited)
+    estimated = _estimated([audited.candidates[i] for i in sure], audited)
     nearly_whole = estimated.rate < AS_GOOD_AS_WHOLE
     unread = np.full(len(sure), np.nan)
-    accepted_by = np.zeros(len(sure)) if nearly_whole else probability
-    drawn = zones(accepted_by, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
+    drawn = zones(estimated.probability, (), unread, precision=zoning.precision, doubtful=zoning.doubtful)
     if nearly_whole:
-        drawn = replace(drawn, doubtful=np.zeros(len(sure), bool))
+        nothing = np.zeros(len(sure), bool)
+        drawn = replace(drawn, accepted=nothing, doubtful=nothing, n_by_rule=0)
     origin: Mapping[str, object] = {"zones": "by probability, without a reader", "precision_asked": zoning.precision}
     nobody = Decisions(stored.id, {}, origin)
     return Zoned(
         audit=stored,
         candidates=candidates,
-        probability=probability,
+        probability=estimated.probability,
         zones=drawn,
-        decisions=zone_decisions(candidates, probability, drawn, nobody, origin),
+        decisions=zone_decisions(candidates, estimated.probability, drawn, nobody, origin),
         n_annotated=audited.n_annotated,
         rho=estimated.rate / (1 - estimated.rate),
         by_size=audited.injected,
@@ -229,14 +229,21 @@ def find_zones(
 
 
 class _Estimated(NamedTuple):
-    """Share of all lesions that was missed, within [0, 1), and what tells it."""
+    """What is told without a reader.
 
+    Attributes:
+        probability: of each candidate of being a missed lesion, (N,).
+        rate: share of all lesions that was missed, within [0, 1).
+        by: what tells the rate.
+    """
+
+    probability: NDArray[np.float64]
     rate: float
     by: str
 
 
-def _estimated(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray[np.float64], _Estimated]:
-    """The probability of each of being a missed lesion, without a reader, and how many were missed.
+def _estimated(candidates: Sequence[Candidate], audited: Audit) -> _Estimated:
+    """How probably each is a missed lesion, and how many were missed, without a reader.
 
     Raises:
         InputError: too few annotated lesions are found to tell.
@@ -244,7 +251,6 @@ def _estimated(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray
     rate = audited.miss_rates[0].rate
     if audited.likeness is not None and rate is not None:
         probability = np.array([candidate.score or 0.0 for candidate in candidates])
-        told = _Estimated(rate, "the highest scores")
     else:  # of so few components no model tells more than their own score
         score = np.array([candidate.root for candidate in candidates])
         rho = missed_per_annotated(audited.explained_root, score)
@@ -253,12 +259,11 @@ def _estimated(candidates: Sequence[Candidate], audited: Audit) -> tuple[NDArray
                 f"no zones without a reader: the networks find {len(audited.explained_root)} annotated lesions, of "
                 f"{LEAST_ANNOTATED} needed; --sample 60 asks one, or take --way soft"
             )
-        probability = belief(audited.explained_root, score, rho)
-        told = _Estimated(rho / (1 + rho), "the highest scores")
+        probability, rate = belief(audited.explained_root, score, rho), rho / (1 + rho)
     by_size = audited.injected
     if by_size is not None and by_size.rate is not None:
-        told = _Estimated(by_size.rate, "injected lesions")
-    return probability, told
+        return _Estimated(probability, by_size.rate, "injected lesions")
+    return _Estimated(probability, rate, "the highest scores")
 
 
 def audit_folder(inputs: AuditInputs, zoning: Zoning, *, with_injected: bool) -> Path:
@@ -270,10 +275,6 @@ def audit_folder(inputs: AuditInputs, zoning: Zoning, *, with_injected: bool) ->
     of |= {"injected": True} if with_injected else {}
     digest = digest_of_settings({**of, "threshold": zoning.threshold})[:12]
     return inputs.models[0].folder(inputs.dataset.name) / f"completion_{digest}"
-
-
-def _audit(inputs: AuditInputs, zoning: Zoning, n_workers: int, injected: InjectedLesions | None = None) -> Audit:
-    return audit(inputs, rules=zoning.rules, injected=injected, n_workers=n_workers)
 
 
 def _written(audited: Audit, folder: Path, n_workers: int) -> StoredAudit:
@@ -292,7 +293,7 @@ def _of_sample(
     if (folder / RECORD).is_file():
         stored = read_audit(folder)
     elif zoning.decisions is None:
-        stored = _written(_audit(inputs, zoning, n_workers), folder, n_workers)
+        stored = _written(audit(inputs, rules=zoning.rules, n_workers=n_workers), folder, n_workers)
     else:
         raise InputError(
             f"{zoning.decisions}: these predictions have not been sampled yet, so nobody can have read a sample of "

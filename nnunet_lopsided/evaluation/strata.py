@@ -55,6 +55,11 @@ class AnnotationGroup(_Share):
     bootstrap: Interval
 
 
+def within_mm(diameter_mm: NDArray[np.float64], lower: float, upper: float | None) -> NDArray[np.bool_]:
+    """Which diameters are of a bin: from ``lower`` to below ``upper``; None: no upper edge."""
+    return np.asarray((diameter_mm >= lower) & (diameter_mm < (np.inf if upper is None else upper)))
+
+
 def diameter_bin(diameter_mm: NDArray[np.float64], edges_mm: Sequence[float]) -> NDArray[np.int64]:
     """The bin (from 0) of every diameter; one on an edge belongs to the upper bin."""
     return np.searchsorted(np.asarray(edges_mm, float), diameter_mm, side="right")

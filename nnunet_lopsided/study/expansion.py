@@ -148,8 +148,7 @@ class _Expansion:
         """The completed labels of a run, made of its teacher's cross-validation, and their preprocessed folder."""
         teacher, variant = self._teacher(run), run.variant
         trained = tuple(self._train(teacher, fold).name for fold in self.study.folds)
-        more: list[str] = []
-        more += ["--way", "zones" if variant.zones else "soft"]
+        more = ["--way", "zones" if variant.zones else "soft"]
         if variant.sample:
             more += ["--sample", str(variant.sample), "--truth", str(self.ids[variant.dataset])]
         if variant.rounds > 1:

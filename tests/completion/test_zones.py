@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from nnunet_lopsided.audit.inputs import AuditInputs
+from nnunet_lopsided.audit.inputs import AuditInputs, patient_numbers
 from nnunet_lopsided.audit.missed_by_size import InjectedLesions
 from nnunet_lopsided.audit.sampled import read_sample
 from nnunet_lopsided.commands.complete import main
@@ -128,7 +128,7 @@ def injected(world: World, monkeypatch: pytest.MonkeyPatch) -> list[InjectedLesi
 
     def inject_lesions(inputs: AuditInputs, *, rules: EvaluationRules, **_: object) -> InjectedLesions:
         assert rules.threshold == 0.03
-        diameters, patients = np.tile([2.0, 4.0], 50), np.arange(100) % len(inputs.patient_names)
+        diameters, patients = np.tile([2.0, 4.0], 50), np.arange(100) % len(patient_numbers(inputs.cases))
         made.append(
             InjectedLesions(
                 per_case=8,
